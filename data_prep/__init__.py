@@ -1,1 +1,1 @@
-"""Turn datasets for reading, from the formats they are published in, into one that trainers take."""
+"""Turn datasets for reading from their published formats into one that trainers take."""

@@ -1,0 +1,190 @@
+"""Opens a row's picture, cuts out its part and encodes it; runs in the worker processes.
+
+A picture that is shown whole keeps its bytes, unless its format or mode would be read differently
+by different programs: only JPEG, PNG and WebP are kept, 16-bit grey becomes 8-bit, and transparent
+parts become white. Cuts are PNG, grey where the picture is grey and RGB otherwise. EXIF orientation
+is applied before anything is cut or measured; a picture kept whole keeps the tag, which `datasets`
+applies as it decodes.
+"""
+
+import io
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from .schema import Picture
+
+MAX_PIXELS = 100_000_000
+KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
+KEPT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
+ORIENTATION = 0x0112
+
+
+class PictureError(Exception):
+    """A picture that cannot be shown, with the reason and the detail of its reject."""
+
+    def __init__(self, reason: str, detail: str = "") -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+
+class Opened:
+    """A decoded picture, upright, with its original bytes where it came as a file."""
+
+    def __init__(self, loaded: "bytes | Image.Image") -> None:
+        self.data = loaded if isinstance(loaded, bytes) else None
+        self.raw = _decode(loaded) if isinstance(loaded, bytes) else loaded
+        self.orientation = self.raw.getexif().get(ORIENTATION, 1) if self.data else 1
+        self.image = _upright(self.raw, self.orientation)
+
+
+def open_picture(picture: Picture) -> Opened:
+    """Load and decode a picture; PictureError where it is missing, broken or too large."""
+    try:
+        loaded = picture.load()
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PictureError("missing image", str(error.filename or error)) from None
+    except (OSError, ValueError) as error:
+        raise PictureError("unreadable image", _describe(error)) from None
+    return Opened(loaded)
+
+
+def encode(picture: Picture, opened: Opened) -> tuple[bytes, str, int, int, tuple | None]:
+    """The picture's part as (bytes, extension, width, height, box as cut where it was clipped)."""
+    image, clipped = opened.image, None
+    stated = tuple(picture.size or image.size)
+    if stated not in (image.size, opened.raw.size):
+        raise PictureError(
+            "size differs from annotation",
+            "{}x{}, annotated as {}x{}".format(*image.size, *stated),
+        )
+    if picture.box:
+        # Some annotators ignored the orientation: then the cut is turned, not the picture.
+        turn_after = stated != image.size
+        image = opened.raw if turn_after else image
+        box = _inside(picture.box, image.size)
+        clipped = None if box == _outward(picture.box) else box
+        image = _upright(image.crop(box), opened.orientation if turn_after else 1)
+    elif (
+        opened.data is not None
+        and not picture.invert
+        and opened.raw.format in KEPT_FORMATS
+        and image.mode in KEPT_MODES
+        and not _is_transparent(image)
+    ):
+        return opened.data, KEPT_FORMATS[opened.raw.format], *image.size, None
+    image = plain(image)
+    if picture.invert:
+        image = ImageOps.invert(image)
+    return to_png(image), "png", *image.size, clipped
+
+
+def to_png(image: Image.Image) -> bytes:
+    """A picture as PNG bytes, without any metadata."""
+    buffer = io.BytesIO()
+    image.info = {}
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def plain(image: Image.Image) -> Image.Image:
+    """The picture in mode L or RGB: 16-bit grey scaled down, transparent parts over white."""
+    if image.mode in ("L", "RGB"):
+        return image
+    if image.mode == "1":
+        return image.convert("L")
+    if image.mode.startswith("I") or image.mode == "F":
+        # Pillow's own conversion clips everything above 255 to white.
+        top = 65535 if image.mode.startswith("I") else 255
+        return image.convert("F").point(lambda value: value * (255 / top)).convert("L")
+    mode = "L" if image.mode in ("LA", "La") else "RGB"
+    if _is_transparent(image):
+        image = image.convert("RGBA")
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+    return image.convert(mode)
+
+
+def read_file(path: str) -> bytes:
+    """A picture file's bytes, for `Picture.load`."""
+    return Path(path).read_bytes()
+
+
+def enclosing_box(points: object) -> tuple[float, float, float, float]:
+    """(left, top, right, bottom) around [[x, y], ...] or [x1, y1, x2, y2, ...]; ValueError if none.
+
+    A polygon's enclosing rectangle is what a row shows, so that text is never cut by a slant.
+    """
+    if not isinstance(points, Sequence) or isinstance(points, str) or not points:
+        raise ValueError("no list of points")
+    if all(isinstance(point, Sequence) and not isinstance(point, str) for point in points):
+        if any(len(point) != 2 for point in points):
+            raise ValueError("a point is no pair of numbers")
+        points = [value for point in points for value in point]
+    if len(points) < 4 or len(points) % 2:
+        raise ValueError(f"{len(points)} coordinates")
+    for value in points:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise ValueError(f"coordinate {value!r} is no number")
+        if not math.isfinite(value):
+            raise ValueError(f"coordinate {value} is no finite number")
+    return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
+
+
+def short_number(value: float) -> int | float:
+    """A coordinate without a useless ".0"."""
+    return int(value) if float(value).is_integer() else value
+
+
+def _outward(box: Sequence[float]) -> tuple[int, int, int, int]:
+    return math.floor(box[0]), math.floor(box[1]), math.ceil(box[2]), math.ceil(box[3])
+
+
+def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = _outward(box)
+    clipped = max(left, 0), max(top, 0), min(right, size[0]), min(bottom, size[1])
+    if clipped[0] >= clipped[2] or clipped[1] >= clipped[3]:
+        shown = ", ".join(str(short_number(value)) for value in box)
+        raise PictureError("box outside picture", f"box {shown} in {size[0]}x{size[1]}")
+    return clipped
+
+
+def _decode(data: bytes) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            image = Image.open(io.BytesIO(data))
+            width, height = image.size
+            if width * height > MAX_PIXELS:
+                raise PictureError("image too large", f"{width}x{height} pixels")
+            image.load()
+        return image
+    except PictureError:
+        raise
+    except Image.DecompressionBombError as error:
+        raise PictureError("image too large", _describe(error)) from None
+    except UnidentifiedImageError:
+        raise PictureError("unreadable image", "no known picture format") from None
+    except Exception as error:  # a decoder fails on broken files in any way it likes
+        raise PictureError("unreadable image", _describe(error)) from None
+
+
+def _upright(image: Image.Image, orientation: int) -> Image.Image:
+    if orientation == 1:
+        return image
+    image.getexif()[ORIENTATION] = orientation
+    return ImageOps.exif_transpose(image)
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    if "A" in image.mode:
+        return image.getchannel("A").getextrema()[0] < 255
+    return "transparency" in image.info
+
+
+def _describe(error: Exception) -> str:
+    # Addresses of objects would make two runs differ.
+    return re.sub(r"0x[0-9a-fA-F]+", "0x", f"{type(error).__name__}: {error}")

@@ -1,0 +1,254 @@
+"""What a dataset is made of: rows, rejects and the summary in dataset.json.
+
+Sources yield an `Item` for everything they find (or a `Reject` where it cannot become a row); the
+pipeline in `data_prep.convert` opens its pictures and makes it a `Row` or a `Reject`. So rows and
+rejects always add up to what was found.
+"""
+
+import json
+import unicodedata
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields
+
+VERSION = "1"  # of the dataset folder's layout
+SPLITS = ("train", "validation", "test")
+TASKS = ("transcription", "extraction", "vqa")
+ROLES = ("system", "user", "assistant")
+PROMPTS = {
+    "transcription": "Transcribe the text in the image.",
+    "extraction": "Extract the fields of this document as JSON.",
+}
+
+Message = dict[str, str]
+
+
+class DataError(ValueError):
+    """The data cannot be used as asked: one sentence for the person, exit code 1."""
+
+
+class UsageError(ValueError):
+    """The command was given wrongly: one sentence for the person, exit code 2."""
+
+
+@dataclass
+class Picture:
+    """Where a picture comes from and which part of it a row shows.
+
+    `load` is picklable and returns an encoded file's bytes or a PIL image, so that a worker process
+    can do the reading. `box` is (left, top, right, bottom) in pixels of the picture as displayed
+    (EXIF orientation applied); `size` is the (width, height) that the annotations say it has.
+    Items of one picture share one `load`, and it is decoded once. `name` is given where several
+    rows show the same whole picture, which is then stored once.
+    """
+
+    load: Callable
+    box: tuple[float, float, float, float] | None = None
+    size: tuple[int, int] | None = None
+    invert: bool = False
+    name: str | None = None
+
+
+@dataclass
+class Item:
+    """One thing that a source found, its pictures not yet opened.
+
+    `key` is unique within one input and becomes the row's id; `where` tells a person the place
+    (file and line). `prompt` is a question, a list of messages, or None for the task's default.
+    """
+
+    key: str
+    where: str
+    text: str
+    pictures: list[Picture]
+    group: str
+    language: str
+    task: str = "transcription"
+    split: str | None = None
+    prompt: str | list[Message] | None = None
+    meta: dict = field(default_factory=dict)
+
+
+@dataclass
+class Reject:
+    """A source item that did not become a row: its place, a short stable reason, particulars."""
+
+    where: str
+    reason: str
+    detail: str = ""
+
+    def to_json(self) -> str:
+        """One line of rejects.jsonl. Bytes that were no text are written as escapes."""
+        return dump_json({k: printable(v) for k, v in asdict(self).items()})
+
+
+@dataclass
+class Row:
+    """One line of metadata.jsonl; `width` and `height` are its first picture's, in pixels."""
+
+    id: str
+    images_file_names: list[str]
+    prompt: list[Message]
+    completion: list[Message]
+    task: str
+    language: str
+    group: str
+    width: int
+    height: int
+    source: str
+    meta: str = "{}"
+
+    def to_json(self) -> str:
+        """The row as one line of JSON, without a line end."""
+        return dump_json(vars(self))
+
+    @classmethod
+    def from_json(cls, line: str) -> "Row":
+        """Read one line of metadata.jsonl; ValueError says what is wrong with it."""
+        value = parse_json(line)
+        if found := row_problems(value):
+            raise ValueError("; ".join(found))
+        return cls(**{f.name: value[f.name] for f in fields(cls)})
+
+
+ROW_TYPES = {f.name: int if f.name in ("width", "height") else str for f in fields(Row)} | {
+    "images_file_names": list,
+    "prompt": list,
+    "completion": list,
+}
+
+
+def row_problems(value: object) -> list[str]:
+    """All that keeps a parsed line of metadata.jsonl from being a row; empty if it is one."""
+    if not isinstance(value, dict):
+        return [f"a row is a JSON object, not {type(value).__name__}"]
+    found = [f"{name} is missing" for name in ROW_TYPES if name not in value]
+    for name, kind in ROW_TYPES.items():
+        if name in value and (not isinstance(value[name], kind) or isinstance(value[name], bool)):
+            found.append(f"{name} is {value[name]!r}, which is no {kind.__name__}")
+    if found:
+        return found
+    if not value["id"]:
+        found.append("id is empty")
+    if not value["images_file_names"] or not all(
+        isinstance(name, str) and name for name in value["images_file_names"]
+    ):
+        found.append("images_file_names has no file name")
+    for side in ("prompt", "completion"):
+        if not value[side] or not all(is_message(message) for message in value[side]):
+            found.append(f"{side} is no list of {{role, content}} messages")
+        elif not any(m["content"].strip() for m in value[side]):
+            found.append(f"{side} is empty")
+    if value["task"] not in TASKS:
+        found.append(f"task is {value['task']!r}, not one of {', '.join(TASKS)}")
+    if value["width"] < 1 or value["height"] < 1:
+        found.append(f"size is {value['width']}x{value['height']}")
+    try:
+        parse_json(value["meta"])
+    except ValueError:
+        found.append("meta is no JSON")
+    return found
+
+
+def is_message(value: object) -> bool:
+    """Whether a value is {"role": ..., "content": text} with a known role."""
+    return (
+        isinstance(value, dict)
+        and value.get("role") in ROLES
+        and isinstance(value.get("content"), str)
+    )
+
+
+def clean_text(text: str) -> str:
+    """A label as a row holds it: NFC, line ends as LF, no BOM, nothing blank at either end.
+
+    Blank ends go because no picture shows them. NFKC would turn 10² into 102 and is never used.
+    """
+    text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def is_unicode(text: str) -> bool:
+    """False where a text holds surrogates: bytes that were no UTF-8, or half an escaped pair."""
+    return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
+
+
+def printable(text: str) -> str:
+    """The text with surrogates, which no UTF-8 file can hold, written as escapes."""
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+def dump_json(value: object) -> str:
+    """JSON on one line, every script readable as it is."""
+    return json.dumps(value, ensure_ascii=False)
+
+
+def parse_json(text: str | bytes) -> object:
+    """Parse JSON strictly (no NaN); whatever is wrong, depth included, is a ValueError."""
+    try:
+        return json.loads(text, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise ValueError("JSON is nested too deeply") from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+class Summary:
+    """Counts what dataset.json tells, in memory that does not grow with the rows."""
+
+    def __init__(self) -> None:
+        self.found = 0
+        self.splits: Counter[str] = Counter()
+        self.rejects: Counter[str] = Counter()
+        self.tasks: Counter[str] = Counter()
+        self.languages: Counter[str] = Counter()
+        self.characters: Counter[str] = Counter()
+        self.widths: Counter[int] = Counter()
+        self.heights: Counter[int] = Counter()
+
+    def add(self, outcome: Row | Reject) -> None:
+        """Count one source item by what became of it."""
+        self.found += 1
+        if isinstance(outcome, Reject):
+            self.rejects[outcome.reason] += 1
+            return
+        self.tasks[outcome.task] += 1
+        self.languages[outcome.language] += 1
+        for message in outcome.completion:
+            self.characters.update(message["content"])
+        self.widths[outcome.width] += 1
+        self.heights[outcome.height] += 1
+
+    def to_dict(self, source: str, inputs: list[str], options: dict) -> dict:
+        """The content of dataset.json; `characters` counts code points of the completions."""
+        return {
+            "source": source,
+            "inputs": inputs,
+            "options": options,
+            "version": VERSION,
+            "found": self.found,
+            "rows": {split: self.splits[split] for split in SPLITS if self.splits[split]},
+            "rejects": most_common(self.rejects),
+            "tasks": most_common(self.tasks),
+            "languages": most_common(self.languages),
+            "characters": most_common(self.characters),
+            "sizes": {"width": spread(self.widths), "height": spread(self.heights)},
+        }
+
+
+def most_common(counter: Counter) -> dict:
+    """Counts from the highest, equal ones in order of their keys."""
+    return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
+
+
+def spread(counter: Counter[int]) -> dict[str, int]:
+    """{min, median, max} of counted numbers (the lower median); empty without any."""
+    middle = (counter.total() + 1) // 2
+    passed = 0
+    for value in sorted(counter):
+        passed += counter[value]
+        if passed >= middle:
+            return {"min": min(counter), "median": value, "max": max(counter)}
+    return {}

@@ -1,0 +1,46 @@
+"""A folder of pictures whose names hold their text, found by `--pattern`.
+
+The default reads TextRecognitionDataGenerator's `<text>_<index>.jpg`; MJSynth's
+`<n>_<word>_<n>.jpg` is `--pattern '\\d+_(?P<text>.+)_\\d+'`.
+"""
+
+import re
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..schema import Item, Picture, Reject, UsageError
+from ..split import official_split
+from . import IMAGES, folder_of, slug, stem
+
+EXAMPLE = r"words/ --pattern '(?P<text>.+)_\d+' --language en --out data/words"
+TASKS = ("transcription",)
+OPTIONS = {"pattern": r"(?P<text>.+)_\d+", "language": "und"}
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a picture; `pattern` must match its whole name without the extension."""
+    try:
+        pattern = re.compile(options.pattern)
+    except re.error as error:
+        raise UsageError(f"--pattern {options.pattern!r} is no pattern: {error}.") from None
+    if "text" not in pattern.groupindex:
+        raise UsageError(f"--pattern {options.pattern!r} has no group named text: (?P<text>...).")
+    tree = Tree(path)
+    for name in tree.files(*IMAGES):
+        base = stem(name).rpartition("/")[2]
+        match = pattern.fullmatch(base)
+        if not match or match["text"] is None:
+            yield Reject(name, "no text in the name", f"{base} does not match {options.pattern}")
+            continue
+        # Files of one group, if the pattern names it, share a writer or a document.
+        group = match["group"] if "group" in pattern.groupindex else None
+        yield Item(
+            key=slug(name),
+            where=name,
+            text=match["text"],
+            pictures=[Picture(tree.loader(name))],
+            group=group or name,
+            language=options.language,
+            split=official_split(folder_of(name)),
+        )

@@ -1,0 +1,112 @@
+"""SROIE receipts (ICDAR 2019): text boxes as lines, or the four key fields as JSON.
+
+Pictures, boxes (`x1,y1,...,x4,y4,text`) and keys (JSON) are found by name, whether they lie in
+`img`, `box` and `key` (or `entities`) folders, or together as the competition's zips have them.
+"""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..pictures import PictureError, enclosing_box
+from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
+from ..split import official_split
+from . import IMAGES, folder_of, slug, stem
+
+EXAMPLE = "SROIE2019 --task lines --out data/sroie"
+TASKS = ("lines", "fields")
+OPTIONS: dict = {}
+FIELDS = ("company", "date", "address", "total")
+PROMPT = "Extract the company, date, address and total of this receipt as JSON."
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a box (`lines`), cut by its enclosing rectangle, or an item a receipt (`fields`)."""
+    tree = Tree(path)
+    pictures = {document(name): name for name in tree.files(*IMAGES)}
+    labels = {}
+    for name in tree.files("*.csv", "*.txt", "*.json"):
+        is_key = looks_like_key(tree, name)
+        if is_key is not None and is_key == (options.task == "fields"):
+            labels[document(name)] = name
+    for doc in sorted(labels.keys() | pictures.keys()):
+        if doc not in labels:
+            kind = "key" if options.task == "fields" else "box"
+            yield Reject(pictures[doc], "missing annotation", f"no {kind} file for this picture")
+            continue
+        image = pictures.get(doc) or f"{stem(labels[doc])}.jpg"
+        picture = Picture(tree.loader(image))
+        read = receipt_lines if options.task == "lines" else receipt_fields
+        for item in read(tree, labels[doc], doc, picture):
+            if isinstance(item, Item):
+                item.split = official_split(folder_of(labels[doc]))
+            yield item
+
+
+def document(name: str) -> str:
+    """What a picture and its labels have in common: their path without the kind's folder."""
+    kinds = ("img", "images", "image", "box", "boxes", "key", "keys", "entities")
+    return "/".join(part for part in stem(name).split("/") if part.lower() not in kinds)
+
+
+def looks_like_key(tree: Tree, name: str) -> bool | None:
+    """True for key JSON, False for boxes, None for neither; both come as .txt, so this reads."""
+    if name.lower().endswith(".json"):
+        return True
+    with tree.open(name) as stream:
+        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if head.startswith(b"{"):
+        return True
+    # A note such as a licence is no label file; an empty or damaged label file still is one.
+    in_kind = any(part.lower() in ("box", "boxes", "key", "entities") for part in name.split("/"))
+    return False if in_kind or head.split(b"\n")[0].count(b",") >= 8 else None
+
+
+def receipt_lines(tree: Tree, name: str, doc: str, picture: Picture) -> Iterator[Item | Reject]:
+    """Every line of a box file. Only the first 8 commas separate, for texts hold commas."""
+    key = slug(doc)
+    for number, line in tree.lines(name):
+        where = f"{name}:{number}"
+        if not line.strip():
+            continue
+        parts = line.split(",", 8)
+        try:
+            if len(parts) < 9:
+                raise ValueError(f"{len(parts)} of 9 parts")
+            box = enclosing_box([float(part) for part in parts[:8]])
+        except ValueError as error:
+            yield Reject(where, "malformed line", f"{error}: {line[:200]}")
+            continue
+        yield Item(
+            key=f"{key}-{number:04d}",
+            where=where,
+            text=parts[8],
+            pictures=[Picture(picture.load, box)],
+            group=doc,
+            language="en",
+        )
+
+
+def receipt_fields(tree: Tree, name: str, doc: str, picture: Picture) -> Iterator[Item | Reject]:
+    """A receipt's key file as one item; a field that the file lacks is an empty string."""
+    try:
+        entities = parse_json(tree.read(name).removeprefix(b"\xef\xbb\xbf"))
+    except (PictureError, ValueError) as error:
+        yield Reject(name, "malformed JSON", str(error))
+        return
+    if not isinstance(entities, dict):
+        yield Reject(name, "malformed JSON", "no object of fields")
+        return
+    values = {field: clean_text(str(entities.get(field) or "")) for field in FIELDS}
+    missing = [field for field in FIELDS if not values[field]]
+    yield Item(
+        key=slug(doc),
+        where=name,
+        text=dump_json(values) if len(missing) < len(FIELDS) else "",
+        pictures=[picture],
+        group=doc,
+        language="en",
+        task="extraction",
+        prompt=PROMPT,
+        meta={"missing": missing} if missing else {},
+    )
