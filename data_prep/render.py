@@ -71,7 +71,7 @@ def draw_line(
 
 
 def crop_to_ink(image: Image.Image, margins: tuple[int, int, int, int]) -> Image.Image:
-    """The picture cut to its ink plus (left, top, right, bottom) pixels, as annotators draw boxes."""
+    """The picture cut to its ink plus (left, top, right, bottom) pixels, as boxes are drawn."""
     box = Image.eval(image, lambda value: 255 - value).getbbox()
     if box is None:
         return image
@@ -90,7 +90,7 @@ def fit_height(image: Image.Image, height: int) -> Image.Image:
 
 
 def soften(image: Image.Image, rng: random.Random) -> Image.Image:
-    """What a good scanner does to a line: a little blur, lost resolution, uneven contrast, noise."""
+    """What a scanner does to a line: a little blur, lost resolution, less contrast, noise."""
     if rng.random() < 0.4:
         small = fit_height(image, rng.randint(14, 26))
         image = small.resize(image.size, Image.Resampling.BILINEAR)

@@ -26,7 +26,7 @@ __all__ = sorted(_MODULE_OF)
 
 
 class _Package(ModuleType):
-    """Keeps `ocrkit.train` the function: importing a submodule would put the module in its place."""
+    """Keeps `ocrkit.train` the function where importing its module would put the module."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType) and _MODULE_OF.get(name) == name:

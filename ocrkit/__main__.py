@@ -48,7 +48,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--out", required=True, type=Path, help="folder to write")
     command = commands.add_parser("compare", help="compare evaluations of the same rows")
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
-    command.add_argument("--out", required=True, type=Path, help="folder for the report")
+    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
+    command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
     commands.add_parser("recipes", help="list the recipes")
     return parser
 
@@ -126,9 +127,9 @@ def _compare(arguments: argparse.Namespace, config: Any) -> None:
     from ocrkit.report import Evaluation
 
     comparison = compare(*(Evaluation.load(folder) for folder in arguments.evaluations))
-    comparison.save(arguments.out)
-    print(comparison.table())
-    print(f"report in {arguments.out / 'index.html'}")
+    print(comparison.table(arguments.metrics))
+    if arguments.out:
+        print(f"report in {comparison.save(arguments.out) / 'index.html'}")
 
 
 def _recipes(arguments: argparse.Namespace, config: Any) -> None:

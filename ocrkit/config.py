@@ -7,6 +7,7 @@ parameters cell and papermill's `-p`.
 import types
 import typing
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -247,11 +248,9 @@ def _checked(name: str, value: Any) -> Any:
     target = next(option for option in options if option is not types.NoneType)
     plain = typing.get_origin(target) or target
     if isinstance(value, str) and plain is not str:
-        try:
+        with suppress(ValueError, yaml.YAMLError):
             # YAML takes 1e-4 for text, which people write more often than 1.0e-4.
             value = float(value) if plain is float else yaml.safe_load(value)
-        except (ValueError, yaml.YAMLError):
-            pass
     if plain is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if plain is int and isinstance(value, float) and value.is_integer():

@@ -115,7 +115,8 @@ def _row(row: dict, folder: Path) -> dict:
 def _size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as image:
-            return image.size
+            # Orientations 5 to 8 lie on their side; datasets turns them upright as it decodes.
+            return image.size[::-1] if image.getexif().get(0x0112, 1) > 4 else image.size
     except FileNotFoundError:
         raise DataError(f"missing picture: {path} does not exist") from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:

@@ -212,7 +212,7 @@ def cross_check(records: Sequence[dict], most: int = 200) -> None:
 
 
 def evaluate(
-    model: Any, processor: Any, data: Any, config: Any, name: str = "base", profile: str = "strict"
+    model: Any, processor: Any, data: Any, config: Any, name: str = "base", profile: str | None = None
 ) -> Evaluation:
     """Predict every row of `data` greedily, stream to disk, and score.
 
@@ -227,7 +227,7 @@ def evaluate(
             a list of dicts.
         config: the `TrainConfig`; `output_dir` says where the results go.
         name: the folder's name, such as `base` or `tuned`.
-        profile: the normalisation profile of `normalized_match`.
+        profile: the normalisation profile of `normalized_match`; None takes the config's.
 
     """
     from ocrkit.predict import fingerprint, predict_stream
@@ -255,7 +255,7 @@ def evaluate(
             file.flush()
     for record in by_id.values():
         record["error"] = "the model returned no prediction for this row"
-    evaluation = score(records, name, profile, stamp)
+    evaluation = score(records, name, profile or config.normalization_profile, stamp)
     evaluation.save(folder)
     return evaluation
 

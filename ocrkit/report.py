@@ -69,9 +69,9 @@ class Comparison:
             rows.append(row)
         return rows
 
-    def table(self) -> str:
-        """Plain text for a console: every metric with its 95 % interval."""
-        rows = self.rows()
+    def table(self, only: Sequence[str] | None = None) -> str:
+        """Plain text for a console: every metric, or those named, with its 95 % interval."""
+        rows = self.rows(only)
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
         first = self.evaluations[0]

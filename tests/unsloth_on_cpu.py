@@ -22,7 +22,12 @@ import torch  # noqa: E402
 if not torch.cuda.is_available():
     os.environ |= {"UNSLOTH_ALLOW_CPU": "1", "UNSLOTH_COMPILE_DISABLE": "1"}
     card = SimpleNamespace(
-        name="none", total_memory=16 << 30, major=9, minor=0, multi_processor_count=1, gcnArchName=""
+        name="none",
+        total_memory=16 << 30,
+        major=9,
+        minor=0,
+        multi_processor_count=1,
+        gcnArchName="",
     )
     torch.cuda.get_device_properties = lambda *a, **k: card
     torch.cuda.mem_get_info = lambda *a, **k: (16 << 30, 16 << 30)
