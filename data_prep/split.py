@@ -8,13 +8,22 @@ from .schema import SPLITS, UsageError
 
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
 
-# trn and tst are how CASIA names its parts. A word may be glued to others in front
-# ("HWDB2.0Train", "task1train(626p)"), but not behind ("trainer", "testament").
-_OFFICIAL = (
-    ("train", re.compile(r"(train|training|trn)(?![a-z])", re.IGNORECASE)),
-    ("validation", re.compile(r"(?<![a-z])(val|valid|validation|dev)(?![a-z])", re.IGNORECASE)),
-    ("test", re.compile(r"(test|testing|tst)(?![a-z])", re.IGNORECASE)),
-)
+# trn and tst are how CASIA names its parts.
+_WORDS = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+
+
+def _pattern(words: Iterable[str]) -> re.Pattern:
+    """A whole word, or a capitalised one behind another ("sroieTrain"), but not "latest"."""
+    small = "|".join(words)
+    capital = "|".join(word.capitalize() for word in words)
+    return re.compile(f"((?<![A-Za-z])(?i:{small})|(?<=[a-z])({capital}))(?![a-z])")
+
+
+_OFFICIAL = [(split, _pattern(words)) for split, words in _WORDS.items()]
 
 
 def official_split(name: str) -> str | None:
@@ -34,7 +43,7 @@ def parse_shares(text: str) -> tuple[float, ...] | None:
         shares = tuple(float(part) for part in text.split(","))
     except ValueError:
         shares = ()
-    if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6:
+    if len(shares) != 3 or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-6:
         raise UsageError(
             f"--split is {text!r}, but takes 'source' or three shares of train, validation and "
             "test that add up to 1, such as 0.8,0.1,0.1."
