@@ -189,7 +189,7 @@ def thermal_receipts(
     split: tuple[float, float, float] = (0.75, 0.05, 0.2),
     progress: bool = True,
 ) -> dict:
-    """Write a dataset of worn till receipts, ten lines each, drawn with fonts that need no download.
+    """Write a dataset of worn till receipts, ten lines each, in fonts that need no download.
 
     Args:
         out: the dataset folder to make; left as it is where it already holds this very dataset.

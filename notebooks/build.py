@@ -10,7 +10,7 @@ FOLDER = Path(__file__).parent
 
 
 def build(source: Path) -> str:
-    """The notebook of a source as JSON: no outputs, cell ids by position, so that diffs are small."""
+    """The notebook of a source as JSON: no outputs, cell ids by position."""
     notebook = jupytext.read(source, fmt="py:percent")
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"

@@ -212,7 +212,12 @@ def cross_check(records: Sequence[dict], most: int = 200) -> None:
 
 
 def evaluate(
-    model: Any, processor: Any, data: Any, config: Any, name: str = "base", profile: str | None = None
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: Any,
+    name: str = "base",
+    profile: str | None = None,
 ) -> Evaluation:
     """Predict every row of `data` greedily, stream to disk, and score.
 

@@ -44,8 +44,8 @@ class Plan:
             lines.append(f"  {title:22}{median:>8}{p95:>8}{largest:>8}")
         if self.shrunk:
             lines.append(
-                f"{self.shrunk} of {self.samples} pictures are above the pixel budget and shrink, the "
-                f"largest to {self.smallest_scale:.0%} of its side; raise max_pixels to keep them"
+                f"{self.shrunk} of {self.samples} pictures are above the pixel budget and shrink, "
+                f"one to {self.smallest_scale:.0%} of its side; raise max_pixels to keep them"
             )
         else:
             lines.append("no picture is above the pixel budget")

@@ -8,9 +8,10 @@ Unsloth patches transformers for good. On a machine with CUDA nothing is stood i
 import json
 import os
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
-job = json.load(open(sys.argv[1]))
+job = json.loads(Path(sys.argv[1]).read_text())
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "UNSLOTH_DISABLE_STATISTICS": "1",
@@ -42,19 +43,16 @@ model, processor = load_model(config)
 targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
 export(model, processor, job["start"])
 before = predict(model, processor, data["test"], config)
-result = train(model, processor, data, config)
+outcome = train(model, processor, data, config)
 after = predict(model, processor, data["test"], config)
 export(model, processor, job["merged"], format="merged_16bit")
-losses = [entry["loss"] for entry in result.history if "loss" in entry]
-json.dump(
-    {
-        "heavy_before": heavy_before,
-        "targets": targets,
-        "before": before,
-        "after": after,
-        "losses": losses,
-        "trainer": [c.__module__ for c in type(model).__mro__][:1],
-        "unsloth": "unsloth" in sys.modules,
-    },
-    open(job["result"], "w"),
-)
+losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+result = {
+    "heavy_before": heavy_before,
+    "targets": targets,
+    "before": before,
+    "after": after,
+    "losses": losses,
+    "unsloth": "unsloth" in sys.modules,
+}
+Path(job["result"]).write_text(json.dumps(result))
