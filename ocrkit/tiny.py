@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from safetensors.torch import load_file
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from tqdm import tqdm
 from transformers import (
@@ -38,6 +39,7 @@ from data_prep.render import (
 )
 from data_prep.synthesize import TILL_FONTS, line_of
 from ocrkit.collate import Collator
+from ocrkit.metrics import cer, exact_match
 
 FOLDER = Path(__file__).parent / "assets" / "tiny"
 PROMPT = "Transcribe the text in the image."
@@ -227,7 +229,7 @@ class _Lines(torch.utils.data.IterableDataset):
     """
 
     def __init__(
-        self, processor: Any, fonts: list[Path], limits: torch.Tensor, batch: int, seed: int
+        self, processor: Any, fonts: list[Path], limits: torch.Tensor, batch: int, seed: str
     ):
         self.collator, self.fonts, self.limits = Collator(processor), fonts, limits
         self.batch, self.seed = batch, seed
@@ -287,25 +289,35 @@ def held_out_lines(fonts: list[Path], count: int, variety: float, seed: int) -> 
 
 
 def train_reader(
-    steps: int,
+    minutes: float,
+    steps: int | None = None,
+    start: Path | None = None,
     batch: int = 32,
     learning_rate: float = 2e-3,
     seed: int = 0,
-    minutes: float | None = None,
 ) -> tuple[Any, Any, list[dict]]:
-    """Train from scratch on freshly drawn lines; returns model, processor and learning curve.
+    """Train on freshly drawn lines; returns model, processor and learning curve.
 
     The longest line starts at one character and grows whenever the loss falls under 0.8; variety
     comes in afterwards. The rate is constant after 50 steps of warm-up and falls linearly over
-    the last 40 % of `steps` (or of `minutes`, whichever is given).
-    """
-    from ocrkit.metrics import cer, exact_match
+    the last 40 % of the time.
 
+    Args:
+        minutes: how long; more reads better.
+        steps: stop after so many steps even if there is time left.
+        start: folder of an earlier build to go on from, instead of from scratch.
+    """
     tokenizer = build_tokenizer()
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
+    curve: list[dict] = []
+    if start:
+        model.load_state_dict(load_file(start / "model.safetensors"), strict=False)
+        curve = json.loads((start / "curve.json").read_text())["curve"]
+    last = curve[-1] if curve else {"step": 0, "minutes": 0, "longest": 1, "variety": 0}
     fonts = training_fonts()
-    limits = torch.tensor([1, 0]).share_memory_()
-    lines = _Lines(processor, fonts, limits, batch, seed + 1)
+    limits = torch.tensor([last["longest"], round(last["variety"] * 1000)]).share_memory_()
+    # Seeds differ from those of earlier parts, so no part repeats another's lines.
+    lines = _Lines(processor, fonts, limits, batch, f"{seed}/{last['step']}")
     batches = iter(torch.utils.data.DataLoader(lines, batch_size=None, num_workers=1))
     optimizer = _optimizer(model, learning_rate)
     tests = {
@@ -313,12 +325,9 @@ def train_reader(
         "varied": held_out_lines(fonts, 150, 1.0, seed=778),
         "held_out_fonts": held_out_lines(shipped_fonts(*TILL_FONTS), 150, 0.0, seed=779),
     }
-    curve, losses, grown, started = [], [], 0, time.time()
-    progress = tqdm(range(steps), desc="tiny", mininterval=10)
-    for step in progress:
-        done = step / steps if minutes is None else (time.time() - started) / 60 / minutes
-        if done >= 1:
-            break
+    losses, grown, began, step = [], 0, time.time(), 0
+    progress = tqdm(desc="tiny", mininterval=10)
+    while (done := _done(began, minutes, step, steps)) < 1:
         rate = learning_rate * min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -328,58 +337,66 @@ def train_reader(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         losses.append(loss.item())
+        step += 1
         recent = losses[-10:]
-        if len(losses) - grown >= 10 and sum(recent) / len(recent) < 0.8:
+        if step - grown >= 10 and sum(recent) / len(recent) < 0.8:
+            grown = step
             if limits[0] < MAX_LENGTH:
                 limits[0] = min(MAX_LENGTH, math.ceil(int(limits[0]) * 1.15))
-                grown = len(losses)
             elif limits[1] < 900:
                 limits[1] += 30
-                grown = len(losses)
+        progress.update()
         progress.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", length=int(limits[0]))
-        if (step + 1) % 500 == 0 or step + 1 == steps:
-            entry = {"step": step + 1, "loss": round(sum(losses[-200:]) / len(losses[-200:]), 4)}
-            entry["minutes"] = round((time.time() - started) / 60, 1)
+        if step % 500 == 0 or _done(began, minutes, step, steps) >= 1:
+            entry = {"step": last["step"] + step, "loss": round(sum(losses[-200:]) / 200, 4)}
+            entry["minutes"] = round(last["minutes"] + (time.time() - began) / 60, 1)
             entry["longest"], entry["variety"] = int(limits[0]), int(limits[1]) / 1000
             for name, (images, texts) in tests.items():
-                read = read_lines(model, processor, images)
-                entry[f"cer_{name}"] = round(cer(texts, read), 4)
-                entry[f"exact_{name}"] = round(exact_match(texts, read), 4)
+                entry |= _scores(name, texts, read_lines(model, processor, images))
             curve.append(entry)
             tqdm.write(json.dumps(entry), file=sys.stderr)
-            save(model, processor, curve, fonts, Path("runs/tiny"))
+            save(model, processor, curve, Path("runs/tiny"))
     return model, processor, curve
 
 
-def save(model: Any, processor: Any, curve: list[dict], fonts: list[Path], folder: Path) -> None:
+def _done(began: float, minutes: float, step: int, steps: int | None) -> float:
+    return max((time.time() - began) / 60 / minutes, step / steps if steps else 0)
+
+
+def _scores(name: str, texts: list[str], read: list[str]) -> dict[str, float]:
+    rates = {"cer": cer(texts, read), "exact": exact_match(texts, read)}
+    return {f"{metric}_{name}": round(rate, 4) for metric, rate in rates.items()}
+
+
+def save(model: Any, processor: Any, curve: list[dict], folder: Path) -> None:
     """Write weights in bf16, processor, learning curve and the names of the fonts."""
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
     state = {
-        k: v.to(torch.bfloat16) for k, v in model.state_dict().items() if k != "lm_head.weight"
+        name: value.to(torch.bfloat16)
+        for name, value in model.state_dict().items()
+        if name != "lm_head.weight"  # tied to the embedding
     }
     model.save_pretrained(folder, state_dict=state)
-    (folder / "curve.json").write_text(
-        json.dumps({"curve": curve, "fonts": [f.stem for f in fonts]}, indent=1) + "\n"
-    )
+    description = {"curve": curve, "fonts": [path.stem for path in training_fonts()]}
+    (folder / "curve.json").write_text(json.dumps(description, indent=1) + "\n")
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Command line of `python -m ocrkit.tiny`."""
     parser = argparse.ArgumentParser(prog="python -m ocrkit.tiny", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="train the model from scratch and write it")
-    build.add_argument(
-        "--steps", type=int, default=9000, help="training steps (default %(default)s)"
-    )
-    build.add_argument("--minutes", type=float, help="stop by the clock instead of by steps")
-    build.add_argument("--seed", type=int, default=0)
-    build.add_argument("--out", type=Path, default=FOLDER, help="folder to write to")
+    build = commands.add_parser("build", help="train the model and write it")
+    build.add_argument("--minutes", type=float, default=60, help="how long (default %(default)s)")
+    build.add_argument("--steps", type=int, help="stop after so many steps, if that is sooner")
+    build.add_argument("--start", type=Path, help="go on from this earlier build")
+    build.add_argument("--seed", type=int, default=0, help="seed of weights and lines")
+    build.add_argument("--out", type=Path, default=FOLDER, help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
     model, processor, curve = train_reader(
-        options.steps, seed=options.seed, minutes=options.minutes
+        options.minutes, options.steps, options.start, seed=options.seed
     )
-    save(model, processor, curve, training_fonts(), options.out)
+    save(model, processor, curve, options.out)
     return 0
 
 

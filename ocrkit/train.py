@@ -1,5 +1,6 @@
 """Train: from rows to an adapter, resumable, with everything that was left out counted."""
 
+import hashlib
 import json
 import platform
 import subprocess
@@ -120,7 +121,7 @@ def context_length(model: Any, config: TrainConfig) -> int:
 
 
 def versions(config: TrainConfig) -> dict[str, Any]:
-    """What a run was made with: packages, Python, commit, and the dataset's own description."""
+    """What a run was made with: packages, Python, commit, and a hash of dataset.json."""
     found = {}
     for package in PACKAGES:
         try:
@@ -134,7 +135,16 @@ def versions(config: TrainConfig) -> dict[str, Any]:
         text=True,
         check=False,
     ).stdout.strip()
-    return {"python": platform.python_version(), "packages": found, "commit": commit or None}
+    description = Path(config.dataset) / "dataset.json"
+    digest = None
+    if description.is_file():
+        digest = hashlib.sha256(description.read_bytes()).hexdigest()[:16]
+    return {
+        "python": platform.python_version(),
+        "packages": found,
+        "commit": commit or None,
+        "dataset": digest,
+    }
 
 
 def _checkpoint(config: TrainConfig) -> str | None:

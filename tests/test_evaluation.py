@@ -64,7 +64,7 @@ def predict(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path):
-    return types.SimpleNamespace(output_dir=str(tmp_path, normalization_profile="strict"))
+    return types.SimpleNamespace(output_dir=str(tmp_path), normalization_profile="strict")
 
 
 def test_score_counts_failures_as_empty_strings():

@@ -1,0 +1,76 @@
+import pytest
+
+from ocrkit.config import ConfigError, TrainConfig, recipes
+
+
+def test_every_recipe_loads():
+    assert "quickstart" in recipes()
+    for name in recipes():
+        assert TrainConfig.from_recipe(name).model_name_or_path
+
+
+def test_overrides_replace_the_recipe():
+    config = TrainConfig.from_recipe("quickstart", learning_rate=1e-3, max_steps=7)
+    assert (config.learning_rate, config.max_steps) == (1e-3, 7)
+    assert config.lora_r == TrainConfig.from_recipe("quickstart").lora_r
+
+
+def test_text_is_converted_as_shells_pass_it():
+    config = TrainConfig.from_dict(
+        {"learning_rate": "1e-3", "max_steps": "7", "use_peft": "false", "max_pixels": "none"}
+    )
+    assert (config.learning_rate, config.max_steps) == (1e-3, 7)
+    assert (config.use_peft, config.max_pixels) == (False, None)
+    assert TrainConfig.from_dict({"sft_kwargs": "{neftune_noise_alpha: 5}"}).sft_kwargs == {
+        "neftune_noise_alpha": 5
+    }
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lerning_rate": 1e-3}, "did you mean 'learning_rate'"),
+        ({"warmup_ratio": 0.1}, "called warmup_steps"),
+        ({"max_seq_length": 512}, "called max_length"),
+        ({"max_steps": "many"}, "must be of type int"),
+        ({"seed": True}, "must be of type int"),
+        ({"learning_rate": 0.0}, "above 0"),
+        ({"lora_r": 0}, "at least 1"),
+        ({"backend": "jax"}, "not one of auto, unsloth, transformers"),
+        ({"min_pixels": 500, "max_pixels": 400}, "no picture fits"),
+        ({"sft_kwargs": {"seed": 1}}, "field of its own"),
+    ],
+)
+def test_bad_settings_are_refused_in_one_sentence(values, message):
+    with pytest.raises(ConfigError, match=message) as raised:
+        TrainConfig.from_dict(values)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_misspelt_recipe_names_the_nearest():
+    with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
+        TrainConfig.from_recipe("quikstart")
+
+
+def test_a_recipe_may_be_a_file(tmp_path):
+    path = tmp_path / "mine.yaml"
+    TrainConfig.from_recipe("quickstart", seed=7).save(path)
+    assert TrainConfig.from_recipe(str(path)) == TrainConfig.from_recipe("quickstart", seed=7)
+    path.write_text("seed: [1")
+    with pytest.raises(ConfigError, match="not valid YAML"):
+        TrainConfig.from_recipe(str(path))
+
+
+def test_parameters_come_from_a_notebook():
+    namespace = {"recipe": "quickstart", "seed": 3, "learning_rate": None, "receipts": 5}
+    namespace |= {"In": ["x"], "_": 1, "TrainConfig": TrainConfig, "pytest": pytest}
+    config = TrainConfig.from_parameters(namespace, also=["receipts"])
+    assert config == TrainConfig.from_recipe("quickstart", seed=3)
+
+
+def test_a_misspelt_parameter_is_refused():
+    # papermill only warns about it.
+    with pytest.raises(ConfigError, match="did you mean 'max_steps'"):
+        TrainConfig.from_parameters({"recipe": "quickstart", "max_step": 3})
+    with pytest.raises(ConfigError, match="did you mean 'receipts'"):
+        TrainConfig.from_parameters({"reciepts": 3}, also=["receipts"])

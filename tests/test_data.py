@@ -1,0 +1,101 @@
+import json
+import shutil
+
+import pytest
+from PIL import Image
+
+from ocrkit.data import DataError, load_data, picture_rows, skipped_counts, text_of
+
+
+@pytest.fixture
+def copied(thermal, tmp_path, config):
+    """A private copy of the dataset, and its training rows."""
+    folder = tmp_path / "copy"
+    shutil.copytree(thermal, folder)
+    config.dataset = str(folder)
+    path = folder / "train" / "metadata.jsonl"
+    return path, [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def _write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_splits_and_rows_are_read_as_written(config, thermal):
+    data = load_data(config)
+    counts = json.loads((thermal / "dataset.json").read_text())["rows"]
+    assert {split: len(rows) for split, rows in data.items()} == counts
+    row = data["train"][0]
+    assert row["images"][0].size == (row["width"], row["height"])
+    assert row["prompt"][0]["content"] == "Transcribe the text in the image."
+    assert skipped_counts(config.output_dir) == {}
+
+
+def test_groups_never_straddle_splits(config):
+    groups = [set(rows["group"]) for rows in load_data(config).values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+
+
+def test_bad_rows_are_counted_and_nothing_else_is_lost(config, copied, capsys):
+    path, rows = copied
+    pictures = path.parent
+    (pictures / rows[0]["images_file_names"][0]).unlink()
+    (pictures / rows[1]["images_file_names"][0]).write_bytes(b"no picture")
+    rows[2]["completion"][0]["content"] = "  "
+    del rows[3]["prompt"]
+    rows[4]["images_file_names"] = []
+    _write(path, rows)
+    with path.open("a") as file:
+        file.write('{"id": "cut o\n[1, 2]\n')
+    data = load_data(config)
+    assert data["train"]["id"] == [row["id"] for row in rows[5:]]
+    assert skipped_counts(config.output_dir) == {
+        "missing picture": 1,
+        "unreadable picture": 1,
+        "empty text": 1,
+        "no prompt": 1,
+        "no picture": 1,
+        "broken line": 1,
+        "bad row": 1,
+    }
+    assert "7 rows left out" in capsys.readouterr().out
+    listed = (path.parents[2] / "run" / "skipped.jsonl").read_text().splitlines()
+    assert json.loads(listed[0])["where"] == f"{path}:1"
+
+
+def test_limits(config):
+    config.max_train_samples, config.max_eval_samples = 5, 3
+    data = load_data(config)
+    assert [len(data[split]) for split in ("train", "validation", "test")] == [5, 3, 3]
+
+
+def test_what_is_no_dataset_is_refused(config, tmp_path):
+    config.dataset = str(tmp_path / "nowhere")
+    with pytest.raises(DataError, match="no folder"):
+        load_data(config)
+    config.dataset = str(tmp_path)
+    with pytest.raises(DataError, match="holds none of train"):
+        load_data(config)
+
+
+def test_a_dataset_without_a_usable_row_is_refused(config, copied):
+    path, rows = copied
+    for other in ("validation", "test"):
+        shutil.rmtree(path.parents[1] / other)
+    _write(path, [row | {"images_file_names": ["gone.png"]} for row in rows])
+    with pytest.raises(DataError, match="no usable row"):
+        load_data(config)
+
+
+def test_text_of_parts_and_strings():
+    assert text_of([{"role": "assistant", "content": "a b"}]) == "a b"
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": None}]
+    assert text_of([{"role": "assistant", "content": parts}]) == "a"
+
+
+def test_picture_rows_name_what_cannot_be_opened(tmp_path, capsys):
+    Image.new("L", (40, 20)).save(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    rows = picture_rows([tmp_path / "a.png", tmp_path / "b.png"], "Read.")
+    assert [row["id"] for row in rows] == [str(tmp_path / "a.png")]
+    assert "b.png left out" in capsys.readouterr().out

@@ -1,0 +1,88 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ocrkit.__main__ import main
+
+
+def _run(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "ocrkit", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_help_lists_every_setting():
+    done = _run("train", "--help")
+    assert done.returncode == 0
+    assert "--learning_rate" in done.stdout and "--max_pixels" in done.stdout
+
+
+def test_train_evaluate_compare_export(thermal, tmp_path, capsys):
+    run = tmp_path / "run"
+    common = ["--recipe", "quickstart", "--dataset", str(thermal), "--output_dir", str(run)]
+    small = ["--max_new_tokens", "32", "--max_eval_samples", "4"]
+    assert main(["evaluate", *common, *small]) == 0
+    steps = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--eval_steps", "none"]
+    assert main(["train", *common, *steps]) == 0
+    assert "2 steps, mean loss" in capsys.readouterr().out
+    tuned = [*common, *small, "--model_name_or_path", str(run), "--name", "tuned"]
+    assert main(["evaluate", *tuned]) == 0
+    evaluations = [str(run / "eval" / name) for name in ("base", "tuned")]
+    assert main(["compare", *evaluations, "--out", str(tmp_path / "report")]) == 0
+    assert "95 % intervals" in capsys.readouterr().out
+    assert json.loads((tmp_path / "report" / "report.json").read_text())["evaluations"]
+    assert main(["compare", *evaluations, "--metrics", "cer"]) == 0
+    table = capsys.readouterr().out
+    assert "CER" in table and "exact match" not in table
+    merged = ["--model_name_or_path", str(run), "--out", str(tmp_path / "merged")]
+    assert main(["export", "--recipe", "quickstart", "--format", "merged_16bit", *merged]) == 0
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def test_predict_reads_pictures(tmp_path, capsys):
+    from data_prep.render import draw_line, load_font, shipped_fonts
+
+    path = tmp_path / "total.png"
+    draw_line("TOTAL 9.00", load_font(shipped_fonts("DejaVuSans")[0], 21)).save(path)
+    assert main(["predict", "--recipe", "quickstart", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == f"{path}\tTOTAL 9.00"
+
+
+def test_plan_prints_a_table(thermal, tmp_path, capsys):
+    arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
+    assert main(["plan", *arguments, "--output_dir", str(tmp_path)]) == 0
+    assert "tokens per sample" in capsys.readouterr().out
+
+
+def test_recipes_are_listed(capsys):
+    assert main(["recipes"]) == 0
+    assert "quickstart" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["train", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'"),
+        (["train", "--recipe", "quickstart", "--max_steps", "x"], 2, "must be of type int"),
+        (["train", "--recipe", "quickstart", "--dataset", "nowhere"], 1, "is no folder"),
+        (["predict", "nowhere.png"], 1, "None of the given pictures"),
+        (["compare", "nowhere"], 1, "nowhere"),
+    ],
+)
+def test_bad_input_is_one_sentence(arguments, code, message, capsys):
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert message in error and error.count("\n") == 1
+
+
+def test_an_unknown_option_is_wrong_usage():
+    done = _run("train", "--lerning_rate", "1")
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+
+
+def test_a_split_that_is_not_there(thermal, tmp_path, capsys):
+    arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
+    arguments += ["--output_dir", str(tmp_path), "--split", "dev"]
+    assert main(["evaluate", *arguments]) == 1
+    assert "the dataset has train, validation, test" in capsys.readouterr().err

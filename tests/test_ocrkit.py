@@ -1,0 +1,44 @@
+import subprocess
+import sys
+
+import ocrkit
+
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "unsloth", "matplotlib")
+
+
+def _python(code: str) -> str:
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_import_loads_nothing_heavy():
+    loaded = _python("import sys, ocrkit; print(*sys.modules)").split()
+    assert "ocrkit" in loaded
+    assert not set(HEAVY) & set(loaded)
+
+
+def test_metrics_text_and_report_need_no_torch():
+    code = "import sys, ocrkit.metrics, ocrkit.text, ocrkit.report; print('torch' in sys.modules)"
+    assert _python(code) == "False"
+
+
+def test_verbs_do_not_import_what_unsloth_patches():
+    # Unsloth must come before transformers, trl and peft, and load_model decides whether it comes.
+    names = ", ".join(ocrkit.__all__)
+    loaded = _python(f"import sys; from ocrkit import {names}; print(*sys.modules)").split()
+    assert not {"transformers", "trl", "peft", "unsloth"} & set(loaded)
+
+
+def test_a_verb_stays_a_function_when_its_module_is_imported():
+    import ocrkit.predict
+    import ocrkit.train
+
+    assert callable(ocrkit.train) and callable(ocrkit.predict)
+    assert sys.modules["ocrkit.train"].train is ocrkit.train
+
+
+def test_every_public_name_exists():
+    for name in ocrkit.__all__:
+        assert callable(getattr(ocrkit, name))
+    assert "TrainConfig" in dir(ocrkit)

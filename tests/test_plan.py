@@ -1,0 +1,39 @@
+import pytest
+
+from ocrkit.data import load_data
+from ocrkit.model import load_model
+from ocrkit.plan import plan, shrink_scales
+
+
+def test_a_plan_counts_tokens_and_probes(config, capsys):
+    data = load_data(config)
+    model, processor = load_model(config)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    result = plan(config, data, model, processor)
+    assert result.samples == len(data["train"])
+    assert result.image_tokens[0] <= result.image_tokens[1] <= result.image_tokens[2]
+    assert (result.shrunk, result.too_long, result.steps) == (0, 0, 4)
+    assert result.samples_per_second > 0 and result.peak_memory_gib > 0
+    printed = capsys.readouterr().out
+    assert "no picture is above the pixel budget" in printed and "4 steps at" in printed
+    assert all((before[name] == weight).all() for name, weight in model.named_parameters())
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_pictures_above_the_budget_are_counted_with_their_scale(config, capsys):
+    config.min_pixels, config.max_pixels, config.max_length = 512, 32 * 100, 45
+    data = load_data(config)
+    model, processor = load_model(config)
+    result = plan(config, data, model, processor, probe_steps=1)
+    above = [width for width in data["train"]["width"] if width > 100]
+    assert result.shrunk == len(above) > 0
+    assert result.smallest_scale == pytest.approx((100 / max(above)) ** 0.5)
+    assert result.too_long > 0
+    assert f"{result.shrunk} of 40 pictures are above the pixel budget" in capsys.readouterr().out
+
+
+def test_scales_without_a_budget(config):
+    class Processor:
+        image_processor = object()
+
+    assert set(shrink_scales(load_data(config)["train"], Processor(), config)) == {1.0}

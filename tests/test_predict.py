@@ -1,0 +1,110 @@
+import pytest
+import torch
+from PIL import Image
+
+from ocrkit.data import load_data, text_of
+from ocrkit.metrics import cer
+from ocrkit.model import load_model
+from ocrkit.predict import fingerprint, predict, predict_stream
+
+
+@pytest.fixture
+def loaded(config):
+    data = load_data(config)["test"]
+    return *load_model(config), data, config
+
+
+def test_batches_read_what_single_calls_read(loaded):
+    model, processor, data, config = loaded
+    together = predict(model, processor, data, config)
+    config.per_device_eval_batch_size = 1
+    assert predict(model, processor, data, config) == together
+    assert len(together) == len(data)
+
+
+def test_the_embedded_model_reads_clean_lines(config, tmp_path):
+    from data_prep.synthesize import printed_receipts
+
+    printed_receipts(tmp_path / "printed", receipts=4, seed=9, progress=False)
+    config.dataset = str(tmp_path / "printed")
+    data = load_data(config)["test"]
+    truths = [text_of(completion) for completion in data["completion"]]
+    assert cer(truths, predict(*load_model(config), data, config)) < 0.1
+
+
+def test_results_carry_confidence_and_reason(loaded):
+    model, processor, data, config = loaded
+    results = list(predict_stream(model, processor, data, config))
+    assert {result["id"] for result in results} == set(data["id"])
+    assert all(0 < result["confidence"] <= 1 for result in results)
+    config.max_new_tokens = 1
+    short = list(predict_stream(model, processor, data, config))
+    assert {result["finish_reason"] for result in short} == {"length"}
+
+
+def test_confidence_is_the_geometric_mean_of_the_chosen_tokens(loaded):
+    model, processor, data, config = loaded
+    row = data[0]
+    result = next(predict_stream(model, processor, [row], config))
+    from ocrkit.collate import Collator
+
+    completion = {**row, "completion": [{"role": "assistant", "content": result["prediction"]}]}
+    batch = Collator(processor, config.image_height)([completion])
+    labels = batch.pop("labels")[0, 1:]
+    with torch.no_grad():
+        log_probabilities = model(**batch).logits[0, :-1].log_softmax(-1)
+    counted = labels != -100
+    chosen = log_probabilities[counted].gather(1, labels[counted, None])
+    assert result["confidence"] == pytest.approx(chosen.mean().exp().item(), abs=1e-3)
+
+
+def test_one_bad_row_takes_no_other_along(loaded):
+    model, processor, data, config = loaded
+    rows = [data[i] for i in range(4)]
+    expected = predict(model, processor, rows, config)
+    # The processor refuses a strip of more than 200 times its height.
+    rows[1] = {**rows[1], "images": [Image.new("L", (9000, 32), 255)]}
+    results = {r["id"]: r for r in predict_stream(model, processor, rows, config)}
+    bad = results[rows[1]["id"]]
+    assert (bad["prediction"], bad["finish_reason"]) == ("", "error")
+    assert "aspect ratio" in bad["error"]
+    for i in (0, 2, 3):
+        assert results[rows[i]["id"]]["prediction"] == expected[i]
+
+
+def test_out_of_memory_halves_the_batch(loaded, monkeypatch, capsys):
+    model, processor, data, config = loaded
+    config.per_device_eval_batch_size = 8
+    expected, generate = predict(model, processor, data, config), model.generate
+
+    def small_only(**kwargs):
+        if len(kwargs["input_ids"]) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return generate(**kwargs)
+
+    monkeypatch.setattr(model, "generate", small_only)
+    assert predict(model, processor, data, config) == expected
+    assert "going on with 2 samples" in capsys.readouterr().out
+
+
+def test_training_mode_is_restored(loaded):
+    model, processor, data, config = loaded
+    model.train()
+    predict(model, processor, data.select(range(1)), config)
+    assert model.training
+
+
+def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
+    model, processor, data, config = loaded
+    first = fingerprint(model, processor, data, config)
+    assert fingerprint(model, processor, data, config) == first
+    others = set()
+    config.max_new_tokens += 1
+    others.add(fingerprint(model, processor, data, config))
+    config.max_new_tokens -= 1
+    others.add(fingerprint(model, processor, data.select(range(3)), config))
+    weight = next(w for n, w in model.named_parameters() if "lora_B" in n)
+    with torch.no_grad():
+        weight += 1e-3
+    others.add(fingerprint(model, processor, data, config))
+    assert len(others | {first}) == 4

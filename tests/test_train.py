@@ -1,0 +1,125 @@
+import json
+
+import pytest
+import torch
+from transformers import TrainerCallback
+
+from ocrkit.config import ConfigError
+from ocrkit.data import DataError, load_data, skipped_counts
+from ocrkit.model import load_model
+from ocrkit.train import context_length, train
+from ocrkit.trainer import read_log
+
+
+class _StopAt(TrainerCallback):
+    def __init__(self, step):
+        self.step = step
+
+    def on_step_end(self, args, state, control, **kwargs):
+        control.should_training_stop = state.global_step >= self.step
+        return control
+
+
+def _run(config, **changes):
+    for name, value in changes.items():
+        setattr(config, name, value)
+    data = load_data(config)
+    model, processor = load_model(config)
+    callbacks = [_StopAt(2)] if config.resume_from_checkpoint == "stop" else None
+    if callbacks:
+        config.resume_from_checkpoint = None
+    result = train(model, processor, data, config, callbacks=callbacks)
+    weights = {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
+    return result, weights
+
+
+def _losses(result):
+    return [entry["loss"] for entry in result.history if "loss" in entry]
+
+
+def test_a_run_leaves_everything_behind(config, tmp_path):
+    result, _ = _run(config, eval_steps=2, eval_samples=4)
+    folder = tmp_path / "run"
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "checkpoint-4").is_dir()
+    assert "seed: 42" in (folder / "config.yaml").read_text()
+    versions = json.loads((folder / "versions.json").read_text())
+    assert versions["packages"]["transformers"] and versions["dataset"]
+    log = read_log(folder / "train_log.jsonl")
+    assert result.history == log
+    assert [entry["step"] for entry in log if "loss" in entry] == [1, 2, 3, 4]
+    evaluated = [entry for entry in log if "eval_cer" in entry]
+    assert [entry["step"] for entry in evaluated] == [2, 4]
+    assert all(0 <= entry["eval_exact_match"] <= 1 for entry in evaluated)
+
+
+def test_it_learns(config):
+    result, _ = _run(config, max_steps=30, per_device_train_batch_size=8)
+    losses = _losses(result)
+    assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
+
+
+def test_stopped_and_resumed_is_the_same_as_never_stopped(config, tmp_path):
+    config.save_steps = 2
+    whole, weights = _run(config)
+    config.output_dir = str(tmp_path / "stopped")
+    first, _ = _run(config, resume_from_checkpoint="stop")
+    assert first.global_step == 2
+    rest, resumed = _run(config, resume_from_checkpoint="auto")
+    assert _losses(rest) == _losses(whole)
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_the_same_seed_gives_the_same_run(config, tmp_path):
+    first, weights = _run(config)
+    second, again = _run(config, output_dir=str(tmp_path / "second"))
+    assert _losses(first) == _losses(second)
+    assert all(torch.equal(weights[name], again[name]) for name in weights)
+
+
+def test_accumulated_batches_count_as_one(config, tmp_path):
+    """The loss is per supervised token over all accumulated batches, not a mean of means."""
+    one, weights = _run(config, max_steps=2)
+    two, again = _run(
+        config,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=2,
+        output_dir=str(tmp_path / "two"),
+    )
+    assert _losses(one) == pytest.approx(_losses(two), abs=1e-4)
+    assert all(torch.allclose(weights[n], again[n], atol=1e-4) for n in weights)
+
+
+def test_samples_longer_than_the_context_are_left_out_and_counted(config, capsys):
+    data = load_data(config)
+    model, processor = load_model(config)
+    config.max_length = 50
+    assert context_length(model, config) == 50
+    train(model, processor, data, config)
+    left_out = skipped_counts(config.output_dir)["longer than the context"]
+    assert 0 < left_out < len(data["train"])
+    assert f"{left_out} rows left out" in capsys.readouterr().out
+    config.max_length = 10
+    with pytest.raises(DataError, match="No train row fits the context of 10 tokens"):
+        train(model, processor, data, config)
+
+
+def test_what_cannot_be_trained_is_refused(config):
+    data = load_data(config)
+    model, processor = load_model(config)
+    config.sft_kwargs = {"packking": True}
+    with pytest.raises(ConfigError, match="packking"):
+        train(model, processor, data, config)
+    config.sft_kwargs, config.resume_from_checkpoint = {}, "nowhere"
+    with pytest.raises(ConfigError, match="is no folder"):
+        train(model, processor, data, config)
+    del data["train"]
+    with pytest.raises(DataError, match="no train split"):
+        train(model, processor, data, config)
+
+
+def test_a_log_cut_off_by_a_crash_is_read(tmp_path):
+    path = tmp_path / "train_log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_log(path) == [{"step": 1, "loss": 2.0}]
+    assert read_log(tmp_path / "none.jsonl") == []

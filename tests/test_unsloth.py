@@ -1,0 +1,181 @@
+"""The GPU path without a GPU: the real Unsloth classes, driven through the kit's own verbs."""
+
+import inspect
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from ocrkit.config import TrainConfig
+from ocrkit.data import load_data
+from ocrkit.model import load_model
+from ocrkit.predict import predict
+from ocrkit.train import train
+
+ROOT = Path(__file__).parents[1]
+
+
+def _job(folder: Path, config: TrainConfig, **changes) -> dict:
+    settings = {
+        **config.to_dict(),
+        "backend": "unsloth",
+        "device_map": None if torch.cuda.is_available() else "cpu",
+        "output_dir": str(folder / "run"),
+        **changes,
+    }
+    job = {name: str(folder / name) for name in ("start", "merged", "result", "cache")}
+    return job | {"config": settings}
+
+
+def _drive(folder: Path, job: dict) -> dict:
+    path = folder / "job.json"
+    path.write_text(json.dumps(job))
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    if torch.cuda.is_available():
+        environment.pop("CUDA_VISIBLE_DEVICES", None)
+    done = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("unsloth_on_cpu.py")), str(path)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(Path(job["result"]).read_text()) | {"output": done.stdout + done.stderr}
+
+
+@pytest.fixture(scope="module")
+def driven(thermal, tmp_path_factory):
+    """What Unsloth did with the embedded model, and the config that it was given."""
+    folder = tmp_path_factory.mktemp("unsloth")
+    config = TrainConfig.from_recipe(
+        "quickstart",
+        dataset=str(thermal),
+        max_steps=4,
+        per_device_train_batch_size=4,
+        logging_steps=1,
+        eval_steps=None,
+        max_new_tokens=48,
+        max_eval_samples=8,
+        warmup_steps=1,
+    )
+    job = _job(folder, config)
+    return job, _drive(folder, job), config, folder
+
+
+def _with(config: TrainConfig, **changes) -> TrainConfig:
+    return TrainConfig.from_dict({**config.to_dict(), **changes})
+
+
+def test_unsloth_comes_first(driven):
+    _, result, *_ = driven
+    assert result["unsloth"]
+    assert result["heavy_before"] == []
+    assert "Backend: unsloth" in result["output"]
+
+
+def test_both_backends_train_the_same_adapters_to_the_same_losses(driven):
+    job, theirs, config, folder = driven
+    # From the very adapters that Unsloth began with.
+    config = _with(config, model_name_or_path=job["start"], output_dir=str(folder / "ours"))
+    data = load_data(config)
+    model, processor = load_model(config)
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    assert targets == theirs["targets"]
+    assert predict(model, processor, data["test"], config) == theirs["before"]
+    result = train(model, processor, data, config)
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert len(losses) == 4
+    assert losses == pytest.approx(theirs["losses"], abs=1e-4)
+    assert predict(model, processor, data["test"], config) == theirs["after"]
+
+
+def test_flags_select_the_same_layers_on_both_backends(driven):
+    _, theirs, config, folder = driven
+    model, _ = load_model(_with(config, output_dir=str(folder / "flags")))
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    assert targets == theirs["targets"]
+
+
+def test_unsloths_merge_reads_like_its_adapter(driven):
+    job, theirs, config, _ = driven
+    config = _with(config, model_name_or_path=job["merged"], use_peft=False)
+    data = load_data(config)
+    texts = predict(*load_model(config), data["test"], config)
+    same = sum(a == b for a, b in zip(texts, theirs["after"]))
+    # The merged weights are rounded to 16 bits, which may tip a close decision.
+    assert same >= len(texts) - 1
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_four_bit_trains_on_a_gpu(driven, tmp_path):
+    _, _, config, _ = driven
+    job = _job(tmp_path, config, load_in_4bit=True, dtype="auto", gradient_checkpointing=True)
+    result = _drive(tmp_path, job)
+    assert len(result["losses"]) == 4
+    assert all(0 < loss < 20 for loss in result["losses"])
+
+
+def _parameters(path: str, name: str, owner: str) -> set[str]:
+    """Argument names of `owner.name` read from Unsloth's source, which a CPU cannot import."""
+    import ast
+    from importlib.util import find_spec
+
+    source = Path(find_spec("unsloth").origin).parent / path
+    for node in ast.walk(ast.parse(source.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ClassDef) and node.name == owner:
+            for item in node.body:
+                if isinstance(item, ast.FunctionDef) and item.name == name:
+                    arguments = item.args
+                    return {a.arg for a in [*arguments.args, *arguments.kwonlyargs]}
+    raise AssertionError(f"{owner}.{name} is not in {path}")
+
+
+def test_unsloth_takes_the_arguments_that_are_passed():
+    load = _parameters("models/loader.py", "from_pretrained", "FastModel")
+    assert {
+        "load_in_4bit",
+        "load_in_16bit",
+        "full_finetuning",
+        "dtype",
+        "max_seq_length",
+        "use_gradient_checkpointing",
+        "trust_remote_code",
+        "random_state",
+        "device_map",
+    } <= load
+    wrap = _parameters("models/vision.py", "get_peft_model", "FastBaseModel")
+    assert {
+        "r",
+        "lora_alpha",
+        "lora_dropout",
+        "use_rslora",
+        "target_modules",
+        "finetune_vision_layers",
+        "finetune_language_layers",
+        "finetune_attention_modules",
+        "finetune_mlp_modules",
+        "use_gradient_checkpointing",
+        "random_state",
+    } <= wrap
+    for name in ("for_inference", "for_training"):
+        assert "model" in _parameters("models/vision.py", name, "FastBaseModel")
+
+
+def test_trl_takes_the_arguments_that_are_passed(config):
+    from trl import SFTConfig, SFTTrainer
+
+    from ocrkit.train import _sft_config
+
+    assert set(_sft_config(config, evaluated=False).to_dict()) >= {"train_sampling_strategy"}
+    accepted = set(inspect.signature(SFTTrainer.__init__).parameters)
+    assert {"model", "args", "data_collator", "train_dataset", "eval_dataset"} <= accepted
+    assert {"processing_class", "callbacks"} <= accepted
+    assert {"max_length", "length_column_name", "dataset_kwargs"} <= set(
+        inspect.signature(SFTConfig.__init__).parameters
+    )
