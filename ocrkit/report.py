@@ -10,10 +10,21 @@ import numpy as np
 
 from ocrkit import analysis
 from ocrkit.analysis import said
-from ocrkit.evaluation import Evaluation, evaluate, score, tallies, write_whole
+from ocrkit.evaluation import Evaluation, fails, score, show_matches, tallies, write_whole
 from ocrkit.metrics import mcnemar, process_cer, resample
+from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "score"]
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "compare",
+    "evaluate",
+    "evaluate_engine",
+    "evaluate_file",
+    "fails",
+    "score",
+    "show_matches",
+]
 
 LOWER_IS_BETTER = ("cer", "cer_grapheme", "wer", "runaway_rate")
 MATCHES = ("exact_match", "normalized_match")
@@ -220,7 +231,8 @@ def compare(*evaluations: Evaluation) -> Comparison:
         raise ValueError(f"Two evaluations have the same name among {names}: rename one.")
     aligned = [first, *(_aligned(first, other) for other in evaluations[1:])]
     groups = [record.get("group") for record in first.records]
-    counted = [tallies(evaluation.records, first.profile["name"]) for evaluation in aligned]
+    profile, locale = first.profile["name"], first.profile.get("locale", "en")
+    counted = [tallies(evaluation.records, profile, locale) for evaluation in aligned]
     differences, p_values, changes = {}, {}, {}
     before = counted[0]
     for evaluation, after in zip(aligned[1:], counted[1:]):
