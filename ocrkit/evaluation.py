@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ocrkit import analysis, fields, metrics
-from ocrkit.analysis import said
+from ocrkit.analysis import missing, said
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, normalize, script
 
@@ -43,7 +43,7 @@ class Evaluation:
     @property
     def failed(self) -> int:
         """Samples without a prediction; they score as empty strings."""
-        return sum(bool(r.get("error")) or r.get("prediction") is None for r in self.records)
+        return sum(bool(r.get("error")) or missing(r.get("prediction")) for r in self.records)
 
     def summary(self) -> dict:
         """Return what `metrics.json` holds."""
@@ -174,7 +174,7 @@ def tallies(
     found |= {
         "exact_match": metrics.process_exact_match(references, predictions),
         "normalized_match": metrics.process_normalized_match(
-            references, predictions, languages if profile != "squad" else None, profile
+            references, predictions, languages, profile
         ),
         "ned_similarity": similarity,
         "share_similar": Tally((similarity.part >= 0.8).astype(float), similarity.whole),
@@ -298,8 +298,7 @@ def show_matches(evaluation: Evaluation, n: int = 5) -> None:
     profile = evaluation.profile["name"]
     for record in evaluation.records[:n]:
         pair = (record["reference"], said(record))
-        language = record.get("language") if profile != "squad" else None
-        normal = [normalize(text, profile, language) for text in pair]
+        normal = [normalize(text, profile, record.get("language")) for text in pair]
         print(f"{record['id']}: raw {'equal' if pair[0] == pair[1] else 'different'}, ", end="")
         print(f"{profile} {'equal' if normal[0] == normal[1] else 'different'}")
         for label, texts in (("raw", pair), (profile, normal)):

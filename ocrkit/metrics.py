@@ -111,8 +111,8 @@ def _lengths(sequences: Sequence) -> np.ndarray:
 def _distances(references: Sequence, predictions: Sequence) -> np.ndarray:
     if not references:
         return np.zeros(0, dtype=np.int64)
-    distances = cpdist(references, predictions, scorer=Levenshtein.distance, dtype=np.int64)
-    return np.asarray(distances)
+    distances = cpdist(references, predictions, scorer=Levenshtein.distance)
+    return distances.astype(np.int64)
 
 
 # --- rates of edits
@@ -257,6 +257,8 @@ def char_confusions(
     """
     if unit not in ("char", "grapheme"):
         raise ValueError(f"Unit {unit!r} is unknown: use 'char' or 'grapheme'.")
+    editops = Levenshtein.editops
+    counts: Counter = Counter()
     found: list[tuple[str, str]] = []
     for reference, prediction in zip(*pairs(references, predictions)):
         if reference == prediction:
@@ -267,9 +269,13 @@ def char_confusions(
             (reference[at], prediction[to])
             if tag == "replace"
             else ((reference[at], "") if tag == "delete" else ("", prediction[to]))
-            for tag, at, to in Levenshtein.editops(reference, prediction).as_list()
+            for tag, at, to in editops(reference, prediction).as_list()
         ]
-    return Counter(found)
+        if len(found) > 5000:  # a longer list only costs memory and garbage collections
+            counts.update(found)
+            found.clear()
+    counts.update(found)
+    return counts
 
 
 # --- uncertainty

@@ -80,9 +80,9 @@ class Comparison:
             rows.append(row)
         return rows
 
-    def table(self) -> str:
-        """Plain text for a console: every metric with its 95 % interval."""
-        rows = self.rows()
+    def table(self, only: Sequence[str] | None = None) -> str:
+        """Plain text for a console: the metrics named, or all, with their 95 % intervals."""
+        rows = self.rows(only)
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
         first = self.evaluations[0]
@@ -110,12 +110,14 @@ class Comparison:
         if failed:
             lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
         for column, values in last.by.items():
-            lines += ["", f"## CER by {column.replace('_', ' ')}", ""]
+            metric = "field_accuracy" if column == "field" else "cer"
+            title = "Accuracy by field" if column == "field" else f"CER by {column}"
+            lines += ["", f"## {title.replace('_', ' ')}", ""]
             names = [e.name for e in self.evaluations]
             lines += [f"| {column} | samples | {' | '.join(names)} |"]
             lines += ["| --- | ---: |" + " --- |" * len(names)]
             for value, found in values.items():
-                cells = [interval(e.by[column][value]["cer"]) for e in self.evaluations]
+                cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
                 lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
         for title, changes in (("Improved", self.improved()), ("Got worse", self.worse())):
             if len(self.evaluations) > 1:

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
@@ -143,6 +144,9 @@ def _run(
     records = records_of(data)
     if not records:
         raise ValueError(f"The data to evaluate as {folder.name!r} has no rows.")
+    twice = [key for key, count in Counter(r["id"] for r in records).items() if count > 1]
+    if twice:
+        raise ValueError(f"Id {twice[0]!r} comes twice in the data: ids must be unique.")
     stamp = hashlib.sha256((stamp + json.dumps(PROFILE_VERSION)).encode()).hexdigest()[:16]
     done = _predicted(folder, stamp)
     for record in records:
@@ -155,7 +159,9 @@ def _run(
     write_whole(path, "".join(line_of(r) for r in records if r["id"] in done))
     with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for item in stream(_select(data, todo)) if todo else ():
-            record = waiting.pop(item["id"])
+            record = waiting.pop(item["id"], None)
+            if record is None:
+                raise RuntimeError(f"The system answered id {item['id']!r}, which was not asked.")
             record.update(item)
             file.write(line_of(record))
             file.flush()

@@ -12,10 +12,11 @@ def record(number, reference, prediction, **more):
 
 
 def test_score_counts_failures_as_empty_strings():
-    found = score([record(1, "ab", "ab"), record(2, "cd", None, error="no memory")])
+    failures = [record(2, "cd", None, error="no memory"), record(3, "", float("nan"))]
+    found = score([record(1, "ab", "ab"), *failures])
     assert found.metrics["cer"]["value"] == 0.5
-    assert found.metrics["exact_match"]["value"] == 0.5
-    assert found.failed == 1
+    assert found.metrics["exact_match"]["value"] == 2 / 3
+    assert found.failed == 2
     assert found.metrics["cer"]["low"] <= 0.5 <= found.metrics["cer"]["high"]
 
 
@@ -57,6 +58,8 @@ def test_score_refuses_what_it_cannot_score():
         score([{"id": 1, "prediction": "a"}], "x")
     with pytest.raises(ValueError, match="Prediction 0 is"):
         score([record(1, "a", {"a": 1})])
+    with pytest.raises(ValueError, match="cannot serve language 'bn'"):
+        score([record(1, "ক", "খ", language="bn")], profile="squad")
 
 
 def test_cross_check_raises_when_jiwer_differs(monkeypatch):

@@ -124,6 +124,18 @@ def test_rows_the_model_never_answers_are_failures(predict, config, monkeypatch)
     assert "no prediction" in found.records[0]["error"]
 
 
+def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config):
+    with pytest.raises(ValueError, match="'r0' comes twice"):
+        evaluate(None, None, [*rows(2), *rows(1)], config)
+    assert predict.asked == []
+
+
+def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
+    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
+    with pytest.raises(RuntimeError, match="'other', which was not asked"):
+        evaluate(None, None, rows(2), config)
+
+
 def test_evaluate_refuses_an_empty_dataset(predict, config):
     with pytest.raises(ValueError, match="no rows"):
         evaluate(None, None, [], config)
