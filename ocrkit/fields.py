@@ -22,7 +22,7 @@ from referencing.exceptions import Unresolvable
 from ocrkit.tally import Tally, shares, some
 from ocrkit.text import normalize, parse_amount
 
-Path = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
 DEEPEST = 100
 
 
@@ -115,7 +115,7 @@ def _checked(truths: Sequence, predictions: Sequence) -> tuple[list, list]:
     return truths, [None if value != value else value for value in predictions]
 
 
-def leaves(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+def leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
     """Yield (path, value) of every leaf; a path holds keys, and the indices of list items."""
     if isinstance(value, dict | list):
         for key, child in value.items() if isinstance(value, dict) else enumerate(value):
@@ -164,7 +164,7 @@ def field_table(truths: Sequence, predictions: Sequence) -> dict[str, Tally]:
     return {field: Tally(*counts) for field, counts in found.items()}
 
 
-def _dotted(path: Path, indices: bool = False) -> str:
+def _dotted(path: FieldPath, indices: bool = False) -> str:
     return ".".join(str(part) for part in path if indices or isinstance(part, str))
 
 

@@ -289,7 +289,8 @@ def resample(
     Args:
         columns: shape (samples, k), what each sample adds to k sums.
         groups: the document or writer of each sample; None, as a whole or for one sample, makes
-            the sample a group of its own.
+            the sample a group of its own. Where all samples are of one group there is no variation
+            between groups to draw from, and samples are drawn instead.
         n: replicates.
         seed: the same seed draws the same groups, which is what pairs two systems.
 
@@ -310,9 +311,8 @@ def resample(
             codes.setdefault(("", number) if group is None else (group,), len(codes))
             for number, group in enumerate(groups)
         ]
-        sums = np.stack(
-            [np.bincount(index, weights=column, minlength=len(codes)) for column in sums.T], axis=1
-        )
+        if len(codes) > 1:
+            sums = np.stack([np.bincount(index, weights=column) for column in sums.T], axis=1)
     rng, size = np.random.default_rng(seed), len(sums)
     cells, counts = np.unique(sums, axis=0, return_counts=True)
     if 8 * len(cells) < size:

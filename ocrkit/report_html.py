@@ -82,7 +82,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
         if name in last.metrics
     ]
     return {
-        "title": " → ".join(evaluation.name for evaluation in evaluations),
+        "title": comparison.title,
         "names": [evaluation.name for evaluation in evaluations],
         "n": len(first.records),
         "groups": len({r.get("group") for r in first.records} - {None}),
@@ -128,7 +128,7 @@ def _by(column: str, evaluations: list) -> dict[str, Any]:
                 }
             )
         rows.append({"value": value, "n": values[value]["n"], "bars": bars})
-    name = "accuracy by field" if column == "field" else f"CER by {column.replace('_', ' ')}"
+    name = "Accuracy by field" if column == "field" else f"CER by {column.replace('_', ' ')}"
     return {"column": name, "rows": rows}
 
 

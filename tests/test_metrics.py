@@ -209,6 +209,12 @@ def test_bootstrap_over_groups_is_wider_when_groups_agree():
     assert high_g - low_g > 3 * (high - low)
 
 
+def test_one_group_is_no_certainty():
+    errors, lengths = [1, 0, 5, 2], [10, 10, 10, 10]
+    low, high = metrics.bootstrap_ci(errors, lengths, groups=["a"] * 4)
+    assert (low, high) == metrics.bootstrap_ci(errors, lengths) and low < high
+
+
 def test_bootstrap_shortcut_draws_the_same_distribution():
     rng = np.random.default_rng(0)
     errors = rng.integers(0, 3, 400).astype(float)  # few kinds of sample: the shortcut

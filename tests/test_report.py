@@ -110,6 +110,8 @@ def test_saved_report(tmp_path):
         saved["skipped"] == {"too long": 3} and saved["other"][0]["title"] == "What was forgotten"
     )
     assert saved["improved"]["tuned"]
+    assert ["c", "!", 1] in saved["confusions"]["tuned"]["char"]
+    assert saved["kinds"]["tuned"]["misread"] == 1 and "| misread | " in markdown
 
 
 def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
