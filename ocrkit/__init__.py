@@ -19,7 +19,7 @@ _MODULE_OF = {
     "plan": "plan",
     "train": "train",
     "predict": "predict",
-    "evaluate": "report",
+    "evaluate": "systems",
     "compare": "report",
 }
 __all__ = sorted(_MODULE_OF)

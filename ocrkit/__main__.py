@@ -124,7 +124,7 @@ def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
 
 def _compare(arguments: argparse.Namespace, config: Any) -> None:
     from ocrkit import compare
-    from ocrkit.report import Evaluation
+    from ocrkit.evaluation import Evaluation
 
     comparison = compare(*(Evaluation.load(folder) for folder in arguments.evaluations))
     print(comparison.table(arguments.metrics))

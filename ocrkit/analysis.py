@@ -18,10 +18,15 @@ KINDS += ("misread",)
 LENGTHS = (8, 16, 32, 64, 128, 512)
 
 
+def missing(prediction: object) -> bool:
+    """Tell whether there is no prediction: None, or the NaN of a table."""
+    return prediction is None or prediction != prediction
+
+
 def said(record: dict) -> str:
-    """Return the prediction of a record as it is scored: "" where it is missing (None or NaN)."""
+    """Return the prediction of a record as it is scored: "" where it is missing."""
     prediction = record.get("prediction")
-    return "" if prediction is None or prediction != prediction else prediction
+    return "" if missing(prediction) else prediction
 
 
 def with_intervals(tallies: dict[str, Tally], groups: Sequence | None) -> dict[str, dict]:
@@ -150,9 +155,9 @@ def runaway(record: dict) -> bool:
     for period in range(1, len(tail) // 4 + 1):
         phrase = tail[-period:]
         times = max(4, -(-24 // period))
-        # What the truth repeats as well, such as a dotted line, was read and did not run away.
-        if tail.endswith(phrase * times) and phrase * times not in record["reference"]:
-            return True
+        if tail.endswith(phrase * times):
+            # What the truth repeats as well, such as a dotted line, was read.
+            return phrase * times not in record["reference"]
     return False
 
 

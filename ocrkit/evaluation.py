@@ -1,22 +1,23 @@
-"""An evaluation: predictions of one system, made, resumed, scored and saved."""
+"""An evaluation: predictions of one system, scored, saved and read again."""
 
-import hashlib
 import json
+import math
+import operator
 import random
+import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ocrkit import analysis, metrics
-from ocrkit.analysis import said
-from ocrkit.metrics import Tally
-from ocrkit.text import PROFILE_VERSION, script
+from ocrkit import analysis, fields, metrics
+from ocrkit.analysis import missing, said
+from ocrkit.tally import Tally, shares
+from ocrkit.text import PROFILE_VERSION, normalize, script
 
 REQUIRED = {"id", "reference", "prediction"}
 HEADLINE = ("cer", "exact_match")
@@ -42,7 +43,7 @@ class Evaluation:
     @property
     def failed(self) -> int:
         """Samples without a prediction; they score as empty strings."""
-        return sum(bool(r.get("error")) or r.get("prediction") is None for r in self.records)
+        return sum(bool(r.get("error")) or missing(r.get("prediction")) for r in self.records)
 
     def summary(self) -> dict:
         """Return what `metrics.json` holds."""
@@ -62,7 +63,7 @@ class Evaluation:
         """Write `predictions.jsonl` and `metrics.json` into `folder`, each whole or not at all."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        lines = "".join(map(_line, self.records))
+        lines = "".join(map(line_of, self.records))
         write_whole(folder / "predictions.jsonl", lines)
         write_whole(
             folder / "metrics.json", json.dumps(self.summary(), ensure_ascii=False, indent=1)
@@ -104,8 +105,11 @@ def score(
     name: str = "predictions",
     profile: str = "strict",
     fingerprint: str | None = None,
+    locale: str = "en",
 ) -> Evaluation:
     """Score records {id, reference, prediction, ...}, cross-checking the CER against jiwer.
+
+    `profile` is that of `normalized_match`, `locale` decides how amounts in JSON are written.
 
     Raises:
         ValueError: there are no records, one lacks an id or a reference, or an id comes twice.
@@ -126,14 +130,23 @@ def score(
             raise ValueError(f"Id {record['id']!r} comes twice in {name!r}: ids must be unique.")
         seen.add(record["id"])
     cross_check(records)
-    counted = tallies(records, profile)
+    counted = tallies(records, profile, locale)
     groups = [record.get("group") for record in records]
+    by = analysis.by_column(records, {key: counted[key] for key in HEADLINE}, groups)
+    numbers, truths, predictions = extractions(records)
+    if truths:
+        some = [groups[number] for number in numbers]
+        by["field"] = {
+            field: {"n": int(tally.whole.sum())}
+            | analysis.with_intervals({"field_accuracy": tally}, some)
+            for field, tally in list(fields.field_table(truths, predictions).items())[:40]
+        }
     return Evaluation(
         name=name,
         records=records,
         metrics=analysis.with_intervals(counted, groups),
-        by=analysis.by_column(records, {key: counted[key] for key in HEADLINE}, groups),
-        profile={"name": profile, "version": PROFILE_VERSION[profile]},
+        by=by,
+        profile={"name": profile, "version": PROFILE_VERSION[profile], "locale": locale},
         fingerprint=fingerprint,
         versions={
             name: metadata.version(name) for name in ("rapidfuzz", "regex", "numpy", "jiwer")
@@ -141,7 +154,9 @@ def score(
     )
 
 
-def tallies(records: Sequence[dict], profile: str = "strict") -> dict[str, Tally]:
+def tallies(
+    records: Sequence[dict], profile: str = "strict", locale: str = "en"
+) -> dict[str, Tally]:
     """Count every metric of every sample; a metric that has no sample to apply to is left out."""
     references = [record["reference"] for record in records]
     predictions = [said(record) for record in records]
@@ -159,7 +174,7 @@ def tallies(records: Sequence[dict], profile: str = "strict") -> dict[str, Tally
     found |= {
         "exact_match": metrics.process_exact_match(references, predictions),
         "normalized_match": metrics.process_normalized_match(
-            references, predictions, languages if profile != "squad" else None, profile
+            references, predictions, languages, profile
         ),
         "ned_similarity": similarity,
         "share_similar": Tally((similarity.part >= 0.8).astype(float), similarity.whole),
@@ -170,9 +185,53 @@ def tallies(records: Sequence[dict], profile: str = "strict") -> dict[str, Tally
         correct = (counts.lengths - counts.substitutions - counts.deletions) * ~spaced
         found["cr"] = Tally(correct, length)
         found["ar"] = Tally(correct - counts.insertions * ~spaced, length)
-    running = np.array([float(analysis.runaway(record)) for record in records])
-    found["runaway_rate"] = Tally(running, np.ones(len(records)))
+    found |= _structured(records, locale)
+    found["runaway_rate"] = shares([float(analysis.runaway(record)) for record in records])
     return found
+
+
+def _structured(records: Sequence[dict], locale: str) -> dict[str, Tally]:
+    """Count the metrics of fields and tables, over the records whose truth is one."""
+    found: dict[str, Tally] = {}
+    chosen, truths, predictions = extractions(records)
+    if truths:
+        parts = {
+            "field_accuracy": fields.process_field_accuracy(truths, predictions),
+            "field_f1": fields.process_field_f1(truths, predictions),
+            "nted": fields.process_nted(truths, predictions),
+            "numeric_accuracy": fields.process_numeric_accuracy(truths, predictions, locale),
+            "json_parse_rate": fields.process_json_parse_rate([said(records[n]) for n in chosen]),
+        }
+        found |= {name: _spread(tally, chosen, len(records)) for name, tally in parts.items()}
+    tables = [n for n, r in enumerate(records) if r["reference"].lstrip()[:6].lower() == "<table"]
+    for name, structure_only in (("teds", False), ("teds_structure", True)) if tables else ():
+        scores = [
+            fields.teds(records[n]["reference"], said(records[n]), structure_only) for n in tables
+        ]
+        found[name] = _spread(shares(scores), tables, len(records))
+    return {name: tally for name, tally in found.items() if tally.whole.sum()}
+
+
+def extractions(records: Sequence[dict]) -> tuple[list[int], list, list]:
+    """Return the numbers, truths and parsed predictions of records whose truth is a JSON object.
+
+    A record counts where its task is `extraction`, or where no task is given.
+    """
+    found: list[tuple[int, Any, Any]] = []
+    for number, record in enumerate(records):
+        if record.get("task") in ("extraction", None) and record["reference"].lstrip()[:1] in "{[":
+            truth = fields.parse_json(record["reference"])
+            if isinstance(truth, dict | list):
+                found.append((number, truth, fields.parse_json(said(record))))
+    numbers, truths, predictions = map(list, zip(*found)) if found else ([], [], [])
+    return numbers, truths, predictions
+
+
+def _spread(tally: Tally, numbers: list[int], size: int) -> Tally:
+    """Put counts of some samples where they belong among all; the others add nothing."""
+    part, whole = np.zeros(size), np.zeros(size)
+    part[numbers], whole[numbers] = tally
+    return Tally(part, whole)
 
 
 def _is_chinese(record: dict) -> bool:
@@ -208,140 +267,58 @@ def cross_check(records: Sequence[dict], most: int = 200) -> None:
         )
 
 
-# --- running a model
+def fails(evaluation: Evaluation, condition: str) -> bool:
+    """Tell whether a condition such as `cer > 0.05` holds, for a command that then exits 1.
 
-
-def evaluate(
-    model: Any,
-    processor: Any,
-    data: Any,
-    config: Any,
-    name: str = "base",
-    profile: str | None = None,
-) -> Evaluation:
-    """Predict every row of `data` greedily, stream to disk, and score.
-
-    Predictions go to `<output_dir>/eval/<name>/predictions.jsonl` as they come. A run that was
-    interrupted goes on where it stopped, if weights, ids, generation settings, pixel budget and
-    profile versions are the same (the fingerprint); otherwise it starts afresh.
-
-    Args:
-        model: what `load_model` returned.
-        processor: likewise.
-        data: rows {id, prompt, completion, images, language, group, ...}: a `datasets.Dataset` or
-            a list of dicts.
-        config: the `TrainConfig`; `output_dir` says where the results go.
-        name: the folder's name, such as `base` or `tuned`.
-        profile: the normalisation profile of `normalized_match`; None takes the config's.
+    Raises:
+        ValueError: the condition cannot be read, or names a metric that the evaluation lacks.
 
     """
-    from ocrkit.predict import fingerprint, predict_stream
-
-    records = records_of(data)
-    if not records:
-        raise ValueError(f"The data to evaluate as {name!r} has no rows.")
-    folder = Path(config.output_dir) / "eval" / name
-    stamp = fingerprint(model, processor, data, config) + json.dumps(PROFILE_VERSION)
-    stamp = hashlib.sha256(stamp.encode()).hexdigest()[:16]
-    done = _predicted(folder, stamp)
-    for record in records:
-        record.update(done.get(record["id"], {}))
-    todo = [number for number, record in enumerate(records) if record["id"] not in done]
-    by_id = {records[number]["id"]: records[number] for number in todo}
-    folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "metrics.json", json.dumps({"name": name, "fingerprint": stamp}))
-    kept = "".join(_line(record) for record in records if record["id"] in done)
-    write_whole(folder / "predictions.jsonl", kept)
-    with _append(folder / "predictions.jsonl") as file:
-        for item in predict_stream(model, processor, _select(data, todo), config) if todo else ():
-            record = by_id.pop(item["id"])
-            record.update(item)
-            file.write(_line(record))
-            file.flush()
-    for record in by_id.values():
-        record["error"] = "the model returned no prediction for this row"
-    evaluation = score(records, name, profile or config.normalization_profile, stamp)
-    evaluation.save(folder)
-    return evaluation
-
-
-def records_of(data: Any) -> list[dict]:
-    """Turn dataset rows into records without a prediction, opening no picture."""
-    hugging = hasattr(data, "remove_columns")
-    rows = data.remove_columns("images") if hugging and "images" in data.column_names else data
-    records = []
-    for number, row in enumerate(rows):
-        meta = row.get("meta")
-        meta = json.loads(meta) if isinstance(meta, str) and meta.startswith("{") else {}
-        extra = {
-            key: value
-            for key, value in {**meta, "task": row.get("task"), "source": row.get("source")}.items()
-            if isinstance(value, bool | int | str) and len(str(value)) <= 64
-        }
-        record = {
-            **extra,
-            "id": row["id"],
-            "reference": _text(row["completion"][0]["content"]),
-            "prediction": None,
-            "language": row.get("language"),
-            "group": row.get("group"),
-            "confidence": None,
-            "finish_reason": None,
-            "error": None,
-            "image": partial(_picture, data, number),
-        }
-        records.append(record)
-    return records
-
-
-def _picture(data: Any, number: int) -> Any:
-    pictures = data[number].get("images")
-    return pictures[0] if pictures else None
-
-
-def _text(content: str | list[dict]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-
-
-def _select(data: Any, numbers: list[int]) -> Any:
-    return data.select(numbers) if hasattr(data, "select") else [data[number] for number in numbers]
-
-
-def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
-    """Return what an interrupted run of the same fingerprint predicted, by id, but failures."""
+    found = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.eE+-]+)\s*", condition)
     try:
-        saved = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError):
-        return {}
-    if saved.get("fingerprint") != stamp:
-        return {}
-    keys = ("prediction", "confidence", "finish_reason", "error")
-    found = {}
-    for line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError:  # the line that was being written when the run was stopped
-            continue
-        if record.get("prediction") is not None and not record.get("error"):
-            found[record["id"]] = {key: record.get(key) for key in keys}
-    return found
+        limit = float(found[3]) if found else math.nan
+    except ValueError:
+        limit = math.nan
+    if math.isnan(limit):
+        raise ValueError(f"Condition {condition!r} cannot be read: write it as 'cer > 0.05'.")
+    values = {name: value["value"] for name, value in evaluation.metrics.items()}
+    values["failed"] = evaluation.failed
+    if found[1] not in values:
+        raise ValueError(
+            f"Condition {condition!r} names no metric of {evaluation.name!r}: "
+            f"use one of {', '.join(values)}."
+        )
+    return {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[found[2]](
+        values[found[1]], limit
+    )
 
 
-def _line(record: dict) -> str:
+def show_matches(evaluation: Evaluation, n: int = 5) -> None:
+    """Print the first `n` pairs raw and normalised, so that one sees what a match means."""
+    profile = evaluation.profile["name"]
+    for record in evaluation.records[:n]:
+        pair = (record["reference"], said(record))
+        normal = [normalize(text, profile, record.get("language")) for text in pair]
+        print(f"{record['id']}: raw {'equal' if pair[0] == pair[1] else 'different'}, ", end="")
+        print(f"{profile} {'equal' if normal[0] == normal[1] else 'different'}")
+        for label, texts in (("raw", pair), (profile, normal)):
+            print(f"  {label:8} truth {texts[0]!r}\n  {'':8} read  {texts[1]!r}")
+
+
+# --- on disk
+
+
+def line_of(record: dict) -> str:
+    """Write a record as one line of `predictions.jsonl`; of pictures only a path is kept."""
     keep = {key: value for key, value in record.items() if key != "image" or isinstance(value, str)}
     return json.dumps(keep, ensure_ascii=False) + "\n"
 
 
-def _append(path: Path) -> Any:
-    # A lone surrogate is no UTF-8; backslashreplace writes it as JSON's own escape.
-    return path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n")
-
-
 def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 file that is never seen half-written."""
+    """Write a UTF-8 file that is never seen half-written.
+
+    A lone surrogate is no UTF-8; it is written as the escape that JSON has for it.
+    """
     part = path.with_name(path.name + ".part")
     part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
     part.replace(path)

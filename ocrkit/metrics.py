@@ -16,19 +16,40 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
+from ocrkit.fields import (
+    field_accuracy,
+    field_f1,
+    json_parse_rate,
+    nted,
+    numeric_accuracy,
+    schema_pass_rate,
+    teds,
+)
+from ocrkit.tally import Tally, ratio, shares, some
 from ocrkit.text import graphemes, normalize
 
-
-class Tally(NamedTuple):
-    """What each sample adds to a rate: arrays `part` and `whole`, shape (samples,)."""
-
-    part: np.ndarray
-    whole: np.ndarray
-
-    @property
-    def rate(self) -> float:
-        """Sum of parts over sum of wholes; over 1 where there is nothing to divide by."""
-        return float(_ratio(self.part.sum(), self.whole.sum()))
+__all__ = [
+    "Tally",
+    "bootstrap_ci",
+    "cer",
+    "cer_grapheme",
+    "char_confusions",
+    "cr_ar",
+    "exact_match",
+    "field_accuracy",
+    "field_f1",
+    "json_parse_rate",
+    "mcnemar",
+    "ned_similarity",
+    "normalized_match",
+    "nted",
+    "numeric_accuracy",
+    "schema_pass_rate",
+    "share_similar",
+    "teds",
+    "wer",
+    "wilson",
+]
 
 
 class EditCounts(NamedTuple):
@@ -83,11 +104,6 @@ def _nfc(texts: list[str]) -> list[str]:
     return [unicodedata.normalize("NFC", text) for text in texts]
 
 
-def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    # Without any reference unit the rate is the count itself, as jiwer 4 has it.
-    return part / np.where(whole == 0, 1, whole)
-
-
 def _lengths(sequences: Sequence) -> np.ndarray:
     return np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
 
@@ -95,14 +111,8 @@ def _lengths(sequences: Sequence) -> np.ndarray:
 def _distances(references: Sequence, predictions: Sequence) -> np.ndarray:
     if not references:
         return np.zeros(0, dtype=np.int64)
-    distances = cpdist(references, predictions, scorer=Levenshtein.distance, dtype=np.int64)
-    return np.asarray(distances)
-
-
-def _some(tally: Tally) -> float:
-    if len(tally.part) == 0:
-        raise ValueError("There are no samples to score: the lists are empty.")
-    return tally.rate
+    distances = cpdist(references, predictions, scorer=Levenshtein.distance)
+    return distances.astype(np.int64)
 
 
 # --- rates of edits
@@ -177,17 +187,12 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Mark with 1 every sample whose prediction equals its reference, raw."""
     references, predictions = _checked(references, predictions)
-    return _shares(list(map(operator.eq, references, predictions)))
-
-
-def _shares(values: Sequence[float]) -> Tally:
-    part = np.asarray(values, dtype=np.float64)
-    return Tally(part, np.ones(len(part)))
+    return shares(list(map(operator.eq, references, predictions)))
 
 
 def exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> float:
     """Share of samples whose prediction equals the reference, code point for code point."""
-    return _some(process_exact_match(references, predictions))
+    return some(process_exact_match(references, predictions))
 
 
 def process_normalized_match(
@@ -200,7 +205,7 @@ def process_normalized_match(
     references, predictions = pairs(references, predictions)
     if language is None or isinstance(language, str):
         language = [language] * len(references)
-    return _shares(
+    return shares(
         [
             reference == prediction
             or normalize(reference, profile, code) == normalize(prediction, profile, code)
@@ -216,19 +221,19 @@ def normalized_match(
     profile: str = "strict",
 ) -> float:
     """Share of samples that match under a profile of `ocrkit.text.normalize`."""
-    return _some(process_normalized_match(references, predictions, language, profile))
+    return some(process_normalized_match(references, predictions, language, profile))
 
 
 def process_ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Return 1 - d/max(len) of every sample over NFC code points; 1 where both are empty."""
     references, predictions = pairs(references, predictions)
     longest = np.maximum(_lengths(references), _lengths(predictions))
-    return _shares(1 - _ratio(_distances(references, predictions), longest))
+    return shares(1 - ratio(_distances(references, predictions), longest))
 
 
 def ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> float:
     """Mean normalised edit similarity, 1 - d/max(len), as ICDAR's 1-N.E.D."""
-    return _some(process_ned_similarity(references, predictions))
+    return some(process_ned_similarity(references, predictions))
 
 
 def share_similar(
@@ -236,7 +241,7 @@ def share_similar(
 ) -> float:
     """Share of samples whose `ned_similarity` is at or above `threshold`."""
     similarity = process_ned_similarity(references, predictions).part
-    return _some(_shares(similarity >= threshold))
+    return some(shares(similarity >= threshold))
 
 
 def char_confusions(
@@ -252,6 +257,8 @@ def char_confusions(
     """
     if unit not in ("char", "grapheme"):
         raise ValueError(f"Unit {unit!r} is unknown: use 'char' or 'grapheme'.")
+    editops = Levenshtein.editops
+    counts: Counter = Counter()
     found: list[tuple[str, str]] = []
     for reference, prediction in zip(*pairs(references, predictions)):
         if reference == prediction:
@@ -262,9 +269,13 @@ def char_confusions(
             (reference[at], prediction[to])
             if tag == "replace"
             else ((reference[at], "") if tag == "delete" else ("", prediction[to]))
-            for tag, at, to in Levenshtein.editops(reference, prediction).as_list()
+            for tag, at, to in editops(reference, prediction).as_list()
         ]
-    return Counter(found)
+        if len(found) > 5000:  # a longer list only costs memory and garbage collections
+            counts.update(found)
+            found.clear()
+    counts.update(found)
+    return counts
 
 
 # --- uncertainty
@@ -278,7 +289,8 @@ def resample(
     Args:
         columns: shape (samples, k), what each sample adds to k sums.
         groups: the document or writer of each sample; None, as a whole or for one sample, makes
-            the sample a group of its own.
+            the sample a group of its own. Where all samples are of one group there is no variation
+            between groups to draw from, and samples are drawn instead.
         n: replicates.
         seed: the same seed draws the same groups, which is what pairs two systems.
 
@@ -299,9 +311,8 @@ def resample(
             codes.setdefault(("", number) if group is None else (group,), len(codes))
             for number, group in enumerate(groups)
         ]
-        sums = np.stack(
-            [np.bincount(index, weights=column, minlength=len(codes)) for column in sums.T], axis=1
-        )
+        if len(codes) > 1:
+            sums = np.stack([np.bincount(index, weights=column) for column in sums.T], axis=1)
     rng, size = np.random.default_rng(seed), len(sums)
     cells, counts = np.unique(sums, axis=0, return_counts=True)
     if 8 * len(cells) < size:
@@ -324,7 +335,7 @@ def bootstrap_ci(
 ) -> tuple[float, float]:
     """95 % percentile bootstrap interval of sum(errors)/sum(lengths) over groups (Efron 1979)."""
     sums = resample(np.column_stack([errors, lengths]), groups, n, seed)
-    low, high = np.percentile(_ratio(sums[:, 0], sums[:, 1]), [2.5, 97.5])
+    low, high = np.percentile(ratio(sums[:, 0], sums[:, 1]), [2.5, 97.5])
     return float(low), float(high)
 
 

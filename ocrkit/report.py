@@ -10,10 +10,21 @@ import numpy as np
 
 from ocrkit import analysis
 from ocrkit.analysis import said
-from ocrkit.evaluation import Evaluation, evaluate, score, tallies, write_whole
-from ocrkit.metrics import mcnemar, process_cer, resample
+from ocrkit.evaluation import Evaluation, fails, score, show_matches, tallies, write_whole
+from ocrkit.metrics import char_confusions, mcnemar, process_cer, resample
+from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
 
-__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "score"]
+__all__ = [
+    "Comparison",
+    "Evaluation",
+    "compare",
+    "evaluate",
+    "evaluate_engine",
+    "evaluate_file",
+    "fails",
+    "score",
+    "show_matches",
+]
 
 LOWER_IS_BETTER = ("cer", "cer_grapheme", "wer", "runaway_rate")
 MATCHES = ("exact_match", "normalized_match")
@@ -23,6 +34,11 @@ NAMES = {
     "wer": "WER",
     "cr": "CR (Chinese)",
     "ar": "AR (Chinese)",
+    "field_f1": "field F1",
+    "nted": "nTED",
+    "teds": "TEDS",
+    "teds_structure": "TEDS-S",
+    "json_parse_rate": "valid JSON",
     "ned_similarity": "similarity (1 − NED)",
     "share_similar": "similarity of 0.8 or more",
     "runaway_rate": "ran away",
@@ -42,6 +58,13 @@ class Comparison:
     differences: dict[str, dict[str, dict]]
     p_values: dict[str, dict[str, float]]
     changes: dict[str, list[dict]]
+
+    @property
+    def title(self) -> str:
+        """Names of the evaluations, as a heading has them."""
+        return (" → " if len(self.evaluations) == 2 else ", ").join(
+            e.name for e in self.evaluations
+        )
 
     def improved(self, name: str | None = None) -> list[dict]:
         """Samples with fewer edits than in the first evaluation, largest gain first."""
@@ -70,7 +93,7 @@ class Comparison:
         return rows
 
     def table(self, only: Sequence[str] | None = None) -> str:
-        """Plain text for a console: every metric, or those named, with its 95 % interval."""
+        """Plain text for a console: the metrics named, or all, with their 95 % intervals."""
         rows = self.rows(only)
         widths = [max(map(len, column)) for column in zip(*rows)]
         lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
@@ -86,7 +109,7 @@ class Comparison:
         """Markdown for a pull request or a model card; at most `most` samples a list."""
         head, *rows = self.rows()
         first, last = self.evaluations[0], self.evaluations[-1]
-        lines = [f"# {' and '.join(e.name for e in self.evaluations)}", ""]
+        lines = [f"# {self.title}", ""]
         lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
         lines += ["| " + " | ".join(row) + " |" for row in rows]
         lines += [
@@ -99,13 +122,23 @@ class Comparison:
         if failed:
             lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
         for column, values in last.by.items():
-            lines += ["", f"## CER by {column.replace('_', ' ')}", ""]
+            metric = "field_accuracy" if column == "field" else "cer"
+            title = "Accuracy by field" if column == "field" else f"CER by {column}"
+            lines += ["", f"## {title.replace('_', ' ')}", ""]
             names = [e.name for e in self.evaluations]
             lines += [f"| {column} | samples | {' | '.join(names)} |"]
             lines += ["| --- | ---: |" + " --- |" * len(names)]
             for value, found in values.items():
-                cells = [interval(e.by[column][value]["cer"]) for e in self.evaluations]
+                cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
                 lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
+        counted = [kinds(evaluation) for evaluation in self.evaluations]
+        if any(map(any, (counts.values() for counts in counted))):
+            lines += ["", "## Kinds of error", ""]
+            lines += [f"| samples | {' | '.join(e.name for e in self.evaluations)} |"]
+            lines += ["| --- |" + " ---: |" * len(counted)]
+            for kind in analysis.KINDS:
+                cells = [str(counts[kind]) for counts in counted]
+                lines.append(f"| {kind} | {' | '.join(cells)} |")
         for title, changes in (("Improved", self.improved()), ("Got worse", self.worse())):
             if len(self.evaluations) > 1:
                 lines += ["", f"## {title}: {len(changes)} samples", ""]
@@ -126,6 +159,12 @@ class Comparison:
             "improved": {name: [c["id"] for c in self.improved(name)] for name in self.changes},
             "worse": {name: [c["id"] for c in self.worse(name)] for name in self.changes},
             "kinds": {e.name: kinds(e) for e in self.evaluations},
+            "confusions": {e.name: _confusions(e) for e in self.evaluations},
+            "coverage": {e.name: analysis.coverage_curve(e.records) for e in self.evaluations},
+            "suspect_labels": [
+                record["id"]
+                for record in analysis.suspect_labels([e.records for e in self.evaluations])
+            ],
         }
 
     def save(
@@ -152,7 +191,7 @@ class Comparison:
         write_whole(folder / "index.html", render(self, history, skipped, pages))
         markdown, summary = self.to_markdown(), self.summary()
         for title, comparison in pages:
-            title = title or " and ".join(e.name for e in comparison.evaluations)
+            title = title or comparison.title
             body = comparison.to_markdown().split("\n", 1)[1].replace("\n## ", "\n### ")
             markdown += f"\n## {title}\n{body}"
             summary.setdefault("other", []).append({"title": title, **comparison.summary()})
@@ -204,6 +243,15 @@ def kinds(evaluation: Evaluation) -> dict[str, int]:
     return {kind: counts[kind] for kind in analysis.KINDS}
 
 
+def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list]:
+    """Return the most frequent confusions as [truth, reading, count], for both units."""
+    texts = [r["reference"] for r in evaluation.records], list(map(said, evaluation.records))
+    return {
+        unit: [[*pair, count] for pair, count in char_confusions(*texts, unit).most_common(most)]
+        for unit in ("char", "grapheme")
+    }
+
+
 def compare(*evaluations: Evaluation) -> Comparison:
     """Compare evaluations of the same samples; the first is what the others are held against.
 
@@ -219,14 +267,14 @@ def compare(*evaluations: Evaluation) -> Comparison:
     if len(set(names)) < len(names):
         raise ValueError(f"Two evaluations have the same name among {names}: rename one.")
     aligned = [first, *(_aligned(first, other) for other in evaluations[1:])]
-    groups = [record.get("group") for record in first.records]
-    counted = [tallies(evaluation.records, first.profile["name"]) for evaluation in aligned]
     differences, p_values, changes = {}, {}, {}
-    before = counted[0]
-    for evaluation, after in zip(aligned[1:], counted[1:]):
-        shared = [name for name in before if name in after]
+    groups = [record.get("group") for record in first.records]
+    profile, locale = first.profile["name"], first.profile.get("locale", "en")
+    before = tallies(first.records, profile, locale) if len(aligned) > 1 else {}
+    for evaluation in aligned[1:]:
+        after = tallies(evaluation.records, profile, locale)
         differences[evaluation.name] = _paired(
-            [(name, before[name], after[name]) for name in shared], groups
+            [(name, before[name], after[name]) for name in before if name in after], groups
         )
         p_values[evaluation.name] = {
             name: mcnemar(

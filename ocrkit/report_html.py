@@ -15,6 +15,7 @@ from rapidfuzz.distance import Levenshtein
 
 from ocrkit import analysis
 from ocrkit.analysis import said
+from ocrkit.charts import coverage_chart, learning_curves
 from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.text import graphemes
 
@@ -25,7 +26,7 @@ SHOWN = 12  # samples a list
 LONGEST = 600  # characters of a text that are shown
 PICTURE = (640, 220)
 TALL_PICTURE = (420, 520)
-HEADLINE = ("cer", "exact_match", "normalized_match", "field_f1", "numeric_accuracy", "wer")
+HEADLINE = ("field_f1", "numeric_accuracy", "cer", "exact_match", "normalized_match", "wer")
 
 
 def render(
@@ -73,20 +74,15 @@ def section(comparison: "Comparison") -> dict[str, Any]:
     cards = [
         {
             "name": NAMES.get(name, name.replace("_", " ")),
-            "values": [(e.name, _percent(e.metrics[name]["value"])) for e in evaluations],
-            "interval": "[{}, {}]".format(
-                *(_percent(last.metrics[name][end]) for end in ("low", "high"))
-            ),
-            "difference": interval(comparison.differences[last.name][name], sign=True)
-            if len(evaluations) > 1 and name in comparison.differences[last.name]
-            else "",
+            "value": _percent(last.metrics[name]["value"]),
+            "interval": interval(last.metrics[name]).split(" % ")[1],
+            "others": [(e.name, interval(e.metrics.get(name))) for e in evaluations[:-1]],
         }
         for name in HEADLINE
         if name in last.metrics
     ]
-    lists = _sample_lists(comparison)
     return {
-        "title": " → ".join(evaluation.name for evaluation in evaluations),
+        "title": comparison.title,
         "names": [evaluation.name for evaluation in evaluations],
         "n": len(first.records),
         "groups": len({r.get("group") for r in first.records} - {None}),
@@ -94,12 +90,15 @@ def section(comparison: "Comparison") -> dict[str, Any]:
         "profile": first.profile,
         "cards": cards[:4],
         "head": head,
-        "rows": rows,
+        # Value and interval apart, so that a narrow page can break between them.
+        "rows": [
+            [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
+        ],
         "by": [_by(column, evaluations) for column in last.by],
         "kinds": _kinds([(e.name, kinds(e)) for e in evaluations]),
         "heat": heat_map(last.records),
         "coverage": coverage_chart(evaluations),
-        "lists": lists,
+        "lists": _sample_lists(comparison),
     }
 
 
@@ -108,23 +107,29 @@ def _percent(value: float) -> str:
 
 
 def _by(column: str, evaluations: list) -> dict[str, Any]:
+    metric = "field_accuracy" if column == "field" else "cer"
     rows = []
     values = evaluations[-1].by[column]
-    found = {value: [e.by[column][value]["cer"] for e in evaluations] for value in values}
+    found = {value: [e.by[column][value][metric] for e in evaluations] for value in values}
     # Bars share one scale; a hopeless base must not press all others flat against the axis.
-    most = min(1.0, max(cer["value"] for cers in found.values() for cer in cers)) or 1.0
-    for value, cers in found.items():
-        bars = [
-            {
-                "name": evaluation.name,
-                "text": _percent(cer["value"]),
-                "interval": f"[{_percent(cer['low'])}, {_percent(cer['high'])}]",
-                "width": round(100 * min(1.0, cer["value"] / most), 1),
-            }
-            for evaluation, cer in zip(evaluations, cers)
-        ]
+    most = min(1.0, max(rate["high"] for rates in found.values() for rate in rates)) or 1.0
+    for value, rates in found.items():
+        bars = []
+        for evaluation, rate in zip(evaluations, rates):
+            ends = {key: round(100 * min(1.0, rate[key] / most), 1) for key in rate}
+            bars.append(
+                {
+                    "name": evaluation.name,
+                    "text": _percent(rate["value"]),
+                    "interval": f"[{_percent(rate['low'])}, {_percent(rate['high'])}]",
+                    "width": ends["value"],
+                    "low": ends["low"],
+                    "reach": round(ends["high"] - ends["low"], 1),
+                }
+            )
         rows.append({"value": value, "n": values[value]["n"], "bars": bars})
-    return {"column": column.replace("_", " "), "rows": rows}
+    name = "Accuracy by field" if column == "field" else f"CER by {column.replace('_', ' ')}"
+    return {"column": name, "rows": rows}
 
 
 def _kinds(counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
@@ -300,111 +305,3 @@ def thumbnail(image: Any) -> dict[str, Any] | None:
         "width": image.width,
         "height": image.height,
     }
-
-
-# --- charts, as SVG that takes its colours from the page
-
-
-def learning_curves(history: Sequence[dict]) -> list[Markup]:
-    """Draw loss and evaluation CER over steps, as far as `history` has them."""
-    charts = []
-    for title, keys in (
-        ("Loss", ("loss", "eval_loss")),
-        ("CER during training", ("eval_cer",)),
-    ):
-        lines = []
-        for key in keys:
-            points = [(e["step"], e[key]) for e in history if _number(e.get(key)) and "step" in e]
-            if points:
-                lines.append((key.replace("_", " "), points))
-        if lines:
-            charts.append(line_chart(title, lines, "step", percent="CER" in title))
-    return charts
-
-
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and np.isfinite(value)
-
-
-def coverage_chart(evaluations: list) -> Markup | None:
-    """Draw CER against the share of samples kept, most confident first."""
-    lines = []
-    for evaluation in evaluations:
-        curve = analysis.coverage_curve(evaluation.records)
-        if curve:
-            points = [(100 * point["coverage"], point["cer"]) for point in curve]
-            lines.append((evaluation.name, points))
-    if not lines:
-        return None
-    return line_chart("CER of the most confident share", lines, "% of samples kept", percent=True)
-
-
-def line_chart(
-    title: str, lines: list[tuple[str, list[tuple[float, float]]]], x_name: str, percent: bool
-) -> Markup:
-    """Draw named lines of (x, y) points, y from 0; lines differ by dash as well as by colour."""
-    left, right, top, bottom = 52, 588, 14, 196
-    xs = [x for _, points in lines for x, _ in points]
-    ys = [y for _, points in lines for _, y in points]
-    low, high = min(xs), max(max(xs), min(xs) + 1e-9)
-    ticks = _ticks(max(ys) or 1.0)
-    peak = ticks[-1]
-
-    def place(x: float, y: float) -> str:
-        across = left + (right - left) * (x - low) / (high - low)
-        return f"{across:.1f},{bottom - (bottom - top) * y / peak:.1f}"
-
-    parts = []
-    for tick in ticks:
-        height = float(place(low, tick).split(",")[1])
-        text = f"{100 * tick:g} %" if percent else f"{tick:g}"
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                left, right, height, height
-            )
-        )
-        parts.append(
-            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
-                left - 6, height + 4, text
-            )
-        )
-    for x, anchor in ((low, "start"), (high, "end")):
-        where = place(x, 0).split(",")[0]
-        label = Markup('<text x="{}" y="{}" text-anchor="{}">{:g}</text>')
-        parts.append(label.format(where, bottom + 18, anchor, round(x, 2)))
-    middle = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>')
-    parts.append(middle.format((left + right) / 2, bottom + 18, x_name))
-    for number, (name, points) in enumerate(lines):
-        path = " ".join(place(x, y) for x, y in points)
-        line = Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>')
-        parts.append(line.format(number % 4 if len(lines) > 1 else 1, path, name))
-        if len(points) == 1:
-            x, y = path.split(",")
-            parts.append(
-                Markup('<circle class="dot s{}" cx="{}" cy="{}" r="4"/>').format(number, x, y)
-            )
-    figure = Markup(
-        '<figure><figcaption>{}</figcaption><svg viewBox="0 0 600 222" role="img" '
-        'aria-label="{}">{}</svg>{}</figure>'
-    )
-    return figure.format(title, title, Markup("").join(parts), _legend([n for n, _ in lines]))
-
-
-def _legend(names: list[str]) -> Markup:
-    key = Markup(
-        '<span><svg class="key" viewBox="0 0 28 8"><line class="line s{}" '
-        'x1="0" x2="28" y1="4" y2="4"/></svg>{}</span>'
-    )
-    items = Markup(" ").join(key.format(n % 4, name) for n, name in enumerate(names))
-    return Markup('<div class="legend">{}</div>').format(items) if len(names) > 1 else Markup("")
-
-
-def _ticks(peak: float) -> list[float]:
-    """Return 3 to 6 round values from 0 to at least `peak`."""
-    scale = 10.0 ** np.floor(np.log10(peak))
-    step = next(
-        scale * part
-        for part in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5)
-        if peak <= 5 * scale * part
-    )
-    return [round(step * number, 10) for number in range(int(np.ceil(peak / step - 1e-9)) + 1)]

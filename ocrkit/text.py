@@ -20,6 +20,8 @@ No profile uses NFKC: it turns `10²` into `102` and full-width forms into other
 import re
 import string
 import unicodedata
+from datetime import date
+from decimal import Decimal
 
 import regex
 
@@ -120,3 +122,138 @@ def script(text: str) -> str:
     counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
     name = max(counts, key=counts.__getitem__)
     return name if counts[name] else "Common"
+
+
+# --- amounts and dates, under a declared locale
+
+
+_SPACES = " \u00a0\u2009\u202f"
+#: locale: (characters that group thousands, decimal mark, order of a date's parts). A locale that
+#: is not listed takes its language's entry.
+LOCALES = {
+    **dict.fromkeys(["en"], (",", ".", "mdy")),
+    **dict.fromkeys(["en-gb", "en-my", "en-au", "en-sg", "th", "he"], (",", ".", "dmy")),
+    **dict.fromkeys(["en-in", "bn", "hi"], (",", ".", "dmy")),
+    **dict.fromkeys(["ko", "zh", "ja"], (",", ".", "ymd")),
+    **dict.fromkeys(["de", "es", "it", "nl", "pt", "id", "tr", "da", "el"], (".", ",", "dmy")),
+    **dict.fromkeys(["fr", "ru", "uk", "pl", "cs", "nb", "fi"], (_SPACES, ",", "dmy")),
+    **dict.fromkeys(["sv", "hu"], (_SPACES, ",", "ymd")),
+    **dict.fromkeys(["de-ch", "fr-ch", "it-ch"], ("'’", ".", "dmy")),
+}
+_LAKH = ("en-in", "bn", "hi")  # 12,34,567: two digits a group but for the last
+_CURRENCY = r"(?:(?:US|HK|NT|[SAC])?\p{Sc}|(?:원|元|圆|块|円|টাকা|USD|EUR|GBP|JPY|CNY|RMB|KRW|BDT|INR"
+_CURRENCY += r"|MYR|SGD|HKD|TWD|AUD|CAD|CHF|THB|IDR|VND|RM|SR|Rs|Tk)\.?)"
+_AMOUNT = regex.compile(
+    rf"(?P<sign>[-+])?\s*(?:{_CURRENCY}\s*){{0,2}}(?P<inner>[-+])?\s*(?P<digits>\d[\d.,'’{_SPACES}]*|[.,]\d+)"
+    rf"\s*(?:{_CURRENCY}|/-)?\s*(?P<after>-)?",
+    regex.IGNORECASE,
+)
+_MARKS = str.maketrans(
+    {"−": "-", "－": "-", "–": "-", "＋": "+", "，": ",", "．": ".", "（": "(", "）": ")"}
+)
+_MONTHS = "january february march april may june july august september october november december"
+_MONTH = {name[:size]: n for n, name in enumerate(_MONTHS.split(), 1) for size in (3, len(name))}
+_MONTH["sept"] = 9
+
+
+def _locale(name: str) -> tuple[str, tuple[str, str, str]]:
+    key = name.lower().replace("_", "-")
+    key = key if key in LOCALES else key.split("-")[0]
+    if key not in LOCALES:
+        raise ValueError(f"Locale {name!r} is unknown: use one of {', '.join(sorted(LOCALES))}.")
+    return key, LOCALES[key]
+
+
+def ascii_digits(text: str) -> str:
+    """Write every decimal digit (Bangla, full-width...) in ASCII; `²` is none and stays."""
+    if text.isascii():
+        return text
+    return "".join(str(unicodedata.decimal(char, char)) for char in text)
+
+
+def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Decimal | None:
+    """Read an amount of money or another number, exactly; None where it is none.
+
+    `(1,234)`, `-1,234`, `−1,234` and `1,234-` are negative; a currency sign or code may stand
+    before or after. Grouping and decimal marks are the locale's: `5.000` is 5 in `en` and 5000 in
+    `de`, and groups of a wrong size are no amount.
+
+    Raises:
+        ValueError: the locale is unknown.
+
+    """
+    key, (group, mark, _) = _locale(locale)
+    if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
+        return None
+    if not isinstance(value, str):
+        number = Decimal(str(value))
+        return number if number.is_finite() else None
+    text = ascii_digits(value.strip()).translate(_MARKS)
+    bracketed = text.startswith("(") and text.endswith(")")
+    text = text[1:-1].strip() if bracketed else text
+    found = _AMOUNT.fullmatch(text) if len(text) <= 64 else None
+    if not found:
+        return None
+    signs = [sign for sign in found.group("sign", "inner", "after") if sign]
+    if len(signs) + bracketed > 1:
+        return None
+    whole, point, fraction = found["digits"].rstrip(_SPACES).partition(mark)
+    if point and not (fraction.isascii() and fraction.isdigit()):
+        return None
+    groups = regex.split(f"[{regex.escape(group)}]", whole) if whole else ["0"]
+    if not all(part.isdigit() for part in groups):
+        return None
+    if len(groups) > 1:
+        sizes = [len(part) for part in groups]
+        middle = {2, 3} if key in _LAKH else {3}
+        if (
+            sizes[-1] != 3
+            or not 1 <= sizes[0] <= 3
+            or not any(set(sizes[1:-1]) <= {size} and sizes[0] <= size for size in middle)
+        ):
+            return None
+    number = Decimal("".join(groups) + ("." + fraction if point else ""))
+    # copy_negate keeps every digit, where a minus would round to the context's precision.
+    return number.copy_negate() if bracketed or "-" in signs else number
+
+
+def parse_date(text: str, locale: str = "en") -> date | None:
+    """Read a date; None where it is none, or no day of the calendar.
+
+    A year of four digits in front, and English month names, are understood in every locale;
+    otherwise the locale decides which number is the day. Two-digit years are 1969 to 2068.
+
+    Raises:
+        ValueError: the locale is unknown.
+
+    """
+    _, (_, _, order) = _locale(locale)
+    text = ascii_digits(text.strip()).casefold()
+    parts = regex.findall(r"\d+|\p{L}+", text)
+    if len(text) > 40 or regex.search(r"[^\d\p{L}\p{M}\s./,년월일年月日-]", text):
+        return None
+    parts = [part for part in parts if part not in ("년", "월", "일", "年", "月", "日", "of")]
+    parts = [regex.sub(r"^(st|nd|rd|th)$", "", part) for part in parts]
+    parts = [part for part in parts if part]
+    if len(parts) != 3:
+        return None
+    words = [part for part in parts if part in _MONTH]
+    if words:
+        parts.remove(words[0])
+        named = {"m": _MONTH[words[0]]}
+        order = "yd" if len(parts[0]) == 4 else "dy"
+    else:
+        named = {}
+        order = "ymd" if len(parts[0]) == 4 else order
+    if not all(part.isdigit() for part in parts) or len(parts) != len(order):
+        return None
+    lengths = {letter: len(part) for letter, part in zip(order, parts)}
+    named |= {letter: int(part) for letter, part in zip(order, parts)}
+    if lengths["y"] not in (2, 4) or lengths["d"] > 2 or lengths.get("m", 1) > 2:
+        return None
+    if lengths["y"] == 2:
+        named["y"] += 1900 if named["y"] >= 69 else 2000
+    try:
+        return date(named["y"], named["m"], named["d"])
+    except ValueError:
+        return None

@@ -1,77 +1,22 @@
 import json
-import sys
-import types
 
 import pytest
 from PIL import Image
 
 from ocrkit import evaluation
-from ocrkit.evaluation import Evaluation, evaluate, read_predictions, records_of, score
+from ocrkit.evaluation import Evaluation, fails, read_predictions, score, show_matches
 
 
 def record(number, reference, prediction, **more):
     return {"id": f"s{number}", "reference": reference, "prediction": prediction, **more}
 
 
-def rows(count=6):
-    return [
-        {
-            "id": f"r{number}",
-            "prompt": [{"role": "user", "content": "Read."}],
-            "completion": [{"role": "assistant", "content": f"line {number}"}],
-            "images": [Image.new("L", (8, 8), number)],
-            "language": "en",
-            "group": f"g{number // 2}",
-            "task": "transcription",
-            "source": "drawn",
-            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
-        }
-        for number in range(count)
-    ]
-
-
-class FakePredict(types.ModuleType):
-    """Stands in for ocrkit.predict: answers rows in reverse order and can stop half-way."""
-
-    def __init__(self, answer=lambda row: row["completion"][0]["content"]):
-        super().__init__("ocrkit.predict")
-        self.answer, self.asked, self.stamp, self.stop_after = answer, [], "weights-1", None
-
-    def fingerprint(self, model, processor, data, config):
-        return self.stamp
-
-    def predict_stream(self, model, processor, data, config):
-        for number, row in enumerate(list(data)[::-1]):
-            if number == self.stop_after:
-                raise KeyboardInterrupt
-            self.asked.append(row["id"])
-            text = self.answer(row)
-            yield {
-                "id": row["id"],
-                "prediction": text,
-                "confidence": 0.9,
-                "finish_reason": "stop",
-                "error": None if text is not None else "out of memory",
-            }
-
-
-@pytest.fixture
-def predict(monkeypatch):
-    fake = FakePredict()
-    monkeypatch.setitem(sys.modules, "ocrkit.predict", fake)
-    return fake
-
-
-@pytest.fixture
-def config(tmp_path):
-    return types.SimpleNamespace(output_dir=str(tmp_path), normalization_profile="strict")
-
-
 def test_score_counts_failures_as_empty_strings():
-    found = score([record(1, "ab", "ab"), record(2, "cd", None, error="no memory")])
+    failures = [record(2, "cd", None, error="no memory"), record(3, "", float("nan"))]
+    found = score([record(1, "ab", "ab"), *failures])
     assert found.metrics["cer"]["value"] == 0.5
-    assert found.metrics["exact_match"]["value"] == 0.5
-    assert found.failed == 1
+    assert found.metrics["exact_match"]["value"] == 2 / 3
+    assert found.failed == 2
     assert found.metrics["cer"]["low"] <= 0.5 <= found.metrics["cer"]["high"]
 
 
@@ -113,6 +58,8 @@ def test_score_refuses_what_it_cannot_score():
         score([{"id": 1, "prediction": "a"}], "x")
     with pytest.raises(ValueError, match="Prediction 0 is"):
         score([record(1, "a", {"a": 1})])
+    with pytest.raises(ValueError, match="cannot serve language 'bn'"):
+        score([record(1, "ক", "খ", language="bn")], profile="squad")
 
 
 def test_cross_check_raises_when_jiwer_differs(monkeypatch):
@@ -164,91 +111,54 @@ def test_predictions_name_file_and_line(tmp_path, line, message):
         read_predictions(path)
 
 
-# --- running a model
+# --- structured readings
 
 
-def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
-    found = evaluate(None, None, rows(), config, "base")
-    assert found.metrics["cer"]["value"] == 0
-    assert [r["id"] for r in found.records] == [f"r{n}" for n in range(6)]
-    assert found.records[3]["group"] == "g1" and found.records[3]["confidence"] == 0.9
-    assert found.by["need_external_knowledge"]["True"]["n"] == 3
-    assert found.records[2]["image"]().getpixel((0, 0)) == 2
-    again = Evaluation.load(tmp_path / "eval/base")
-    assert again.metrics == found.metrics
-    assert [r["prediction"] for r in again.records] == [f"line {n}" for n in range(6)]
+def test_extraction_adds_the_field_metrics_over_its_own_rows():
+    truth = json.dumps({"total": "9.00", "items": [{"name": "Pen"}]})
+    found = score(
+        [
+            record(1, truth, truth.replace("Pen", "Pan"), task="extraction"),
+            record(2, truth, truth[:-1], task="extraction"),
+            record(3, "a line", "a line", task="transcription"),
+        ]
+    )
+    assert found.metrics["json_parse_rate"]["value"] == 0.5
+    assert found.metrics["field_accuracy"]["value"] == 1 / 4
+    assert found.metrics["field_f1"]["value"] == 1 / (1 + 1 + 1)
+    assert found.metrics["numeric_accuracy"]["value"] == 1 / 2
+    assert 0 < found.metrics["nted"]["value"] < 0.5
+    assert found.by["field"]["total"]["n"] == 2
+    assert found.by["field"]["items.name"]["field_accuracy"]["value"] == 0
 
 
-def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
-    predict.stop_after = 4
-    with pytest.raises(KeyboardInterrupt):
-        evaluate(None, None, rows(), config)
-    path = tmp_path / "eval/base/predictions.jsonl"
-    assert len(path.read_text().splitlines()) == 4
-    with path.open("a") as file:
-        file.write('{"id": "r1", "predic')
-    predict.asked, predict.stop_after = [], None
-    found = evaluate(None, None, rows(), config)
-    assert predict.asked == ["r1", "r0"]
-    assert found.metrics["cer"]["value"] == 0 and len(path.read_text().splitlines()) == 6
-    evaluate(None, None, rows(), config)
-    assert predict.asked == ["r1", "r0"]
+def test_tables_add_teds():
+    one = "<table><tr><td>a</td></tr></table>"
+    found = score([record(1, one, one.replace(">a<", ">b<")), record(2, "x", "x")])
+    assert found.metrics["teds"]["value"] == 0.5
+    assert found.metrics["teds_structure"]["value"] == 1
+    assert "field_f1" not in found.metrics
 
 
-@pytest.mark.parametrize("change", ["weights", "profile"])
-def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change):
-    evaluate(None, None, rows(), config)
-    predict.asked = []
-    if change == "weights":
-        predict.stamp = "weights-2"
-    else:
-        monkeypatch.setitem(evaluation.PROFILE_VERSION, "strict", 99)
-    evaluate(None, None, rows(), config)
-    assert len(predict.asked) == 6
+@pytest.mark.parametrize(
+    "condition, result",
+    [("cer > 0.05", True), ("cer>0.6", False), ("exact_match <= .5", True), ("failed > 0", False)],
+)
+def test_fail_if(condition, result):
+    assert fails(score([record(1, "ab", "ab"), record(2, "cd", "xy")]), condition) is result
 
 
-def test_failed_rows_are_counted_and_tried_again(predict, config):
-    predict.answer = lambda row: None if row["id"] == "r2" else "line"
-    found = evaluate(None, None, rows(), config)
-    assert found.failed == 1 and found.records[2]["error"] == "out of memory"
-    predict.asked = []
-    evaluate(None, None, rows(), config)
-    assert predict.asked == ["r2"]
+@pytest.mark.parametrize(
+    "condition, message",
+    [("cer", "cannot be read"), ("cer > .", "cannot be read"), ("bleu > 1", "names no metric")],
+)
+def test_fail_if_refuses_what_it_cannot_read(condition, message):
+    with pytest.raises(ValueError, match=message):
+        fails(score([record(1, "ab", "ab")]), condition)
 
 
-def test_rows_the_model_never_answers_are_failures(predict, config, monkeypatch):
-    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter(()))
-    found = evaluate(None, None, rows(2), config)
-    assert found.failed == 2
-    assert found.metrics["cer"]["value"] == 1
-    assert "no prediction" in found.records[0]["error"]
-
-
-def test_evaluate_refuses_an_empty_dataset(predict, config):
-    with pytest.raises(ValueError, match="no rows"):
-        evaluate(None, None, [], config)
-
-
-def test_a_datasets_dataset_is_read_without_opening_pictures(predict, config, tmp_path):
-    datasets = pytest.importorskip("datasets")
-    folder = tmp_path / "data" / "test"
-    folder.mkdir(parents=True)
-    lines = []
-    for row in rows(3):
-        row.pop("images")[0].save(folder / f"{row['id']}.png")
-        lines.append(json.dumps(row | {"images_file_names": [f"{row['id']}.png"]}))
-    (folder / "metadata.jsonl").write_text("\n".join(lines))
-    data = datasets.load_dataset(
-        "imagefolder", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache")
-    )["test"]
-    (folder / "r1.png").write_bytes(b"no picture")
-    records = records_of(data)
-    assert [r["reference"] for r in records] == ["line 0", "line 1", "line 2"]
-    assert records[2]["image"]().getpixel((0, 0)) == 2
-    assert data.column_names and "images" in data.column_names
-
-
-def test_a_reference_may_be_a_list_of_parts():
-    row = rows(1)[0]
-    row["completion"][0]["content"] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
-    assert records_of([row])[0]["reference"] == "ab"
+def test_show_matches_prints_raw_and_normalised(capsys):
+    show_matches(score([record(n, "A  b", "a b") for n in range(9)], profile="lenient"))
+    printed = capsys.readouterr().out
+    assert printed.count("raw different, lenient equal") == 5
+    assert "'A  b'" in printed and "'ab'" in printed

@@ -1,5 +1,6 @@
 import math
 import random
+import time
 import unicodedata
 
 import jiwer
@@ -208,6 +209,12 @@ def test_bootstrap_over_groups_is_wider_when_groups_agree():
     assert high_g - low_g > 3 * (high - low)
 
 
+def test_one_group_is_no_certainty():
+    errors, lengths = [1, 0, 5, 2], [10, 10, 10, 10]
+    low, high = metrics.bootstrap_ci(errors, lengths, groups=["a"] * 4)
+    assert (low, high) == metrics.bootstrap_ci(errors, lengths) and low < high
+
+
 def test_bootstrap_shortcut_draws_the_same_distribution():
     rng = np.random.default_rng(0)
     errors = rng.integers(0, 3, 400).astype(float)  # few kinds of sample: the shortcut
@@ -223,3 +230,30 @@ def test_bootstrap_refuses_nothing_and_a_wrong_number_of_groups():
     with pytest.raises(ValueError, match="2 samples but 1 groups"):
         metrics.bootstrap_ci([1, 2], [3, 4], groups=["a"])
     assert not math.isnan(metrics.bootstrap_ci([1, 2], [0, 0])[0])
+
+
+# --- speed
+
+
+def test_100000_pairs_in_a_second():
+    rng = random.Random(0)
+    alphabet = ALPHABETS["latin"] + ALPHABETS["hangul"]
+    references = ["".join(rng.choices(alphabet, k=30)) for _ in range(5000)]
+    predictions = [noisy(text, alphabet, rng, 0.05) for text in references]
+    references, predictions = references * 20, predictions * 20
+    started = time.process_time()
+    metrics.cer(references, predictions)
+    metrics.ned_similarity(references, predictions)
+    metrics.exact_match(references, predictions)
+    metrics.char_confusions(references, predictions)
+    ours = time.process_time() - started
+    started = time.process_time()
+    jiwer.process_characters(references, predictions)
+    theirs = time.process_time() - started
+    print(f"all four {ours:.2f} s, jiwer {theirs:.2f} s, {theirs / ours:.1f} times")
+    assert ours < 1
+    assert theirs > 4 * ours
+    tally = metrics.process_cer(references, predictions)
+    started = time.process_time()
+    metrics.bootstrap_ci(*tally, n=1000)
+    assert time.process_time() - started < 1

@@ -1,7 +1,12 @@
+import html
 import json
 import random
 import re
+import shutil
+import subprocess
+import time
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -105,6 +110,8 @@ def test_saved_report(tmp_path):
         saved["skipped"] == {"too long": 3} and saved["other"][0]["title"] == "What was forgotten"
     )
     assert saved["improved"]["tuned"]
+    assert ["c", "!", 1] in saved["confusions"]["tuned"]["char"]
+    assert saved["kinds"]["tuned"]["misread"] == 1 and "| misread | " in markdown
 
 
 def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
@@ -129,3 +136,118 @@ def test_thumbnails_are_small_and_a_lost_picture_costs_nothing(tmp_path):
     (tmp_path / "b.png").write_bytes(b"no picture")
     for lost in (None, str(tmp_path / "b.png"), str(tmp_path / "none.png")):
         assert thumbnail(lost) is None
+
+
+# --- what a reviewer would try
+
+
+def chance(rng, count, groups):
+    """Two systems that err alike up to chance, and alike within a document."""
+    base = np.repeat(rng.beta(1, 6, groups), -(-count // groups))[:count]
+    found = []
+    for name in ("one", "other"):
+        errors = [rng.random(12) < rate for rate in base]
+        found.append(
+            score(
+                [
+                    {
+                        "id": n,
+                        "reference": "abcdefghijkl",
+                        "prediction": "".join("x" if e else c for c, e in zip("abcdefghijkl", row)),
+                        "group": n * groups // count,
+                    }
+                    for n, row in enumerate(errors)
+                ],
+                name,
+            )
+        )
+    return found
+
+
+def covered(simulations, count, groups):
+    rng = np.random.default_rng(7)
+    hits = []
+    for _ in range(simulations):
+        found = compare(*chance(rng, count, groups)).differences["other"]["cer"]
+        hits.append(found["low"] <= 0 <= found["high"])
+    return sum(hits) / simulations
+
+
+@pytest.mark.slow
+def test_equal_systems_are_told_equal_in_95_of_100():
+    assert 0.92 <= covered(200, 200, 50) <= 0.98
+
+
+def test_equal_systems_are_seldom_told_apart():
+    assert covered(12, 120, 40) >= 0.75
+
+
+def many(count, name, seed):
+    rng = random.Random(seed)
+    words = [
+        "TOTAL 9.00",
+        "বাংলাদেশের রাজধানী",
+        "서울특별시 종로구",
+        "北京大学图书馆",
+        "Invoice No. 44",
+    ]
+    image = Image.effect_noise((900, 80), 60)
+    found = []
+    for number in range(count):
+        text = words[number % 4]
+        read = "".join(c for c in text if rng.random() > 0.15 * seed)
+        line = {"id": f"s{number}", "reference": text, "prediction": read, "group": number // 7}
+        found.append({**line, "image": image, "confidence": rng.random(), "finish_reason": "stop"})
+    return score(found, name)
+
+
+@pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_a_report_over_many_samples_is_small_and_quick(tmp_path, count):
+    comparison = compare(many(count, "base", 2), many(count, "tuned", 1))
+    started = time.process_time()
+    folder = comparison.save(tmp_path)
+    assert time.process_time() - started < 10
+    assert (folder / "index.html").stat().st_size < 10_000_000
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+
+
+@pytest.mark.skipif(not BROWSER, reason="needs Chromium")
+@pytest.mark.parametrize("width", [1280, 390])
+def test_the_report_in_a_browser(tmp_path, width):
+    image = Image.new("RGB", (900, 60), "white")
+    base = score([{**r, "image": image, "confidence": 0.95} for r in BASE.records], "base")
+    tuned = score([{**r, "image": image, "confidence": 0.95} for r in TUNED.records], "tuned")
+    compare(base, tuned).save(tmp_path, [{"step": n, "loss": 2 / (n + 1)} for n in range(9)])
+    # A frame gives the page the width of a phone, which a window of Chromium cannot take.
+    (tmp_path / "frame.html").write_text(
+        f'<iframe id=f src="index.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        "<pre id=out></pre><script>f.onload = () => {"
+        "const d = f.contentDocument, wide = [];"
+        "for (const e of d.querySelectorAll('main *')) {"
+        "  const b = e.getBoundingClientRect();"
+        "  if (b.right > d.documentElement.clientWidth + 1 && !e.closest('.scroll, svg'))"
+        "    wide.push(e.className || e.tagName); }"
+        "out.textContent = JSON.stringify({text: d.body.innerText, wide,"
+        "  images: [...d.images].every(i => i.loading || i.naturalWidth),"
+        "  charts: d.querySelectorAll('polyline').length}); }</script>"
+    )
+    options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-extensions "
+    options += "--disable-background-networking --disable-component-update --disable-sync "
+    options += "--disable-quic --allow-file-access-from-files --enable-logging=stderr --v=0"
+    options += f" --virtual-time-budget=3000 --dump-dom --user-data-dir={tmp_path / 'profile'}"
+    found = subprocess.run(
+        [BROWSER, *options.split(), (tmp_path / "frame.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert "CONSOLE" not in found.stderr
+    page = html.unescape(re.search(r'<pre id="out">(.*?)</pre>', found.stdout, re.S)[1])
+    page = json.loads(page)
+    assert page["wide"] == [] and page["images"] and page["charts"] >= 2
+    for name in ("cer", "exact_match"):
+        assert f"{100 * tuned.metrics[name]['value']:.1f} %" in page["text"]
+    for text in ("ক্ষুধার্ত মানুষ", "서울특별시", "北京大学", "Suspect labels"):
+        assert text in page["text"]

@@ -1,8 +1,10 @@
 import unicodedata
+from datetime import date
+from decimal import Decimal
 
 import pytest
 
-from ocrkit.text import PROFILE_VERSION, graphemes, normalize, script
+from ocrkit.text import PROFILE_VERSION, graphemes, normalize, parse_amount, parse_date, script
 
 ZWJ, ZWNJ = "\u200d", "\u200c"
 TRICKY = [
@@ -137,3 +139,120 @@ def test_graphemes():
 )
 def test_script(text, name):
     assert script(text) == name
+
+
+# --- amounts and dates
+
+
+@pytest.mark.parametrize(
+    "text, locale, amount",
+    [
+        ("1,234.50", "en", "1234.50"),
+        ("(1,234)", "en", "-1234"),
+        ("−1,234", "en", "-1234"),
+        ("1,234-", "en", "-1234"),
+        ("$ -5", "en", "-5"),
+        ("-$5", "en", "-5"),
+        ("（１，２３４．５）", "en", "-1234.5"),
+        ("+7", "en", "7"),
+        ("5,000", "en", "5000"),
+        ("5.000", "en", "5.000"),
+        ("5.000", "de", "5000"),
+        ("5,000", "de", "5.000"),
+        ("1.234.567,89", "de-DE", "1234567.89"),
+        ("1 234,50 €", "fr", "1234.50"),
+        ("1\u202f234,50", "fr-FR", "1234.50"),
+        ("1'234.50", "de-CH", "1234.50"),
+        ("১,২৩,৪৫৬", "bn", "123456"),
+        ("৳ ১২৩.৫০", "bn", "123.50"),
+        ("1,23,456.00/-", "en-IN", "123456"),
+        ("１２３", "ko", "123"),
+        ("₩5,000", "ko", "5000"),
+        ("5,000원", "ko", "5000"),
+        ("RM 9.00", "en-MY", "9"),
+        ("RM9.00", "en", "9"),
+        ("9.00 USD", "en", "9"),
+        ("US$3", "en", "3"),
+        (".50", "en", "0.5"),
+        ("-0.00", "en", "0"),
+        (7, "en", "7"),
+        (0.1, "en", "0.1"),
+        ("1" * 40 + ".5", "en", "1" * 40 + ".5"),
+    ],
+)
+def test_amounts(text, locale, amount):
+    assert parse_amount(text, locale) == Decimal(amount)
+
+
+def test_a_negative_amount_keeps_all_its_digits():
+    assert str(parse_amount("-" + "1" * 40)) == "-" + "1" * 40
+
+
+@pytest.mark.parametrize(
+    "text, locale",
+    [
+        ("10²", "en"),
+        ("²", "en"),
+        ("1,23", "en"),
+        ("1,23,456", "en"),
+        ("12,3456", "en"),
+        ("1,2,345", "bn"),
+        ("1.23", "de"),
+        ("1.2.3", "en"),
+        ("5.", "en"),
+        ("--5", "en"),
+        ("-(5)", "en"),
+        ("(-5)", "en"),
+        ("6%", "en"),
+        ("A5", "en"),
+        ("", "en"),
+        ("NaN", "en"),
+        ("1e5", "en"),
+        ("12/05/2018", "en"),
+        ("1 234", "en"),
+        ("5" * 1_000_000, "en"),
+        ("\ud8005", "en"),
+        (True, "en"),
+        (None, "en"),
+        (float("nan"), "en"),
+        (float("inf"), "en"),
+        ([5], "en"),
+    ],
+)
+def test_no_amounts(text, locale):
+    assert parse_amount(text, locale) is None
+
+
+@pytest.mark.parametrize("parse", [parse_amount, parse_date])
+def test_an_unknown_locale_is_one_sentence(parse):
+    with pytest.raises(ValueError, match="Locale 'xx-YY' is unknown: use one of"):
+        parse("1", "xx-YY")
+
+
+@pytest.mark.parametrize(
+    "text, locale, expected",
+    [
+        ("2018-12-25", "de", (2018, 12, 25)),
+        ("12/05/2018", "en", (2018, 12, 5)),
+        ("12/05/2018", "en-MY", (2018, 5, 12)),
+        ("12.05.2018", "de", (2018, 5, 12)),
+        ("25 Dec 2018", "en", (2018, 12, 25)),
+        ("December 25th, 2018", "en", (2018, 12, 25)),
+        ("2018년 12월 25일", "ko", (2018, 12, 25)),
+        ("2018年12月25日", "zh", (2018, 12, 25)),
+        ("18.12.25", "ko", (2018, 12, 25)),
+        ("২৫/১২/২০১৮", "bn", (2018, 12, 25)),
+        ("25-12-18", "en-GB", (2018, 12, 25)),
+        ("1/1/70", "en", (1970, 1, 1)),
+    ],
+)
+def test_dates(text, locale, expected):
+    assert parse_date(text, locale) == date(*expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["31/02/2018", "25/12/2018", "2018", "12/2018", "1/2/3", "TOTAL 1/2/18", "", "1.5", "1" * 99],
+)
+def test_no_dates(text):
+    assert parse_date(text, "en") is None

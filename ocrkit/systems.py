@@ -1,0 +1,285 @@
+"""Evaluate whatever reads: a model, an engine by name, a file of predictions."""
+
+import hashlib
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import regex
+
+from ocrkit.evaluation import Evaluation, line_of, read_predictions, score, write_whole
+from ocrkit.text import PROFILE_VERSION
+
+#: Tesseract's names of the languages that rows carry.
+TESSERACT = {"bn": "ben", "ko": "kor", "zh": "chi_sim", "en": "eng"}
+
+
+def evaluate(
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: Any,
+    name: str = "base",
+    profile: str | None = None,
+    locale: str = "en",
+) -> Evaluation:
+    """Predict every row of `data` greedily, stream to disk, and score.
+
+    Predictions go to `<output_dir>/eval/<name>/predictions.jsonl` as they come. A run that was
+    interrupted goes on where it stopped, if weights, ids, generation settings, pixel budget and
+    profile versions are the same (the fingerprint); otherwise it starts afresh.
+
+    Args:
+        model: what `load_model` returned.
+        processor: likewise.
+        data: rows {id, prompt, completion, images, language, group, ...}: a `datasets.Dataset` or
+            a list of dicts.
+        config: the `TrainConfig`; `output_dir` says where the results go.
+        name: the folder's name, such as `base` or `tuned`.
+        profile: the normalisation profile of `normalized_match`; None takes the config's.
+        locale: how amounts are written in JSON that is read.
+
+    """
+    from ocrkit.predict import fingerprint, predict_stream
+
+    return _run(
+        data,
+        Path(config.output_dir) / "eval" / name,
+        fingerprint(model, processor, data, config),
+        lambda rows: predict_stream(model, processor, rows, config),
+        profile or config.normalization_profile,
+        locale,
+    )
+
+
+def evaluate_engine(
+    engine: str,
+    data: Any,
+    output_dir: str | Path,
+    name: str | None = None,
+    language: str | None = None,
+    psm: int | None = None,
+    profile: str = "strict",
+    locale: str = "en",
+) -> Evaluation:
+    """Evaluate an engine by name on the rows of `data`, streamed and resumed as a model is.
+
+    Args:
+        engine: `tesseract` (the program, through pytesseract).
+        data: as for `evaluate`.
+        output_dir: results go to `<output_dir>/eval/<name>`.
+        name: the folder's name; the engine's where None.
+        language: Tesseract's own language, such as `eng` or `kor+eng`; None takes each row's.
+        psm: page segmentation mode; None takes 7 (one line) for pictures at least three times as
+            wide as high and 6 (one block) for the others.
+        profile: the normalisation profile of `normalized_match`.
+        locale: how amounts are written in JSON that is read.
+
+    Raises:
+        ValueError: the engine is unknown, or Tesseract lacks a language.
+        RuntimeError: Tesseract or pytesseract is not installed.
+
+    """
+    if engine != "tesseract":
+        raise ValueError(f"Engine {engine!r} is unknown: use 'tesseract', or score a file.")
+    try:
+        import pytesseract
+
+        version = str(pytesseract.get_tesseract_version())
+        installed = set(pytesseract.get_languages())
+    except (ImportError, OSError, SystemExit) as error:
+        raise RuntimeError(
+            f"Tesseract cannot be run ({error}): install pytesseract and the package tesseract-ocr."
+        ) from None
+    languages = {language} if language else set(map(_tesseract_language, _without_images(data)))
+    for wanted in sorted(part for code in languages for part in code.split("+")):
+        if wanted not in installed:
+            raise ValueError(
+                f"Tesseract has no data for {wanted!r}: install tesseract-ocr-"
+                f"{wanted.replace('_', '-')}, or pass a language that it has "
+                f"({', '.join(sorted(installed - {'osd'}))})."
+            )
+    stamp = json.dumps(
+        [engine, version, language, psm, [row["id"] for row in _without_images(data)]]
+    )
+    stream = partial(_tesseract, language=language, psm=psm)
+    folder = Path(output_dir) / "eval" / (name or engine)
+    return _run(data, folder, stamp, stream, profile, locale)
+
+
+def evaluate_file(
+    path: str | Path, name: str | None = None, profile: str = "strict", locale: str = "en"
+) -> Evaluation:
+    """Score a `predictions.jsonl` that any system wrote; picture paths are relative to it.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a line cannot be used; file and line are named.
+
+    """
+    path = Path(path)
+    records = read_predictions(path)
+    for record in records:
+        if isinstance(record.get("image"), str):
+            record["image"] = str(path.parent / record["image"])
+    return score(records, name or path.stem, profile, locale=locale)
+
+
+# --- streaming and resuming
+
+
+def _run(
+    data: Any,
+    folder: Path,
+    stamp: str,
+    stream: Callable[[Any], Iterable[dict]],
+    profile: str,
+    locale: str,
+) -> Evaluation:
+    """Predict what `folder` does not hold yet under this stamp, then score and save all."""
+    records = records_of(data)
+    if not records:
+        raise ValueError(f"The data to evaluate as {folder.name!r} has no rows.")
+    twice = [key for key, count in Counter(r["id"] for r in records).items() if count > 1]
+    if twice:
+        raise ValueError(f"Id {twice[0]!r} comes twice in the data: ids must be unique.")
+    stamp = hashlib.sha256((stamp + json.dumps(PROFILE_VERSION)).encode()).hexdigest()[:16]
+    done = _predicted(folder, stamp)
+    for record in records:
+        record.update(done.get(record["id"], {}))
+    todo = [number for number, record in enumerate(records) if record["id"] not in done]
+    waiting = {records[number]["id"]: records[number] for number in todo}
+    folder.mkdir(parents=True, exist_ok=True)
+    write_whole(folder / "metrics.json", json.dumps({"name": folder.name, "fingerprint": stamp}))
+    path = folder / "predictions.jsonl"
+    write_whole(path, "".join(line_of(r) for r in records if r["id"] in done))
+    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+        for item in stream(_select(data, todo)) if todo else ():
+            record = waiting.pop(item["id"], None)
+            if record is None:
+                raise RuntimeError(f"The system answered id {item['id']!r}, which was not asked.")
+            record.update(item)
+            file.write(line_of(record))
+            file.flush()
+    for record in waiting.values():
+        record["error"] = "the system returned no prediction for this row"
+    evaluation = score(records, folder.name, profile, stamp, locale)
+    evaluation.save(folder)
+    return evaluation
+
+
+def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
+    """Return what an interrupted run of the same stamp predicted, by id, but failures."""
+    try:
+        saved = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError):
+        return {}
+    if saved.get("fingerprint") != stamp:
+        return {}
+    keys = ("prediction", "confidence", "finish_reason", "error")
+    found = {}
+    for line in lines:
+        try:
+            record = json.loads(line)
+        except ValueError:  # the line that was being written when the run was stopped
+            continue
+        if record.get("prediction") is not None and not record.get("error"):
+            found[record["id"]] = {key: record.get(key) for key in keys}
+    return found
+
+
+def records_of(data: Any) -> list[dict]:
+    """Turn dataset rows into records without a prediction, opening no picture."""
+    records = []
+    for number, row in enumerate(_without_images(data)):
+        meta = row.get("meta")
+        meta = json.loads(meta) if isinstance(meta, str) and meta.startswith("{") else {}
+        extra = {**meta, "task": row.get("task"), "source": row.get("source")}
+        record = {
+            key: value
+            for key, value in extra.items()
+            if isinstance(value, bool | int | str) and len(str(value)) <= 64
+        }
+        record |= {
+            "id": row["id"],
+            "reference": _text(row["completion"][0]["content"]),
+            "prediction": None,
+            "language": row.get("language"),
+            "group": row.get("group"),
+            "confidence": None,
+            "finish_reason": None,
+            "error": None,
+            "image": partial(_picture, data, number),
+        }
+        records.append(record)
+    return records
+
+
+def _without_images(data: Any) -> Any:
+    hugging = hasattr(data, "remove_columns") and "images" in data.column_names
+    return data.remove_columns("images") if hugging else data
+
+
+def _picture(data: Any, number: int) -> Any:
+    pictures = data[number].get("images")
+    return pictures[0] if pictures else None
+
+
+def _text(content: str | list[dict]) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(part.get("text") or "" for part in content if part.get("type") == "text")
+
+
+def _select(data: Any, numbers: list[int]) -> Any:
+    return data.select(numbers) if hasattr(data, "select") else [data[number] for number in numbers]
+
+
+# --- engines
+
+
+def _tesseract_language(row: dict) -> str:
+    code = (row.get("language") or "en").lower().split("-")[0]
+    return TESSERACT.get(code, code)
+
+
+def _tesseract(rows: Any, language: str | None, psm: int | None) -> Iterator[dict]:
+    from tqdm.auto import tqdm
+
+    for number, row in enumerate(tqdm(_without_images(rows), desc="tesseract")):
+        item = {"id": row["id"], "prediction": None, "confidence": None, "finish_reason": None}
+        try:
+            picture = _picture(rows, number)
+            if picture is None:
+                raise ValueError("the row has no picture")
+            item |= _tesseract_one(picture, language or _tesseract_language(row), psm)
+            yield item | {"finish_reason": "stop", "error": None}
+        except (RuntimeError, OSError, ValueError) as error:  # pytesseract's are RuntimeErrors
+            yield item | {"error": str(error)}
+
+
+def _tesseract_one(picture: Any, language: str, psm: int | None) -> dict:
+    import pytesseract
+
+    mode = psm or (7 if picture.width >= 3 * picture.height else 6)
+    words = pytesseract.image_to_data(
+        picture.convert("RGB"), language, f"--psm {mode}", output_type=pytesseract.Output.DICT
+    )
+    lines: dict[tuple, list[str]] = {}
+    sure = []
+    for text, confidence, *line in zip(
+        *(words[key] for key in ("text", "conf", "block_num", "par_num", "line_num"))
+    ):
+        if float(confidence) >= 0 and text.strip():
+            lines.setdefault(tuple(line), []).append(text)
+            sure.append(max(float(confidence) / 100, 1e-6))
+    text = "\n".join(" ".join(line) for line in lines.values())
+    # Tesseract cuts Chinese into words, which the page does not space.
+    text = regex.sub(r"(?<=\p{Han}) (?=\p{Han})", "", text)
+    confidence = math.exp(sum(map(math.log, sure)) / len(sure)) if sure else None
+    return {"prediction": text, "confidence": confidence}

@@ -1,0 +1,249 @@
+import json
+import os
+import shutil
+import sys
+import types
+from pathlib import Path
+
+import pytest
+from PIL import Image, ImageDraw, ImageFont
+
+from ocrkit import evaluation, systems
+from ocrkit.evaluation import Evaluation
+from ocrkit.systems import evaluate, evaluate_engine, evaluate_file, records_of
+
+
+def rows(count=6):
+    return [
+        {
+            "id": f"r{number}",
+            "prompt": [{"role": "user", "content": "Read."}],
+            "completion": [{"role": "assistant", "content": f"line {number}"}],
+            "images": [Image.new("L", (8, 8), number)],
+            "language": "en",
+            "group": f"g{number // 2}",
+            "task": "transcription",
+            "source": "drawn",
+            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
+        }
+        for number in range(count)
+    ]
+
+
+class FakePredict(types.ModuleType):
+    """Stands in for ocrkit.predict: answers rows in reverse order and can stop half-way."""
+
+    def __init__(self, answer=lambda row: row["completion"][0]["content"]):
+        super().__init__("ocrkit.predict")
+        self.answer, self.asked, self.stamp, self.stop_after = answer, [], "weights-1", None
+
+    def fingerprint(self, model, processor, data, config):
+        return self.stamp
+
+    def predict_stream(self, model, processor, data, config):
+        for number, row in enumerate(list(data)[::-1]):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(row["id"])
+            text = self.answer(row)
+            yield {
+                "id": row["id"],
+                "prediction": text,
+                "confidence": 0.9,
+                "finish_reason": "stop",
+                "error": None if text is not None else "out of memory",
+            }
+
+
+@pytest.fixture
+def predict(monkeypatch):
+    fake = FakePredict()
+    monkeypatch.setitem(sys.modules, "ocrkit.predict", fake)
+    return fake
+
+
+@pytest.fixture
+def config(tmp_path):
+    return types.SimpleNamespace(output_dir=str(tmp_path), normalization_profile="strict")
+
+
+def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
+    found = evaluate(None, None, rows(), config, "base")
+    assert found.metrics["cer"]["value"] == 0
+    assert [r["id"] for r in found.records] == [f"r{n}" for n in range(6)]
+    assert found.records[3]["group"] == "g1" and found.records[3]["confidence"] == 0.9
+    assert found.by["need_external_knowledge"]["True"]["n"] == 3
+    assert found.records[2]["image"]().getpixel((0, 0)) == 2
+    again = Evaluation.load(tmp_path / "eval/base")
+    assert again.metrics == found.metrics
+    assert [r["prediction"] for r in again.records] == [f"line {n}" for n in range(6)]
+
+
+def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
+    predict.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    path = tmp_path / "eval/base/predictions.jsonl"
+    assert len(path.read_text().splitlines()) == 4
+    with path.open("a") as file:
+        file.write('{"id": "r1", "predic')
+    predict.asked, predict.stop_after = [], None
+    found = evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+    assert found.metrics["cer"]["value"] == 0 and len(path.read_text().splitlines()) == 6
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+
+
+@pytest.mark.parametrize("change", ["weights", "profile"])
+def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change):
+    evaluate(None, None, rows(), config)
+    predict.asked = []
+    if change == "weights":
+        predict.stamp = "weights-2"
+    else:
+        monkeypatch.setitem(evaluation.PROFILE_VERSION, "strict", 99)
+    evaluate(None, None, rows(), config)
+    assert len(predict.asked) == 6
+
+
+def test_failed_rows_are_counted_and_tried_again(predict, config):
+    predict.answer = lambda row: None if row["id"] == "r2" else "line"
+    found = evaluate(None, None, rows(), config)
+    assert found.failed == 1 and found.records[2]["error"] == "out of memory"
+    predict.asked = []
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r2"]
+
+
+def test_rows_the_model_never_answers_are_failures(predict, config, monkeypatch):
+    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter(()))
+    found = evaluate(None, None, rows(2), config)
+    assert found.failed == 2
+    assert found.metrics["cer"]["value"] == 1
+    assert "no prediction" in found.records[0]["error"]
+
+
+def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config):
+    with pytest.raises(ValueError, match="'r0' comes twice"):
+        evaluate(None, None, [*rows(2), *rows(1)], config)
+    assert predict.asked == []
+
+
+def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
+    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
+    with pytest.raises(RuntimeError, match="'other', which was not asked"):
+        evaluate(None, None, rows(2), config)
+
+
+def test_evaluate_refuses_an_empty_dataset(predict, config):
+    with pytest.raises(ValueError, match="no rows"):
+        evaluate(None, None, [], config)
+
+
+def test_a_datasets_dataset_is_read_without_opening_pictures(predict, config, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "data" / "test"
+    folder.mkdir(parents=True)
+    lines = []
+    for row in rows(3):
+        row.pop("images")[0].save(folder / f"{row['id']}.png")
+        lines.append(json.dumps(row | {"images_file_names": [f"{row['id']}.png"]}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    data = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache")
+    )["test"]
+    (folder / "r1.png").write_bytes(b"no picture")
+    records = records_of(data)
+    assert [r["reference"] for r in records] == ["line 0", "line 1", "line 2"]
+    assert records[2]["image"]().getpixel((0, 0)) == 2
+    assert data.column_names and "images" in data.column_names
+
+
+def test_a_reference_may_be_a_list_of_parts():
+    row = rows(1)[0]
+    row["completion"][0]["content"] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert records_of([row])[0]["reference"] == "ab"
+
+
+# --- files and engines
+
+
+def test_a_file_of_any_system_is_scored(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    line = {"id": 1, "reference": "ab", "prediction": "ab", "image": "a.png"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
+    found = evaluate_file(tmp_path / "mine.jsonl")
+    assert found.name == "mine" and found.metrics["cer"]["value"] == 0
+    assert found.records[0]["image"] == str(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        evaluate_file(tmp_path / "none.jsonl")
+
+
+def test_an_unknown_engine_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="'abbyy' is unknown"):
+        evaluate_engine("abbyy", rows(), tmp_path)
+
+
+needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
+
+
+@needs_tesseract
+def test_tesseract_reads_lines_and_resumes(tmp_path, monkeypatch):
+    data = rows(3)
+    font = ImageFont.load_default(32)
+    for row in data[:2]:
+        picture = Image.new("L", (240, 56), 255)
+        text = row["completion"][0]["content"]
+        ImageDraw.Draw(picture).text((12, 8), text, font=font, fill=0)
+        row["images"] = [picture]
+    data[2]["images"] = []
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert [r["prediction"] for r in found.records[:2]] == ["line 0", "line 1"]
+    assert all(0.3 < r["confidence"] <= 1 for r in found.records[:2])
+    assert found.failed == 1 and found.records[2]["error"] == "the row has no picture"
+    asked = []
+    monkeypatch.setattr(systems, "_tesseract_one", lambda *a: asked.append(a) or {})
+    evaluate_engine("tesseract", data, tmp_path)
+    assert asked == []  # the two that were read are kept, the third has nothing to read
+
+
+@needs_tesseract
+def test_tesseract_without_a_language_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="no data for 'xyz': install tesseract-ocr-xyz"):
+        evaluate_engine("tesseract", rows(1), tmp_path, language="xyz")
+
+
+def test_tesseract_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+
+    def missing():
+        raise pytesseract.TesseractNotFoundError
+
+    monkeypatch.setattr(pytesseract, "get_tesseract_version", missing)
+    with pytest.raises(RuntimeError, match="Tesseract cannot be run"):
+        evaluate_engine("tesseract", rows(1), tmp_path)
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_receipt_lines(tmp_path):
+    root = os.environ.get("OCRKIT_TEST_DATA")
+    if not root:
+        pytest.skip("OCRKIT_TEST_DATA is not set")
+    folder = Path(root) / "finance_sroie"
+    boxes = sorted((folder / "box").glob("*.csv"))[0]
+    page = Image.open(next((folder / "img").glob(boxes.stem + ".*"))).convert("RGB")
+    data = []
+    for number, line in enumerate(boxes.read_text(encoding="utf-8").splitlines()[:12]):
+        *box, text = line.split(",", 8)
+        xs, ys = map(int, box[::2]), map(int, box[1::2])
+        xs, ys = sorted(xs), sorted(ys)
+        crop = page.crop((xs[0], ys[0], xs[-1], ys[-1]))
+        completion = [{"role": "assistant", "content": text.strip()}]
+        row = {"id": number, "completion": completion, "images": [crop], "language": "en"}
+        data.append(row | {"group": boxes.stem})
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert found.failed == 0
+    assert 0 < found.metrics["cer"]["value"] < 0.6
+    assert found.metrics["ned_similarity"]["value"] > 0.5
