@@ -17,6 +17,7 @@ from typing import BinaryIO
 
 from .pictures import PictureError, read_file
 from .schema import DataError
+from .split import official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
@@ -101,6 +102,18 @@ class Tree:
         """A file as a stream, however large."""
         place, member = self._place(name)
         return Path(place).open("rb") if member is None else _open_member(place, member)
+
+    def size(self, name: str) -> int:
+        """A file's size in bytes, as its archive states it."""
+        place, member = self._place(name)
+        if member is None:
+            return Path(place).stat().st_size
+        info = _members(place)[member]
+        return info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
+
+    def split(self, name: str) -> str | None:
+        """The official split that the path of a file states, the input's own name included."""
+        return official_split(f"{self.root.resolve().name}/{name}")
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of a text file.

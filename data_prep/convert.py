@@ -126,7 +126,8 @@ def convert(
 
 def source_names() -> list[str]:
     """The names of all sources."""
-    return [m.name.replace("_", "-") for m in pkgutil.iter_modules(sources.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(sources.__path__)]
+    return [name.replace("_", "-") for name in names if not name.startswith("_")]
 
 
 def load_source(name: str) -> ModuleType:
