@@ -11,7 +11,7 @@ import functools
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -87,7 +87,7 @@ class Tree:
                 return candidate
         return "/".join(([folder] if folder else []) + parts) or name
 
-    def loader(self, name: str) -> Callable[[], bytes]:
+    def loader(self, name: str) -> functools.partial:
         """A picklable function that reads a file's bytes."""
         place, member = self._place(name)
         if member is None:
@@ -200,6 +200,8 @@ def _walk_folder(folder: Path, prefix: str) -> Iterator[str]:
         if is_folder:
             yield from _walk_folder(folder / name, f"{prefix}{name}/")
         elif is_archive(name):
-            yield from (f"{prefix}{name}/{member}" for member in sorted(_members(folder / name)))
+            yield from (
+                f"{prefix}{name}/{member}" for member in sorted(_members(str(folder / name)))
+            )
         else:
             yield f"{prefix}{name}"

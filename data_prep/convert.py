@@ -25,6 +25,7 @@ from .schema import (
     DataError,
     Item,
     Message,
+    Picture,
     Reject,
     Row,
     Summary,
@@ -277,7 +278,7 @@ def carried_bytes(item: Item | Reject) -> int:
     return sum(
         len(value)
         for picture in item.pictures
-        for value in getattr(picture.load, "args", ())
+        for value in picture.load.args
         if isinstance(value, bytes)
     )
 
@@ -329,15 +330,16 @@ def process_batch(
     """Make rows of items and write their pictures; a picture shared by neighbours is read once."""
     from .pictures import Opened, PictureError, open_picture
 
-    last: tuple[Callable | None, Opened | PictureError | None] = (None, None)
+    last: tuple[object, Opened | PictureError | None] = (None, None)
 
-    def opened(picture) -> Opened:
+    def opened(picture: Picture) -> Opened:
         nonlocal last
-        if picture.load is not last[0]:
+        same = (picture.load.func, picture.load.args)
+        if same != last[0]:
             try:
-                last = picture.load, open_picture(picture)
+                last = same, open_picture(picture)
             except PictureError as error:
-                last = picture.load, error
+                last = same, error
         if isinstance(last[1], PictureError):
             raise last[1]
         return last[1]

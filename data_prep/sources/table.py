@@ -6,6 +6,7 @@ is the JSON answer of `--task extraction`.
 
 import csv
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -119,7 +120,5 @@ def read_record(
 def image_loader(tree: Tree, table: str, image: str):
     """Reads a picture that a table names: an absolute path as it is, others as `Tree.find` does."""
     if tree.mounted is not None and Path(image).is_absolute() and Path(image).is_file():
-        from functools import partial
-
         return partial(read_file, image)
     return tree.loader(tree.find(image, folder_of(table)))
