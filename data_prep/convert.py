@@ -103,13 +103,35 @@ def convert(
     if not inputs:
         raise UsageError("No INPUT is given: name at least one file or folder.")
 
+    def found() -> Iterator[Item | Reject]:
+        return find_items(source, module, inputs, settings)
+
+    return write_dataset(found, out, source, inputs, settings, shares, workers, progress)
+
+
+def write_dataset(
+    items: Callable[[], Iterable[Item | Reject]],
+    out: str | Path,
+    source: str,
+    inputs: list[str],
+    settings: dict,
+    shares: tuple[float, ...] | None,
+    workers: int = 1,
+    progress: bool = True,
+) -> dict:
+    """Write items as the dataset folder `out`; returns its dataset.json.
+
+    Args:
+        items: called once, and only where `out` does not already hold this very dataset.
+        settings: what decides the result; it must hold `seed` and `layout`.
+        shares: of train, validation and test; None keeps the splits that items name.
+    """
     out = Path(out)
     if done := finished(out, source, inputs, settings):
         return done
     with staging_folder(out) as staging:
-        items = find_items(source, module, inputs, settings)
         summary = Summary()
-        keys, official = write_rows(items, staging, settings, workers, progress, summary, source)
+        keys, official = write_rows(items(), staging, settings, workers, progress, summary, source)
         if not keys:
             raise DataError(nothing_found(source, inputs, summary))
         if shares is None and any(official):
@@ -117,7 +139,7 @@ def convert(
             places = [code - 1 if code else 0 for code in official]
         else:
             places = assign_splits(keys, shares or DEFAULT_SHARES)
-        deal_rows(staging, places, layout, summary)
+        deal_rows(staging, places, settings["layout"], summary)
         result = summary.to_dict(source, inputs, settings)
         text = json.dumps(result, ensure_ascii=False, indent=1)
         (staging / "dataset.json").write_text(text + "\n", encoding="utf-8")

@@ -1,0 +1,160 @@
+"""`python -m ocrkit`: the notebook's verbs as commands."""
+
+import argparse
+import sys
+import types
+import typing
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from ocrkit.config import ConfigError, TrainConfig, recipes
+
+_EPILOG = """examples:
+  python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
+  python -m ocrkit evaluate --recipe quickstart --model_name_or_path runs/s1 \\
+      --dataset data/sroie --output_dir runs/s1 --name tuned
+  python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
+  python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m ocrkit",
+        description="Fine-tune vision-language models to read, and measure how well they do.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, help in (
+        ("train", "train adapters on a dataset folder"),
+        ("plan", "tokens, memory and time of a run, before it"),
+        ("evaluate", "read a split and write predictions and metrics"),
+        ("predict", "read pictures and print what they say"),
+        ("export", "write the adapter, or the base merged with it"),
+    ):
+        command = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
+        command.add_argument("--recipe", default=None, help=f"one of {', '.join(recipes())}")
+        _add_settings(command)
+        if name == "evaluate":
+            command.add_argument("--split", default="test", help="split to read (%(default)s)")
+            command.add_argument("--name", default="base", help="name of the evaluation")
+        if name == "predict":
+            command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+            command.add_argument("--prompt", default="Transcribe the text in the image.")
+        if name == "export":
+            command.add_argument("--format", default="adapter", help="adapter or merged_16bit")
+            command.add_argument("--out", required=True, type=Path, help="folder to write")
+    command = commands.add_parser("compare", help="compare evaluations of the same rows")
+    command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
+    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
+    command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
+    commands.add_parser("recipes", help="list the recipes")
+    return parser
+
+
+def _add_settings(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group("settings (what is not given comes from the recipe)")
+    hints = typing.get_type_hints(TrainConfig)
+    for spec in fields(TrainConfig):
+        options = typing.get_args(hints[spec.name]) or (hints[spec.name],)
+        kind = next(option for option in options if option is not types.NoneType)
+        metavar = (typing.get_origin(kind) or kind).__name__.upper()
+        group.add_argument(f"--{spec.name}", metavar=metavar, help=spec.metadata["help"])
+
+
+def _config(arguments: argparse.Namespace) -> TrainConfig:
+    names = {spec.name for spec in fields(TrainConfig)}
+    given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    if arguments.recipe:
+        return TrainConfig.from_recipe(arguments.recipe, **given)
+    return TrainConfig.from_dict(given)
+
+
+def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import load_data, load_model, train
+
+    data = load_data(config)
+    model, processor = load_model(config)
+    result = train(model, processor, data, config)
+    print(
+        f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
+        f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
+    )
+
+
+def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import load_data, load_model, plan
+
+    data = load_data(config)
+    plan(config, data, *load_model(config))
+
+
+def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import evaluate, load_data, load_model
+    from ocrkit.data import DataError
+
+    data = load_data(config)
+    if arguments.split not in data:
+        raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
+    model, processor = load_model(config)
+    print(evaluate(model, processor, data[arguments.split], config, name=arguments.name))
+
+
+def _predict(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit.data import DataError, picture_rows
+    from ocrkit.model import load_model
+    from ocrkit.predict import predict
+
+    rows = picture_rows(arguments.images, arguments.prompt)
+    if not rows:
+        raise DataError("None of the given pictures can be opened.")
+    texts = predict(*load_model(config), rows, config)
+    for row, text in zip(rows, texts):
+        print(f"{row['id']}\t{text}")
+
+
+def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import export, load_model
+
+    folder = export(*load_model(config), arguments.out, format=arguments.format)
+    print(f"{arguments.format} in {folder}")
+
+
+def _compare(arguments: argparse.Namespace, config: Any) -> None:
+    from ocrkit import compare
+    from ocrkit.report import Evaluation
+
+    comparison = compare(*(Evaluation.load(folder) for folder in arguments.evaluations))
+    print(comparison.table(arguments.metrics))
+    if arguments.out:
+        print(f"report in {comparison.save(arguments.out) / 'index.html'}")
+
+
+def _recipes(arguments: argparse.Namespace, config: Any) -> None:
+    for name in recipes():
+        print(f"{name:12} {TrainConfig.from_recipe(name).model_name_or_path}")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; 0 done, 1 the work failed or the data is invalid, 2 wrong usage."""
+    arguments = _parser().parse_args(argv)
+    try:
+        config = _config(arguments) if "recipe" in arguments else None
+    except ConfigError as error:
+        print(f"ocrkit: {error}", file=sys.stderr)
+        return 2
+    try:
+        globals()[f"_{arguments.command}"](arguments, config)
+    except KeyboardInterrupt:
+        print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
+        return 1
+    except (ValueError, OSError, RuntimeError) as error:
+        print(f"ocrkit: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2 if isinstance(error, ConfigError) else 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

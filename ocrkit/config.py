@@ -1,0 +1,260 @@
+"""TrainConfig: one flat list of settings under the names of TRL, PEFT and transformers.
+
+The same names serve a YAML recipe, the command line (`--learning_rate 1e-4`), a notebook's
+parameters cell and papermill's `-p`.
+"""
+
+import types
+import typing
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+RECIPES = Path(__file__).parent / "recipes"
+
+# Names that people bring from older versions and other kits, and what they are called now.
+_HEIRS = {
+    "warmup_ratio": "warmup_steps (a fraction under 1 is a share of all steps)",
+    "max_seq_length": "max_length",
+    "group_by_length": "train_sampling_strategy in sft_kwargs (length grouping is on by default)",
+    "evaluation_strategy": "eval_steps",
+    "eval_strategy": "eval_steps",
+    "model_name": "model_name_or_path",
+    "model": "model_name_or_path",
+    "r": "lora_r",
+    "batch_size": "per_device_train_batch_size",
+    "epochs": "num_train_epochs",
+    "lr": "learning_rate",
+    "target_modules": "lora_target_modules",
+    "use_gradient_checkpointing": "gradient_checkpointing",
+    "tokenizer": "model_name_or_path",
+    "data": "dataset",
+}
+
+
+class ConfigError(ValueError):
+    """A setting that cannot be: the message states the value, the cause and the way out."""
+
+
+def _setting(default: Any, help: str) -> Any:
+    if isinstance(default, dict | list):
+        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
+    return field(default=default, metadata={"help": help})
+
+
+@dataclass
+class TrainConfig:
+    """Everything that decides a run; see each field's help in `python -m ocrkit train --help`."""
+
+    # Model
+    model_name_or_path: str = _setting(
+        "tiny", "model id, folder or run folder; 'tiny' is the embedded model"
+    )
+    backend: str = _setting("auto", "auto, unsloth (needs CUDA) or transformers")
+    load_in_4bit: bool = _setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
+    dtype: str = _setting("auto", "auto, float32, float16 or bfloat16")
+    attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
+    device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")
+    trust_remote_code: bool = _setting(False, "run code that a model repository brings along")
+    min_pixels: int | None = _setting(None, "enlarge pictures of fewer pixels")
+    max_pixels: int | None = _setting(None, "shrink pictures of more pixels; counted and reported")
+    image_height: int | None = _setting(None, "scale every picture to this height first (lines)")
+    max_length: int | None = _setting(
+        None, "longest sample in tokens, image included; longer ones are left out and counted"
+    )
+    # LoRA
+    use_peft: bool = _setting(True, "train LoRA adapters; false trains every weight")
+    lora_r: int = _setting(16, "rank of the adapters")
+    lora_alpha: int = _setting(16, "scale of the adapters")
+    lora_dropout: float = _setting(0.0, "dropout in the adapters")
+    use_rslora: bool = _setting(False, "scale by alpha/sqrt(r) instead of alpha/r")
+    lora_target_modules: list[str] | None = _setting(
+        None, "leaf module names instead of finetune_*"
+    )
+    finetune_vision_layers: bool = _setting(True, "adapters on the vision tower")
+    finetune_language_layers: bool = _setting(True, "adapters on the language model")
+    finetune_attention_modules: bool = _setting(True, "adapters on attention")
+    finetune_mlp_modules: bool = _setting(True, "adapters on the feed-forward layers")
+    # Data
+    dataset: str = _setting("", "dataset folder as data_prep.convert writes it")
+    max_train_samples: int | None = _setting(None, "use only the first N training rows")
+    max_eval_samples: int | None = _setting(None, "use only the first N validation and test rows")
+    # Training
+    output_dir: str = _setting(
+        "runs/ocrkit", "run folder: checkpoints, adapter, evaluations, report"
+    )
+    num_train_epochs: float = _setting(1.0, "passes over the training split")
+    max_steps: int = _setting(-1, "stop after N steps; -1 lets num_train_epochs decide")
+    per_device_train_batch_size: int = _setting(2, "training samples a step and device")
+    per_device_eval_batch_size: int = _setting(8, "samples generated at once")
+    gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
+    learning_rate: float = _setting(2e-4, "peak learning rate")
+    lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
+    warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
+    weight_decay: float = _setting(0.0, "decoupled weight decay")
+    max_grad_norm: float = _setting(1.0, "clip the gradient's norm")
+    adam_beta2: float = _setting(0.999, "AdamW's second decay rate")
+    optim: str = _setting("adamw_torch", "transformers' optimizer name, e.g. adamw_8bit")
+    gradient_checkpointing: bool = _setting(True, "recompute activations to save memory")
+    logging_steps: int = _setting(10, "log the loss every N steps")
+    eval_steps: int | None = _setting(
+        None, "evaluate on validation rows every N steps; none: never"
+    )
+    eval_samples: int = _setting(100, "validation rows read at each of these evaluations")
+    save_steps: int = _setting(100, "checkpoint every N steps")
+    save_total_limit: int = _setting(2, "checkpoints kept")
+    resume_from_checkpoint: str | None = _setting(None, "auto, or a checkpoint folder")
+    dataloader_num_workers: int = _setting(0, "processes that prepare batches")
+    report_to: str = _setting("none", "none, tensorboard, wandb")
+    seed: int = _setting(42, "seed of everything random")
+    # Evaluation
+    max_new_tokens: int = _setting(256, "longest prediction in tokens")
+    normalization_profile: str = _setting("lenient", "strict, lenient or squad, for matches")
+    sft_kwargs: dict = _setting({}, "whatever else TRL's SFTConfig takes")
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):
+            setattr(self, spec.name, _checked(spec.name, getattr(self, spec.name)))
+        _choice("backend", self.backend, ("auto", "unsloth", "transformers"))
+        _choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
+        _choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
+        for name in (
+            "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+            "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
+            "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
+            "eval_steps"
+        ).split():
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
+        if self.learning_rate <= 0:
+            raise ConfigError(f"learning_rate={self.learning_rate} must be above 0.")
+        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
+            raise ConfigError(
+                f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}, "
+                "so no picture fits; lower one or raise the other."
+            )
+        if self.backend == "unsloth" and not self.use_peft and self.load_in_4bit:
+            raise ConfigError(
+                "load_in_4bit=True cannot train every weight (use_peft=False); "
+                "set load_in_4bit=False or use_peft=True."
+            )
+        for name in self.sft_kwargs:
+            if name in {spec.name for spec in fields(self)}:
+                raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
+
+    @classmethod
+    def from_recipe(cls, recipe: str, **overrides: Any) -> "TrainConfig":
+        """Read a recipe, by its name or as a YAML file, and replace what is given.
+
+        Raises:
+            ConfigError: no such recipe, or a key that is no setting.
+        """
+        path = (
+            Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
+        )
+        if not path.is_file():
+            nearest = get_close_matches(str(recipe), recipes(), n=1)
+            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+            raise ConfigError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.{hint}")
+        try:
+            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        return cls.from_dict({**values, **overrides})
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "TrainConfig":
+        """Build a config from names and values.
+
+        Raises:
+            ConfigError: a name that is no setting; the message names the nearest.
+        """
+        for name in values:
+            _known(name)
+        return cls(**values)
+
+    @classmethod
+    def from_parameters(
+        cls, namespace: Mapping[str, Any], also: Iterable[str] = ()
+    ) -> "TrainConfig":
+        """Build a config from a notebook's globals, right after its parameters cell.
+
+        `recipe` names the recipe that the parameters override; None leaves the recipe's value.
+        `also` declares parameters that the notebook itself uses.
+
+        Raises:
+            ConfigError: a plain value under a name that nothing uses, such as a misspelt `-p`.
+        """
+        also = {*also, "recipe"}
+        values = {}
+        for name, value in namespace.items():
+            if name.startswith("_") or name in _NOTEBOOK_NAMES or name in also:
+                continue
+            if not isinstance(value, str | int | float | bool | list | dict | None):
+                continue
+            _known(name, also)
+            if value is not None:
+                values[name] = value
+        recipe = namespace.get("recipe")
+        return cls.from_recipe(recipe, **values) if recipe else cls.from_dict(values)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain names and values."""
+        return asdict(self)
+
+    def save(self, path: str | Path) -> None:
+        """Write the settings as YAML, which `from_recipe` reads again."""
+        text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
+        Path(path).write_text(text, encoding="utf-8")
+
+
+# What IPython itself puts among a notebook's globals.
+_NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
+
+
+def recipes() -> list[str]:
+    """Names of the recipes that come with the kit."""
+    return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def _known(name: str, also: Iterable[str] = ()) -> None:
+    names = [spec.name for spec in fields(TrainConfig)]
+    if name in names:
+        return
+    if name in _HEIRS:
+        raise ConfigError(f"{name!r} is no setting; it is called {_HEIRS[name]}.")
+    nearest = get_close_matches(name, [*names, *also], n=1)
+    hint = f"did you mean {nearest[0]!r}?" if nearest else "see `python -m ocrkit train --help`."
+    raise ConfigError(f"{name!r} is no setting; {hint}")
+
+
+def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
+
+
+def _checked(name: str, value: Any) -> Any:
+    """The value in the field's type; text, as shells and papermill pass it, is converted."""
+    kind = typing.get_type_hints(TrainConfig)[name]
+    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
+    if types.NoneType in options and (value is None or str(value).lower() in ("none", "null", "")):
+        return None
+    target = next(option for option in options if option is not types.NoneType)
+    plain = typing.get_origin(target) or target
+    if isinstance(value, str) and plain is not str:
+        with suppress(ValueError, yaml.YAMLError):
+            # YAML takes 1e-4 for text, which people write more often than 1.0e-4.
+            value = float(value) if plain is float else yaml.safe_load(value)
+    if plain is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if plain is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
+        raise ConfigError(f"{name}={value!r} must be of type {plain.__name__}.")
+    return value

@@ -1,0 +1,352 @@
+"""Every text metric: lists of references and predictions in, rates as fractions out.
+
+A verb (`cer`) returns a float; its `process_` sibling returns a `Tally`, the numerator and the
+denominator of every sample, from which intervals and tables by column are made without counting
+again. A missing prediction (None or NaN) is an empty string, never left out.
+"""
+
+import math
+import operator
+import unicodedata
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from rapidfuzz.distance import Levenshtein
+from rapidfuzz.process import cpdist
+
+from ocrkit.text import graphemes, normalize
+
+
+class Tally(NamedTuple):
+    """What each sample adds to a rate: arrays `part` and `whole`, shape (samples,)."""
+
+    part: np.ndarray
+    whole: np.ndarray
+
+    @property
+    def rate(self) -> float:
+        """Sum of parts over sum of wholes; over 1 where there is nothing to divide by."""
+        return float(_ratio(self.part.sum(), self.whole.sum()))
+
+
+class EditCounts(NamedTuple):
+    """Edits of each sample, arrays of shape (samples,); `lengths` counts the reference's units."""
+
+    substitutions: np.ndarray
+    deletions: np.ndarray
+    insertions: np.ndarray
+    lengths: np.ndarray
+
+
+def _checked(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
+    references = [references] if isinstance(references, str) else list(references)
+    predictions = [predictions] if isinstance(predictions, str) else list(predictions)
+    if len(references) != len(predictions):
+        raise ValueError(
+            f"There are {len(references)} references but {len(predictions)} predictions: "
+            "give one prediction per reference, None where there is none."
+        )
+    if set(map(type, references)) | set(map(type, predictions)) <= {str}:
+        return references, predictions
+    for number, value in enumerate(references):
+        if not isinstance(value, str):
+            raise ValueError(f"Reference {number} is {value!r}: a reference must be a string.")
+    for number, value in enumerate(predictions):
+        if value is None or (isinstance(value, float) and math.isnan(value)):
+            predictions[number] = ""
+        elif not isinstance(value, str):
+            raise ValueError(
+                f"Prediction {number} is {value!r}: a prediction must be a string, or None."
+            )
+    return references, predictions
+
+
+def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
+    """Return both lists as NFC strings, a missing prediction as "".
+
+    A single string on either side stands for a list of one.
+
+    Raises:
+        ValueError: the lengths differ, or an entry is neither a string nor missing.
+
+    """
+    references, predictions = _checked(references, predictions)
+    return _nfc(references), _nfc(predictions)
+
+
+def _nfc(texts: list[str]) -> list[str]:
+    # One check of the joined text is far cheaper than one call a string; "\n" composes with none.
+    if unicodedata.is_normalized("NFC", "\n".join(texts)):
+        return texts
+    return [unicodedata.normalize("NFC", text) for text in texts]
+
+
+def _ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    # Without any reference unit the rate is the count itself, as jiwer 4 has it.
+    return part / np.where(whole == 0, 1, whole)
+
+
+def _lengths(sequences: Sequence) -> np.ndarray:
+    return np.fromiter(map(len, sequences), dtype=np.int64, count=len(sequences))
+
+
+def _distances(references: Sequence, predictions: Sequence) -> np.ndarray:
+    if not references:
+        return np.zeros(0, dtype=np.int64)
+    distances = cpdist(references, predictions, scorer=Levenshtein.distance, dtype=np.int64)
+    return np.asarray(distances)
+
+
+def _some(tally: Tally) -> float:
+    if len(tally.part) == 0:
+        raise ValueError("There are no samples to score: the lists are empty.")
+    return tally.rate
+
+
+# --- rates of edits
+
+
+def process_cer(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
+    """Count edits and reference code points of every sample, after NFC."""
+    references, predictions = pairs(references, predictions)
+    return Tally(_distances(references, predictions), _lengths(references))
+
+
+def cer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
+    """Character error rate, micro: (S+D+I)/N over NFC code points, without folding or stripping.
+
+    It may exceed 1. With no reference character at all it is the number of insertions (jiwer 4).
+    """
+    return process_cer(references, predictions).rate
+
+
+def process_cer_grapheme(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
+    """Count edits and reference units of every sample over extended grapheme clusters."""
+    references, predictions = pairs(references, predictions)
+    references = [graphemes(text) for text in references]
+    return Tally(
+        _distances(references, [graphemes(text) for text in predictions]), _lengths(references)
+    )
+
+
+def cer_grapheme(references: Sequence[str], predictions: Sequence[str | None]) -> float:
+    """Character error rate over extended grapheme clusters (UAX #29), otherwise as `cer`."""
+    return process_cer_grapheme(references, predictions).rate
+
+
+def process_wer(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
+    """Count word edits and reference words of every sample; words are `str.split()`'s."""
+    references, predictions = pairs(references, predictions)
+    references = [text.split() for text in references]
+    return Tally(
+        _distances(references, [text.split() for text in predictions]), _lengths(references)
+    )
+
+
+def wer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
+    """Word error rate, micro over `str.split()`; always a float."""
+    return process_wer(references, predictions).rate
+
+
+def process_edits(references: Sequence[str], predictions: Sequence[str | None]) -> EditCounts:
+    """Count substitutions, deletions and insertions of every sample over NFC code points."""
+    references, predictions = pairs(references, predictions)
+    counts = np.zeros((3, len(references)), dtype=np.int64)
+    for number, (reference, prediction) in enumerate(zip(references, predictions)):
+        if reference != prediction:
+            tags = Counter(
+                tag for tag, _, _ in Levenshtein.editops(reference, prediction).as_list()
+            )
+            counts[:, number] = tags["replace"], tags["delete"], tags["insert"]
+    return EditCounts(*counts, _lengths(references))
+
+
+def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[float, float]:
+    """Correct rate (N-D-S)/N and accurate rate (N-D-S-I)/N, as HWDB (ICDAR 2013) reports them."""
+    counts = process_edits(references, predictions)
+    missed = counts.substitutions + counts.deletions
+    correct = 1 - Tally(missed, counts.lengths).rate
+    return correct, 1 - Tally(missed + counts.insertions, counts.lengths).rate
+
+
+# --- matches and similarity, one value a sample
+
+
+def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
+    """Mark with 1 every sample whose prediction equals its reference, raw."""
+    references, predictions = _checked(references, predictions)
+    return _shares(list(map(operator.eq, references, predictions)))
+
+
+def _shares(values: Sequence[float]) -> Tally:
+    part = np.asarray(values, dtype=np.float64)
+    return Tally(part, np.ones(len(part)))
+
+
+def exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> float:
+    """Share of samples whose prediction equals the reference, code point for code point."""
+    return _some(process_exact_match(references, predictions))
+
+
+def process_normalized_match(
+    references: Sequence[str],
+    predictions: Sequence[str | None],
+    language: str | Sequence[str | None] | None = None,
+    profile: str = "strict",
+) -> Tally:
+    """Mark with 1 every sample that matches after normalisation; `language` may be a list."""
+    references, predictions = pairs(references, predictions)
+    if language is None or isinstance(language, str):
+        language = [language] * len(references)
+    return _shares(
+        [
+            reference == prediction
+            or normalize(reference, profile, code) == normalize(prediction, profile, code)
+            for reference, prediction, code in zip(references, predictions, language, strict=True)
+        ]
+    )
+
+
+def normalized_match(
+    references: Sequence[str],
+    predictions: Sequence[str | None],
+    language: str | Sequence[str | None] | None = None,
+    profile: str = "strict",
+) -> float:
+    """Share of samples that match under a profile of `ocrkit.text.normalize`."""
+    return _some(process_normalized_match(references, predictions, language, profile))
+
+
+def process_ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
+    """Return 1 - d/max(len) of every sample over NFC code points; 1 where both are empty."""
+    references, predictions = pairs(references, predictions)
+    longest = np.maximum(_lengths(references), _lengths(predictions))
+    return _shares(1 - _ratio(_distances(references, predictions), longest))
+
+
+def ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> float:
+    """Mean normalised edit similarity, 1 - d/max(len), as ICDAR's 1-N.E.D."""
+    return _some(process_ned_similarity(references, predictions))
+
+
+def share_similar(
+    references: Sequence[str], predictions: Sequence[str | None], threshold: float = 0.8
+) -> float:
+    """Share of samples whose `ned_similarity` is at or above `threshold`."""
+    similarity = process_ned_similarity(references, predictions).part
+    return _some(_shares(similarity >= threshold))
+
+
+def char_confusions(
+    references: Sequence[str], predictions: Sequence[str | None], unit: str = "char"
+) -> Counter:
+    """Count (reference unit, predicted unit) of every edit; "" marks an insertion or a deletion.
+
+    Args:
+        references: the truth.
+        predictions: what was read.
+        unit: `char` for code points, `grapheme` for extended grapheme clusters.
+
+    """
+    if unit not in ("char", "grapheme"):
+        raise ValueError(f"Unit {unit!r} is unknown: use 'char' or 'grapheme'.")
+    found: list[tuple[str, str]] = []
+    for reference, prediction in zip(*pairs(references, predictions)):
+        if reference == prediction:
+            continue
+        if unit == "grapheme":
+            reference, prediction = graphemes(reference), graphemes(prediction)
+        found += [
+            (reference[at], prediction[to])
+            if tag == "replace"
+            else ((reference[at], "") if tag == "delete" else ("", prediction[to]))
+            for tag, at, to in Levenshtein.editops(reference, prediction).as_list()
+        ]
+    return Counter(found)
+
+
+# --- uncertainty
+
+
+def resample(
+    columns: np.ndarray, groups: Sequence[Hashable] | None = None, n: int = 1000, seed: int = 0
+) -> np.ndarray:
+    """Bootstrap over groups: draw as many groups as there are, with replacement, `n` times.
+
+    Args:
+        columns: shape (samples, k), what each sample adds to k sums.
+        groups: the document or writer of each sample; None, as a whole or for one sample, makes
+            the sample a group of its own.
+        n: replicates.
+        seed: the same seed draws the same groups, which is what pairs two systems.
+
+    Returns:
+        Sums of every replicate, shape (n, k).
+
+    """
+    sums = np.asarray(columns, dtype=np.float64)
+    if len(sums) == 0:
+        raise ValueError("There are no samples to resample: the lists are empty.")
+    if groups is not None:
+        if len(groups) != len(sums):
+            raise ValueError(
+                f"There are {len(sums)} samples but {len(groups)} groups: give one each."
+            )
+        codes: dict = {}
+        index = [
+            codes.setdefault(("", number) if group is None else (group,), len(codes))
+            for number, group in enumerate(groups)
+        ]
+        sums = np.stack(
+            [np.bincount(index, weights=column, minlength=len(codes)) for column in sums.T], axis=1
+        )
+    rng, size = np.random.default_rng(seed), len(sums)
+    cells, counts = np.unique(sums, axis=0, return_counts=True)
+    if 8 * len(cells) < size:
+        # Groups with the same sums are interchangeable, so drawing how often each kind comes is
+        # the same bootstrap, many times cheaper.
+        return rng.multinomial(size, counts / size, size=n) @ cells
+    replicates = np.empty((n, sums.shape[1]))
+    for row in replicates:
+        drawn = rng.integers(size, size=size, dtype=np.int32)
+        row[:] = np.bincount(drawn, minlength=size).astype(np.float64) @ sums
+    return replicates
+
+
+def bootstrap_ci(
+    errors: Sequence[float],
+    lengths: Sequence[float],
+    groups: Sequence[Hashable] | None = None,
+    n: int = 1000,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """95 % percentile bootstrap interval of sum(errors)/sum(lengths) over groups (Efron 1979)."""
+    sums = resample(np.column_stack([errors, lengths]), groups, n, seed)
+    low, high = np.percentile(_ratio(sums[:, 0], sums[:, 1]), [2.5, 97.5])
+    return float(low), float(high)
+
+
+def mcnemar(only_first_right: int, only_second_right: int) -> float:
+    """Exact two-sided McNemar test: the p-value that both systems are right equally often."""
+    low, high = sorted((int(only_first_right), int(only_second_right)))
+    if low < 0:
+        raise ValueError(f"A count of samples cannot be negative, but one is {low}.")
+    total = low + high
+    tail = sum(math.comb(total, k) for k in range(low + 1))
+    return min(1.0, 2 * tail / 2**total)
+
+
+def wilson(successes: int, n: int) -> tuple[float, float]:
+    """95 % Wilson score interval of a share (Wilson 1927); (0, 1) where n is 0."""
+    if not 0 <= successes <= n:
+        raise ValueError(f"{successes} successes of {n} is no share.")
+    if n == 0:
+        return 0.0, 1.0
+    z = 1.959963984540054
+    share = successes / n
+    middle = share + z * z / (2 * n)
+    reach = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    scale = 1 + z * z / n
+    return max(0.0, (middle - reach) / scale), min(1.0, (middle + reach) / scale)

@@ -1,0 +1,158 @@
+"""Say before a run what it will cost: tokens, what the pixel budget shrinks, memory and time."""
+
+import resource
+import time
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from ocrkit.collate import Collator, picture_sizes, token_lengths
+from ocrkit.config import TrainConfig
+from ocrkit.losses import supervised_loss
+from ocrkit.train import context_length
+
+
+@dataclass
+class Plan:
+    """Counts over the training split, and what a few probed steps took.
+
+    `image_tokens`, `text_tokens` and `tokens` are (median, 95th percentile, largest) per sample;
+    `shrunk` counts pictures above the pixel budget, `smallest_scale` is the side length that the
+    most shrunk one keeps; `too_long` counts samples beyond the context.
+    """
+
+    samples: int
+    image_tokens: tuple[int, int, int]
+    text_tokens: tuple[int, int, int]
+    tokens: tuple[int, int, int]
+    shrunk: int
+    smallest_scale: float
+    context: int
+    too_long: int
+    steps: int
+    samples_per_second: float
+    peak_memory_gib: float
+    seconds: float
+
+    def __str__(self) -> str:
+        """The plan as a table for people."""
+        lines = [f"{'tokens per sample':24}{'median':>8}{'p95':>8}{'max':>8}"]
+        for name in ("image_tokens", "text_tokens", "tokens"):
+            median, p95, largest = getattr(self, name)
+            title = "all" if name == "tokens" else name.partition("_")[0]
+            lines.append(f"  {title:22}{median:>8}{p95:>8}{largest:>8}")
+        if self.shrunk:
+            lines.append(
+                f"{self.shrunk} of {self.samples} pictures are above the pixel budget and shrink, "
+                f"one to {self.smallest_scale:.0%} of its side; raise max_pixels to keep them"
+            )
+        else:
+            lines.append("no picture is above the pixel budget")
+        lines.append(
+            f"{self.too_long} of {self.samples} samples exceed the context of {self.context} tokens"
+        )
+        minutes, seconds = divmod(round(self.seconds), 60)
+        lines.append(
+            f"{self.steps} steps at {self.samples_per_second:.1f} samples/s: "
+            f"about {minutes} min {seconds:02d} s; peak memory {self.peak_memory_gib:.2f} GiB"
+        )
+        return "\n".join(lines)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain names and values."""
+        return asdict(self)
+
+
+def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps: int = 3) -> Plan:
+    """Count tokens without opening a picture, probe a few steps, and print what a run will take.
+
+    The probe runs forward and backward on the longest batch and on ordinary ones; no weight
+    changes. Peak memory is the GPU's where there is one and the process's elsewhere, without
+    the optimizer's state, which is not yet there.
+    """
+    rows = data["train"]
+    images, texts = token_lengths(rows, processor, config)
+    tokens = [image + text for image, text in zip(images, texts)]
+    scales = shrink_scales(rows, processor, config)
+    context = context_length(model, config)
+    fitting = [i for i, length in enumerate(tokens) if length <= context]
+    per_second, peak = _probe(config, rows, fitting, tokens, model, processor, probe_steps)
+    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    steps = config.max_steps
+    if steps < 0:
+        steps = round(-(-len(fitting) // per_step) * config.num_train_epochs)
+    result = Plan(
+        samples=len(rows),
+        image_tokens=_spread(images),
+        text_tokens=_spread(texts),
+        tokens=_spread(tokens),
+        shrunk=sum(scale < 1 for scale in scales),
+        smallest_scale=min(scales),
+        context=context,
+        too_long=len(rows) - len(fitting),
+        steps=steps,
+        samples_per_second=per_second,
+        peak_memory_gib=peak,
+        seconds=steps * per_step / per_second,
+    )
+    print(result)
+    return result
+
+
+def shrink_scales(rows: Any, processor: Any, config: TrainConfig) -> list[float]:
+    """By how much of its side the pixel budget keeps each picture: 1.0 where it fits."""
+    size = getattr(processor.image_processor, "size", {})
+    budget = size.get("longest_edge", None)
+    if not budget:
+        return [1.0] * len(rows)
+    sizes = picture_sizes(rows, config.image_height)
+    return [min(1.0, (budget / (height * width)) ** 0.5) for height, width in sizes]
+
+
+def _spread(counts: list[int]) -> tuple[int, int, int]:
+    median, p95, largest = np.percentile(counts, [50, 95, 100])
+    return round(median), round(p95), round(largest)
+
+
+def _probe(
+    config: TrainConfig,
+    rows: Any,
+    fitting: list[int],
+    tokens: list[int],
+    model: Any,
+    processor: Any,
+    steps: int,
+) -> tuple[float, float]:
+    """Samples per second over evenly chosen batches, and peak memory in GiB over all of them."""
+    import torch
+
+    if not fitting:
+        return float("nan"), float("nan")
+    collate = Collator(processor, config.image_height)
+    by_length = sorted(fitting, key=lambda i: tokens[i])
+    size = min(config.per_device_train_batch_size, len(by_length))
+    starts = np.linspace(0, len(by_length) - size, steps + 2).astype(int)[1:-1]
+    batches = [by_length[-size:], *(by_length[start : start + size] for start in starts)]
+    cuda = model.device.type == "cuda"
+    if cuda:
+        torch.cuda.reset_peak_memory_stats()
+    training = model.training
+    model.train()
+    spent = 0.0
+    for number, batch in enumerate(batches):
+        started = time.perf_counter()
+        inputs = collate([rows[i] for i in batch])
+        inputs = {key: value.to(model.device) for key, value in inputs.items()}
+        supervised_loss(model, inputs).backward()
+        model.zero_grad(set_to_none=True)
+        if cuda:
+            torch.cuda.synchronize()
+        # The longest batch comes first, warms up, and sets the peak; it is no typical step.
+        spent += (time.perf_counter() - started) if number else 0.0
+    model.train(training)
+    if cuda:
+        peak = torch.cuda.max_memory_allocated() / 2**30
+    else:
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return size * steps / spent, peak

@@ -1,0 +1,166 @@
+"""Greedy generation in batches of like length, one result at a time."""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from ocrkit.collate import Collator, picture_sizes
+from ocrkit.config import TrainConfig
+from ocrkit.model import inference_mode
+
+
+class _Confidence:
+    """Adds up the log-probabilities of the greedily chosen tokens while they are generated.
+
+    Keeping the logits of a long batch until its end would cost gigabytes.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[torch.Tensor] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        best = scores.float().max(dim=-1).values - scores.float().logsumexp(dim=-1)
+        self.steps.append(best)
+        return scores
+
+    def mean(self, row: int, length: int) -> float:
+        """Geometric mean of the probabilities of the row's first `length` tokens."""
+        if not length:
+            return 0.0
+        return float(torch.stack([step[row] for step in self.steps[:length]]).mean().exp())
+
+
+def predict_stream(
+    model: Any, processor: Any, data: Any, config: TrainConfig
+) -> Iterator[dict[str, Any]]:
+    """Read every row of `data`; yields `{id, prediction, confidence, finish_reason, error}`.
+
+    Rows come in the order of their pictures' size, longest first, so that a batch too large for
+    the memory shows at once; out of memory halves the batch and goes on. A row whose picture
+    cannot be read or whose generation fails yields an empty prediction with the error's text.
+    `finish_reason` is "stop" (the model ended its turn) or "length" (`max_new_tokens` ended it).
+    """
+    collate = Collator(processor, config.image_height, generation=True)
+    ids, areas = _ids_and_areas(data, config)
+    order = sorted(range(len(ids)), key=lambda i: -areas[i])
+    batch_size, start = config.per_device_eval_batch_size, 0
+    with inference_mode(model), tqdm(total=len(order), desc="reading", delay=2) as progress:
+        while start < len(order):
+            chosen = order[start : start + batch_size]
+            try:
+                results = _read(model, collate, [data[i] for i in chosen], config)
+            except torch.cuda.OutOfMemoryError:
+                torch.cuda.empty_cache()
+                if batch_size == 1:
+                    results = [_failed("out of memory with a batch of 1; lower max_pixels")]
+                else:
+                    batch_size //= 2
+                    tqdm.write(f"Out of memory: going on with {batch_size} samples at once.")
+                    continue
+            except Exception as error:
+                # One bad row must not take its neighbours along: read them one by one.
+                if len(chosen) > 1:
+                    results = [_read_one(model, collate, data, i, config) for i in chosen]
+                else:
+                    results = [_failed(error)]
+            for i, result in zip(chosen, results):
+                yield {"id": ids[i], **result}
+            progress.update(len(chosen))
+            start += len(chosen)
+
+
+def predict(model: Any, processor: Any, data: Any, config: TrainConfig) -> list[str]:
+    """The text that the model reads on each row of `data`, in the rows' order.
+
+    A row that fails gives an empty string; `predict_stream` says why.
+    """
+    ids, _ = _ids_and_areas(data, config)
+    texts = {r["id"]: r["prediction"] for r in predict_stream(model, processor, data, config)}
+    return [texts[i] for i in ids]
+
+
+def _ids_and_areas(data: Any, config: TrainConfig) -> tuple[list[str], list[int]]:
+    if isinstance(data, Sequence):
+        ids = [row["id"] for row in data]
+        sizes = [(row["images"][0].height, row["images"][0].width) for row in data]
+        return ids, [height * width for height, width in sizes]
+    sizes = picture_sizes(data, config.image_height)
+    return list(data["id"]), [height * width for height, width in sizes]
+
+
+def _failed(error: Exception | str) -> dict[str, Any]:
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return {"prediction": "", "confidence": 0.0, "finish_reason": "error", "error": text}
+
+
+def _read_one(model: Any, collate: Collator, data: Any, index: int, config: TrainConfig) -> dict:
+    try:
+        return _read(model, collate, [data[index]], config)[0]
+    except Exception as error:
+        return _failed(error)
+
+
+@torch.inference_mode()
+def _read(model: Any, collate: Collator, rows: list[dict], config: TrainConfig) -> list[dict]:
+    from transformers import LogitsProcessorList
+
+    batch = {key: value.to(model.device) for key, value in collate(rows).items()}
+    if batch["pixel_values"].is_floating_point():
+        batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
+    confidence = _Confidence()
+    output = model.generate(
+        **batch,
+        max_new_tokens=config.max_new_tokens,
+        # Greedy, whatever the checkpoint's own settings: reading is not a matter of taste.
+        do_sample=False,
+        num_beams=1,
+        repetition_penalty=1.0,
+        temperature=None,
+        top_p=None,
+        top_k=None,
+        logits_processor=LogitsProcessorList([confidence]),
+    )
+    generated = output[:, batch["input_ids"].shape[1] :].tolist()
+    ends = model.generation_config.eos_token_id
+    ends = {collate.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    results = []
+    for row, tokens in enumerate(generated):
+        length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
+        stopped = length < len(tokens)
+        results.append(
+            {
+                "prediction": collate.tokenizer.decode(tokens[:length], skip_special_tokens=True),
+                "confidence": round(confidence.mean(row, length + stopped), 6),
+                "finish_reason": "stop" if stopped else "length",
+                "error": None,
+            }
+        )
+    return results
+
+
+def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> str:
+    """What predictions depend on, as a hash: weights, rows, picture sizes, generation settings.
+
+    Trained weights count in full, frozen ones by a sample of each tensor.
+    """
+    digest = hashlib.sha256()
+    for name, parameter in model.named_parameters():
+        values = parameter.detach().flatten()
+        if not parameter.requires_grad and values.numel() > 4096:
+            values = values[:: values.numel() // 1024]
+        digest.update(name.encode())
+        digest.update(values.cpu().float().numpy().tobytes())
+    ids = [row["id"] for row in data] if isinstance(data, Sequence) else list(data["id"])
+    settings = {
+        "ids": ids,
+        "size": str(getattr(processor.image_processor, "size", None)),
+        "image_height": config.image_height,
+        "max_new_tokens": config.max_new_tokens,
+        "chat_template": processor.chat_template,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,302 @@
+"""Comparison of evaluations over the same samples, as table, Markdown, JSON and HTML."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ocrkit import analysis
+from ocrkit.analysis import said
+from ocrkit.evaluation import Evaluation, evaluate, score, tallies, write_whole
+from ocrkit.metrics import mcnemar, process_cer, resample
+
+__all__ = ["Comparison", "Evaluation", "compare", "evaluate", "score"]
+
+LOWER_IS_BETTER = ("cer", "cer_grapheme", "wer", "runaway_rate")
+MATCHES = ("exact_match", "normalized_match")
+NAMES = {
+    "cer": "CER",
+    "cer_grapheme": "CER, graphemes",
+    "wer": "WER",
+    "cr": "CR (Chinese)",
+    "ar": "AR (Chinese)",
+    "ned_similarity": "similarity (1 − NED)",
+    "share_similar": "similarity of 0.8 or more",
+    "runaway_rate": "ran away",
+}
+
+
+@dataclass
+class Comparison:
+    """Evaluations over the same ids; the first one is what the others are held against.
+
+    `differences` is {name: {metric: {value, low, high}}}, later minus first, with paired 95 %
+    bootstrap intervals over groups; `p_values` {name: {metric: p}}, exact McNemar for matches;
+    `changes` {name: [{id, before, after, ...}]}, samples whose edits changed, most improved first.
+    """
+
+    evaluations: list[Evaluation]
+    differences: dict[str, dict[str, dict]]
+    p_values: dict[str, dict[str, float]]
+    changes: dict[str, list[dict]]
+
+    def improved(self, name: str | None = None) -> list[dict]:
+        """Samples with fewer edits than in the first evaluation, largest gain first."""
+        name = name or self.evaluations[-1].name
+        return [change for change in self.changes.get(name, []) if change["change"] < 0]
+
+    def worse(self, name: str | None = None) -> list[dict]:
+        """Samples with more edits than in the first evaluation, largest loss first."""
+        name = name or self.evaluations[-1].name
+        return [change for change in self.changes.get(name, [])[::-1] if change["change"] > 0]
+
+    def rows(self, only: Sequence[str] | None = None) -> list[list[str]]:
+        """Cells of the table of metrics, the heading first."""
+        first, *others = self.evaluations
+        head = ["", *(evaluation.name for evaluation in self.evaluations)]
+        head += [f"{other.name} − {first.name}" for other in others]
+        rows = [head]
+        for name in only or first.metrics:
+            row = [NAMES.get(name, name.replace("_", " "))]
+            row += [interval(evaluation.metrics.get(name)) for evaluation in self.evaluations]
+            for other in others:
+                cell = interval(self.differences[other.name].get(name), sign=True)
+                p = self.p_values[other.name].get(name)
+                row.append(cell + (f", p {p_text(p)}" if p is not None else ""))
+            rows.append(row)
+        return rows
+
+    def table(self, only: Sequence[str] | None = None) -> str:
+        """Plain text for a console: every metric, or those named, with its 95 % interval."""
+        rows = self.rows(only)
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+        first = self.evaluations[0]
+        lines += [""] + [
+            f"{evaluation.name}: {len(evaluation.records)} samples, {evaluation.failed} failed"
+            for evaluation in self.evaluations
+        ]
+        lines.append(f"95 % intervals; matches under profile {first.profile['name']!r}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def to_markdown(self, most: int = 10) -> str:
+        """Markdown for a pull request or a model card; at most `most` samples a list."""
+        head, *rows = self.rows()
+        first, last = self.evaluations[0], self.evaluations[-1]
+        lines = [f"# {' and '.join(e.name for e in self.evaluations)}", ""]
+        lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [
+            "",
+            f"{len(first.records)} samples; 95 % intervals (bootstrap over groups, Wilson",
+        ]
+        lines[-1] += f" for shares); matches under profile `{first.profile['name']}`"
+        lines[-1] += f" version {first.profile['version']}."
+        failed = [f"{e.failed} of {e.name}" for e in self.evaluations if e.failed]
+        if failed:
+            lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
+        for column, values in last.by.items():
+            lines += ["", f"## CER by {column.replace('_', ' ')}", ""]
+            names = [e.name for e in self.evaluations]
+            lines += [f"| {column} | samples | {' | '.join(names)} |"]
+            lines += ["| --- | ---: |" + " --- |" * len(names)]
+            for value, found in values.items():
+                cells = [interval(e.by[column][value]["cer"]) for e in self.evaluations]
+                lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
+        for title, changes in (("Improved", self.improved()), ("Got worse", self.worse())):
+            if len(self.evaluations) > 1:
+                lines += ["", f"## {title}: {len(changes)} samples", ""]
+            if changes:
+                lines += [f"| id | truth | {first.name} | {last.name} |", "| --- " * 4 + "|"]
+                lines += [
+                    "| " + " | ".join(_cell(change[key]) for key in _SHOWN) + " |"
+                    for change in changes[:most]
+                ]
+        return "\n".join(lines) + "\n"
+
+    def summary(self) -> dict:
+        """Return what `report.json` holds."""
+        return {
+            "evaluations": [evaluation.summary() for evaluation in self.evaluations],
+            "differences": self.differences,
+            "p_values": self.p_values,
+            "improved": {name: [c["id"] for c in self.improved(name)] for name in self.changes},
+            "worse": {name: [c["id"] for c in self.worse(name)] for name in self.changes},
+            "kinds": {e.name: kinds(e) for e in self.evaluations},
+        }
+
+    def save(
+        self,
+        folder: str | Path,
+        history: Sequence[dict] | None = None,
+        skipped: dict[str, int] | None = None,
+        other: Sequence["Comparison | tuple[str, Comparison]"] = (),
+    ) -> Path:
+        """Write `index.html`, `report.md` and `report.json` into `folder` and return it.
+
+        Args:
+            folder: made where it does not exist.
+            history: lines of `train_log.jsonl`, {step, loss, eval_cer, ...}, for the curves.
+            skipped: {reason: rows} that training or evaluation left out.
+            other: further comparisons to show below, each alone or as (title, comparison).
+
+        """
+        from ocrkit.report_html import render
+
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        pages = [item if isinstance(item, tuple) else (None, item) for item in other]
+        write_whole(folder / "index.html", render(self, history, skipped, pages))
+        markdown, summary = self.to_markdown(), self.summary()
+        for title, comparison in pages:
+            title = title or " and ".join(e.name for e in comparison.evaluations)
+            body = comparison.to_markdown().split("\n", 1)[1].replace("\n## ", "\n### ")
+            markdown += f"\n## {title}\n{body}"
+            summary.setdefault("other", []).append({"title": title, **comparison.summary()})
+        if skipped:
+            summary["skipped"] = skipped
+            counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+            markdown += f"\nSkipped rows: {counts}.\n"
+        write_whole(folder / "report.md", markdown)
+        text = json.dumps(summary, ensure_ascii=False, indent=1)
+        write_whole(folder / "report.json", text)
+        return folder
+
+    def __repr__(self) -> str:
+        """Return the table that `print` shows."""
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from ocrkit.report_html import small_table
+
+        return small_table(self)
+
+
+_SHOWN = ("id", "reference", "before", "after")
+
+
+def _cell(value: object) -> str:
+    text = str(value if value is not None else "").replace("|", "\\|").replace("`", "'")
+    text = " ".join(text.split())
+    return f"`{text[:120]}{'…' if len(text) > 120 else ''}`" if text else "—"
+
+
+def interval(found: dict | None, sign: bool = False) -> str:
+    """Write {value, low, high} in percent, or in signed percentage points; "—" where None."""
+    if found is None:
+        return "—"
+    form, unit = ("+.1f", "points") if sign else (".1f", "%")
+    value, low, high = (format(100 * found[key], form) for key in ("value", "low", "high"))
+    return f"{value} {unit} [{low}, {high}]".replace("-", "−")
+
+
+def p_text(p: float) -> str:
+    """Write a p-value as people do."""
+    return "< 0.001" if p < 0.001 else f"= {p:.3f}"
+
+
+def kinds(evaluation: Evaluation) -> dict[str, int]:
+    """Count the kinds of error of an evaluation, in the order of `analysis.KINDS`."""
+    counts = Counter(analysis.error_kinds(evaluation.records))
+    return {kind: counts[kind] for kind in analysis.KINDS}
+
+
+def compare(*evaluations: Evaluation) -> Comparison:
+    """Compare evaluations of the same samples; the first is what the others are held against.
+
+    Raises:
+        ValueError: ids, references or normalisation profiles differ, or a name comes twice; the
+            message says which.
+
+    """
+    if not evaluations:
+        raise ValueError("There is nothing to compare: give at least one evaluation.")
+    first = evaluations[0]
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two evaluations have the same name among {names}: rename one.")
+    aligned = [first, *(_aligned(first, other) for other in evaluations[1:])]
+    groups = [record.get("group") for record in first.records]
+    counted = [tallies(evaluation.records, first.profile["name"]) for evaluation in aligned]
+    differences, p_values, changes = {}, {}, {}
+    before = counted[0]
+    for evaluation, after in zip(aligned[1:], counted[1:]):
+        shared = [name for name in before if name in after]
+        differences[evaluation.name] = _paired(
+            [(name, before[name], after[name]) for name in shared], groups
+        )
+        p_values[evaluation.name] = {
+            name: mcnemar(
+                int((before[name].part > after[name].part).sum()),
+                int((before[name].part < after[name].part).sum()),
+            )
+            for name in MATCHES
+        }
+        changes[evaluation.name] = _changes(first, evaluation)
+    return Comparison(aligned, differences, p_values, changes)
+
+
+def _aligned(first: Evaluation, other: Evaluation) -> Evaluation:
+    """Return `other` with its records in the order of `first`."""
+    between = f"{first.name!r} and {other.name!r}"
+    if first.profile != other.profile:
+        raise ValueError(
+            f"Evaluations {between} were scored under different normalisation profiles, "
+            f"{first.profile} and {other.profile}: score both again under one."
+        )
+    theirs = {record["id"]: record for record in other.records}
+    ours = [record["id"] for record in first.records]
+    lacking = [key for key in ours if key not in theirs]
+    added = sorted(set(theirs) - set(ours), key=str)
+    if lacking or added:
+        parts = [
+            f"{len(ids)} only in {name!r} (such as {ids[0]!r})"
+            for ids, name in ((lacking, first.name), (added, other.name))
+            if ids
+        ]
+        raise ValueError(
+            f"Evaluations {between} cover different ids, {' and '.join(parts)}: "
+            "evaluate both on the same rows."
+        )
+    changed = [r["id"] for r in first.records if r["reference"] != theirs[r["id"]]["reference"]]
+    if changed:
+        raise ValueError(
+            f"Evaluations {between} have different references for {len(changed)} ids "
+            f"(such as {changed[0]!r}): evaluate both against the same truth."
+        )
+    if [record["id"] for record in other.records] == ours:
+        return other
+    return Evaluation(**{**vars(other), "records": [theirs[key] for key in ours]})
+
+
+def _paired(metrics: list[tuple], groups: Sequence) -> dict[str, dict]:
+    columns = [part for _, before, after in metrics for part in (*before, *after)]
+    sums = resample(np.column_stack(columns), groups)
+    sums = sums.reshape(len(sums), len(metrics), 4)
+    before = sums[:, :, 0] / np.where(sums[:, :, 1] == 0, 1, sums[:, :, 1])
+    after = sums[:, :, 2] / np.where(sums[:, :, 3] == 0, 1, sums[:, :, 3])
+    low, high = np.percentile(after - before, [2.5, 97.5], axis=0)
+    return {
+        name: {"value": after.rate - before.rate, "low": float(low[n]), "high": float(high[n])}
+        for n, (name, before, after) in enumerate(metrics)
+    }
+
+
+def _changes(first: Evaluation, other: Evaluation) -> list[dict]:
+    references = [record["reference"] for record in first.records]
+    errors = [process_cer(references, list(map(said, e.records))).part for e in (first, other)]
+    changes = [
+        {
+            "id": old["id"],
+            "reference": old["reference"],
+            "before": said(old),
+            "after": said(new),
+            "change": int(errors[1][number] - errors[0][number]),
+        }
+        for number, (old, new) in enumerate(zip(first.records, other.records))
+        if errors[0][number] != errors[1][number]
+    ]
+    return sorted(changes, key=lambda change: change["change"])

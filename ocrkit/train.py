@@ -1,0 +1,187 @@
+"""Train: from rows to an adapter, resumable, with everything that was left out counted."""
+
+import json
+import platform
+import subprocess
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ocrkit.collate import Collator, token_lengths
+from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.data import DataError, record_skipped
+from ocrkit.model import export
+
+PACKAGES = (
+    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
+).split()
+
+
+@dataclass
+class TrainResult:
+    """What a run came to: steps done, final mean loss, seconds, and its log."""
+
+    global_step: int
+    training_loss: float
+    seconds: float
+    history: list[dict[str, Any]]
+    adapter_dir: Path
+
+
+def train(
+    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list | None = None
+) -> TrainResult:
+    """Train on `data["train"]` and leave adapter, checkpoints, log and versions in the run folder.
+
+    Samples longer than the context (`max_length`, or the model's own) are left out, counted and
+    listed, never cut. Batches hold samples of like length. Ctrl+C leaves the latest checkpoint to
+    resume from.
+
+    Raises:
+        DataError: no training row, or none that fits the context.
+        ConfigError: settings that contradict each other or that SFTConfig does not know.
+    """
+    from ocrkit.trainer import LogFile, OCRTrainer, read_log
+
+    if "train" not in data:
+        raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
+    folder = Path(config.output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = fit_context(data["train"], "train", model, processor, config)
+    config.save(folder / "config.yaml")
+    (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
+    validation = data["validation"] if "validation" in data and config.eval_steps else None
+    if validation is not None and len(validation) > config.eval_samples:
+        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
+    if validation is not None:
+        validation = fit_context(validation, "validation", model, processor, config)
+    trainer = OCRTrainer(
+        model=model,
+        args=_sft_config(config, evaluated=validation is not None),
+        processing_class=processor,
+        data_collator=Collator(processor, config.image_height),
+        train_dataset=rows,
+        eval_dataset=validation,
+        read_dataset=validation,
+        config=config,
+        callbacks=[LogFile(folder / "train_log.jsonl"), *(callbacks or [])],
+    )
+    output = trainer.train(resume_from_checkpoint=_checkpoint(config))
+    adapter = export(trainer.model, processor, folder / "adapter")
+    return TrainResult(
+        global_step=output.global_step,
+        training_loss=output.training_loss,
+        seconds=output.metrics["train_runtime"],
+        history=read_log(folder / "train_log.jsonl"),
+        adapter_dir=adapter,
+    )
+
+
+def fit_context(rows: Any, split: str, model: Any, processor: Any, config: TrainConfig) -> Any:
+    """The rows that fit the context, with their token counts in a column `length`.
+
+    The others are listed in skipped.jsonl under the split's name.
+
+    Raises:
+        DataError: no row fits.
+    """
+    images, texts = token_lengths(rows, processor, config)
+    lengths = [image + text for image, text in zip(images, texts)]
+    context = context_length(model, config)
+    kept = [i for i, length in enumerate(lengths) if length <= context]
+    if len(kept) < len(lengths):
+        ids = rows["id"]
+        record_skipped(
+            config.output_dir,
+            [
+                {
+                    "where": f"{split} row {ids[i]}",
+                    "reason": "longer than the context",
+                    "detail": f"{length} tokens, the context holds {context}",
+                }
+                for i, length in enumerate(lengths)
+                if length > context
+            ],
+        )
+    if not kept:
+        raise DataError(
+            f"No {split} row fits the context of {context} tokens (the shortest needs "
+            f"{min(lengths)}); raise max_length or lower max_pixels."
+        )
+    return rows.select(kept).add_column("length", [lengths[i] for i in kept])
+
+
+def context_length(model: Any, config: TrainConfig) -> int:
+    """Tokens a sample may have: `max_length`, or what the model's positions allow."""
+    text = model.config.get_text_config()
+    own = getattr(text, "max_position_embeddings", None) or 1 << 30
+    return min(config.max_length or own, own)
+
+
+def versions(config: TrainConfig) -> dict[str, Any]:
+    """What a run was made with: packages, Python, commit, and the dataset's own description."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = None
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"],
+        cwd=Path(__file__).parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    ).stdout.strip()
+    return {"python": platform.python_version(), "packages": found, "commit": commit or None}
+
+
+def _checkpoint(config: TrainConfig) -> str | None:
+    from transformers.trainer_utils import get_last_checkpoint
+
+    wanted = config.resume_from_checkpoint
+    if wanted == "auto":
+        return get_last_checkpoint(config.output_dir)
+    if wanted and not Path(wanted).is_dir():
+        raise ConfigError(
+            f"resume_from_checkpoint={wanted!r} is no folder; give a checkpoint folder or auto."
+        )
+    return wanted
+
+
+def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
+    import torch
+    from trl import SFTConfig
+
+    cuda = torch.cuda.is_available()
+    bf16 = cuda and torch.cuda.is_bf16_supported() and config.dtype in ("auto", "bfloat16")
+    same = (
+        "output_dir num_train_epochs max_steps per_device_train_batch_size "
+        "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
+        "warmup_steps weight_decay max_grad_norm adam_beta2 optim gradient_checkpointing "
+        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers report_to seed"
+    ).split()
+    settings: dict[str, Any] = {name: getattr(config, name) for name in same}
+    settings |= {
+        "eval_strategy": "steps" if evaluated else "no",
+        "bf16": bf16,
+        "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
+        "use_cpu": not cuda,
+        # The kit's collator takes rows as they are and bounds pictures by pixels: cutting tokens
+        # would cut pictures.
+        "max_length": None,
+        "remove_unused_columns": False,
+        "dataset_kwargs": {"skip_prepare_dataset": True},
+        "train_sampling_strategy": "group_by_length",
+        "length_column_name": "length",
+        "prediction_loss_only": True,
+        "dataloader_pin_memory": cuda,
+        "disable_tqdm": False,
+    }
+    try:
+        return SFTConfig(**{**settings, **config.sft_kwargs})
+    except TypeError as error:
+        raise ConfigError(
+            f"sft_kwargs holds a name that SFTConfig does not know: {error}"
+        ) from None

@@ -1,0 +1,225 @@
+import math
+import random
+import unicodedata
+
+import jiwer
+import numpy as np
+import pytest
+import regex
+from rapidfuzz.distance import Levenshtein
+
+from ocrkit import metrics
+from ocrkit.text import normalize
+
+ALPHABETS = {
+    "latin": "abcdefghijABCDEFGHIJ0123456789 .,-" + "éü",
+    "bangla": "কখগঘঙচছজঝতথদধনপফবভমযরলশসহ" + "ািীুূেোৌ্ঁংঃ" + "য়ড়" + " \u200d।",
+    "hangul": "가나다라마바사아자차카타파하각난닭값ㅋㅎ 0123()",
+    "han": "一二三四五六七八九十國国龍龙。，、「」 ",
+}
+
+
+def noisy(text, alphabet, rng, rate):
+    out = []
+    for char in text:
+        kind = rng.random() / rate
+        if kind < 0.4:
+            out.append(rng.choice(alphabet))
+        elif kind < 0.7:
+            out += [char, rng.choice(alphabet)]
+        elif kind > 1:
+            out.append(char)
+    return "".join(out)
+
+
+def generated(alphabet, count=1250, seed=0):
+    rng = random.Random(seed)
+    references = ["".join(rng.choices(alphabet, k=rng.randint(1, 40))) for _ in range(count)]
+    return references, [noisy(text, alphabet, rng, rng.random()) for text in references]
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_equals_jiwer(name):
+    references, predictions = generated(ALPHABETS[name])
+    references = list(map(normalize, references))
+    predictions = list(map(normalize, predictions))
+    kept = [number for number, text in enumerate(references) if text]
+    references = [references[number] for number in kept]
+    predictions = [predictions[number] for number in kept]
+    theirs = jiwer.process_characters(references, predictions)
+    ours = metrics.process_edits(references, predictions)
+    assert ours.substitutions.sum() == theirs.substitutions
+    assert ours.deletions.sum() == theirs.deletions
+    assert ours.insertions.sum() == theirs.insertions
+    assert metrics.cer(references, predictions) == pytest.approx(theirs.cer, abs=1e-12)
+    assert metrics.wer(references, predictions) == pytest.approx(
+        jiwer.wer(references, predictions), abs=1e-12
+    )
+
+
+@pytest.mark.parametrize("name", ALPHABETS)
+def test_graphemes_equal_regex_and_rapidfuzz(name):
+    references, predictions = generated(ALPHABETS[name], 300)
+    errors = length = 0
+    for reference, prediction in zip(references, predictions):
+        reference = regex.findall(r"\X", unicodedata.normalize("NFC", reference))
+        prediction = regex.findall(r"\X", unicodedata.normalize("NFC", prediction))
+        errors += Levenshtein.distance(reference, prediction)
+        length += len(reference)
+    assert metrics.cer_grapheme(references, predictions) == errors / length
+
+
+def test_rates_by_hand():
+    assert metrics.cer(["abcd", "xy"], ["abed", "xyz"]) == 2 / 6
+    assert metrics.cer(["ab"], ["abcdef"]) == 2.0
+    assert metrics.wer(["a b\u3000c"], ["a x c"]) == 1 / 3
+    assert metrics.cr_ar(["abcd"], ["abxde"]) == (1 - 1 / 4, 1 - 2 / 4)
+    assert metrics.cer(["Total "], ["total"]) == 2 / 6
+
+
+def test_grapheme_rate_counts_a_conjunct_once():
+    assert metrics.cer(["ক্ষি"], ["ক"]) == 3 / 4
+    assert metrics.cer_grapheme(["ক্ষি"], ["ক"]) == 1.0
+
+
+def test_nfc_on_both_sides():
+    for text in ("\u09df\u09dc", "ক\u09c7\u09be", "한글", "é"):
+        decomposed = unicodedata.normalize("NFD", text)
+        assert metrics.cer([text], [decomposed]) == metrics.cer([decomposed], [text]) == 0
+        assert metrics.normalized_match([text], [decomposed]) == 1
+    assert metrics.exact_match(["한"], [unicodedata.normalize("NFD", "한")]) == 0
+    assert metrics.cer(["র\u200d্য"], ["র্য"]) == 1 / 4
+    assert metrics.cer(["10²"], ["102"]) == 1 / 3
+
+
+def test_empty_references_follow_jiwer():
+    assert metrics.cer([""], ["abc"]) == jiwer.cer("", "abc") == 3
+    assert metrics.cer(["ab", ""], ["ab", "c"]) == 1 / 2
+    assert metrics.cer([""], [""]) == metrics.wer([""], [""]) == 0
+    assert metrics.cer([], []) == 0
+    assert isinstance(metrics.wer([""], [""]), float)
+    assert metrics.cr_ar([""], ["ab"]) == (1.0, -1.0)
+
+
+def test_missing_predictions_are_empty_strings():
+    for missing in (None, float("nan"), ""):
+        assert metrics.cer(["abc", "de"], [missing, "de"]) == 3 / 5
+        assert metrics.exact_match(["abc", ""], [missing, missing]) == 0.5
+    assert metrics.char_confusions(["ab"], [None]) == {("a", ""): 1, ("b", ""): 1}
+
+
+def test_a_single_string_is_one_pair():
+    assert metrics.cer("abc", "abd") == 1 / 3
+    assert metrics.exact_match("abc", "abc") == 1
+
+
+def test_matches():
+    assert metrics.exact_match(["a", "b"], ["a", "B"]) == 0.5
+    assert metrics.normalized_match(["a  b", "B"], ["a b\r\n", "b"]) == 0.5
+    assert metrics.normalized_match(["B"], ["b"], profile="lenient") == 1
+    assert metrics.normalized_match(["the cat"], ["Cat."], "en", "squad") == 1
+    assert metrics.normalized_match(["㈜"], ["(주)"], "ko", "lenient") == 1
+
+
+def test_similarity():
+    assert metrics.ned_similarity(["abcd", ""], ["abcx", ""]) == (0.75 + 1) / 2
+    assert metrics.ned_similarity([""], ["abc"]) == 0
+    assert metrics.share_similar(["abcde", "ab"], ["abcdx", "ax"]) == 0.5
+    assert metrics.share_similar(["ab"], ["ax"], threshold=0.5) == 1
+
+
+def test_confusions():
+    found = metrics.char_confusions(["0123", "ক্ষি"], ["O12", "ক্ষ"])
+    assert found == {("0", "O"): 1, ("3", ""): 1, ("ি", ""): 1}
+    assert metrics.char_confusions(["ক্ষি"], ["ক্ষ"], unit="grapheme") == {("ক্ষি", "ক্ষ"): 1}
+    assert metrics.char_confusions(["a"], ["ab"]) == {("", "b"): 1}
+    with pytest.raises(ValueError, match="'word' is unknown"):
+        metrics.char_confusions(["a"], ["b"], unit="word")
+
+
+VERBS = ["cer", "cer_grapheme", "wer", "exact_match", "normalized_match", "ned_similarity"]
+VERBS += ["share_similar", "cr_ar", "char_confusions"]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_bad_input_is_one_sentence(verb):
+    function = getattr(metrics, verb)
+    with pytest.raises(ValueError, match="2 references but 1 predictions"):
+        function(["a", "b"], ["a"])
+    with pytest.raises(ValueError, match="Reference 1 is None"):
+        function(["a", None], ["a", "b"])
+    with pytest.raises(ValueError, match="Prediction 0 is 7"):
+        function(["a"], [7])
+
+
+@pytest.mark.parametrize("verb", ["exact_match", "normalized_match", "ned_similarity"])
+def test_a_share_of_nothing_is_refused(verb):
+    with pytest.raises(ValueError, match="no samples to score"):
+        getattr(metrics, verb)([], [])
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_lone_surrogates_are_characters(verb):
+    getattr(metrics, verb)(["a\ud800b"], ["a\ud801"])
+    assert metrics.cer(["a\ud800b"], ["a\ud801b"]) == 1 / 3
+
+
+def test_a_megabyte_of_runaway_is_counted():
+    assert metrics.cer(["ab"], ["ab" * 500_000]) == (1_000_000 - 2) / 2
+
+
+# --- uncertainty
+
+
+def test_mcnemar_by_hand():
+    assert metrics.mcnemar(0, 0) == 1
+    assert metrics.mcnemar(5, 5) == 1
+    assert metrics.mcnemar(0, 6) == metrics.mcnemar(6, 0) == 2 / 64
+    assert metrics.mcnemar(1, 8) == 2 * (1 + 9) / 2**9
+    with pytest.raises(ValueError, match="negative"):
+        metrics.mcnemar(-1, 2)
+
+
+def test_wilson_by_hand():
+    assert metrics.wilson(0, 0) == (0, 1)
+    low, high = metrics.wilson(0, 10)
+    assert low == 0 and high == pytest.approx(0.27754, abs=1e-5)
+    low, high = metrics.wilson(5, 10)
+    assert (low, high) == pytest.approx((0.23659, 0.76341), abs=1e-5)
+    with pytest.raises(ValueError, match="no share"):
+        metrics.wilson(3, 2)
+
+
+def test_bootstrap_is_seeded_and_contains_the_rate():
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(1, 50, 300)
+    errors = rng.binomial(lengths, 0.1)
+    low, high = metrics.bootstrap_ci(errors, lengths)
+    assert (low, high) == metrics.bootstrap_ci(errors, lengths)
+    assert low < errors.sum() / lengths.sum() < high
+    assert metrics.bootstrap_ci(errors, lengths, seed=1) != (low, high)
+
+
+def test_bootstrap_over_groups_is_wider_when_groups_agree():
+    errors = np.repeat([0, 10] * 10, 20)
+    lengths = np.full(400, 10)
+    low, high = metrics.bootstrap_ci(errors, lengths)
+    low_g, high_g = metrics.bootstrap_ci(errors, lengths, groups=np.repeat(range(20), 20).tolist())
+    assert high_g - low_g > 3 * (high - low)
+
+
+def test_bootstrap_shortcut_draws_the_same_distribution():
+    rng = np.random.default_rng(0)
+    errors = rng.integers(0, 3, 400).astype(float)  # few kinds of sample: the shortcut
+    nudged = errors + rng.random(400) * 1e-9  # every sample its own kind: plain resampling
+    one = metrics.bootstrap_ci(errors, np.ones(400), n=4000)
+    other = metrics.bootstrap_ci(nudged, np.ones(400), n=4000)
+    assert one == pytest.approx(other, abs=0.01)
+
+
+def test_bootstrap_refuses_nothing_and_a_wrong_number_of_groups():
+    with pytest.raises(ValueError, match="no samples to resample"):
+        metrics.bootstrap_ci([], [])
+    with pytest.raises(ValueError, match="2 samples but 1 groups"):
+        metrics.bootstrap_ci([1, 2], [3, 4], groups=["a"])
+    assert not math.isnan(metrics.bootstrap_ci([1, 2], [0, 0])[0])

@@ -1,0 +1,131 @@
+import json
+import random
+import re
+
+import pytest
+from PIL import Image
+
+from ocrkit.report import compare, score
+from ocrkit.report_html import differences, thumbnail
+
+
+def records(predictions, **more):
+    return [
+        {"id": n, "reference": reference, "prediction": prediction, "group": n // 2, **more}
+        for n, (reference, prediction) in enumerate(predictions)
+    ]
+
+
+TRUTH = ["TOTAL 9.00", "ক্ষুধার্ত মানুষ", "서울특별시", "北京大学", "a < b & c", ""]
+BASE = score(records([(text, text[:2] + "x") for text in TRUTH]), "base")
+TUNED = score(
+    records([(text, text[:-1] + "!" if "<" in text else text) for text in TRUTH]), "tuned"
+)
+
+
+def test_compare_reports_the_paired_difference():
+    comparison = compare(BASE, TUNED)
+    found = comparison.differences["tuned"]["cer"]
+    assert found["value"] == TUNED.metrics["cer"]["value"] - BASE.metrics["cer"]["value"]
+    assert found["low"] <= found["value"] <= found["high"] < 0
+    assert comparison.p_values["tuned"]["exact_match"] == 2 / 2**5
+    assert len(comparison.improved()) == 6 and comparison.worse() == []
+    assert next(c["id"] for c in compare(TUNED, BASE).worse("base")) == 1
+
+
+def test_a_system_does_not_differ_from_itself():
+    other = score(BASE.records[::-1], "again")
+    comparison = compare(BASE, other)
+    assert all(
+        d == {"value": 0, "low": 0, "high": 0} for d in comparison.differences["again"].values()
+    )
+    assert comparison.p_values["again"]["exact_match"] == 1
+    assert comparison.evaluations[1].records == BASE.records
+
+
+def test_three_systems():
+    comparison = compare(BASE, TUNED, score(BASE.records, "third"))
+    assert list(comparison.differences) == ["tuned", "third"]
+    assert len(comparison.rows()[0]) == 6
+
+
+@pytest.mark.parametrize(
+    "other, message",
+    [
+        (score(records([(text, "") for text in TRUTH[:-1]]), "o"), "1 only in 'base' .such as 5."),
+        (score(records([(text, "") for text in [*TRUTH, "x"]]), "o"), "1 only in 'o' .such as 6."),
+        (
+            score(records([(text + "y", "") for text in TRUTH]), "o"),
+            "different references for 6 ids",
+        ),
+        (score(BASE.records, "o", profile="lenient"), "different normalisation profiles"),
+        (score(BASE.records, "base"), "same name"),
+    ],
+)
+def test_compare_refuses_what_does_not_compare(other, message):
+    with pytest.raises(ValueError, match=message):
+        compare(BASE, other)
+
+
+def test_compare_refuses_nothing():
+    with pytest.raises(ValueError, match="at least one"):
+        compare()
+
+
+def test_console_table():
+    lines = compare(BASE, TUNED).table().splitlines()
+    assert lines[0].split() == ["base", "tuned", "tuned", "−", "base"]
+    assert re.match(r"CER +\d+\.\d % \[", lines[1])
+    assert any(line.startswith("exact match") and "p = 0.062" in line for line in lines)
+    assert "tuned: 6 samples, 0 failed" in lines
+    assert repr(TUNED).splitlines()[1].startswith("CER")
+    assert "<td>CER</td>" in TUNED._repr_html_()
+
+
+def test_saved_report(tmp_path):
+    image = Image.new("RGB", (900, 60), "white")
+    base = score([{**r, "image": image} for r in BASE.records], "base")
+    history = [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0, "eval_cer": 0.5}]
+    folder = compare(base, TUNED).save(
+        tmp_path / "report", history, {"too long": 3}, [("What was forgotten", compare(TUNED))]
+    )
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    value = f"{100 * TUNED.metrics['cer']['value']:.1f} %"
+    assert f"<b>{value}</b>" in page
+    assert "What was forgotten" in page and "too long" in page and "<polyline" in page
+    assert "data:image/" in page and "서울특별시" in page
+    assert "a &lt; b &amp; c" in page and "a < b" not in page
+    assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
+    markdown = (folder / "report.md").read_text(encoding="utf-8")
+    assert "| CER |" in markdown and "## Improved: 6 samples" in markdown
+    assert "## What was forgotten" in markdown and "3 too long" in markdown
+    saved = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    assert saved["evaluations"][1]["metrics"]["cer"] == TUNED.metrics["cer"]
+    assert (
+        saved["skipped"] == {"too long": 3} and saved["other"][0]["title"] == "What was forgotten"
+    )
+    assert saved["improved"]["tuned"]
+
+
+def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
+    nasty = "<script>alert(1)</script>\ud800|`\u202e"
+    folder = compare(score(records([(nasty, nasty * 300), ("", None)]), nasty)).save(tmp_path)
+    assert "<script" not in (folder / "index.html").read_text(encoding="utf-8", errors="replace")
+
+
+def test_differences_mark_by_grapheme():
+    assert differences("abc", "axcd") == "a<del>b</del><ins>x</ins>c<ins>d</ins>"
+    assert differences("ক্ষি", "ক্ষ") == "<del>ক্ষি</del><ins>ক্ষ</ins>"
+    assert differences("a b", "ab") == "a<del>␣</del>b"
+    assert "more characters" in differences("a", "b" * 5000)
+
+
+def test_thumbnails_are_small_and_a_lost_picture_costs_nothing(tmp_path):
+    noise = random.Random(0).randbytes(3 * 2000 * 3000)
+    found = thumbnail(lambda: Image.frombytes("RGB", (2000, 3000), noise))
+    assert found["height"] <= 520 and len(found["src"]) < 200_000
+    Image.new("LA", (30, 10)).save(tmp_path / "a.png")
+    assert thumbnail(str(tmp_path / "a.png"))["width"] == 30
+    (tmp_path / "b.png").write_bytes(b"no picture")
+    for lost in (None, str(tmp_path / "b.png"), str(tmp_path / "none.png")):
+        assert thumbnail(lost) is None

@@ -1,0 +1,58 @@
+"""Drive the real Unsloth classes on a machine without a GPU: `unsloth_on_cpu.py JOB.json`.
+
+Unsloth has no CPU path for vision models, but what it does to a model can be run on a CPU once
+its questions about the graphics card are answered. Started in a process of its own, because
+Unsloth patches transformers for good. On a machine with CUDA nothing is stood in for.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+job = json.loads(Path(sys.argv[1]).read_text())
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "UNSLOTH_COMPILE_LOCATION": job["cache"],
+}
+
+import torch  # noqa: E402
+
+if not torch.cuda.is_available():
+    os.environ |= {"UNSLOTH_ALLOW_CPU": "1", "UNSLOTH_COMPILE_DISABLE": "1"}
+    card = SimpleNamespace(
+        name="none",
+        total_memory=16 << 30,
+        major=9,
+        minor=0,
+        multi_processor_count=1,
+        gcnArchName="",
+    )
+    torch.cuda.get_device_properties = lambda *a, **k: card
+    torch.cuda.mem_get_info = lambda *a, **k: (16 << 30, 16 << 30)
+    torch.cuda.current_device = lambda: 0
+
+from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
+
+config = TrainConfig.from_dict(job["config"])
+data = load_data(config)
+heavy_before = [name for name in ("unsloth", "transformers", "trl", "peft") if name in sys.modules]
+model, processor = load_model(config)
+targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+export(model, processor, job["start"])
+before = predict(model, processor, data["test"], config)
+outcome = train(model, processor, data, config)
+after = predict(model, processor, data["test"], config)
+export(model, processor, job["merged"], format="merged_16bit")
+losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+result = {
+    "heavy_before": heavy_before,
+    "targets": targets,
+    "before": before,
+    "after": after,
+    "losses": losses,
+    "unsloth": "unsloth" in sys.modules,
+}
+Path(job["result"]).write_text(json.dumps(result))
