@@ -41,18 +41,23 @@ class Tree:
             self.root, self.only = self.path.parent, self.path.name
         self.mounted = "" if self.root.is_dir() else None
 
-    def files(self, *patterns: str) -> Iterator[str]:
-        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order."""
-        for name in [self.only] if self.only else self._walk():
+    def files(self, *patterns: str, under: str = "") -> Iterator[str]:
+        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
+
+        `under` is a folder whose files alone are wanted.
+        """
+        for name in [self.only] if self.only else self._walk(under):
             base = name.rsplit("/", 1)[-1].lower()
             if any(fnmatch.fnmatchcase(base, pattern) for pattern in patterns):
                 yield name
 
-    def _walk(self) -> Iterator[str]:
-        if self.mounted is None:
-            yield from sorted(_members(str(self.root)))
+    def _walk(self, under: str) -> Iterator[str]:
+        prefix = f"{under}/" if under else ""
+        if self.mounted is None or not (self.root / under).is_dir():
+            names = sorted(_members(str(self.root))) if self.mounted is None else self._walk("")
+            yield from (name for name in names if name.startswith(prefix))
             return
-        yield from _walk_folder(self.root, "")
+        yield from _walk_folder(self.root / under, prefix)
 
     def _place(self, name: str) -> tuple[str, str | None]:
         """The file on disk that holds a name, and the member inside it where it is an archive."""
@@ -93,6 +98,14 @@ class Tree:
         if member is None:
             return functools.partial(read_file, place)
         return functools.partial(read_member, place, member)
+
+    def image_loader(self, name: str, folder: str = "") -> functools.partial:
+        """As `loader`, for a name in a label: an absolute path as it is, others as `find` does."""
+        if self.mounted is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if Path(name).is_absolute() and Path(name).is_file():
+                    return functools.partial(read_file, name)
+        return self.loader(self.find(name, folder))
 
     def read(self, name: str) -> bytes:
         """A file's bytes, at most MAX_MEMBER of them from an archive; PictureError if it cannot."""

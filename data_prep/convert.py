@@ -220,6 +220,8 @@ def find_items(
                 item.key = f"{source}-{prefix}{item.key}"
                 if not getattr(module, "GROUPS_SPAN_INPUTS", False):
                     item.group = prefix + item.group
+                for picture in item.pictures:
+                    picture.name = picture.name and prefix + picture.name
                 if item.prompt is None or (settings["prompt"] and item.task != "vqa"):
                     item.prompt = settings["prompt"] or item.prompt or PROMPTS[item.task]
             elif prefix:
@@ -568,6 +570,11 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--group-column", metavar="NAME", help="column with the document or writer")
     own.add_argument("--split-column", metavar="NAME", help="column with train, validation or test")
     own.add_argument("--pattern", metavar="REGEX", help="takes (?P<text>...) out of a file's name")
+    own.add_argument("--images", metavar="DIR", help="where pictures lie, if not beside the labels")
+    own.add_argument("--knowledge", metavar="FILE", help="semart.csv, put before its questions")
+    own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
+    own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
+    own.add_argument("--invert", action="store_true", default=None, help="dark ink on light paper")
     own.add_argument("--language", metavar="CODE", help="language of the texts, such as bn or ko")
     return parser
 

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 from ..schema import Item, Reject
 from . import _aihub
-from ._aihub import Page, Word
+from ._aihub import korean_word
+from ._pages import Page, corners, stated_size
 
 EXAMPLE = "documents/ --task pages --out data/documents"
 TASKS = _aihub.TASKS
@@ -25,8 +26,8 @@ def read_page(label: dict) -> Page:
     """A label file's content."""
     image = label["images"][0]
     words = [
-        Word(one.get("annotation.text"), _aihub.corners_or_bad(one.get("annotation.bbox")), {})
+        korean_word(one.get("annotation.text"), corners(one.get("annotation.bbox")))
         for one in label["annotations"]
     ]
-    size = _aihub.stated_size(image.get("image.width"), image.get("image.height"))
+    size = stated_size(image.get("image.width"), image.get("image.height"))
     return Page(image["image.file.name"], size, words)

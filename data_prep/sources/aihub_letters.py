@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 from ..schema import Item, Reject
 from . import _aihub
-from ._aihub import Page, Word
+from ._aihub import korean_word
+from ._pages import Page, stated_size
 
 EXAMPLE = "letters/ --task words --out data/letters"
 TASKS = _aihub.TASKS
@@ -24,13 +25,13 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 def read_page(label: dict) -> Page:
     """A label file's content."""
     image, text = label["image"], label.get("text") or {}
-    size = _aihub.stated_size(image.get("width"), image.get("height"))
+    size = stated_size(image.get("width"), image.get("height"))
     if text.get("word"):
         boxes = [(one.get("value"), one.get("wordbox")) for one in text["word"]]
         # A null box must not be taken for the whole picture.
-        words = [Word(value, "malformed" if box is None else box, {}) for value, box in boxes]
+        words = [korean_word(value, "malformed" if box is None else box) for value, box in boxes]
     else:
         letter = (text.get("letter") or {}).get("value")
-        whole = letter if letter is not None else label.get("info", {}).get("text")
-        words = [Word(whole, None, {})]
+        whole = letter if letter is not None else label.get("info").get("text")
+        words = [korean_word(whole, None)]
     return Page(image["file_name"], size, words)

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 
 from ..schema import Item, Reject
 from . import _aihub
-from ._aihub import Page, Word
+from ._aihub import korean_word
+from ._pages import Page, corners, stated_size
 
 EXAMPLE = "outdoor/ --task words --workers 4 --out data/signs"
 TASKS = _aihub.TASKS
@@ -28,8 +29,7 @@ def read_page(label: dict) -> Page:
     orientation = meta[0].get("wordorientation")
     note = {"orientation": orientation} if isinstance(orientation, str) else {}
     words = [
-        Word(one.get("text"), _aihub.corners_or_bad(one.get("bbox")), note)
-        for one in label["annotations"]
+        korean_word(one.get("text"), corners(one.get("bbox")), note) for one in label["annotations"]
     ]
-    size = _aihub.stated_size(image.get("width"), image.get("height"))
+    size = stated_size(image.get("width"), image.get("height"))
     return Page(image["file_name"], size, words)

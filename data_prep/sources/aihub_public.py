@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 from ..schema import Item, Reject
 from . import _aihub
-from ._aihub import Page, Word
+from ._aihub import korean_word
+from ._pages import Page, stated_size
 
 EXAMPLE = "public/ --task words --out data/public"
 TASKS = _aihub.TASKS
@@ -28,8 +29,8 @@ def read_page(label: dict) -> Page:
         raise ValueError("identifier or type is no text")
     if not name.lower().endswith(f".{kind.lower()}"):
         name = f"{name}.{kind}"
-    words = [Word(one.get("data"), points(one), {}) for one in label["Bbox"]]
-    return Page(name, _aihub.stated_size(image.get("width"), image.get("height")), words)
+    words = [korean_word(one.get("data"), points(one)) for one in label["Bbox"]]
+    return Page(name, stated_size(image.get("width"), image.get("height")), words)
 
 
 def points(box: dict) -> object:

@@ -12,7 +12,8 @@ from ..archive import Tree
 from ..jsonstream import json_elements
 from ..schema import Item, Reject
 from . import _aihub, slug
-from ._aihub import Page, Pictures, Word, page_rows
+from ._aihub import Pictures, korean_word
+from ._pages import Page, Word, corners, page_rows, stated_size
 
 EXAMPLE = "textinthewild/ --task words --workers 4 --out data/wild"
 TASKS = _aihub.TASKS
@@ -30,7 +31,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             with tree.open(name) as stream:
                 for image in json_elements(stream, "images"):
                     file = image["file_name"]
-                    size = _aihub.stated_size(image.get("width"), image.get("height"))
+                    size = stated_size(image.get("width"), image.get("height"))
                     images[str(image["id"])] = (str(file), size, image.get("type"))
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
@@ -68,8 +69,9 @@ def one_page(
     options: SimpleNamespace,
 ) -> Iterator[Item | Reject]:
     """The items of one picture's words."""
-    image = pictures.find(page.image, label)
-    yield from page_rows(tree, image, page, where, slug(key), tree.split(image), options)
+    page.image = pictures.find(page.image, label)
+    split = tree.split(page.image)
+    yield from page_rows(tree, page, where, slug(key), options, language="ko", split=split)
 
 
 def annotations(tree: Tree, name: str) -> Iterator[tuple[str, Word] | Reject]:
@@ -79,8 +81,10 @@ def annotations(tree: Tree, name: str) -> Iterator[tuple[str, Word] | Reject]:
             for number, one in enumerate(json_elements(stream, "annotations")):
                 try:
                     attributes = one.get("attributes") or {}
-                    box = _aihub.corners_or_bad(one.get("bbox"))
-                    word = Word(one.get("text"), box, {"class": attributes.get("class", "word")})
+                    box = corners(one.get("bbox"))
+                    word = korean_word(
+                        one.get("text"), box, {"class": attributes.get("class", "word")}
+                    )
                     yield str(one["image_id"]), word
                 except (KeyError, AttributeError) as error:
                     where = f"{name} annotation {number}"
