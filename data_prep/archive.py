@@ -11,12 +11,13 @@ import functools
 import os
 import tarfile
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from .pictures import PictureError, read_file
 from .schema import DataError
+from .split import official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
@@ -40,18 +41,23 @@ class Tree:
             self.root, self.only = self.path.parent, self.path.name
         self.mounted = "" if self.root.is_dir() else None
 
-    def files(self, *patterns: str) -> Iterator[str]:
-        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order."""
-        for name in [self.only] if self.only else self._walk():
+    def files(self, *patterns: str, under: str = "") -> Iterator[str]:
+        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
+
+        `under` is a folder whose files alone are wanted.
+        """
+        for name in [self.only] if self.only else self._walk(under):
             base = name.rsplit("/", 1)[-1].lower()
             if any(fnmatch.fnmatchcase(base, pattern) for pattern in patterns):
                 yield name
 
-    def _walk(self) -> Iterator[str]:
-        if self.mounted is None:
-            yield from sorted(_members(str(self.root)))
+    def _walk(self, under: str) -> Iterator[str]:
+        prefix = f"{under}/" if under else ""
+        if self.mounted is None or not (self.root / under).is_dir():
+            names = sorted(_members(str(self.root))) if self.mounted is None else self._walk("")
+            yield from (name for name in names if name.startswith(prefix))
             return
-        yield from _walk_folder(self.root, "")
+        yield from _walk_folder(self.root / under, prefix)
 
     def _place(self, name: str) -> tuple[str, str | None]:
         """The file on disk that holds a name, and the member inside it where it is an archive."""
@@ -86,12 +92,20 @@ class Tree:
                 return candidate
         return "/".join(([folder] if folder else []) + parts) or name
 
-    def loader(self, name: str) -> Callable[[], bytes]:
+    def loader(self, name: str) -> functools.partial:
         """A picklable function that reads a file's bytes."""
         place, member = self._place(name)
         if member is None:
             return functools.partial(read_file, place)
         return functools.partial(read_member, place, member)
+
+    def image_loader(self, name: str, folder: str = "") -> functools.partial:
+        """As `loader`, for a name in a label: an absolute path as it is, others as `find` does."""
+        if self.mounted is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if Path(name).is_absolute() and Path(name).is_file():
+                    return functools.partial(read_file, name)
+        return self.loader(self.find(name, folder))
 
     def read(self, name: str) -> bytes:
         """A file's bytes, at most MAX_MEMBER of them from an archive; PictureError if it cannot."""
@@ -101,6 +115,18 @@ class Tree:
         """A file as a stream, however large."""
         place, member = self._place(name)
         return Path(place).open("rb") if member is None else _open_member(place, member)
+
+    def size(self, name: str) -> int:
+        """A file's size in bytes, as its archive states it."""
+        place, member = self._place(name)
+        if member is None:
+            return Path(place).stat().st_size
+        info = _members(place)[member]
+        return info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
+
+    def split(self, name: str) -> str | None:
+        """The official split that the path of a file states, the input's own name included."""
+        return official_split(f"{self.root.resolve().name}/{name}")
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of a text file.
@@ -187,6 +213,8 @@ def _walk_folder(folder: Path, prefix: str) -> Iterator[str]:
         if is_folder:
             yield from _walk_folder(folder / name, f"{prefix}{name}/")
         elif is_archive(name):
-            yield from (f"{prefix}{name}/{member}" for member in sorted(_members(folder / name)))
+            yield from (
+                f"{prefix}{name}/{member}" for member in sorted(_members(str(folder / name)))
+            )
         else:
             yield f"{prefix}{name}"

@@ -25,6 +25,7 @@ from .schema import (
     DataError,
     Item,
     Message,
+    Picture,
     Reject,
     Row,
     Summary,
@@ -148,7 +149,8 @@ def write_dataset(
 
 def source_names() -> list[str]:
     """The names of all sources."""
-    return [m.name.replace("_", "-") for m in pkgutil.iter_modules(sources.__path__)]
+    names = [module.name for module in pkgutil.iter_modules(sources.__path__)]
+    return [name.replace("_", "-") for name in names if not name.startswith("_")]
 
 
 def load_source(name: str) -> ModuleType:
@@ -218,6 +220,8 @@ def find_items(
                 item.key = f"{source}-{prefix}{item.key}"
                 if not getattr(module, "GROUPS_SPAN_INPUTS", False):
                     item.group = prefix + item.group
+                for picture in item.pictures:
+                    picture.name = picture.name and prefix + picture.name
                 if item.prompt is None or (settings["prompt"] and item.task != "vqa"):
                     item.prompt = settings["prompt"] or item.prompt or PROMPTS[item.task]
             elif prefix:
@@ -298,7 +302,7 @@ def carried_bytes(item: Item | Reject) -> int:
     return sum(
         len(value)
         for picture in item.pictures
-        for value in getattr(picture.load, "args", ())
+        for value in picture.load.args
         if isinstance(value, bytes)
     )
 
@@ -350,15 +354,16 @@ def process_batch(
     """Make rows of items and write their pictures; a picture shared by neighbours is read once."""
     from .pictures import Opened, PictureError, open_picture
 
-    last: tuple[Callable | None, Opened | PictureError | None] = (None, None)
+    last: tuple[object, Opened | PictureError | None] = (None, None)
 
-    def opened(picture) -> Opened:
+    def opened(picture: Picture) -> Opened:
         nonlocal last
-        if picture.load is not last[0]:
+        same = (picture.load.func, picture.load.args)
+        if same != last[0]:
             try:
-                last = picture.load, open_picture(picture)
+                last = same, open_picture(picture)
             except PictureError as error:
-                last = picture.load, error
+                last = same, error
         if isinstance(last[1], PictureError):
             raise last[1]
         return last[1]
@@ -565,6 +570,11 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--group-column", metavar="NAME", help="column with the document or writer")
     own.add_argument("--split-column", metavar="NAME", help="column with train, validation or test")
     own.add_argument("--pattern", metavar="REGEX", help="takes (?P<text>...) out of a file's name")
+    own.add_argument("--images", metavar="DIR", help="where pictures lie, if not beside the labels")
+    own.add_argument("--knowledge", metavar="FILE", help="semart.csv, put before its questions")
+    own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
+    own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
+    own.add_argument("--invert", action="store_true", default=None, help="dark ink on light paper")
     own.add_argument("--language", metavar="CODE", help="language of the texts, such as bn or ko")
     return parser
 

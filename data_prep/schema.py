@@ -8,8 +8,8 @@ rejects always add up to what was found.
 import json
 import unicodedata
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 
 VERSION = "1"  # of the dataset folder's layout
 SPLITS = ("train", "validation", "test")
@@ -35,14 +35,15 @@ class UsageError(ValueError):
 class Picture:
     """Where a picture comes from and which part of it a row shows.
 
-    `load` is picklable and returns an encoded file's bytes or a PIL image, so that a worker process
-    can do the reading. `box` is (left, top, right, bottom) in pixels of the picture as displayed
-    (EXIF orientation applied); `size` is the (width, height) that the annotations say it has.
-    Items of one picture share one `load`, and it is decoded once. `name` is given where several
+    `load` is a `functools.partial` of a module's function, so that a worker process can do the
+    reading; it returns an encoded file's bytes or a PIL image. `box` is (left, top, right,
+    bottom) in pixels of the picture as displayed (EXIF orientation applied); `size` is the (width,
+    height) that the annotations say it has.
+    Neighbouring items with equal `load` share one decoding. `name` is given where several
     rows show the same whole picture, which is then stored once.
     """
 
-    load: Callable
+    load: partial
     box: tuple[float, float, float, float] | None = None
     size: tuple[int, int] | None = None
     invert: bool = False
@@ -186,12 +187,13 @@ def dump_json(value: object) -> str:
 def parse_json(text: str | bytes) -> object:
     """Parse JSON strictly (no NaN); whatever is wrong, depth included, is a ValueError."""
     try:
-        return json.loads(text, parse_constant=_refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 
 
-def _refuse_constant(name: str) -> None:
+def refuse_constant(name: str) -> None:
+    """Refuse NaN and Infinity, which Python's parser would take."""
     raise ValueError(f"{name} is no JSON")
 
 

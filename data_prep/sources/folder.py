@@ -10,7 +10,6 @@ from types import SimpleNamespace
 
 from ..archive import Tree
 from ..schema import Item, Picture, Reject, UsageError
-from ..split import official_split
 from . import IMAGES, folder_of, slug, stem
 
 EXAMPLE = r"words/ --pattern '(?P<text>.+)_\d+' --language en --out data/words"
@@ -42,5 +41,5 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             pictures=[Picture(tree.loader(name))],
             group=group or name,
             language=options.language,
-            split=official_split(folder_of(name)),
+            split=tree.split(folder_of(name)),
         )

@@ -10,7 +10,6 @@ from types import SimpleNamespace
 from ..archive import Tree
 from ..pictures import PictureError, enclosing_box
 from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from ..split import official_split
 from . import IMAGES, folder_of, slug, stem
 
 EXAMPLE = "SROIE2019 --task lines --out data/sroie"
@@ -39,7 +38,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         read = receipt_lines if options.task == "lines" else receipt_fields
         for item in read(tree, labels[doc], doc, picture):
             if isinstance(item, Item):
-                item.split = official_split(folder_of(labels[doc]))
+                item.split = tree.split(folder_of(labels[doc]))
             yield item
 
 

@@ -6,11 +6,9 @@ is the JSON answer of `--task extraction`.
 
 import csv
 from collections.abc import Iterator
-from pathlib import Path
 from types import SimpleNamespace
 
 from ..archive import Tree
-from ..pictures import read_file
 from ..schema import DataError, Item, Picture, Reject, dump_json, is_unicode, parse_json
 from ..split import official_split
 from . import folder_of, slug, stem
@@ -94,21 +92,16 @@ def read_record(
         return Reject(where, "missing image", f"column {options.image_column} names none")
     if not is_unicode(image):
         return Reject(where, "text is not UTF-8", image[:200])
-    if text is None:
-        return Reject(where, "empty text", f"column {options.text_column} is missing")
-    if options.task == "extraction":
-        try:
-            text = dump_json(parse_json(text) if isinstance(text, str) else text)
-        except ValueError as error:
-            return Reject(where, "malformed JSON", str(error))
-    elif not isinstance(text, str | int | float) or isinstance(text, bool):
-        return Reject(where, "malformed line", f"the text is no text but {type(text).__name__}")
+    try:
+        text = read_text(text, options.task)
+    except ValueError as error:
+        return Reject(where, *error.args)
     split = record.get(options.split_column) if options.split_column else table
     return Item(
         key=key,
         where=where,
-        text=str(text),
-        pictures=[Picture(image_loader(tree, table, image))],
+        text=text,
+        pictures=[Picture(tree.image_loader(image, folder_of(table)))],
         group=str(record.get(options.group_column, "")) if options.group_column else image,
         language=options.language,
         task=options.task,
@@ -116,10 +109,15 @@ def read_record(
     )
 
 
-def image_loader(tree: Tree, table: str, image: str):
-    """Reads a picture that a table names: an absolute path as it is, others as `Tree.find` does."""
-    if tree.mounted is not None and Path(image).is_absolute() and Path(image).is_file():
-        from functools import partial
-
-        return partial(read_file, image)
-    return tree.loader(tree.find(image, folder_of(table)))
+def read_text(value: object, task: str) -> str:
+    """A column's value as a row's text; ValueError(reason, detail) where it is none."""
+    if value is None:
+        raise ValueError("empty text", "the column is empty or missing")
+    if task == "extraction":
+        try:
+            return dump_json(parse_json(value) if isinstance(value, str) else value)
+        except (ValueError, TypeError) as error:
+            raise ValueError("malformed JSON", str(error)) from None
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError("malformed line", f"the text is no text but {type(value).__name__}")
+    return str(value)

@@ -1,0 +1,135 @@
+"""What the CASIA HWDB formats share: bounded reading, character codes, writers."""
+
+import re
+import struct
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from ..archive import Tree
+from ..schema import Reject
+
+MAX_RECORD = 64 * 2**20  # bytes of one bitmap; the largest real page is a tenth of it
+PROMPT = "Transcribe the handwritten Chinese text in the image."
+
+
+class Broken(Exception):
+    """A file that cannot be read on from here: the reason and the detail of a reject.
+
+    `skips` are distances at which it might go on.
+    """
+
+    def __init__(self, reason: str, detail: str = "", skips: tuple[int, ...] = ()) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail, self.skips = reason, detail, skips
+
+
+class Reader:
+    """Reads little-endian fields and never asks for more bytes than the file still has."""
+
+    def __init__(self, stream: BinaryIO, size: int) -> None:
+        self.stream, self.size, self.at = stream, size, 0
+        self.peeked = b""
+
+    @property
+    def left(self) -> int:
+        """Bytes from here to the end."""
+        return self.size - self.at
+
+    def take(self, count: int) -> bytes:
+        """The next bytes; Broken where the file ends before."""
+        if count < 0 or count > min(self.left, MAX_RECORD):
+            raise Broken("truncated record", f"{count} bytes wanted at {self.at}, {self.left} left")
+        data, self.peeked = self.peeked[:count], self.peeked[count:]
+        if len(data) < count:
+            data += self.stream.read(count - len(data))
+        if len(data) != count:  # an archive that stated a wrong size
+            raise Broken("truncated record", f"{count} bytes wanted at {self.at}, {len(data)} read")
+        self.at += count
+        return data
+
+    def peek(self, count: int) -> bytes:
+        """The next bytes, fewer at the end, which stay to be read."""
+        data = self.take(min(count, self.left))
+        self.at -= len(data)
+        self.peeked = data + self.peeked
+        return data
+
+    def unpack(self, layout: str) -> tuple:
+        """The next fields, as `struct` names them."""
+        return struct.unpack("<" + layout, self.take(struct.calcsize("<" + layout)))
+
+
+def read_page_header(reader: Reader) -> tuple[int, int, int]:
+    """(code length, bits a pixel, line count) of a .dgr or .dgrl file; its lines come next."""
+    (header_size,) = reader.unpack("i")
+    magic = reader.take(8)
+    if not magic.startswith(b"DGR"):
+        raise Broken("wrong magic", repr(magic))
+    if header_size < 36:
+        raise Broken("malformed header", f"its size is {header_size}")
+    reader.take(header_size - 36)  # the illustration, a remark for people
+    _, code_length, bits = reader.unpack("20shh")
+    _, _, lines = reader.unpack("iii")
+    if not 1 <= code_length <= 8 or bits not in (1, 8) or lines < 0:
+        raise Broken(
+            "malformed header",
+            f"code length {code_length}, {bits} bits a pixel, {lines} lines",
+        )
+    return code_length, bits, lines
+
+
+def bitmap_size(width: int, height: int, bits: int) -> int:
+    """Bytes of a bitmap whose rows start at whole bytes; Broken for a size that is none."""
+    if width < 0 or height < 0:
+        raise Broken("malformed record", f"a bitmap of {width}x{height}")
+    return height * ((width * bits + 7) // 8)
+
+
+def decode_code(code: bytes) -> str:
+    """One character from its label bytes; ValueError if unknown, "" for the filler FFFF.
+
+    GB18030 is used throughout: gb2312 and gbk read A1AA as different dashes. A second byte of 00
+    means ASCII, and FDA3 is a published A3FD with its bytes swapped.
+    """
+    code = code.rstrip(b"\0") or b"\0"
+    if code == b"\xff\xff":
+        return ""
+    if code == b"\xfd\xa3":
+        code = b"\xa3\xfd"
+    character = code.decode("gb18030")
+    if len(character) != 1 or not character.isprintable() or "\ue000" <= character <= "\uf8ff":
+        raise ValueError(f"{code.hex()} stands for no character")
+    return character
+
+
+def decode_label(label: bytes, code_length: int) -> str:
+    """A line's text, each code by itself; ValueError names the code that is unknown."""
+    codes = (label[at : at + code_length] for at in range(0, len(label), code_length))
+    return "".join(decode_code(code) for code in codes)
+
+
+def writer(name: str) -> str:
+    """The writer that a file name states: 001-P16.dgrl and C001-f.gnt are of 001 and C001."""
+    base = name.rpartition("/")[2]
+    found = re.match(r"[A-Za-z]?\d+", base)
+    return found[0] if found else base
+
+
+def read_pages(tree: Tree, pattern: str, read_line) -> Iterator:
+    """Every line of every page file, by `read_line(reader, code_length, bits)`.
+
+    It returns an item without key, place and group, or what is wrong. A page that breaks off is one
+    reject more, which says how many lines are lost.
+    """
+    for name in tree.files(pattern):
+        read, lines = 0, 0
+        try:
+            with tree.open(name) as stream:
+                reader = Reader(stream, tree.size(name))
+                code_length, bits, lines = read_page_header(reader)
+                while read < lines:
+                    yield name, read + 1, read_line(reader, code_length, bits)
+                    read += 1
+        except Broken as error:
+            lost = f"; {lines - read} lines are lost" if lines else ""
+            yield name, read + 1, Reject("", error.reason, error.detail + lost)

@@ -1,0 +1,137 @@
+"""Rows of pictures whose words have boxes: an item a word, or a whole page in reading order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..pictures import PictureError, enclosing_box
+from ..reading import reading_order
+from ..schema import Item, Picture, Reject, clean_text, parse_json
+from . import stem
+
+MALFORMED = ("malformed box", "malformed annotation")
+# What a label file of a wrong shape raises while its fields are taken out.
+WRONG_SHAPE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
+
+
+@dataclass
+class Word:
+    """One annotated text (None for null) and its box as annotated, None for all of the picture.
+
+    `problem` is the reason of a reject that the annotation itself states, such as illegible.
+    """
+
+    text: object
+    points: object
+    meta: dict = field(default_factory=dict)
+    problem: str = ""
+
+
+@dataclass
+class Page:
+    """One labelled picture: its file name, its stated size if any, and its words."""
+
+    image: str
+    size: tuple[int, int] | None
+    words: list[Word]
+
+
+def page_rows(
+    tree: Tree,
+    page: Page,
+    where: str,
+    key: str,
+    options: SimpleNamespace,
+    *,
+    language: str,
+    split: str | None = None,
+    group: str | None = None,
+) -> Iterator[Item | Reject]:
+    """An item a word, or with `--task pages` one item with all words in reading order.
+
+    `page.image` is the picture's name in the tree. A page leaves out words that say themselves that
+    nobody can read them; with a word that cannot be placed it is a reject.
+    """
+    load, group = tree.loader(page.image), group or stem(page.image)
+    whole = options.task == "pages"
+    words, left_out = [], 0
+    for index, word in enumerate(page.words):
+        place = f"{where} word {index}"
+        found = read_word(word, place)
+        if isinstance(found, Reject) and not whole:
+            yield found
+        elif isinstance(found, Reject):
+            if found.reason in MALFORMED:
+                yield Reject(where, found.reason, f"word {index}: {found.detail}")
+                return
+            left_out += 1
+        elif whole:
+            words.append(found)
+        else:
+            text, box = found
+            picture = Picture(load, box, page.size)
+            yield Item(
+                f"{key}-{index:04d}",
+                place,
+                text,
+                [picture],
+                group,
+                language,
+                split=split,
+                meta=word.meta,
+            )
+    if whole:
+        text = reading_order([(box, text) for text, box in words if box])
+        text = text or " ".join(text for text, _ in words)
+        meta = {"left_out": left_out} if left_out else {}
+        picture = Picture(load, None, page.size)
+        yield Item(key, where, text, [picture], group, language, split=split, meta=meta)
+
+
+def read_word(word: Word, place: str) -> tuple[str, tuple | None] | Reject:
+    """(text, box) of a word; the box is None where the word is the whole picture."""
+    if word.problem:
+        return Reject(place, word.problem, str(word.text or ""))
+    if word.text is None:
+        return Reject(place, "null text")
+    if not isinstance(word.text, str):
+        return Reject(place, "malformed annotation", f"text is {word.text!r}"[:200])
+    if word.points is None:
+        return clean_text(word.text), None
+    try:
+        return clean_text(word.text), enclosing_box(word.points)
+    except ValueError as error:
+        return Reject(place, "malformed box", str(error))
+
+
+def corners(box: object) -> object:
+    """[x, y, width, height] as two corners; "malformed" where it is no such box."""
+    try:
+        enclosing_box(box)  # numbers, all of them
+        left, top, width, height = box
+    except (ValueError, TypeError):
+        return "malformed"
+    return [left, top, left + width, top + height] if min(width, height) >= 0 else "malformed"
+
+
+def stated_size(width: object, height: object) -> tuple[int, int] | None:
+    """A stated size, where it is one."""
+    good = all(isinstance(side, int) and side > 0 for side in (width, height))
+    return (width, height) if good else None
+
+
+def read_json(tree: Tree, name: str) -> dict:
+    """A label file, in UTF-8 or CP949; ValueError if it is no JSON object."""
+    try:
+        data = tree.read(name).removeprefix(b"\xef\xbb\xbf")
+    except PictureError as error:
+        raise ValueError(error.detail) from None
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("cp949")
+    value = parse_json(text)
+    if not isinstance(value, dict):
+        raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
+    return value

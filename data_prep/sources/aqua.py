@@ -1,0 +1,88 @@
+"""AQUA questions on art (JSON lists of image, question, answer), with `--knowledge semart.csv`.
+
+A question that needs knowledge gets the painting's description in front of it. Without
+`--knowledge` such questions are kept bare.
+"""
+
+import csv
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..jsonstream import json_elements
+from ..schema import DataError, Item, Picture, Reject, is_unicode
+from ..split import official_split
+from . import folder_of, slug, stem
+
+EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt/semart_train.csv --out data/aqua"
+TASKS = ("vqa",)
+OPTIONS = {"images": None, "knowledge": None}
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a question; the group is the painting, which is stored once."""
+    tree = Tree(path)
+    images = Tree(options.images) if options.images else tree
+    knowledge = read_knowledge(options.knowledge) if options.knowledge else None
+    for name in tree.files("*.json"):
+        number = -1
+        with tree.open(name) as stream:
+            try:
+                for number, record in enumerate(json_elements(stream)):
+                    where, key = f"{name} record {number}", f"{slug(stem(name))}-{number:06d}"
+                    yield read_record(record, images, name, where, key, knowledge)
+            except ValueError as error:
+                yield Reject(f"{name} record {number + 1}", "malformed JSON", str(error))
+
+
+def read_record(
+    record: object, images: Tree, name: str, where: str, key: str, knowledge: dict | None
+) -> Item | Reject:
+    """A question as an item."""
+    fields = ("image", "question", "answer")
+    values = [record.get(field) if isinstance(record, dict) else None for field in fields]
+    if not all(isinstance(value, str) and is_unicode(value) for value in values):
+        return Reject(where, "malformed record", f"{', '.join(fields)} are not all texts")
+    image, question, answer = values
+    needed = bool(record.get("need_external_knowledge"))
+    if needed and knowledge is not None:
+        if image not in knowledge:
+            return Reject(where, "missing knowledge", f"nothing is told about {image}")
+        question = f"{knowledge[image]}\n\n{question}"
+    # The same painting in two lists is two pictures, for their splits may differ.
+    picture = Picture(
+        images.image_loader(image, folder_of(name)), name=f"{slug(stem(name))}-{slug(image)}"
+    )
+    return Item(
+        key=key,
+        where=where,
+        text=answer,
+        pictures=[picture],
+        group=image,
+        language="en",
+        task="vqa",
+        split=official_split(name.rpartition("/")[2]),
+        prompt=question,
+        meta={"need_external_knowledge": needed},
+    )
+
+
+def read_knowledge(path: str) -> dict[str, str]:
+    """{image: description} of SemArt's table, which is tab-separated and not in UTF-8."""
+    table = Tree(path)
+    if table.only is None:
+        raise DataError(f"--knowledge {path} is no file.")
+    data = table.read(table.only).removeprefix(b"\xef\xbb\xbf")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        text = data.decode("cp1252", "replace")
+    lines = text.splitlines(keepends=True)
+    delimiter = "\t" if lines and "\t" in lines[0] else ","
+    reader = csv.DictReader(lines, delimiter=delimiter)
+    columns = {(column or "").lower(): column for column in reader.fieldnames or ()}
+    image = columns.get("image_file", columns.get("image"))
+    description = columns.get("description", columns.get("knowledge"))
+    if image is None or description is None:
+        raise DataError(f"--knowledge {path} lacks the columns IMAGE_FILE and DESCRIPTION.")
+    return {line[image]: line[description] or "" for line in reader if line[image]}

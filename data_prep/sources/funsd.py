@@ -1,0 +1,72 @@
+"""FUNSD forms: entities as lines, whole forms as pages, or questions with their answers as JSON."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..schema import Item, Picture, Reject, clean_text, dump_json
+from . import IMAGES, slug, stem
+from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
+
+EXAMPLE = "funsd/dataset --task fields --out data/funsd"
+TASKS = ("lines", "pages", "fields")
+OPTIONS: dict = {}
+PROMPT = "Extract the questions of this form and their answers as JSON."
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item an entity (`lines`) or a form; pictures lie in `images` beside `annotations`."""
+    tree = Tree(path)
+    for name in tree.files("*.json"):
+        try:
+            form = read_json(tree, name)["form"]
+            words = [Word(one["text"], one["box"], {"label": one["label"]}) for one in form]
+            answers = fields(form) if options.task == "fields" else {}
+        except WRONG_SHAPE as error:
+            yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
+            continue
+        image, key, split = find_image(tree, name), slug(stem(name)), tree.split(name)
+        if options.task != "fields":
+            # Entities without a text are boxes to fill in: nothing is there to be read.
+            if options.task == "pages":
+                words = [word for word in words if word.text != ""]
+            page = Page(image, None, words)
+            yield from page_rows(tree, page, name, key, options, language="en", split=split)
+            continue
+        yield Item(
+            key=key,
+            where=name,
+            text=dump_json(answers) if answers else "",
+            pictures=[Picture(tree.loader(image))],
+            group=stem(image),
+            language="en",
+            task="extraction",
+            split=split,
+            prompt=PROMPT,
+        )
+
+
+def find_image(tree: Tree, name: str) -> str:
+    """The picture of an annotation file, in the parallel folder or beside it."""
+    for folder in (stem(name).replace("annotations/", "images/"), stem(name)):
+        for pattern in IMAGES:
+            if (image := folder + pattern.removeprefix("*")) in tree:
+                return image
+    return f"{stem(name).replace('annotations/', 'images/')}.png"
+
+
+def fields(form: list[dict]) -> dict[str, str | list[str]]:
+    """{question: answer} along the links from questions to answers; several make a list."""
+    entities = {one["id"]: one for one in form}
+    found: dict[str, list[str]] = {}
+    for one in form:
+        if one["label"] != "question" or not clean_text(one["text"]):
+            continue
+        linked = [b if a == one["id"] else a for a, b in one["linking"]]
+        answers = [entities[link] for link in linked if link in entities]
+        texts = [clean_text(a["text"]) for a in answers if a["label"] == "answer"]
+        found.setdefault(clean_text(one["text"]), []).extend(text for text in texts if text)
+    return {
+        question: answers[0] if len(answers) == 1 else (answers or "")
+        for question, answers in found.items()
+    }

@@ -1,0 +1,53 @@
+"""Lines of Chinese handwriting in Intel's layout: `*_img_id_gt.txt` of `id,text`, and pictures."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..schema import Item, Picture, Reject, is_unicode
+from ..split import official_split
+from . import IMAGES, folder_of, slug, stem
+from ._hwdb import PROMPT
+
+EXAMPLE = "hctr_data --out data/hctr"
+TASKS = ("lines",)
+OPTIONS: dict = {}
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a line of a label file, of which only the first comma separates."""
+    tree = Tree(path)
+    for name in tree.files("*img_id_gt.txt"):
+        base = name.rpartition("/")[2]
+        phase, split = base.removesuffix("_img_id_gt.txt"), official_split(base)
+        for number, line in tree.lines(name):
+            where = f"{name}:{number}"
+            image, comma, text = line.partition(",")
+            if not line.strip():
+                continue
+            if not comma or not is_unicode(line):
+                reason = "malformed line" if is_unicode(line) else "text is not UTF-8"
+                yield Reject(where, reason, line[:200])
+                continue
+            image = find_image(tree, folder_of(name), phase, image.strip())
+            yield Item(
+                key=f"{slug(phase)}-{number:06d}",
+                where=where,
+                text=text,
+                pictures=[Picture(tree.loader(image))],
+                group=stem(image),
+                language="zh",
+                split=split,
+                prompt=PROMPT,
+            )
+
+
+def find_image(tree: Tree, folder: str, phase: str, image: str) -> str:
+    """A picture in the phase's folder or beside the labels, its extension given or not."""
+    endings = ("", *(pattern.removeprefix("*") for pattern in IMAGES))
+    for place in (f"{folder}/{phase}/", f"{folder}/"):
+        for ending in endings:
+            name = f"{place}{image}{ending}".lstrip("/")
+            if name in tree:
+                return name
+    return f"{folder}/{phase}/{image}".lstrip("/")

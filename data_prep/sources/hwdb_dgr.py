@@ -1,0 +1,87 @@
+"""CASIA pages of Chinese handwriting kept by character (.dgr), put together to lines."""
+
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+
+from PIL import Image, ImageChops
+
+from ..archive import Tree
+from ..pictures import ink_to_black, read_bitmap
+from ..schema import Item, Picture, Reject
+from . import slug, stem
+from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, read_pages, writer
+
+EXAMPLE = "HIT-MW --out data/hit-mw"
+TASKS = ("lines",)
+OPTIONS: dict = {}
+GROUPS_SPAN_INPUTS = True  # writers have one numbering over all parts
+MAX_LINE_PIXELS = 32_000_000  # a line's characters may claim to lie anywhere on a page
+
+Place = tuple[int, int, int, int]  # left, top, width, height
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a line."""
+    tree = Tree(path)
+    for name, number, item in read_pages(tree, "*.dgr", read_line):
+        item.where = f"{name} line {number}"
+        if isinstance(item, Item):
+            item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
+            item.split = tree.split(name)
+        yield item
+
+
+def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:
+    """One line: i32 count; for each character its code, i16 top, left, height, width, bitmap."""
+    (count,) = reader.unpack("i")
+    if count < 0 or count * (code_length + 8) > reader.left:
+        raise Broken("malformed record", f"a line of {count} characters, {reader.left} bytes left")
+    label, places, bitmaps = [], [], []
+    for _ in range(count):
+        label.append(reader.take(code_length))
+        top, left, height, width = reader.unpack("hhhh")
+        data = reader.take(bitmap_size(width, height, bits))
+        if data:
+            places.append((left, top, width, height))
+            bitmaps.append(data)
+    if not places:
+        return Reject("", "empty picture", f"{count} characters without a pixel")
+    left, top, right, bottom = union(places)
+    if (right - left) * (bottom - top) > MAX_LINE_PIXELS:
+        return Reject("", "image too large", f"{right - left}x{bottom - top} pixels")
+    try:
+        text = decode_label(b"".join(label), code_length)
+    except ValueError as error:
+        return Reject("", "unknown character code", str(error))
+    picture = Picture(partial(compose, b"".join(bitmaps), places, bits))
+    meta = {"top": top, "left": left}
+    return Item("", "", text, [picture], "", "zh", prompt=PROMPT, meta=meta)
+
+
+def union(places: list[Place]) -> tuple[int, int, int, int]:
+    """(left, top, right, bottom) around all characters."""
+    return (
+        min(left for left, *_ in places),
+        min(top for _, top, *_ in places),
+        max(left + width for left, _, width, _ in places),
+        max(top + height for _, top, _, height in places),
+    )
+
+
+def compose(data: bytes, places: list[Place], bits: int) -> Image.Image:
+    """Characters laid on white where they stood, the darker pixel showing where they overlap."""
+    left, top, right, bottom = union(places)
+    line = Image.new("L", (right - left, bottom - top), 255)
+    characters, at = [], 0
+    for _, _, width, height in places:
+        size = bitmap_size(width, height, bits)
+        characters.append(read_bitmap(data[at : at + size], width, height, bits))
+        at += size
+    if bits == 1:
+        characters = ink_to_black(characters)
+    for (x, y, width, height), character in zip(places, characters):
+        corner = x - left, y - top
+        below = line.crop((*corner, corner[0] + width, corner[1] + height))
+        line.paste(ImageChops.darker(below, character), corner)
+    return line

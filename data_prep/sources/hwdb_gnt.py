@@ -1,0 +1,86 @@
+"""CASIA HWDB1.x isolated Chinese characters (.gnt, folders or the zips they come in)."""
+
+import struct
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+
+from ..archive import Tree
+from ..pictures import bitmap
+from ..schema import Item, Picture, Reject
+from . import slug, stem
+from ._hwdb import PROMPT, Broken, Reader, decode_code, writer
+
+EXAMPLE = "HWDB1.1trn_gnt HWDB1.1tst_gnt --out data/hwdb-characters"
+TASKS = ("transcription",)
+OPTIONS: dict = {}
+GROUPS_SPAN_INPUTS = True  # writers have one numbering over all parts
+HEADER = "I2sHH"
+CHUNK = 2**20
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a record: u32 size, 2 code bytes, u16 width and height, one byte a pixel."""
+    tree = Tree(path)
+    for name in tree.files("*.gnt"):
+        key, group, split = slug(stem(name)), writer(name), tree.split(name)
+        with tree.open(name) as stream:
+            reader = Reader(stream, tree.size(name))
+            number = 0
+            while reader.left:
+                number += 1
+                where = f"{name} record {number}"
+                try:
+                    code, width, height, data = read_record(reader)
+                    text = decode_code(code)
+                except Broken as error:
+                    if not found_next(reader, error):
+                        lost = f"{error.detail}; {reader.left} bytes are lost"
+                        yield Reject(where, error.reason, lost)
+                        break
+                    yield Reject(where, error.reason, error.detail)
+                    continue
+                except ValueError as error:
+                    yield Reject(where, "unknown character code", str(error))
+                    continue
+                yield Item(
+                    key=f"{key}-{number:05d}",
+                    where=where,
+                    text=text,
+                    pictures=[Picture(partial(bitmap, data, width, height))],
+                    group=group,
+                    language="zh",
+                    split=split,
+                    prompt=PROMPT,
+                    meta={"code": code.hex()},
+                )
+
+
+def read_record(reader: Reader) -> tuple[bytes, int, int, bytes]:
+    """(code, width, height, pixels) of the next record; Broken where its sizes contradict."""
+    size, code, width, height = reader.unpack(HEADER)
+    if size != 10 + width * height or not width or not height:
+        detail = f"record of {size} bytes for {width}x{height} pixels"
+        raise Broken("sizes contradict", detail, (size - 10, width * height))
+    return code, width, height, reader.take(width * height)
+
+
+def found_next(reader: Reader, error: Broken) -> bool:
+    """Go to the next record after one that contradicts itself, if either of its sizes leads there.
+
+    Only forward: what the smaller size does not lead to is looked for at the larger.
+    """
+    gone = 0
+    for skip in sorted(skip for skip in error.skips if skip >= 0):
+        if skip - gone > reader.left:
+            break
+        while gone < skip:
+            gone += len(reader.take(min(skip - gone, CHUNK)))
+        head = reader.peek(10)
+        if not head:
+            return True
+        if len(head) == 10:
+            size, _, width, height = struct.unpack(f"<{HEADER}", head)
+            if size == 10 + width * height and size > 10:
+                return True
+    return False

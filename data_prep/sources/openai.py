@@ -1,0 +1,16 @@
+"""OpenAI fine-tuning files: JSONL of `messages` with `image_url` parts (data URI or path)."""
+
+from collections.abc import Iterator
+from types import SimpleNamespace
+
+from ..schema import Item, Reject
+from . import _chat
+
+EXAMPLE = "fine-tune.jsonl --out data/chat"
+TASKS = _chat.TASKS
+OPTIONS = _chat.OPTIONS
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item an answer. Pictures on the web are rejects: nothing is downloaded."""
+    return _chat.chat_rows(path, options, lambda record: _chat.read_messages(record["messages"]))

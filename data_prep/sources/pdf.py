@@ -1,0 +1,107 @@
+"""PDF files beside a `.txt` of their text or a `.json` of their fields.
+
+A text with as many parts (divided by form feeds) as the file has pages gives an item a page, as
+does a JSON list of as many objects. Otherwise one item shows all pages.
+"""
+
+from collections.abc import Iterator
+from functools import partial
+from types import SimpleNamespace
+
+from PIL import Image
+
+from ..archive import Tree
+from ..pictures import MAX_PIXELS, PictureError
+from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
+from . import slug, stem
+
+EXAMPLE = "invoices/ --task fields --dpi 150 --out data/invoices"
+TASKS = ("text", "fields")
+OPTIONS = {"dpi": 150, "language": "und"}
+
+
+def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
+    """An item a page or a file."""
+    tree = Tree(path)
+    ending = ".json" if options.task == "fields" else ".txt"
+    for name in tree.files("*.pdf"):
+        label = stem(name) + ending
+        if label not in tree:
+            yield Reject(name, "missing annotation", f"no {label} beside it")
+            continue
+        load = tree.loader(name)
+        try:
+            count = count_pages(load)
+            texts = read_texts(tree, label, count, options.task)
+        except PictureError as error:
+            yield Reject(name, error.reason, error.detail)
+            continue
+        except ValueError as error:
+            yield Reject(label, "malformed JSON", str(error))
+            continue
+        pages = [Picture(partial(render_page, load, index, options.dpi)) for index in range(count)]
+        shown = [[page] for page in pages] if len(texts) == count else [pages]
+        for index, (text, pictures) in enumerate(zip(texts, shown)):
+            yield Item(
+                key=slug(stem(name)) + (f"-p{index + 1:03d}" if len(texts) > 1 else ""),
+                where=f"{name} page {index + 1}" if len(texts) > 1 else name,
+                text=text,
+                pictures=pictures,
+                group=stem(name),
+                language=options.language,
+                task="extraction" if options.task == "fields" else "transcription",
+                split=tree.split(name),
+            )
+
+
+def read_texts(tree: Tree, label: str, pages: int, task: str) -> list[str]:
+    """The text of every page, or one text of them all; ValueError if a .json is no JSON."""
+    data = tree.read(label).removeprefix(b"\xef\xbb\xbf")
+    if task == "fields":
+        value = parse_json(data)
+        if isinstance(value, list) and len(value) == pages > 1:
+            return [dump_json(one) for one in value]
+        return [dump_json(value) if value else ""]
+    text = data.decode("utf-8", "surrogateescape").removesuffix("\f")
+    parts = text.split("\f")
+    return parts if len(parts) == pages else [clean_text(text.replace("\f", "\n"))]
+
+
+def count_pages(load: partial) -> int:
+    """The pages of a PDF; PictureError if it is none."""
+    document = open_document(load)
+    try:
+        if not len(document):
+            raise PictureError("unreadable image", "the PDF has no page")
+        return len(document)
+    finally:
+        document.close()
+
+
+def open_document(load: partial):
+    """A pypdfium2 document; PictureError if the file is missing or no PDF."""
+    import pypdfium2
+
+    try:
+        return pypdfium2.PdfDocument(load())
+    except FileNotFoundError as error:
+        raise PictureError("missing image", str(error.filename)) from None
+    except pypdfium2.PdfiumError as error:
+        raise PictureError("unreadable image", f"PDF: {error}") from None
+
+
+def render_page(load: partial, index: int, dpi: int) -> Image.Image:
+    """One page as a picture; PictureError where it is broken or would be too large."""
+    document = open_document(load)
+    try:
+        page = document[index]
+        width, height = (side * dpi / 72 for side in page.get_size())
+        if not 1 <= width * height <= MAX_PIXELS:
+            raise PictureError("image too large", f"{width:.0f}x{height:.0f} pixels")
+        return page.render(scale=dpi / 72).to_pil().convert("RGB")
+    except PictureError:
+        raise
+    except Exception as error:  # pdfium fails on broken pages in several ways
+        raise PictureError("unreadable image", f"PDF page {index + 1}: {error}"[:200]) from None
+    finally:
+        document.close()

@@ -1,0 +1,99 @@
+"""Damages files in seeded ways, and holds a source to what it promises about damaged files."""
+
+import random
+import time
+import tracemalloc
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+
+from data_prep.convert import load_source, process_batch
+from data_prep.schema import PROMPTS, DataError, Item, Reject, Row
+
+INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
+SYNTAX = ['"', "[", "]", "{", "}", ",", ":", "null", "-1e999", "1" * 400, '"\\ud800"', "\\", "\0"]
+
+
+def mutations(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
+    """`count` damaged copies: bits flipped, fields overwritten, parts cut out or doubled."""
+    chance = random.Random(seed)
+    for _ in range(count):
+        damaged = bytearray(data)
+        for _ in range(chance.choice((1, 1, 1, 2, 4, 16))):
+            at = chance.randrange(len(damaged) + 1)
+            kind = chance.randrange(6)
+            if kind == 0 and at < len(damaged):
+                damaged[at] ^= 1 << chance.randrange(8)
+            elif kind == 1:
+                width = chance.choice((1, 2, 4))
+                value = chance.choice(INTERESTING) & ((1 << 8 * width) - 1)
+                damaged[at : at + width] = value.to_bytes(width, "little")
+            elif kind == 2:
+                del damaged[at : at + chance.choice((1, 2, 4, 50, 10_000))]
+            elif kind == 3:
+                damaged[at:at] = chance.randbytes(chance.choice((1, 2, 4, 50)))
+            elif kind == 4:
+                damaged[at:at] = damaged[at : at + chance.choice((4, 30, 300))]
+            elif damaged and chance.random() < 0.3:
+                del damaged[at:]
+            if not damaged:
+                damaged = bytearray(chance.randbytes(4))
+        yield bytes(damaged)
+
+
+def json_mutations(text: str, count: int, seed: int = 0) -> Iterator[bytes]:
+    """`count` damaged copies of a JSON text: as `mutations`, and with pieces of syntax put in."""
+    chance = random.Random(seed)
+    plain = mutations(text.encode(), count, seed)
+    for damaged in plain:
+        if chance.random() < 0.5:
+            at = chance.randrange(len(text) + 1)
+            piece = chance.choice(SYNTAX)
+            end = at + chance.choice((0, 0, 1, 5, 20))
+            damaged = (text[:at] + piece + text[end:]).encode("utf-8", "surrogatepass")
+        yield damaged
+
+
+def assert_survives(
+    source: str, damaged: Iterator[bytes], folder: Path, name: str, **options: object
+) -> None:
+    """Convert each damaged file `name` of `folder`: rows, rejects or one sentence, and quickly.
+
+    Every case takes under a second, and allocates at most 64 MiB or ten times its input (measured
+    on every 20th, for tracing is slow).
+    """
+    module = load_source(source)
+    settings = SimpleNamespace(
+        **module.OPTIONS | {"task": module.TASKS[0], "prompt": None} | options
+    )
+    out = folder / "out"
+    for shelf in range(256):
+        (out / "images" / f"{shelf:02x}").mkdir(parents=True, exist_ok=True)
+    place = folder / "in" / name
+    place.parent.mkdir(parents=True, exist_ok=True)
+    for case, data in enumerate(damaged):
+        place.write_bytes(data)
+        traced = case % 20 == 0
+        if traced:
+            tracemalloc.start()
+        start = time.process_time()
+        try:
+            items = list(module.rows(str(folder / "in"), settings))
+        except DataError as error:
+            items = []
+            assert "\n" not in str(error)
+        spent = time.process_time() - start
+        if traced:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert peak <= max(10 * len(data), 64 * 2**20), f"case {case} allocated {peak}"
+        assert spent < (5 if traced else 1), f"case {case} took {spent} s"
+        for item in items:
+            assert isinstance(item, Item | Reject)
+            if isinstance(item, Item) and item.prompt is None:
+                item.prompt = PROMPTS[item.task]
+        results = process_batch(items, str(out), source)
+        assert len(results) == len(items)
+        for outcome, _ in results:
+            assert isinstance(outcome, Row | Reject)
+            outcome.to_json().encode("utf-8")
