@@ -1,0 +1,152 @@
+"""The full counts behind the README's figures: `make check` runs this and writes check.json.
+
+Every figure is measured here, with its aim beside it where there is one; what misses its aim is
+printed as such and makes the command fail.
+"""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+from data_prep.convert import convert
+
+ROOT = Path(__file__).parents[1]
+RUNS = ROOT / "runs" / "check"
+RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
+SEEDS = (42, 43, 44)
+PACKAGES = "torch transformers trl peft unsloth datasets rapidfuzz jiwer papermill".split()
+
+
+def quickstart(name: str, **parameters: object) -> dict:
+    """Run the quickstart notebook headless; what its report says, and the seconds it took."""
+    folder = RUNS / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
+    command += ["notebooks/quickstart.ipynb", str(folder / "notebook.ipynb")]
+    for key, value in {"output_dir": folder, **parameters}.items():
+        command += ["-p", key, str(value)]
+    started = time.perf_counter()
+    subprocess.run(command, cwd=ROOT, check=True)
+    seconds = time.perf_counter() - started
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    figures = {
+        evaluation["name"]: {
+            metric: evaluation["metrics"][metric] for metric in ("cer", "exact_match")
+        }
+        for part in (report, *report["other"])
+        for evaluation in part["evaluations"]
+    }
+    return {"seconds": round(seconds, 1), "samples": report["evaluations"][0]["n"], **figures}
+
+
+def demo() -> dict:
+    """`make demo` over three seeds: time, CER before and after, and what was forgotten."""
+    runs = {str(seed): quickstart(f"demo-{seed}", seed=seed) for seed in SEEDS}
+    ratios = [run["tuned"]["cer"]["value"] / run["base"]["cer"]["value"] for run in runs.values()]
+    apart = [run["tuned"]["cer"]["high"] < run["base"]["cer"]["low"] for run in runs.values()]
+    slowest = max(run["seconds"] for run in runs.values())
+    return {
+        "runs": runs,
+        "aims": {
+            "slowest run, seconds": aim(slowest, slowest <= 360, "at most 360"),
+            "largest tuned CER / base CER": aim(max(ratios), max(ratios) <= 1 / 3, "at most 1/3"),
+            "intervals apart, runs": aim(sum(apart), all(apart), "all"),
+        },
+    }
+
+
+def receipts(data: Path) -> dict:
+    """The same notebook on real receipts, and Tesseract on the same lines where it is installed."""
+    from ocrkit.data import load_data
+    from ocrkit.evaluation import Evaluation
+    from ocrkit.metrics import cer
+
+    folder = RUNS / "sroie"
+    shutil.rmtree(folder, ignore_errors=True)
+    summary = convert("sroie", data, folder, task="lines", split="0.7,0.1,0.2", workers=2)
+    rows, rejects = sum(summary["rows"].values()), sum(summary["rejects"].values())
+    run = quickstart("receipts", dataset=folder)
+    tuned = Evaluation.load(RUNS / "receipts" / "eval" / "tuned")
+    pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in tuned.records]
+    found = {
+        "rows": summary["rows"],
+        "run": run,
+        "tuned CER, case folded": cer(*zip(*pairs)),
+        "aims": {"rows + rejects": aim(rows + rejects, rows + rejects == 1419, "1,419 boxes")},
+    }
+    if shutil.which("tesseract"):
+        from ocrkit.config import TrainConfig
+        from ocrkit.systems import evaluate_engine
+
+        config = TrainConfig(dataset=str(folder), output_dir=str(RUNS / "receipts"))
+        theirs = evaluate_engine("tesseract", load_data(config)["test"], RUNS / "receipts")
+        pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in theirs.records]
+        found["tesseract"] = theirs.metrics["cer"]
+        found["tesseract CER, case folded"] = cer(*zip(*pairs))
+    return found
+
+
+def start() -> dict:
+    """Seconds that `import ocrkit` takes, the median of nine, less a bare interpreter's."""
+
+    def median(code: str) -> float:
+        times = []
+        for _ in range(9):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+            times.append(time.perf_counter() - began)
+        return sorted(times)[4]
+
+    seconds = median("import ocrkit") - median("pass")
+    return {"aims": {"import ocrkit, seconds": aim(seconds, seconds < 0.3, "under 0.3")}}
+
+
+def slow_tests() -> dict:
+    """The tests that take part only here."""
+    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "slow"], cwd=ROOT, check=False)
+    return {"aims": {"slow tests, exit code": aim(done.returncode, done.returncode == 0, "0")}}
+
+
+def aim(value: float, met: bool, wanted: str) -> dict:
+    """A figure beside what it should be."""
+    return {"value": round(value, 4), "aim": wanted, "met": bool(met)}
+
+
+def main() -> int:
+    """Measure everything, write check.json and print what missed its aim."""
+    began = time.perf_counter()
+    result = {
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+        "start": start(),
+        "demo": demo(),
+        "slow tests": slow_tests(),
+    }
+    data = os.environ.get("OCRKIT_TEST_DATA")
+    if data:
+        result["receipts"] = receipts(Path(data) / "finance_sroie")
+    else:
+        print("OCRKIT_TEST_DATA is not set: nothing is measured on real receipts.")
+    result["minutes"] = round((time.perf_counter() - began) / 60, 1)
+    RESULT.parent.mkdir(exist_ok=True)
+    RESULT.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    missed = 0
+    for part, figures in result.items():
+        for name, figure in figures.get("aims", {}).items() if isinstance(figures, dict) else ():
+            state = "met" if figure["met"] else "BELOW AIM"
+            missed += not figure["met"]
+            print(f"{part}: {name} {figure['value']} (aim {figure['aim']}): {state}")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
