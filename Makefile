@@ -21,8 +21,8 @@ setup: $(VENV)/.ready  ## make .venv and install requirements.txt; later targets
 
 demo: $(VENV)/.ready  ## run the quickstart notebook on the CPU and print what it reached
 	@mkdir -p $(RUN)
-	$(PY) -m papermill --no-progress-bar --log-output --log-level WARNING \
-		notebooks/quickstart.ipynb $(RUN)/quickstart.ipynb -p output_dir $(RUN) $(DEMO)
+	$(PY) -m papermill --log-level WARNING notebooks/quickstart.ipynb $(RUN)/quickstart.ipynb \
+		-p output_dir $(RUN) $(DEMO)
 	@$(PY) -m ocrkit compare $(RUN)/eval/base $(RUN)/eval/tuned --metrics cer exact_match
 	@echo "notebook: $(RUN)/quickstart.ipynb"
 	@echo "report:   $(RUN)/report/index.html"
