@@ -395,40 +395,8 @@ def _card(curve: list[dict], fonts: list[str], model: Any) -> str:
             ("held_out_fonts", f"clean lines, fonts never seen ({', '.join(TILL_FONTS)})"),
         )
     )
-    return _CARD.format(parameters=parameters, rows=rows, fonts=", ".join(fonts), **curve[-1])
-
-
-_CARD = """\
----
-license: mit
-pipeline_tag: image-text-to-text
----
-# ocrkit tiny
-
-A `Qwen3VLForConditionalGeneration` of {parameters:,} parameters that reads one line of printed
-Latin text: letters, digits and the punctuation of receipts, 1 to 48 characters. It exists to try
-the kit on a CPU, to start fine-tuning from, and for tests; it is no OCR product.
-
-Scale a line to 32 pixels of height before it is read (the recipe's `image_height: 32`); a token
-covers 16 x 16 pixels.
-
-Trained from scratch for {minutes} minutes, {step:,} steps of 32 freshly drawn lines, by
-`python -m ocrkit.tiny build`. Read on 150 lines each of another stream of the generator:
-
-| lines | CER | exact match |
-| --- | --- | --- |
-{rows}
-
-What it cannot do: handwriting, other scripts (their characters can be spelled, byte by byte, but
-were never seen), several lines, vertical text, anything but transcription.
-
-Fonts it was trained on, from matplotlib and from Debian's fonts-liberation2, fonts-freefont-ttf,
-fonts-roboto-unhinted, fonts-open-sans, fonts-lato, fonts-ocr-b, fonts-courier-prime,
-fonts-inconsolata, fonts-anonymous-pro, fonts-noto-mono, fonts-cantarell, fonts-crosextra-carlito,
-fonts-texgyre, fonts-urw-base35, fonts-jetbrains-mono, fonts-tlwg-typewriter-ttf: {fonts}.
-
-The learning curve is in `curve.json`.
-"""
+    template = (FOLDER.parent / "tiny_card.md").read_text(encoding="utf-8")
+    return template.format(parameters=parameters, rows=rows, fonts=", ".join(fonts), **curve[-1])
 
 
 def main(arguments: list[str] | None = None) -> int:
