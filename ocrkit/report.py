@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +66,14 @@ class Comparison:
         return (" → " if len(self.evaluations) == 2 else ", ").join(
             e.name for e in self.evaluations
         )
+
+    @cached_property
+    def kinds(self) -> dict[str, dict[str, int]]:
+        """Count of every kind of error (`analysis.KINDS`) by evaluation."""
+        counts = {e.name: Counter(analysis.error_kinds(e.records)) for e in self.evaluations}
+        return {
+            name: {kind: found[kind] for kind in analysis.KINDS} for name, found in counts.items()
+        }
 
     def improved(self, name: str | None = None) -> list[dict]:
         """Samples with fewer edits than in the first evaluation, largest gain first."""
@@ -131,7 +140,7 @@ class Comparison:
             for value, found in values.items():
                 cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
                 lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
-        counted = [kinds(evaluation) for evaluation in self.evaluations]
+        counted = list(self.kinds.values())
         if any(map(any, (counts.values() for counts in counted))):
             lines += ["", "## Kinds of error", ""]
             lines += [f"| samples | {' | '.join(e.name for e in self.evaluations)} |"]
@@ -158,7 +167,7 @@ class Comparison:
             "p_values": self.p_values,
             "improved": {name: [c["id"] for c in self.improved(name)] for name in self.changes},
             "worse": {name: [c["id"] for c in self.worse(name)] for name in self.changes},
-            "kinds": {e.name: kinds(e) for e in self.evaluations},
+            "kinds": self.kinds,
             "confusions": {e.name: _confusions(e) for e in self.evaluations},
             "coverage": {e.name: analysis.coverage_curve(e.records) for e in self.evaluations},
             "suspect_labels": [
@@ -235,12 +244,6 @@ def interval(found: dict | None, sign: bool = False) -> str:
 def p_text(p: float) -> str:
     """Write a p-value as people do."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
-
-
-def kinds(evaluation: Evaluation) -> dict[str, int]:
-    """Count the kinds of error of an evaluation, in the order of `analysis.KINDS`."""
-    counts = Counter(analysis.error_kinds(evaluation.records))
-    return {kind: counts[kind] for kind in analysis.KINDS}
 
 
 def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list]:

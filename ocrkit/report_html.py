@@ -66,7 +66,7 @@ def small_table(comparison: "Comparison") -> str:
 
 def section(comparison: "Comparison") -> dict[str, Any]:
     """Return what the template shows of one comparison."""
-    from ocrkit.report import NAMES, interval, kinds
+    from ocrkit.report import NAMES, interval
 
     evaluations = comparison.evaluations
     first, last = evaluations[0], evaluations[-1]
@@ -95,7 +95,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
             [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
         ],
         "by": [_by(column, evaluations) for column in last.by],
-        "kinds": _kinds([(e.name, kinds(e)) for e in evaluations]),
+        "kinds": _kinds(list(comparison.kinds.items())),
         "heat": heat_map(last.records),
         "coverage": coverage_chart(evaluations),
         "lists": _sample_lists(comparison),

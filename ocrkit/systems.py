@@ -11,6 +11,7 @@ from typing import Any
 
 import regex
 
+from ocrkit import fields
 from ocrkit.evaluation import Evaluation, line_of, read_predictions, score, write_whole
 from ocrkit.text import PROFILE_VERSION
 
@@ -197,9 +198,14 @@ def records_of(data: Any) -> list[dict]:
     """Turn dataset rows into records without a prediction, opening no picture."""
     records = []
     for number, row in enumerate(_without_images(data)):
-        meta = row.get("meta")
-        meta = json.loads(meta) if isinstance(meta, str) and meta.startswith("{") else {}
-        extra = {**meta, "task": row.get("task"), "source": row.get("source")}
+        if not {"id", "completion"} <= row.keys() or not row["completion"]:
+            raise ValueError(
+                f"Row {number} has no id or no completion, but the keys {', '.join(row)}: "
+                "evaluate rows of prompt, completion and images."
+            )
+        meta = fields.parse_json(row.get("meta"))
+        extra = meta if isinstance(meta, dict) else {}
+        extra = {**extra, "task": row.get("task"), "source": row.get("source")}
         record = {
             key: value
             for key, value in extra.items()

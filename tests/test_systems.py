@@ -160,6 +160,15 @@ def test_a_datasets_dataset_is_read_without_opening_pictures(predict, config, tm
     assert data.column_names and "images" in data.column_names
 
 
+def test_rows_of_another_layout_are_one_sentence():
+    with pytest.raises(ValueError, match="Row 0 has no id or no completion, but the keys id, mess"):
+        records_of([{"id": 1, "messages": []}])
+
+
+def test_meta_that_is_no_json_adds_no_columns():
+    assert "need_external_knowledge" not in records_of([rows(1)[0] | {"meta": "{broken"}])[0]
+
+
 def test_a_reference_may_be_a_list_of_parts():
     row = rows(1)[0]
     row["completion"][0]["content"] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
