@@ -36,6 +36,7 @@ from .schema import (
 )
 from .split import DEFAULT_SHARES, assign_splits, group_key, parse_shares
 
+FORMATS = ("imagefolder", "parquet")
 LAYOUTS = ("prompt_completion", "messages")
 BATCH_ITEMS = 64
 BATCH_BYTES = 4 * 2**20
@@ -53,6 +54,7 @@ def convert(
     limit: int | None = None,
     prompt: str | None = None,
     layout: str = "prompt_completion",
+    format: str = "imagefolder",
     progress: bool = True,
     **options: object,
 ) -> dict:
@@ -75,6 +77,7 @@ def convert(
         limit: stop after this many source items.
         prompt: what to ask for, instead of the task's default (questions keep their own).
         layout: "prompt_completion", or "messages" for ms-swift and LLaMA-Factory.
+        format: "imagefolder", or "parquet" with the pictures inside, for the Hub and streaming.
         progress: whether to draw a progress bar on stderr.
         options: the source's own, see its `OPTIONS`.
 
@@ -94,8 +97,11 @@ def convert(
         "limit": limit,
         "prompt": prompt,
         "layout": check_choice("layout", layout, LAYOUTS),
+        "format": check_choice("format", format, FORMATS),
         **check_options(source, module, options),
     }
+    if format == "parquet" and layout != "prompt_completion":
+        raise UsageError("--format parquet has --layout prompt_completion only.")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
     if workers < 1:
@@ -140,6 +146,8 @@ def write_dataset(
         else:
             places = assign_splits(keys, shares or DEFAULT_SHARES)
         deal_rows(staging, places, settings["layout"], summary)
+        if settings.get("format") == "parquet":
+            pack_parquet(staging, summary)
         result = summary.to_dict(source, inputs, settings)
         text = json.dumps(result, ensure_ascii=False, indent=1)
         (staging / "dataset.json").write_text(text + "\n", encoding="utf-8")
@@ -462,6 +470,16 @@ def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summar
     shutil.rmtree(staging / "images")
 
 
+def pack_parquet(staging: Path, summary: Summary) -> None:
+    """Put the rows of every split with their pictures in parquet files, instead of the folder."""
+    from .parquet import write_shards
+
+    for split in list(summary.splits):
+        with (staging / split / "metadata.jsonl").open(encoding="utf-8", newline="\n") as rows:
+            write_shards(rows, staging / split, staging / "data", split)
+        shutil.rmtree(staging / split)
+
+
 def move(old: Path, new: Path) -> None:
     """Rename a file, its new folder made if needed. A shared picture is moved by its first row."""
     try:
@@ -564,6 +582,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--limit", type=int, metavar="N", help="stop after N source items")
     add("--prompt", help="what to ask for, instead of the task's default")
     add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
+    add("--format", default=FORMATS[0], choices=FORMATS, help="files, or parquet with pictures in")
     own = parser.add_argument_group("options of single sources (see --list)")
     own.add_argument("--image-column", metavar="NAME", help="column with the picture's path")
     own.add_argument("--text-column", metavar="NAME", help="column with the text")
@@ -580,16 +599,8 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 COMMON = (
-    "source",
-    "inputs",
-    "out",
-    "task",
-    "split",
-    "seed",
-    "workers",
-    "limit",
-    "prompt",
-    "layout",
+    *("source", "inputs", "out", "task", "split", "seed", "workers", "limit", "prompt"),
+    *("layout", "format"),
 )
 
 

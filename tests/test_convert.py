@@ -321,18 +321,22 @@ def test_list_shows_every_source_and_answers_at_once():
         assert f"'{module_name}'" not in loaded
 
 
-def test_a_killed_conversion_is_made_good_by_the_same_command(tmp_path):
+@pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
+def test_a_killed_conversion_is_made_good_by_the_same_command(tmp_path, kills):
     table = make_table(tmp_path / "in", 400)
     whole, out = tmp_path / "whole", tmp_path / "out"
     convert("table", table, whole, progress=False)
     arguments = [sys.executable, "-m", "data_prep.convert", "table", table, "--workers", "2"]
-    for delay in (0.25, 0.4, 0.6):
+    start = time.perf_counter()
+    subprocess.run([*map(str, arguments), "--out", str(tmp_path / "timed")], capture_output=True)
+    whole_time = time.perf_counter() - start
+    for kill in range(kills):
         process = subprocess.Popen(
             [*map(str, arguments), "--out", str(out)],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
         )
-        time.sleep(delay)
+        time.sleep(whole_time * (kill + 1) / (kills + 1))
         process.send_signal(signal.SIGKILL)
         process.wait()
         # Never a half-made folder: it is not there yet, or whole.

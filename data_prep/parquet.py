@@ -1,0 +1,90 @@
+"""Writes a dataset as parquet with the pictures inside, for the Hub and for streaming.
+
+`DIR/data/<split>-00000-of-00001.parquet`, which `load_dataset(DIR)` reads: the columns of
+metadata.jsonl with `images`, a list of pictures, in the place of `images_file_names`.
+"""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+SHARD_BYTES = 400 * 2**20  # of pictures; a shard is what a streaming reader fetches at once
+GROUP_ROWS, GROUP_BYTES = 200, 32 * 2**20  # what stands in memory at a time
+
+
+def write_shards(rows: Iterable[str], root: Path, folder: Path, split: str) -> list[Path]:
+    """Write rows (lines of metadata.jsonl, pictures below `root`) as shards of one split.
+
+    Shards begin and end by bytes alone, so the same rows give the same files.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    folder.mkdir(exist_ok=True)
+    schema = _schema()
+    shards: list[Path] = []
+    writer = None
+    group: list[dict] = []
+    in_group = in_shard = 0
+
+    def flush() -> None:
+        nonlocal writer, group, in_group
+        if writer is None:
+            shards.append(folder / f"{split}-{len(shards):05d}.parquet")
+            writer = pq.ParquetWriter(shards[-1], schema, compression="snappy")
+        writer.write_table(pa.Table.from_pylist(group, schema))
+        group, in_group = [], 0
+
+    for line in rows:
+        row = json.loads(line)
+        names = row.pop("images_file_names")
+        row["images"] = [
+            {"bytes": (root / name).read_bytes(), "path": Path(name).name} for name in names
+        ]
+        size = sum(len(image["bytes"]) for image in row["images"])
+        group.append(row)
+        in_group, in_shard = in_group + size, in_shard + size
+        if len(group) == GROUP_ROWS or in_group > GROUP_BYTES:
+            flush()
+        if in_shard > SHARD_BYTES:
+            flush() if group else None
+            writer.close()
+            writer, in_shard = None, 0
+    if group:
+        flush()
+    if writer is not None:
+        writer.close()
+    return [
+        shard.rename(folder / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
+        for index, shard in enumerate(shards)
+    ]
+
+
+def _schema():
+    import pyarrow as pa
+
+    message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+    texts = ("task", "language", "group")
+    columns = [
+        ("id", pa.string()),
+        ("images", pa.list_(image)),
+        ("prompt", message),
+        ("completion", message),
+        *((name, pa.string()) for name in texts),
+        ("width", pa.int64()),
+        ("height", pa.int64()),
+        ("source", pa.string()),
+        ("meta", pa.string()),
+    ]
+    # What `datasets` reads to know that the structs are pictures.
+    text = {"dtype": "string", "_type": "Value"}
+    features = {name: text for name, _ in columns}
+    features |= {name: {"dtype": "int64", "_type": "Value"} for name in ("width", "height")}
+    features |= {
+        name: {"feature": {"role": text, "content": text}, "_type": "List"}
+        for name in ("prompt", "completion")
+    }
+    features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
+    info = json.dumps({"info": {"features": features}})
+    return pa.schema(columns, metadata={"huggingface": info})

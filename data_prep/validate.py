@@ -1,0 +1,373 @@
+"""Checks a dataset folder before training: `python -m data_prep.validate DIR`.
+
+Errors are what would break or falsify a training run; warnings are what a person should look at.
+Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and the characters.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from decimal import Decimal, InvalidOperation
+from functools import partial
+from pathlib import Path
+
+from .convert import ordered_map
+from .schema import SPLITS, DataError, Row, dump_json, parse_json, row_problems
+
+BATCH = 64
+EXAMPLES = 5  # places named for each kind of finding
+CENT = Decimal("0.011")  # what sums may differ by: a cent, and a little for rounding
+
+
+class Findings:
+    """Counts errors and warnings by kind, with the first places of each."""
+
+    def __init__(self) -> None:
+        self.errors: Counter[str] = Counter()
+        self.warnings: Counter[str] = Counter()
+        self.examples: dict[str, list[str]] = {}
+
+    def error(self, kind: str, place: str) -> None:
+        """Note something that must be put right."""
+        self._note(self.errors, kind, place)
+
+    def warn(self, kind: str, place: str) -> None:
+        """Note something to look at."""
+        self._note(self.warnings, kind, place)
+
+    def _note(self, counter: Counter, kind: str, place: str) -> None:
+        counter[kind] += 1
+        places = self.examples.setdefault(kind, [])
+        if len(places) < EXAMPLES:
+            places.append(place)
+
+    def to_dict(self, rows: dict[str, int]) -> dict:
+        """The content of validation.json."""
+        return {
+            "ok": not self.errors,
+            "rows": rows,
+            "errors": dict(self.errors.most_common()),
+            "warnings": dict(self.warnings.most_common()),
+            "examples": self.examples,
+        }
+
+
+def validate(
+    dataset: str | Path,
+    *,
+    schema: str | Path | None = None,
+    tokenizer: str | Path | None = None,
+    max_characters: int = 4000,
+    workers: int = 1,
+    plot: bool = True,
+) -> dict:
+    """Check the imagefolder `dataset`; returns (and writes) validation.json.
+
+    Args:
+        schema: a JSON Schema that the completions of extraction rows must satisfy.
+        tokenizer: a tokenizer.json; characters that it cannot give back are warned of.
+        max_characters: completions longer than this are warned of.
+        workers: processes that open pictures.
+        plot: whether to draw validation.png.
+
+    Raises:
+        DataError: `dataset`, `schema` or `tokenizer` cannot be read at all.
+    """
+    dataset = Path(dataset)
+    splits = [split for split in SPLITS if (dataset / split / "metadata.jsonl").is_file()]
+    if not splits:
+        raise DataError(f"{dataset} has no <split>/metadata.jsonl; name a folder convert made.")
+    checker = load_schema(schema) if schema else None
+    findings = Findings()
+    rows: Counter[str] = Counter()
+    ids: set[bytes] = set()
+    groups: dict[bytes, str] = {}
+    images: dict[bytes, tuple[str, str]] = {}
+    characters = {split: Counter() for split in splits}
+    sizes: Counter[tuple[int, int]] = Counter()
+    for split in splits:
+        work = partial(check_batch, folder=str(dataset / split))
+        for results in ordered_map(work, batches(dataset / split / "metadata.jsonl"), workers):
+            for number, row, problems, digests in results:
+                place = f"{split}/metadata.jsonl:{number}"
+                rows[split] += 1
+                for kind, detail in problems:
+                    findings.error(kind, f"{place}: {detail}")
+                if row is None:
+                    continue
+                check_row(row, place, findings, checker, max_characters)
+                if not add(ids, digest(row.id)):
+                    findings.error("duplicate id", f"{place}: {row.id}")
+                if groups.setdefault(digest(row.group), split) != split:
+                    findings.error("group in two splits", f"{place}: {row.group}")
+                for one in digests:
+                    text = row.completion[-1]["content"]
+                    first, said = images.setdefault(one, (split, text))
+                    if first != split:
+                        findings.error("picture in two splits", f"{place}: also in {first}")
+                    elif said != text and row.task == "transcription":
+                        findings.warn("one picture with two texts", f"{place}: {text[:80]}")
+                characters[split].update(row.completion[-1]["content"])
+                sizes[row.width, row.height] += 1
+    check_counts(dataset, rows, findings)
+    check_characters(characters, tokenizer, findings)
+    result = findings.to_dict(dict(rows))
+    text = json.dumps(result, ensure_ascii=False, indent=1)
+    (dataset / "validation.json").write_text(text + "\n", encoding="utf-8")
+    if plot and sizes:
+        draw(dataset / "validation.png", sizes, sum(characters.values(), Counter()))
+    return result
+
+
+def batches(path: Path) -> Iterator[list[tuple[int, bytes]]]:
+    """Numbered lines of a file, some at a time."""
+    batch = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, start=1):
+            batch.append((number, line))
+            if len(batch) == BATCH:
+                yield batch
+                batch = []
+    if batch:
+        yield batch
+
+
+Checked = tuple[int, Row | None, list[tuple[str, str]], list[bytes]]
+
+
+def check_batch(lines: list[tuple[int, bytes]], folder: str) -> list[Checked]:
+    """(line number, row if it is one, (kind, detail) of its errors, digests of its pictures)."""
+    return [(number, *check_line(line, Path(folder))) for number, line in lines]
+
+
+def check_line(line: bytes, folder: Path) -> tuple[Row | None, list[tuple[str, str]], list[bytes]]:
+    """One line of metadata.jsonl, with its pictures opened."""
+    from .pictures import Opened, PictureError
+
+    try:
+        value = parse_json(line)
+    except ValueError as error:
+        return None, [("broken line", str(error))], []
+    if found := row_problems(value):
+        return None, [("invalid row", "; ".join(found))], []
+    row = Row.from_json(dump_json(value))
+    problems, digests = [], []
+    for index, name in enumerate(row.images_file_names):
+        try:
+            data = (folder / name).read_bytes()
+            image = Opened(data).image
+        except OSError:
+            problems.append(("missing image", name))
+        except PictureError as error:
+            problems.append((error.reason, f"{name}: {error.detail}"))
+        else:
+            digests.append(hashlib.blake2b(data, digest_size=16).digest())
+            if index == 0 and image.size != (row.width, row.height):
+                found_size = "{}x{}".format(*image.size)
+                detail = f"{name} is {found_size}, stated {row.width}x{row.height}"
+                problems.append(("size differs", detail))
+    return row, problems, digests
+
+
+def check_row(row: Row, place: str, findings: Findings, checker, max_characters: int) -> None:
+    """What a row's texts can have wrong."""
+    answer = row.completion[-1]["content"]
+    asked = "\n".join(message["content"] for message in row.prompt)
+    if len(answer) > max_characters:
+        findings.warn("long text", f"{place}: {len(answer)} characters")
+    # Short answers such as "2" occur anywhere.
+    if len(answer) >= 8 and answer in asked:
+        findings.warn("answer stands in the prompt", f"{place}: {answer[:80]}")
+    if row.task != "extraction":
+        return
+    try:
+        value = parse_json(answer)
+    except ValueError as error:
+        findings.error("completion is no JSON", f"{place}: {error}")
+        return
+    for error in checker.iter_errors(value) if checker else ():
+        path = "/".join(str(part) for part in error.absolute_path)
+        findings.error("completion breaks the schema", f"{place}: {path}: {error.message}"[:300])
+    for broken in invoice_problems(value):
+        findings.warn("arithmetic", f"{place}: {broken}")
+
+
+def check_counts(dataset: Path, rows: Counter, findings: Findings) -> None:
+    """Whether dataset.json tells what is there."""
+    try:
+        told = parse_json((dataset / "dataset.json").read_bytes())["rows"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        findings.error("dataset.json cannot be read", str(error))
+        return
+    if told != dict(rows):
+        findings.error("dataset.json counts otherwise", f"{told}, but {dict(rows)} are here")
+
+
+def check_characters(
+    characters: dict[str, Counter], tokenizer: str | Path | None, findings: Findings
+) -> None:
+    """Characters that training never shows, and those that the tokenizer cannot give back."""
+    if "train" in characters:
+        for split in characters.keys() - {"train"}:
+            for character in sorted(characters[split].keys() - characters["train"].keys()):
+                name = f"{character} U+{ord(character):04X}"
+                findings.warn("character that training never shows", f"{split}: {name}")
+    if tokenizer:
+        for character in unspelt(tokenizer, sum(characters.values(), Counter())):
+            name = f"{character} U+{ord(character):04X}"
+            findings.warn("character that the tokenizer cannot spell", name)
+
+
+def unspelt(tokenizer: str | Path, characters: Counter) -> list[str]:
+    """Characters that do not come back from a tokenizer's ids."""
+    from tokenizers import Tokenizer
+
+    try:
+        model = Tokenizer.from_file(str(tokenizer))
+    except Exception as error:  # its errors are bare Exceptions
+        raise DataError(f"{tokenizer} cannot be read as a tokenizer.json ({error}).") from None
+    # Between letters, for some decoders trim what stands at an end.
+    return [
+        c
+        for c in sorted(characters)
+        if c not in model.decode(model.encode(f"a{c}a", add_special_tokens=False).ids)
+    ]
+
+
+def load_schema(path: str | Path):
+    """A validator of the JSON Schema in a file."""
+    import jsonschema
+
+    try:
+        schema = parse_json(Path(path).read_bytes())
+        kind = jsonschema.validators.validator_for(schema)
+        kind.check_schema(schema)
+    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        message = getattr(error, "message", error)
+        raise DataError(f"{path} cannot be read as a JSON Schema ({message}).") from None
+    return kind(schema)
+
+
+def invoice_problems(value: object) -> list[str]:
+    """Sums that do not come out in an invoice of the canonical fields.
+
+    `line_items[]{qty, unit_price, line_total}` and `financial_summary{subtotal, discount, tax_rate,
+    tax_amount, grand_total}`; whatever is missing or no number is not checked. A tax rate above 1
+    is taken as a percentage.
+    """
+    if not isinstance(value, dict):
+        return []
+    found = []
+    items = value.get("line_items")
+    items = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
+    totals = [number(one.get("line_total")) for one in items]
+    for index, (one, total) in enumerate(zip(items, totals)):
+        quantity, price = number(one.get("qty")), number(one.get("unit_price"))
+        less = number(one.get("discount")) or Decimal(0)
+        if None not in (quantity, price, total) and abs(quantity * price - less - total) > CENT:
+            found.append(f"line {index + 1}: {quantity} x {price} is not {total}")
+    summary = value.get("financial_summary")
+    summary = summary if isinstance(summary, dict) else {}
+    subtotal, rate = number(summary.get("subtotal")), number(summary.get("tax_rate"))
+    tax, total = number(summary.get("tax_amount")), number(summary.get("grand_total"))
+    less = number(summary.get("discount")) or Decimal(0)
+    if totals and None not in (*totals, subtotal) and abs(sum(totals) - subtotal) > CENT:
+        found.append(f"the lines add up to {sum(totals)}, not to the subtotal {subtotal}")
+    if None not in (subtotal, rate, tax):
+        share = rate / 100 if rate > 1 else rate
+        if abs((subtotal - less) * share - tax) > CENT:
+            found.append(f"{rate} of {subtotal - less} is not the tax {tax}")
+    if None not in (subtotal, tax, total) and abs(subtotal - less + tax - total) > CENT:
+        found.append(f"{subtotal} - {less} + {tax} is not the total {total}")
+    return found
+
+
+def number(value: object) -> Decimal | None:
+    """A JSON number, or a text that is a plain one, as a Decimal."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    try:
+        parsed = Decimal(str(value).strip().removesuffix("%"))
+    except InvalidOperation:
+        return None
+    return parsed if parsed.is_finite() else None
+
+
+def digest(text: str) -> bytes:
+    """A short stand-in for a text that is only compared."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
+
+
+def add(known: set[bytes], one: bytes) -> bool:
+    """Add to a set; False if it was there."""
+    before = len(known)
+    known.add(one)
+    return len(known) > before
+
+
+def draw(path: Path, sizes: Counter, characters: Counter) -> None:
+    """Sizes of the pictures and frequencies of the characters, side by side."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    widths, heights = zip(*sizes)
+    counts = [sizes[size] for size in sizes]
+    left.scatter(widths, heights, s=[4 + count**0.5 for count in counts], alpha=0.4, linewidths=0)
+    left.set(xscale="log", yscale="log", xlabel="width, pixels", ylabel="height, pixels")
+    left.set_title(f"{sum(counts):,} pictures")
+    ranked = [count for _, count in characters.most_common()]
+    right.plot(range(1, len(ranked) + 1), ranked, marker=".")
+    right.set(xscale="log", yscale="log", xlabel="rank of the character", ylabel="times")
+    right.set_title(f"{len(ranked):,} characters, {sum(c == 1 for c in ranked):,} of them once")
+    figure.savefig(path, dpi=100)
+
+
+def describe(result: dict, dataset: str) -> str:
+    """The findings as a table for a person."""
+    splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
+    lines = [f"{dataset}: {sum(result['rows'].values()):,} rows ({splits})"]
+    for level in ("errors", "warnings"):
+        for kind, count in result[level].items():
+            lines.append(f"  {level[:-1]:<8}{count:>9,}  {kind}")
+            lines += [f"{'':<21}{place}"[:160] for place in result["examples"][kind][:2]]
+    lines.append("valid" if result["ok"] else "not valid: see validation.json")
+    return "\n".join(lines)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command; exit code 1 where the dataset has an error."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.validate",
+        description="Check a dataset folder; writes validation.json and validation.png into it.",
+    )
+    add_argument = parser.add_argument
+    add_argument("dataset", metavar="DIR")
+    add_argument("--schema", metavar="FILE", help="JSON Schema of extraction completions")
+    add_argument("--tokenizer", metavar="FILE", help="tokenizer.json that must spell the texts")
+    add_argument("--max-characters", type=int, default=4000, metavar="N")
+    add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args(arguments)
+    try:
+        result = validate(
+            given.dataset,
+            schema=given.schema,
+            tokenizer=given.tokenizer,
+            max_characters=given.max_characters,
+            workers=given.workers,
+        )
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(describe(result, given.dataset))
+    return 0 if result["ok"] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

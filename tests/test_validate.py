@@ -1,0 +1,173 @@
+import json
+
+import pytest
+from PIL import Image
+from sources_common import real_data, save
+
+from data_prep import validate as module
+from data_prep.convert import convert
+from data_prep.schema import DataError
+from data_prep.validate import invoice_problems, main, validate
+
+
+@pytest.fixture
+def dataset(tmp_path):
+    lines = []
+    for index in range(12):
+        save(tmp_path / "in" / f"{index}.png", mark=index)
+        record = {"image": f"{index}.png", "text": f"line {index}", "who": f"w{index % 3}"}
+        lines.append(json.dumps(record))
+    (tmp_path / "in" / "t.jsonl").write_text("\n".join(lines))
+    options = {"group_column": "who", "split": "0.34,0.33,0.33", "progress": False}
+    convert("table", tmp_path / "in" / "t.jsonl", tmp_path / "data", **options)
+    return tmp_path / "data"
+
+
+def edit(dataset, split, number, **changes):
+    """Change fields of one row."""
+    path = dataset / split / "metadata.jsonl"
+    lines = path.read_text().splitlines()
+    lines[number] = json.dumps(json.loads(lines[number]) | changes)
+    path.write_text("\n".join(lines) + "\n")
+
+
+def rows(dataset, split):
+    return list(map(json.loads, (dataset / split / "metadata.jsonl").read_text().splitlines()))
+
+
+def test_a_converted_dataset_is_valid_and_drawn(dataset):
+    result = validate(dataset)
+    assert result["ok"] and not result["errors"]
+    assert result == json.loads((dataset / "validation.json").read_text())
+    assert sum(result["rows"].values()) == 12
+    with Image.open(dataset / "validation.png") as image:
+        assert image.size == (1100, 400) and len(image.convert("RGB").getcolors(10**6)) > 20
+    # Digits that only some splits hold are told, for nobody learns to read what is never shown.
+    assert set(result["warnings"]) <= {"character that training never shows"}
+
+
+def test_it_says_the_same_with_workers(dataset):
+    assert validate(dataset, plot=False) == validate(dataset, workers=2, plot=False)
+
+
+def answer(text):
+    return [{"role": "assistant", "content": text}]
+
+
+def test_every_error_is_found_and_placed(dataset):
+    train, test = rows(dataset, "train"), rows(dataset, "test")
+    image = dataset / "train" / train[0]["images_file_names"][0]
+    image.write_bytes((dataset / "test" / test[0]["images_file_names"][0]).read_bytes())
+    edit(dataset, "train", 1, id=train[2]["id"], width=61)
+    edit(dataset, "train", 3, group=test[0]["group"])
+    (dataset / "test" / test[1]["images_file_names"][0]).unlink()
+    (dataset / "test" / test[2]["images_file_names"][0]).write_bytes(b"broken")
+    edit(dataset, "test", 3, completion=answer(" "))
+    with (dataset / "validation" / "metadata.jsonl").open("a") as file:
+        file.write("{broken\n")
+    result = validate(dataset, plot=False)
+    assert not result["ok"]
+    assert result["errors"] == {
+        "group in two splits": 3,
+        "duplicate id": 1,
+        "size differs": 1,
+        "picture in two splits": 1,
+        "missing image": 1,
+        "unreadable image": 1,
+        "invalid row": 1,
+        "broken line": 1,
+        "dataset.json counts otherwise": 1,
+    }
+    assert result["examples"]["size differs"][0].startswith("train/metadata.jsonl:2: images/")
+    assert result["examples"]["invalid row"] == ["test/metadata.jsonl:4: completion is empty"]
+
+
+def test_texts_are_warned_of(dataset, monkeypatch):
+    monkeypatch.setattr(module, "EXAMPLES", 100)
+    edit(dataset, "train", 0, completion=answer("x" * 90))
+    prompt = [{"role": "user", "content": "Is this a cat, or a dog in a hat?"}]
+    edit(dataset, "train", 1, prompt=prompt, completion=answer("a dog in a hat"))
+    edit(dataset, "test", 0, completion=answer("জ্ঞ"))
+    same = rows(dataset, "test")[1]["images_file_names"]
+    edit(dataset, "test", 2, images_file_names=same)
+    result = validate(dataset, max_characters=80, plot=False)
+    assert result["ok"]
+    warnings = result["warnings"]
+    assert warnings["long text"] == 1 and warnings["answer stands in the prompt"] == 1
+    assert warnings["one picture with two texts"] == 1
+    unseen = " ".join(result["examples"]["character that training never shows"])
+    assert "test: জ U+099C" in unseen
+
+
+def test_a_tokenizer_that_cannot_spell_is_found(dataset, tmp_path):
+    from tokenizers import Tokenizer, decoders, models
+
+    alphabet = {c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz 0123456789")}
+    model = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    model.decoder = decoders.Fuse()
+    model.save(str(tmp_path / "tokenizer.json"))
+    edit(dataset, "train", 0, completion=answer("line 한"))
+    result = validate(dataset, tokenizer=tmp_path / "tokenizer.json", plot=False)
+    assert result["examples"]["character that the tokenizer cannot spell"] == ["한 U+D55C"]
+    with pytest.raises(DataError, match=r"cannot be read as a tokenizer\.json"):
+        validate(dataset, tokenizer=dataset / "dataset.json", plot=False)
+
+
+def invoice(**summary):
+    lines = [
+        {"desc": "Tea", "qty": 2, "unit_price": 1.5, "line_total": 3.0},
+        {"desc": "Cup", "qty": "1", "unit_price": "4.00", "line_total": "4.00"},
+    ]
+    base = {"subtotal": 7.0, "tax_rate": 0.1, "tax_amount": 0.7, "grand_total": 7.7}
+    return {"line_items": lines, "financial_summary": base | summary}
+
+
+def test_arithmetic_of_invoices():
+    assert invoice_problems(invoice()) == []
+    assert invoice_problems(invoice(tax_rate=10)) == []
+    assert invoice_problems(invoice(discount=2, tax_amount=0.5, grand_total=5.5)) == []
+    assert invoice_problems(invoice(grand_total=8)) == ["7.0 - 0 + 0.7 is not the total 8"]
+    assert len(invoice_problems(invoice(subtotal=9))) == 3
+    wrong = invoice()
+    wrong["line_items"][0]["qty"] = 3
+    assert invoice_problems(wrong) == ["line 1: 3 x 1.5 is not 3.0"]
+    for nothing in ([], 3, None, {}, {"line_items": 3}, {"financial_summary": [1]}):
+        assert invoice_problems(nothing) == []
+    assert invoice_problems(invoice(subtotal="n/a", tax_amount=True, grand_total=None)) == []
+
+
+def test_extraction_is_held_to_a_schema(dataset, tmp_path):
+    edit(dataset, "train", 0, task="extraction", completion=answer('{"total": "5"}'))
+    edit(dataset, "train", 1, task="extraction", completion=answer('{"total": 5}'))
+    edit(dataset, "train", 2, task="extraction", completion=answer("5 euros"))
+    bad = json.dumps(invoice(grand_total=8) | {"total": 1})
+    edit(dataset, "train", 3, task="extraction", completion=answer(bad))
+    schema = {"type": "object", "properties": {"total": {"type": "number"}}}
+    (tmp_path / "schema.json").write_text(json.dumps(schema))
+    result = validate(dataset, schema=tmp_path / "schema.json", plot=False)
+    assert result["errors"] == {"completion breaks the schema": 1, "completion is no JSON": 1}
+    assert "total: '5' is not of type 'number'" in str(result["examples"])
+    assert result["warnings"]["arithmetic"] == 1
+    (tmp_path / "schema.json").write_text('{"type": "objekt"}')
+    with pytest.raises(DataError, match="cannot be read as a JSON Schema"):
+        validate(dataset, schema=tmp_path / "schema.json")
+
+
+def test_the_command_exits_by_what_it_found(dataset, tmp_path, capsys):
+    assert main([str(dataset), "--workers", "1"]) == 0
+    assert "12 rows" in capsys.readouterr().out
+    edit(dataset, "train", 1, id=rows(dataset, "train")[0]["id"])
+    assert main([str(dataset), "--workers", "1"]) == 1
+    said = capsys.readouterr().out
+    assert "error" in said and "duplicate id" in said and "train/metadata.jsonl:2" in said
+    assert main([str(tmp_path / "nowhere")]) == 1
+    assert "has no <split>/metadata.jsonl" in capsys.readouterr().err
+
+
+@pytest.mark.real_data
+def test_the_real_receipts_are_valid(tmp_path):
+    for task in ("lines", "fields"):
+        out = tmp_path / task
+        convert("sroie", real_data("finance_sroie"), out, task=task, progress=False)
+        result = validate(out, plot=False)
+        assert result["ok"], result["examples"]
