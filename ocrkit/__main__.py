@@ -40,6 +40,9 @@ def _parser() -> argparse.ArgumentParser:
         if name == "evaluate":
             command.add_argument("--split", default="test", help="split to read (%(default)s)")
             command.add_argument("--name", default="base", help="name of the evaluation")
+            command.add_argument("--engine", help="read with this engine instead: tesseract")
+            command.add_argument("--predictions", type=Path, help="score this file instead")
+            command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
         if name == "predict":
             command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
             command.add_argument("--prompt", default="Transcribe the text in the image.")
@@ -91,15 +94,34 @@ def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
     plan(config, data, *load_model(config))
 
 
-def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> None:
+def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
+    from ocrkit.evaluation import fails
+
+    evaluation = _evaluated(arguments, config)
+    print(evaluation)
+    if arguments.fail_if and fails(evaluation, arguments.fail_if):
+        print(f"ocrkit: {evaluation.name} has {arguments.fail_if}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     from ocrkit import evaluate, load_data, load_model
     from ocrkit.data import DataError
+    from ocrkit.systems import evaluate_engine, evaluate_file
 
+    profile = config.normalization_profile
+    if arguments.predictions:
+        return evaluate_file(arguments.predictions, arguments.name, profile)
     data = load_data(config)
     if arguments.split not in data:
         raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
-    model, processor = load_model(config)
-    print(evaluate(model, processor, data[arguments.split], config, name=arguments.name))
+    rows = data[arguments.split]
+    if arguments.engine:
+        return evaluate_engine(
+            arguments.engine, rows, config.output_dir, arguments.name, profile=profile
+        )
+    return evaluate(*load_model(config), rows, config, name=arguments.name)
 
 
 def _predict(arguments: argparse.Namespace, config: TrainConfig) -> None:
@@ -146,14 +168,14 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ocrkit: {error}", file=sys.stderr)
         return 2
     try:
-        globals()[f"_{arguments.command}"](arguments, config)
+        code = globals()[f"_{arguments.command}"](arguments, config)
     except KeyboardInterrupt:
         print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"ocrkit: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
-    return 0
+    return code or 0
 
 
 if __name__ == "__main__":
