@@ -68,7 +68,7 @@ def load_data(config: TrainConfig) -> Any:
         if rows:
             columns = {name: [row.get(name) for row in rows] for name in features}
             splits[split] = Dataset.from_dict(columns, features=Features(features))
-    record_skipped(config.output_dir, skipped, fresh=True)
+    record_skipped(config.output_dir, skipped, place=str(folder))
     if not splits:
         raise DataError(f"{folder} has no usable row; {skipped[0]['detail'] if skipped else ''}")
     return DatasetDict(splits)
@@ -124,34 +124,38 @@ def _size(path: Path) -> tuple[int, int]:
 
 
 def record_skipped(
-    output_dir: str | os.PathLike, skipped: list[dict[str, str]], fresh: bool = False
+    output_dir: str | os.PathLike, skipped: list[dict[str, str]], place: str = ""
 ) -> None:
     """List rows that were left out in `<output_dir>/skipped.jsonl` and print their number.
 
     Args:
         skipped: `{where, reason, detail}` each.
-        fresh: start the list anew instead of adding to it.
+        place: what was listed before with a `where` that begins so is replaced.
     """
     path = Path(output_dir) / "skipped.jsonl"
-    if fresh:
+    kept = [e for e in _skipped(output_dir) if not (place and e["where"].startswith(place))]
+    if not kept and not skipped:
         path.unlink(missing_ok=True)
-    if not skipped:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as file:
-        file.writelines(json.dumps(entry, ensure_ascii=False) + "\n" for entry in skipped)
+    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in [*kept, *skipped])
+    path.write_text(text, encoding="utf-8")
     counts = Counter(entry["reason"] for entry in skipped)
-    listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-    print(f"{len(skipped)} rows left out ({listed}); see {path}")
+    if counts:
+        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        print(f"{len(skipped)} rows left out ({listed}); see {path}")
 
 
 def skipped_counts(output_dir: str | os.PathLike) -> dict[str, int]:
     """Reasons for rows left out of this run, with their numbers."""
+    return dict(Counter(entry["reason"] for entry in _skipped(output_dir)))
+
+
+def _skipped(output_dir: str | os.PathLike) -> list[dict[str, str]]:
     path = Path(output_dir) / "skipped.jsonl"
     if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return dict(Counter(json.loads(line)["reason"] for line in lines))
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def picture_rows(paths: list[Path], prompt: str) -> list[dict[str, Any]]:

@@ -91,20 +91,17 @@ def fit_context(rows: Any, split: str, model: Any, processor: Any, config: Train
     lengths = [image + text for image, text in zip(images, texts)]
     context = context_length(model, config)
     kept = [i for i, length in enumerate(lengths) if length <= context]
-    if len(kept) < len(lengths):
-        ids = rows["id"]
-        record_skipped(
-            config.output_dir,
-            [
-                {
-                    "where": f"{split} row {ids[i]}",
-                    "reason": "longer than the context",
-                    "detail": f"{length} tokens, the context holds {context}",
-                }
-                for i, length in enumerate(lengths)
-                if length > context
-            ],
-        )
+    ids = rows["id"]
+    too_long = [
+        {
+            "where": f"{split} row {ids[i]}",
+            "reason": "longer than the context",
+            "detail": f"{length} tokens, the context holds {context}",
+        }
+        for i, length in enumerate(lengths)
+        if length > context
+    ]
+    record_skipped(config.output_dir, too_long, place=f"{split} row ")
     if not kept:
         raise DataError(
             f"No {split} row fits the context of {context} tokens (the shortest needs "
