@@ -3,6 +3,7 @@
 import hashlib
 import json
 import math
+import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
@@ -257,6 +258,8 @@ def _tesseract_language(row: dict) -> str:
 def _tesseract(rows: Any, language: str | None, psm: int | None) -> Iterator[dict]:
     from tqdm.auto import tqdm
 
+    # Its threads wait for one another on a single line, and for minutes where the machine is busy.
+    os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     for number, row in enumerate(tqdm(_without_images(rows), desc="tesseract")):
         item = {"id": row["id"], "prediction": None, "confidence": None, "finish_reason": None}
         try:
