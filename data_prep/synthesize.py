@@ -184,9 +184,9 @@ def _receipt_items(
 
 def thermal_receipts(
     out: str | Path,
-    receipts: int = 150,
+    receipts: int = 300,
     seed: int = 0,
-    split: tuple[float, float, float] = (0.75, 0.05, 0.2),
+    split: tuple[float, float, float] = (0.82, 0.03, 0.15),
     progress: bool = True,
 ) -> dict:
     """Write a dataset of worn till receipts, ten lines each, in fonts that need no download.

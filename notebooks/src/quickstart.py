@@ -42,8 +42,7 @@ if importlib.util.find_spec("ocrkit") is None:
 recipe = "quickstart"  # @param {type:"string"}
 dataset = ""  # @param {type:"string"}
 output_dir = "runs/quickstart"  # @param {type:"string"}
-receipts = 150  # @param {type:"integer"}
-num_train_epochs = None  # @param {type:"raw"}
+receipts = 300  # @param {type:"integer"}
 max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
 seed = 42  # @param {type:"integer"}
@@ -188,7 +187,7 @@ print(f"{sum(same)} of {len(same)} lines read the same by both")
 #
 # * Your own lines: `python -m data_prep.convert --list` shows the formats that are read; give the
 #   folder it writes as `dataset`.
-# * CER still falls at the end of training: raise `num_train_epochs`.
+# * CER still falls at the end of training: raise `max_steps`.
 # * CER stays where it was: look at the pictures above. What you cannot read, no model learns.
 # * Too much was forgotten: mix some of the old lines into the training split, or lower
 #   `learning_rate`.
