@@ -44,3 +44,10 @@ def processor():
     from ocrkit.model import TINY
 
     return AutoProcessor.from_pretrained(TINY)
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Say how many tests on real data passed, so that a run without any is noticed."""
+    passed = terminalreporter.stats.get("passed", [])
+    count = sum("real_data" in report.keywords for report in passed)
+    terminalreporter.write_line(f"real data: {count} tests passed")
