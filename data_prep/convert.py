@@ -626,7 +626,10 @@ def describe(result: dict, out: str) -> str:
     ]
     lines += [f"  {count:>9,}  {reason}" for reason, count in rejects.items()]
     if result["options"]["split"] == "source" and len(rows) == 1:
-        lines.append(f"Only {next(iter(rows))} is here; --split 0.8,0.1,0.1 divides it.")
+        lines.append(
+            f"All rows are {next(iter(rows))}: the input says so (--split 0.8,0.1,0.1 overrules "
+            "it), or they are of one document or writer."
+        )
     return "\n".join(lines)
 
 

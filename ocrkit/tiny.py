@@ -55,8 +55,7 @@ _SHIPPED_FONTS = (
 _SYSTEM_FONTS = """
 AnonymousPro C059-Roman C059-Bold Cantarell-Regular Cantarell-Bold Carlito-Regular Carlito-Bold
 CourierPrime CourierPrime-Bold CourierPrimeSans DejaVuSansCondensed DejaVuSansCondensed-Bold
-FreeMono FreeMonoBold FreeSans FreeSansBold FreeSerif FreeSerifBold Inconsolata JetBrainsMono-
-Regular JetBrainsMono-Bold Lato-Regular Lato-Bold LiberationMono-Regular LiberationMono-Bold
+FreeMono FreeMonoBold FreeSans FreeSansBold FreeSerif FreeSerifBold Inconsolata JetBrainsMono-Regular JetBrainsMono-Bold Lato-Regular Lato-Bold LiberationMono-Regular LiberationMono-Bold
 LiberationSans-Regular LiberationSans-Bold LiberationSans-Italic LiberationSerif-Regular
 LiberationSerif-Bold NimbusMonoPS-Regular NimbusMonoPS-Bold NimbusSansNarrow-Regular
 NimbusSansNarrow-Bold NotoMono-Regular NotoSansMono-Bold OCRB OpenSans-CondLight OpenSans-CondBold
@@ -295,8 +294,8 @@ def train_reader(
     batch: int = 32,
     learning_rate: float = 2e-3,
     seed: int = 0,
-) -> tuple[Any, Any, list[dict]]:
-    """Train on freshly drawn lines; returns model, processor and learning curve.
+) -> tuple[Any, Any, dict]:
+    """Train on freshly drawn lines; returns model, processor and what `curve.json` holds.
 
     The longest line starts at one character and grows whenever the loss falls under 0.8; variety
     comes in afterwards. The rate is constant after 50 steps of warm-up and falls linearly over
@@ -309,12 +308,15 @@ def train_reader(
     """
     tokenizer = build_tokenizer()
     processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
-    curve: list[dict] = []
+    fonts = training_fonts()
+    history: dict = {"parts": [], "curve": []}
     if start:
         model.load_state_dict(load_file(start / "model.safetensors"), strict=False)
-        curve = json.loads((start / "curve.json").read_text())["curve"]
+        history = json.loads((start / "curve.json").read_text())
+    history["fonts"] = [path.stem for path in fonts]
+    history["parts"].append({"minutes": minutes, "learning_rate": learning_rate, "seed": seed})
+    curve = history["curve"]
     last = curve[-1] if curve else {"step": 0, "minutes": 0, "longest": 1, "variety": 0}
-    fonts = training_fonts()
     limits = torch.tensor([last["longest"], round(last["variety"] * 1000)]).share_memory_()
     # Seeds differ from those of earlier parts, so no part repeats another's lines.
     lines = _Lines(processor, fonts, limits, batch, f"{seed}/{last['step']}")
@@ -355,8 +357,8 @@ def train_reader(
                 entry |= _scores(name, texts, read_lines(model, processor, images))
             curve.append(entry)
             tqdm.write(json.dumps(entry), file=sys.stderr)
-            save(model, processor, curve, Path("runs/tiny"))
-    return model, processor, curve
+            save(model, processor, history, Path("runs/tiny"))
+    return model, processor, history
 
 
 def _done(began: float, minutes: float, step: int, steps: int | None) -> float:
@@ -368,8 +370,8 @@ def _scores(name: str, texts: list[str], read: list[str]) -> dict[str, float]:
     return {f"{metric}_{name}": round(rate, 4) for metric, rate in rates.items()}
 
 
-def save(model: Any, processor: Any, curve: list[dict], folder: Path) -> None:
-    """Write weights in bf16, processor, learning curve and the names of the fonts."""
+def save(model: Any, processor: Any, history: dict, folder: Path) -> None:
+    """Write weights in bf16, processor, `curve.json` (parts, learning curve, fonts) and card."""
     folder.mkdir(parents=True, exist_ok=True)
     processor.save_pretrained(folder)
     state = {
@@ -378,25 +380,32 @@ def save(model: Any, processor: Any, curve: list[dict], folder: Path) -> None:
         if name != "lm_head.weight"  # tied to the embedding
     }
     model.save_pretrained(folder, state_dict=state)
-    fonts = [path.stem for path in training_fonts()]
-    (folder / "curve.json").write_text(
-        json.dumps({"curve": curve, "fonts": fonts}, indent=1) + "\n"
-    )
-    (folder / "README.md").write_text(_card(curve, fonts, model), encoding="utf-8")
-
-
-def _card(curve: list[dict], fonts: list[str], model: Any) -> str:
+    (folder / "model.safetensors").chmod(0o644)
+    (folder / "curve.json").write_text(json.dumps(history, indent=1) + "\n")
     parameters = sum(weight.numel() for weight in model.parameters())
+    (folder / "README.md").write_text(card(history, parameters), encoding="utf-8")
+
+
+def card(history: dict, parameters: int) -> str:
+    """The model card: what the last measurement of `curve.json` says."""
+    last = history["curve"][-1]
     rows = "\n".join(
-        f"| {what} | {curve[-1][f'cer_{name}']:.1%} | {curve[-1][f'exact_{name}']:.1%} |"
+        f"| {what} | {last[f'cer_{name}']:.1%} | {last[f'exact_{name}']:.1%} |"
         for name, what in (
             ("plain", "clean lines, training fonts"),
             ("varied", "sizes, tight boxes, scanner noise, training fonts"),
             ("held_out_fonts", f"clean lines, fonts never seen ({', '.join(TILL_FONTS)})"),
         )
     )
+    parts = ", then ".join(
+        "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g}`".format(
+            **part
+        )
+        for part in history["parts"]
+    )
     template = (FOLDER.parent / "tiny_card.md").read_text(encoding="utf-8")
-    return template.format(parameters=parameters, rows=rows, fonts=", ".join(fonts), **curve[-1])
+    fonts = ", ".join(history["fonts"])
+    return template.format(parameters=parameters, rows=rows, parts=parts, fonts=fonts, **last)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -411,14 +420,14 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--seed", type=int, default=0, help="seed of weights and lines")
     build.add_argument("--out", type=Path, default=FOLDER, help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
-    model, processor, curve = train_reader(
+    model, processor, history = train_reader(
         options.minutes,
         options.steps,
         options.start,
         learning_rate=options.learning_rate,
         seed=options.seed,
     )
-    save(model, processor, curve, options.out)
+    save(model, processor, history, options.out)
     return 0
 
 
