@@ -7,7 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.convert import write_dataset
+from data_prep.dataset import write_dataset
 from data_prep.render import degrade_thermal, draw_line, load_font, shipped_fonts
 from data_prep.schema import PROMPTS, Item, Picture
 

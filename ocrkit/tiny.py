@@ -55,13 +55,14 @@ _SHIPPED_FONTS = (
 _SYSTEM_FONTS = """
 AnonymousPro C059-Roman C059-Bold Cantarell-Regular Cantarell-Bold Carlito-Regular Carlito-Bold
 CourierPrime CourierPrime-Bold CourierPrimeSans DejaVuSansCondensed DejaVuSansCondensed-Bold
-FreeMono FreeMonoBold FreeSans FreeSansBold FreeSerif FreeSerifBold Inconsolata JetBrainsMono-Regular JetBrainsMono-Bold Lato-Regular Lato-Bold LiberationMono-Regular LiberationMono-Bold
-LiberationSans-Regular LiberationSans-Bold LiberationSans-Italic LiberationSerif-Regular
-LiberationSerif-Bold NimbusMonoPS-Regular NimbusMonoPS-Bold NimbusSansNarrow-Regular
-NimbusSansNarrow-Bold NotoMono-Regular NotoSansMono-Bold OCRB OpenSans-CondLight OpenSans-CondBold
-OpenSans-Regular OpenSans-Semibold P052-Roman Roboto-Regular Roboto-Bold RobotoCondensed-Regular
-RobotoCondensed-Bold RobotoCondensed-Light TlwgTypewriter TlwgTypewriter-Bold URWGothic-Book
-texgyrecursor-bold
+FreeMono FreeMonoBold FreeSans FreeSansBold FreeSerif FreeSerifBold Inconsolata
+JetBrainsMono-Regular JetBrainsMono-Bold Lato-Regular Lato-Bold LiberationMono-Regular
+LiberationMono-Bold LiberationSans-Regular LiberationSans-Bold LiberationSans-Italic
+LiberationSerif-Regular LiberationSerif-Bold NimbusMonoPS-Regular NimbusMonoPS-Bold
+NimbusSansNarrow-Regular NimbusSansNarrow-Bold NotoMono-Regular NotoSansMono-Bold OCRB
+OpenSans-CondLight OpenSans-CondBold OpenSans-Regular OpenSans-Semibold P052-Roman Roboto-Regular
+Roboto-Bold RobotoCondensed-Regular RobotoCondensed-Bold RobotoCondensed-Light TlwgTypewriter
+TlwgTypewriter-Bold URWGothic-Book texgyrecursor-bold
 """.split()
 
 _SPECIAL = (
@@ -397,12 +398,10 @@ def card(history: dict, parameters: int) -> str:
             ("held_out_fonts", f"clean lines, fonts never seen ({', '.join(TILL_FONTS)})"),
         )
     )
-    parts = ", then ".join(
-        "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g}`".format(
-            **part
-        )
-        for part in history["parts"]
+    command = (
+        "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g}`"
     )
+    parts = ", then ".join(command.format(**part) for part in history["parts"])
     template = (FOLDER.parent / "tiny_card.md").read_text(encoding="utf-8")
     fonts = ", ".join(history["fonts"])
     return template.format(parameters=parameters, rows=rows, parts=parts, fonts=fonts, **last)

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from data_prep.convert import load_source, process_batch
+from data_prep.convert import load_source
+from data_prep.dataset import process_batch
 from data_prep.schema import PROMPTS, DataError, Item, Reject, Row
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)

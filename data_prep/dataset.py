@@ -1,0 +1,401 @@
+"""Writes items as a dataset folder, whole or not at all, the same whatever the number of processes.
+
+Rows and pictures are written to a folder beside the place that they are meant for, dealt to their
+splits there, and put in place by one renaming.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import threading
+from array import array
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+
+from .schema import (
+    SPLITS,
+    DataError,
+    Item,
+    Message,
+    Picture,
+    Reject,
+    Row,
+    Summary,
+    clean_text,
+    dump_json,
+    is_unicode,
+)
+from .split import DEFAULT_SHARES, assign_splits, group_key
+
+BATCH_ITEMS = 64
+BATCH_BYTES = 4 * 2**20
+
+
+def write_dataset(
+    items: Callable[[], Iterable[Item | Reject]],
+    out: str | Path,
+    source: str,
+    inputs: list[str],
+    settings: dict,
+    shares: tuple[float, ...] | None,
+    workers: int = 1,
+    progress: bool = True,
+    hint: str = "",
+) -> dict:
+    """Write items as the dataset folder `out`; returns its dataset.json.
+
+    Args:
+        items: called once, and only where `out` does not already hold this very dataset.
+        settings: what decides the result; it must hold `seed` and `layout`.
+        shares: of train, validation and test; None keeps the splits that items name.
+        workers: processes that read and cut pictures; the result does not depend on them.
+        progress: whether to draw a progress bar on stderr.
+        hint: what to tell a person where nothing was found.
+
+    Raises:
+        DataError: nothing became a row, or `out` holds something else.
+    """
+    out = Path(out)
+    if done := finished(out, source, inputs, settings):
+        return done
+    with staging_folder(out) as staging:
+        summary = Summary()
+        keys, official = write_rows(items(), staging, settings, workers, progress, summary, source)
+        if not keys:
+            raise DataError(nothing_found(source, inputs, summary, hint))
+        if shares is None and any(official):
+            # A row whose part is not stated must not land in a test set.
+            places = [code - 1 if code else 0 for code in official]
+        else:
+            places = assign_splits(keys, shares or DEFAULT_SHARES)
+        deal_rows(staging, places, settings["layout"], summary)
+        if settings.get("format") == "parquet":
+            pack_parquet(staging, summary)
+        result = summary.to_dict(source, inputs, settings)
+        text = json.dumps(result, ensure_ascii=False, indent=1)
+        (staging / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        publish(staging, out)
+    return result
+
+
+def finished(out: Path, source: str, inputs: list[str], options: dict) -> dict | None:
+    """The dataset.json of `out` where this very command made it; DataError if other files do."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        found = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
+        asked = {"source": source, "inputs": inputs, "options": options}
+        if {key: found[key] for key in asked} == json.loads(json.dumps(asked)):
+            return found
+        held = f"a dataset made from {found['source']} with other inputs or options"
+    except (OSError, ValueError, KeyError, TypeError):
+        held = "something else"
+    raise DataError(f"{out} already holds {held}; choose another --out or remove it.")
+
+
+def nothing_found(source: str, inputs: list[str], summary: Summary, hint: str) -> str:
+    """The sentence for a conversion without a row."""
+    where = ", ".join(inputs)
+    if not summary.found:
+        return f"{where}: nothing of {source} is here{hint}"
+    reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects.most_common(3))
+    return f"{where}: none of {summary.found} items became a row ({reasons})."
+
+
+# --- from items to staged rows ---
+
+
+def write_rows(
+    items: Iterable[Item | Reject],
+    staging: Path,
+    settings: dict,
+    workers: int,
+    progress: bool,
+    summary: Summary,
+    source: str,
+) -> tuple[array, array]:
+    """Write pictures, rows.jsonl and rejects.jsonl to the staging folder, in the source's order.
+
+    Returns, a row each, the key of its group and 1 + the index of its official split (0: none).
+    """
+    from tqdm.auto import tqdm
+
+    keys, official = array("Q"), array("B")
+    for folder in range(256):
+        (staging / "images" / f"{folder:02x}").mkdir(parents=True)
+    work = partial(process_batch, staging=str(staging), source=source)
+    bar = tqdm(desc=source, unit=" items", disable=not progress, mininterval=0.5, smoothing=0.05)
+    with (
+        bar,
+        (staging / "rows.jsonl").open("w", encoding="utf-8", newline="\n") as rows,
+        (staging / "rejects.jsonl").open("w", encoding="utf-8", newline="\n") as rejects,
+    ):
+        for results in ordered_map(work, batches(items), workers):
+            for outcome, split in results:
+                summary.add(outcome)
+                (rows if isinstance(outcome, Row) else rejects).write(outcome.to_json() + "\n")
+                if isinstance(outcome, Row):
+                    keys.append(group_key(settings["seed"], outcome.group))
+                    official.append(1 + SPLITS.index(split) if split else 0)
+            bar.update(len(results))
+            if summary.rejects:
+                bar.set_postfix(rejects=summary.rejects.total(), refresh=False)
+    return keys, official
+
+
+def batches(items: Iterable[Item | Reject]) -> Iterator[list[Item | Reject]]:
+    """Items by the dozen, fewer where they carry their pictures' bytes with them."""
+    batch: list[Item | Reject] = []
+    carried = 0
+    for item in items:
+        batch.append(item)
+        carried += carried_bytes(item)
+        if len(batch) == BATCH_ITEMS or carried > BATCH_BYTES:
+            yield batch
+            batch, carried = [], 0
+    if batch:
+        yield batch
+
+
+def carried_bytes(item: Item | Reject) -> int:
+    """Bytes of pictures that an item holds itself, instead of the place to read them from."""
+    if isinstance(item, Reject):
+        return 0
+    return sum(
+        len(value)
+        for picture in item.pictures
+        for value in picture.load.args
+        if isinstance(value, bytes)
+    )
+
+
+def ordered_map(function: Callable, work: Iterable, workers: int) -> Iterator:
+    """`map` over processes, in order and with few results waiting, so memory stays flat."""
+    if workers == 1:
+        yield from map(function, work)
+        return
+    import multiprocessing
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+
+    methods = multiprocessing.get_all_start_methods()
+    # Not fork: a notebook's process has threads, whose locks a fork would copy while held.
+    context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
+        waiting: deque = deque()
+        try:
+            for piece in work:
+                waiting.append(pool.submit(function, piece))
+                if len(waiting) > 2 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        except BrokenProcessPool:
+            raise DataError(
+                "A worker process died, most likely for want of memory; give fewer --workers."
+            ) from None
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def end_with_parent() -> None:
+    """Let a worker end when its parent is gone, however it went."""
+    import multiprocessing.connection
+
+    def watch() -> None:
+        multiprocessing.connection.wait([multiprocessing.parent_process().sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def process_batch(
+    batch: list[Item | Reject], staging: str, source: str
+) -> list[tuple[Row | Reject, str | None]]:
+    """Make rows of items and write their pictures; a picture shared by neighbours is read once."""
+    from .pictures import Opened, PictureError, open_picture
+
+    last: tuple[object, Opened | PictureError | None] = (None, None)
+
+    def opened(picture: Picture) -> Opened:
+        nonlocal last
+        same = (picture.load.func, picture.load.args)
+        if same != last[0]:
+            try:
+                last = same, open_picture(picture)
+            except PictureError as error:
+                last = same, error
+        if isinstance(last[1], PictureError):
+            raise last[1]
+        return last[1]
+
+    results: list[tuple[Row | Reject, str | None]] = []
+    for item in batch:
+        if isinstance(item, Reject):
+            results.append((item, None))
+            continue
+        try:
+            results.append((make_row(item, source, Path(staging), opened), item.split))
+        except PictureError as error:
+            results.append((Reject(item.where, error.reason, error.detail), None))
+    return results
+
+
+def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | Reject:
+    """Turn an item into a row, its pictures written; a text that cannot be one is a Reject."""
+    from .pictures import encode, short_number
+
+    completion = clean_text(item.text)
+    prompt = item.prompt if isinstance(item.prompt, list) else [user_message(item.prompt)]
+    prompt = [{"role": m["role"], "content": clean_text(m["content"])} for m in prompt]
+    if not completion:
+        return Reject(item.where, "empty text")
+    if not any(message["content"] for message in prompt):
+        return Reject(item.where, "empty prompt")
+    texts = [completion, item.group, *(message["content"] for message in prompt)]
+    if not all(is_unicode(text) for text in texts):
+        return Reject(item.where, "text is not UTF-8", completion[:200])
+    if not item.pictures:
+        return Reject(item.where, "missing image", "the item names none")
+
+    encoded = [encode(picture, opened(picture)) for picture in item.pictures]
+    names, clipped = [], []
+    for index, (picture, (data, extension, *_, clip)) in enumerate(zip(item.pictures, encoded)):
+        name = picture.name and f"{source}-{picture.name}"
+        name = name or (f"{item.key}-{index}" if len(encoded) > 1 else item.key)
+        shelf = hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
+        names.append(f"images/{shelf}/{name}.{extension}")
+        clipped.append(clip)
+        if not (staging / names[-1]).exists():
+            (staging / names[-1]).write_bytes(data)
+    meta = item.meta
+    boxes = [picture.box for picture in item.pictures if picture.box]
+    if boxes:
+        meta = {"box": [short_number(value) for value in boxes[0]]} | meta
+    if any(clipped):
+        meta = meta | {"clipped": list(clipped[0])}
+    return Row(
+        id=item.key,
+        images_file_names=names,
+        prompt=prompt,
+        completion=[{"role": "assistant", "content": completion}],
+        task=item.task,
+        language=item.language,
+        group=item.group,
+        width=encoded[0][2],
+        height=encoded[0][3],
+        source=source,
+        meta=dump_json(meta),
+    )
+
+
+def user_message(text: str) -> Message:
+    """A prompt as a message."""
+    return {"role": "user", "content": text}
+
+
+# --- from staged rows to the finished folder ---
+
+
+def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summary) -> None:
+    """Move staged rows and their pictures to their splits."""
+    with (
+        contextlib.ExitStack() as files,
+        (staging / "rows.jsonl").open(encoding="utf-8", newline="\n") as rows,
+    ):
+        writers: dict[str, Callable] = {}
+        for line, place in zip(rows, places):
+            split = SPLITS[place]
+            if split not in writers:
+                name = {
+                    "prompt_completion": f"{split}/metadata.jsonl",
+                    "messages": f"{split}.jsonl",
+                }
+                (staging / split).mkdir()
+                file = (staging / name[layout]).open("w", encoding="utf-8", newline="\n")
+                writers[split] = files.enter_context(file).write
+            row = json.loads(line)
+            for image in row["images_file_names"]:
+                move(staging / image, staging / split / image)
+            summary.splits[split] += 1
+            writers[split](line if layout == "prompt_completion" else as_messages(row, split))
+    (staging / "rows.jsonl").unlink()
+    shutil.rmtree(staging / "images")
+
+
+def pack_parquet(staging: Path, summary: Summary) -> None:
+    """Put the rows of every split with their pictures in parquet files, instead of the folder."""
+    from .parquet import write_shards
+
+    for split in list(summary.splits):
+        with (staging / split / "metadata.jsonl").open(encoding="utf-8", newline="\n") as rows:
+            write_shards(rows, staging / split, staging / "data", split)
+        shutil.rmtree(staging / split)
+
+
+def move(old: Path, new: Path) -> None:
+    """Rename a file, its new folder made if needed. A shared picture is moved by its first row."""
+    try:
+        old.rename(new)
+    except FileNotFoundError:
+        if new.exists():
+            return
+        new.parent.mkdir(parents=True, exist_ok=True)
+        old.rename(new)
+
+
+def as_messages(row: dict, split: str) -> str:
+    """A row as ms-swift and LLaMA-Factory read it: `<image>` a picture, paths from the dataset."""
+    images = row.pop("images_file_names")
+    messages = row.pop("prompt") + row.pop("completion")
+    first = next(message for message in messages if message["role"] == "user")
+    first["content"] = "<image>" * len(images) + first["content"]
+    paths = [f"{split}/{image}" for image in images]
+    return dump_json({"id": row.pop("id"), "messages": messages, "images": paths, **row}) + "\n"
+
+
+@contextlib.contextmanager
+def staging_folder(out: Path) -> Iterator[Path]:
+    """An empty `.<out>.partial` beside `out`, gone afterwards, as is what a killed run left."""
+    staging = out.parent / f".{out.name}.partial"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out.parent / f".{out.name}.lock", out):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(path: Path, out: Path) -> Iterator[None]:
+    """Keep a second conversion to the same folder out, where the system knows file locks."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise DataError(f"Another conversion is writing {out}; wait for it to end.") from None
+        except OSError:  # a network drive without locks
+            pass
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def publish(staging: Path, out: Path) -> None:
+    """Put the finished folder in its place, in one step."""
+    if out.exists():
+        out.rmdir()  # empty, as checked before
+    staging.rename(out)
