@@ -15,7 +15,7 @@ from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 
-from .convert import ordered_map
+from .dataset import ordered_map
 from .schema import SPLITS, DataError, Row, dump_json, parse_json, row_problems
 
 BATCH = 64
