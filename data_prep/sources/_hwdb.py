@@ -2,11 +2,12 @@
 
 import re
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..archive import Tree
-from ..schema import Reject
+from ..schema import Item, Reject
+from . import slug, stem
 
 MAX_RECORD = 64 * 2**20  # bytes of one bitmap; the largest real page is a tenth of it
 PROMPT = "Transcribe the handwritten Chinese text in the image."
@@ -115,21 +116,31 @@ def writer(name: str) -> str:
     return found[0] if found else base
 
 
-def read_pages(tree: Tree, pattern: str, read_line) -> Iterator:
-    """Every line of every page file, by `read_line(reader, code_length, bits)`.
+def page_lines(path: str, pattern: str, read_line: Callable) -> Iterator[Item | Reject]:
+    """An item a line of every page file, by `read_line(reader, code_length, bits)`.
 
-    It returns an item without key, place and group, or what is wrong. A page that breaks off is one
-    reject more, which says how many lines are lost.
+    That returns an item without key, place and group, or what is wrong. A page that breaks off is
+    one reject more, which says how many lines are lost.
     """
+    tree = Tree(path)
     for name in tree.files(pattern):
-        read, lines = 0, 0
-        try:
-            with tree.open(name) as stream:
-                reader = Reader(stream, tree.size(name))
-                code_length, bits, lines = read_page_header(reader)
-                while read < lines:
-                    yield name, read + 1, read_line(reader, code_length, bits)
-                    read += 1
-        except Broken as error:
-            lost = f"; {lines - read} lines are lost" if lines else ""
-            yield name, read + 1, Reject("", error.reason, error.detail + lost)
+        for number, item in enumerate(_read_page(tree, name, read_line), 1):
+            item.where = f"{name} line {number}"
+            if isinstance(item, Item):
+                item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
+                item.split = tree.split(name)
+            yield item
+
+
+def _read_page(tree: Tree, name: str, read_line: Callable) -> Iterator[Item | Reject]:
+    read, lines = 0, 0
+    try:
+        with tree.open(name) as stream:
+            reader = Reader(stream, tree.size(name))
+            code_length, bits, lines = read_page_header(reader)
+            while read < lines:
+                yield read_line(reader, code_length, bits)
+                read += 1
+    except Broken as error:
+        lost = f"; {lines - read} lines are lost" if lines else ""
+        yield Reject("", error.reason, error.detail + lost)

@@ -6,11 +6,9 @@ from types import SimpleNamespace
 
 from PIL import Image, ImageChops
 
-from ..archive import Tree
 from ..pictures import ink_to_black, read_bitmap
 from ..schema import Item, Picture, Reject
-from . import slug, stem
-from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, read_pages, writer
+from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
 
 EXAMPLE = "HIT-MW --out data/hit-mw"
 TASKS = ("lines",)
@@ -23,13 +21,7 @@ Place = tuple[int, int, int, int]  # left, top, width, height
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a line."""
-    tree = Tree(path)
-    for name, number, item in read_pages(tree, "*.dgr", read_line):
-        item.where = f"{name} line {number}"
-        if isinstance(item, Item):
-            item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
-            item.split = tree.split(name)
-        yield item
+    return page_lines(path, "*.dgr", read_line)
 
 
 def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:

@@ -4,11 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree
 from ..pictures import bitmap
 from ..schema import Item, Picture, Reject
-from . import slug, stem
-from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, read_pages, writer
+from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
 
 EXAMPLE = "HWDB2.0Train HWDB2.0Test --workers 4 --out data/hwdb-lines"
 TASKS = ("lines",)
@@ -18,13 +16,7 @@ GROUPS_SPAN_INPUTS = True  # writers have one numbering over all parts
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a line."""
-    tree = Tree(path)
-    for name, number, item in read_pages(tree, "*.dgrl", read_line):
-        item.where = f"{name} line {number}"
-        if isinstance(item, Item):
-            item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
-            item.split = tree.split(name)
-        yield item
+    return page_lines(path, "*.dgrl", read_line)
 
 
 def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:
