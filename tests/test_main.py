@@ -40,6 +40,18 @@ def test_train_evaluate_compare_export(thermal, tmp_path, capsys):
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
+def test_a_file_of_predictions_can_fail_a_build(tmp_path, capsys):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"id": "a", "reference": "TOTAL", "prediction": "TOTAI"}\n')
+    scored = ["evaluate", "--predictions", str(path)]
+    assert main(scored) == 0
+    assert main([*scored, "--fail-if", "cer > 0.3"]) == 0
+    assert main([*scored, "--fail-if", "cer > 0.1"]) == 1
+    assert "cer > 0.1" in capsys.readouterr().err
+    assert main([*scored, "--fail-if", "speed > 1"]) == 1
+    assert "names no metric" in capsys.readouterr().err
+
+
 def test_predict_reads_pictures(tmp_path, capsys):
     from data_prep.render import draw_line, load_font, shipped_fonts
 
