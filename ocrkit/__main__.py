@@ -12,8 +12,7 @@ from ocrkit.config import ConfigError, TrainConfig, recipes
 
 _EPILOG = """examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
-  python -m ocrkit evaluate --recipe quickstart --model_name_or_path runs/s1 \\
-      --dataset data/sroie --output_dir runs/s1 --name tuned
+  python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
 """
@@ -35,7 +34,11 @@ def _parser() -> argparse.ArgumentParser:
         ("export", "write the adapter, or the base merged with it"),
     ):
         command = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
-        command.add_argument("--recipe", default=None, help=f"one of {', '.join(recipes())}")
+        command.add_argument(
+            "--recipe",
+            help=f"one of {', '.join(recipes())}, or a YAML file; without it, the settings of the "
+            "run folder given as --model_name_or_path, or quickstart",
+        )
         _add_settings(command)
         if name == "evaluate":
             command.add_argument("--split", default="test", help="split to read (%(default)s)")
@@ -68,11 +71,14 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
+    """Settings from the recipe, or from the run that the model came from; options replace them."""
     names = {spec.name for spec in fields(TrainConfig)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
-    if arguments.recipe:
-        return TrainConfig.from_recipe(arguments.recipe, **given)
-    return TrainConfig.from_dict(given)
+    model = given.get("model_name_or_path")
+    recipe = arguments.recipe or (None if model else "quickstart")
+    if recipe is None and (Path(model) / "config.yaml").is_file():
+        recipe = str(Path(model) / "config.yaml")
+    return TrainConfig.from_recipe(recipe, **given) if recipe else TrainConfig.from_dict(given)
 
 
 def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:

@@ -8,6 +8,7 @@ import argparse
 import json
 import math
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -179,10 +180,13 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Any:
 
 def training_fonts() -> list[Path]:
     """The fonts to train on that this machine has, without the held-out ones."""
-    listed = subprocess.run(
-        ["fc-list", "--format", "%{file}\n"], capture_output=True, text=True, check=False
-    ).stdout.splitlines()
-    found = {Path(line).stem.replace(" ", ""): Path(line) for line in sorted(listed)}
+    listed: list[str] = []
+    if shutil.which("fc-list"):
+        command = ["fc-list", "--format", "%{file}\n"]
+        listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split(
+            "\n"
+        )
+    found = {Path(line).stem.replace(" ", ""): Path(line) for line in sorted(listed) if line}
     paths = [*shipped_fonts(*_SHIPPED_FONTS), *(found[s] for s in _SYSTEM_FONTS if s in found)]
     return [path for path in paths if covers(path, CHARACTERS)]
 

@@ -26,8 +26,9 @@ def test_train_evaluate_compare_export(thermal, tmp_path, capsys):
     steps = ["--max_steps", "2", "--per_device_train_batch_size", "4", "--eval_steps", "none"]
     assert main(["train", *common, *steps]) == 0
     assert "2 steps, mean loss" in capsys.readouterr().out
-    tuned = [*common, *small, "--model_name_or_path", str(run), "--name", "tuned"]
-    assert main(["evaluate", *tuned]) == 0
+    # A run folder brings its own settings along.
+    tuned = ["--model_name_or_path", str(run), "--name", "tuned"]
+    assert main(["evaluate", *small, *tuned]) == 0
     evaluations = [str(run / "eval" / name) for name in ("base", "tuned")]
     assert main(["compare", *evaluations, "--out", str(tmp_path / "report")]) == 0
     assert "95 % intervals" in capsys.readouterr().out
@@ -36,7 +37,7 @@ def test_train_evaluate_compare_export(thermal, tmp_path, capsys):
     table = capsys.readouterr().out
     assert "CER" in table and "exact match" not in table
     merged = ["--model_name_or_path", str(run), "--out", str(tmp_path / "merged")]
-    assert main(["export", "--recipe", "quickstart", "--format", "merged_16bit", *merged]) == 0
+    assert main(["export", "--format", "merged_16bit", *merged]) == 0
     assert (tmp_path / "merged" / "model.safetensors").is_file()
 
 
@@ -57,7 +58,7 @@ def test_predict_reads_pictures(tmp_path, capsys):
 
     path = tmp_path / "total.png"
     draw_line("TOTAL 9.00", load_font(shipped_fonts("DejaVuSans")[0], 21)).save(path)
-    assert main(["predict", "--recipe", "quickstart", str(path)]) == 0
+    assert main(["predict", str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == f"{path}\tTOTAL 9.00"
 
 
