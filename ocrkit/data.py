@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ocrkit.config import TrainConfig
 

@@ -2,6 +2,7 @@
 
 import ctypes.util
 import json
+import logging
 import os
 import re
 import sys
@@ -111,6 +112,9 @@ def apply_pixel_budget(processor: Any, config: TrainConfig) -> None:
 
 def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> tuple[Any, Any]:
     import torch
+
+    # torchao, which transformers imports, makes torch warn twice about a matter of its own.
+    logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
     cuda = torch.cuda.is_available()

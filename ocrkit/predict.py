@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from tqdm import tqdm
+from tqdm.auto import tqdm
 
 from ocrkit.collate import Collator, picture_sizes
 from ocrkit.config import TrainConfig
