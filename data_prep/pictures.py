@@ -21,6 +21,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from .schema import Picture
 
 MAX_PIXELS = 100_000_000
+MAX_COORDINATE = 1e9  # pixels; no picture is a thousandth of it wide
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 KEPT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 ORIENTATION = 0x0112
@@ -170,7 +171,7 @@ def enclosing_box(points: object) -> tuple[float, float, float, float]:
     for value in points:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise ValueError(f"coordinate {value!r} is no number")
-        if not math.isfinite(value):
+        if not abs(value) < MAX_COORDINATE:  # also NaN, and integers that no float holds
             raise ValueError(f"coordinate {value} is no finite number")
     return min(points[::2]), min(points[1::2]), max(points[::2]), max(points[1::2])
 
