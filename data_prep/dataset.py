@@ -28,6 +28,7 @@ from .schema import (
     clean_text,
     dump_json,
     is_unicode,
+    printable,
 )
 from .split import DEFAULT_SHARES, assign_splits, group_key
 
@@ -290,7 +291,8 @@ def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | 
         width=encoded[0][2],
         height=encoded[0][3],
         source=source,
-        meta=dump_json(meta),
+        # A surrogate, which no UTF-8 file can hold, stays as the escape that JSON has for it.
+        meta=printable(dump_json(meta)),
     )
 
 
