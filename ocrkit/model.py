@@ -77,7 +77,9 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
     load = _load_unsloth if backend == "unsloth" else _load_transformers
     try:
         model, processor = load(config, base, adapter)
-    except OSError as error:
+    except ConfigError:
+        raise
+    except (OSError, ValueError) as error:
         cause = " ".join(str(error).split())[:300]
         raise ModelError(f"model_name_or_path={base!r} cannot be loaded: {cause}") from None
     apply_pixel_budget(processor, config)
