@@ -119,6 +119,9 @@ class TrainConfig:
     per_device_eval_batch_size: int = _setting(8, "samples generated at once")
     gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
     learning_rate: float = _setting(2e-4, "peak learning rate")
+    learning_rate_batch_size: int | None = _setting(
+        None, "samples a step that learning_rate is meant for; it is scaled by the square root"
+    )
     lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
     warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
     weight_decay: float = _setting(0.0, "decoupled weight decay")
@@ -165,7 +168,7 @@ class TrainConfig:
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
             "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
-            "eval_steps shuffle_buffer_size confusion_max_weight"
+            "eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
         ).split():
             value = getattr(self, name)
             if isinstance(value, int | float) and value < 1:

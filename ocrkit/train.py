@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
@@ -56,9 +57,9 @@ def train(
     checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
     stop = StopOnSignal()
     watchers = [LogFile(folder / "train_log.jsonl"), stop, *(callbacks or [])]
-    trainer = make_trainer(model, processor, data, config, watchers)
+    trainer = make_trainer(model, processor, data, config, watchers, checkpoint)
     if trainer.is_world_process_zero():
-        config.save(folder / "config.yaml")
+        trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop:
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -79,9 +80,17 @@ def train(
 
 
 def make_trainer(
-    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: TrainConfig,
+    callbacks: list,
+    checkpoint: Path | None = None,
 ) -> Any:
     """The OCRTrainer of a run, with the rows that fit the context and a fixed validation subset.
+
+    Its `config` is the given one with batch size and learning rate resolved; a run that goes on
+    from `checkpoint` keeps its batch size.
 
     Raises:
         DataError, ConfigError: as `train`.
@@ -91,6 +100,7 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
