@@ -118,7 +118,6 @@ FACES: dict[str, dict[str, dict[str, str]]] = {
             "Dancing Script": "fonts-dancingscript",
             "DkgHandwriting": "fonts-dkg-handwriting",
             "Breip": "fonts-breip",
-            "Kristi": "fonts-kristi",
             "Rufscript": "fonts-rufscript",
             "Steve": "fonts-sjfonts",
             "Comic Neue": "fonts-comic-neue",

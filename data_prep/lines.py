@@ -361,10 +361,14 @@ def sheet(
     fonts: dict[tuple[str, str], dict[str, list[str]]],
     *,
     seed: int = 0,
-    width: int = 1400,
+    width: int = 960,
     rows: int = 2,
+    colours: int = 128,
 ) -> None:
-    """Draw samples of every language and face, each with its font's name, as the PNG `out`."""
+    """Draw samples of every language and face, each with its font's name, as the PNG `out`.
+
+    It is `width` pixels wide with `rows` rows a face, in few `colours`, so that it stays small.
+    """
     label = load_font(str(shipped_fonts("DejaVuSans")[0]), 11)
     title = load_font(str(shipped_fonts("DejaVuSans-Bold")[0]), 13)
     height, gap, side = 40, 8, 116
@@ -375,14 +379,15 @@ def sheet(
         canvas.text((gap, y + 6), LANGUAGES[language], 0, title)
         canvas.text((gap, y + 24), face, (90, 90, 90), label)
         kind = {(language, face): families}
-        planned = plan_lines(vocabularies, kind, 200, f"{seed}/{language}/{face}", per_page=1)
+        planned = plan_lines(vocabularies, kind, 500, f"{seed}/{language}/{face}", per_page=1)
         drawn = (line for line in planned if isinstance(line, Line))
         for _ in range(rows):
-            x = side
+            x, refused = side, 0
             for line in drawn:
                 image = fit_height(Image.open(io.BytesIO(draw(line))), height)
                 if x + image.width > width - gap:
-                    if x > width // 2:
+                    refused += 1
+                    if refused > 8:
                         break
                     continue
                 page.paste(image.convert("RGB"), (x, y))
@@ -391,7 +396,10 @@ def sheet(
                 x += image.width + gap
             y += height + 22
         y += gap
-    page.save(out)
+    # Palettes that follow the counts of colours turn every board grey; this one does not.
+    method = Image.Quantize.MAXCOVERAGE
+    page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
+    page.save(out, optimize=True)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:

@@ -38,7 +38,7 @@ def test_lines_of_a_text_in_one_face_and_height(tmp_path):
 
 def test_a_sheet_instead_of_a_dataset(tmp_path):
     assert lines("--sheet", tmp_path / "s.png") == 0
-    assert Image.open(tmp_path / "s.png").width == 1400
+    assert Image.open(tmp_path / "s.png").width == 960
 
 
 def test_the_list_of_fonts_names_packages(capsys):
