@@ -3,7 +3,7 @@
 `invoices(...)`, or `python -m data_prep.synthesize invoices`, writes an imagefolder of drawn
 documents: pictures of clean, scanned and photographed pages; the completion is the document as JSON
 (`task="extraction"`, by data_prep/schemas/invoice.schema.json) or its table as HTML
-(`task="tables"`, for TEDS). How values are written is told in `data_prep.invoice_content`.
+(`task="tables"`, for TEDS). How values are written is told in `data_prep.invoice_locale`.
 
 Everything about a document follows from the seed and its number, so the same seed gives the same
 bytes, whatever the count before or behind it and the number of processes; on another machine only
@@ -26,9 +26,12 @@ from PIL import Image
 
 from .damage import photograph_page, scan_page
 from .dataset import ordered_map, write_dataset
-from .invoice_content import LOCALES, Document, make_document, truth
-from .invoice_layouts import LAYOUTS, Page, lay_out, table_html
+from .invoice_content import Document, make_document
+from .invoice_layouts import LAYOUTS, lay_out
+from .invoice_locale import LOCALES, truth
+from .invoice_parts import table_html
 from .invoice_words import LABELS, LANGUAGES, WORDS
+from .page import Page
 from .pictures import to_png
 from .render import covers, degrade_thermal, load_font, shipped_fonts
 from .schema import DataError, Item, Picture, UsageError, dump_json

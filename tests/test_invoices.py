@@ -15,8 +15,9 @@ from sources_common import read_rows, snapshot, texts
 from data_prep import invoices as module
 from data_prep.arithmetic import invoice_problems
 from data_prep.damage import photograph_page, scan_page
-from data_prep.invoice_content import LOCALES, Writer, rounded, truth
-from data_prep.invoice_layouts import LAYOUTS, leaves, table_cells, table_html
+from data_prep.invoice_layouts import LAYOUTS
+from data_prep.invoice_locale import LOCALES, Writer, leaves, rounded, truth
+from data_prep.invoice_parts import table_cells, table_html
 from data_prep.invoice_words import LABELS, LANGUAGES, WORDS
 from data_prep.invoices import SCHEMA, invoices, make_setup, missing_fonts, page_of, plan_document
 from data_prep.schema import DataError, UsageError
