@@ -50,16 +50,23 @@ class Collator:
         image_height: scale every picture to this height in pixels first, its proportions kept
             (readers of single lines, such as the embedded model); None leaves sizes alone.
         generation: collate prompts only, padded on the left, for `model.generate`.
+        with_ids: add the rows' `ids`, which the trainer names in errors and keeps from the model.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
     a label does not count, and the processor's own image tensors.
     """
 
-    def __init__(self, processor: Any, image_height: int | None = None, generation: bool = False):
+    def __init__(
+        self,
+        processor: Any,
+        image_height: int | None = None,
+        generation: bool = False,
+        with_ids: bool = False,
+    ):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_height = image_height
-        self.generation = generation
+        self.generation, self.with_ids = generation, with_ids
         self._rendered: dict[str, tuple[str, str, bool]] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
@@ -135,7 +142,8 @@ class Collator:
                     for s in sequences
                 ]
             )
-        return {key: torch.as_tensor(value) for key, value in batch.items()}
+        batch = {key: torch.as_tensor(value) for key, value in batch.items()}
+        return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
 
 
 def picture_sizes(data: Any, image_height: int | None = None) -> list[tuple[int, int]]:
