@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
+from ocrkit.confusion import touched
 from ocrkit.data import text_of
 
 # Not found in any text; where a template puts it, a completion goes.
@@ -50,16 +51,25 @@ class Collator:
         image_height: scale every picture to this height in pixels first, its proportions kept
             (readers of single lines, such as the embedded model); None leaves sizes alone.
         generation: collate prompts only, padded on the left, for `model.generate`.
+        characters: add `label_characters` of shape (rows, tokens, most), the code points that each
+            label's token touches, 0 for none: what weighs labels looks characters up.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
     a label does not count, and the processor's own image tensors.
     """
 
-    def __init__(self, processor: Any, image_height: int | None = None, generation: bool = False):
+    def __init__(
+        self,
+        processor: Any,
+        image_height: int | None = None,
+        generation: bool = False,
+        characters: bool = False,
+    ):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_height = image_height
         self.generation = generation
+        self.characters = characters
         self._rendered: dict[str, tuple[str, str, bool]] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
@@ -127,6 +137,10 @@ class Collator:
                 beside[key] = [s + [fill] * len(c) for s, c in zip(sequences, completions)]
             beside["labels"] = labels
         width = max(map(len, ids))
+        if self.characters and not self.generation:
+            starts = [len(i) - len(c) for i, c in zip(ids, completions)]
+            texts = [completion for _, completion in rendered]
+            batch["label_characters"] = self._characters(texts, completions, starts, width)
         for key, sequences in {"input_ids": ids, **beside}.items():
             fill = [padding[key]]
             batch[key] = torch.tensor(
@@ -136,6 +150,18 @@ class Collator:
                 ]
             )
         return {key: torch.as_tensor(value) for key, value in batch.items()}
+
+    def _characters(
+        self, texts: list[str], completions: list[list[int]], starts: list[int], width: int
+    ) -> torch.Tensor:
+        # The end of turn, always last, touches no character.
+        found = [touched(self.tokenizer, t)[: len(ids) - 1] for t, ids in zip(texts, completions)]
+        most = max((len(points) for row in found for points in row), default=0)
+        characters = torch.zeros(len(texts), width, max(1, most), dtype=torch.int32)
+        for row, (start, tokens) in enumerate(zip(starts, found)):
+            for place, points in enumerate(tokens, start):
+                characters[row, place, : len(points)] = torch.tensor(points, dtype=torch.int32)
+        return characters
 
 
 def picture_sizes(data: Any, image_height: int | None = None) -> list[tuple[int, int]]:
