@@ -53,6 +53,7 @@ class Collator:
         generation: collate prompts only, padded on the left, for `model.generate`.
         characters: add `label_characters` of shape (rows, tokens, most), the code points that each
             label's token touches, 0 for none: what weighs labels looks characters up.
+        with_ids: add the rows' `ids`, which the trainer names in errors and keeps from the model.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
     a label does not count, and the processor's own image tensors.
@@ -64,12 +65,12 @@ class Collator:
         image_height: int | None = None,
         generation: bool = False,
         characters: bool = False,
+        with_ids: bool = False,
     ):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_height = image_height
-        self.generation = generation
-        self.characters = characters
+        self.generation, self.characters, self.with_ids = generation, characters, with_ids
         self._rendered: dict[str, tuple[str, str, bool]] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
@@ -149,7 +150,8 @@ class Collator:
                     for s in sequences
                 ]
             )
-        return {key: torch.as_tensor(value) for key, value in batch.items()}
+        batch = {key: torch.as_tensor(value) for key, value in batch.items()}
+        return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
 
     def _characters(
         self, texts: list[str], completions: list[list[int]], starts: list[int], width: int

@@ -10,6 +10,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError, record_skipped
@@ -37,46 +38,73 @@ def train(
     """Train on `data["train"]` and leave adapter, checkpoints, log and versions in the run folder.
 
     Samples longer than the context (`max_length`, or the model's own) are left out, counted and
-    listed, never cut. Batches hold samples of like length. Ctrl+C leaves the latest checkpoint to
-    resume from.
+    listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's stop and SIGTERM
+    save a checkpoint and raise KeyboardInterrupt; `resume_from_checkpoint="auto"` goes on from the
+    latest that is whole, as if the run had never stopped.
 
     Raises:
         DataError: no training row, or none that fits the context.
         ConfigError: settings that contradict each other or that SFTConfig does not know.
+        TrainingError: the loss is no number, or a batch does not fit the memory.
+        KeyboardInterrupt: the run was stopped and can be resumed.
     """
-    from ocrkit.trainer import LogFile, OCRTrainer, read_log
+    from ocrkit.callbacks import LogFile, StopOnSignal, read_log
 
-    if "train" not in data:
-        raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    rows = fit_context(data["train"], "train", model, processor, config)
-    config.save(folder / "config.yaml")
-    (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
-    validation = data["validation"] if "validation" in data and config.eval_steps else None
-    if validation is not None and len(validation) > config.eval_samples:
-        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
-    if validation is not None:
-        validation = fit_context(validation, "validation", model, processor, config)
-    trainer = OCRTrainer(
-        model=model,
-        args=_sft_config(config, evaluated=validation is not None),
-        processing_class=processor,
-        data_collator=Collator(processor, config.image_height),
-        train_dataset=rows,
-        eval_dataset=validation,
-        read_dataset=validation,
-        config=config,
-        callbacks=[LogFile(folder / "train_log.jsonl"), *(callbacks or [])],
-    )
-    output = trainer.train(resume_from_checkpoint=_checkpoint(config))
-    adapter = export(trainer.model, processor, folder / "adapter")
+    checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
+    stop = StopOnSignal()
+    watchers = [LogFile(folder / "train_log.jsonl"), stop, *(callbacks or [])]
+    trainer = make_trainer(model, processor, data, config, watchers)
+    if trainer.is_world_process_zero():
+        config.save(folder / "config.yaml")
+        (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
+    with stop:
+        output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if stop.caught:
+        print(f"Stopped at step {output.global_step}; resume_from_checkpoint=auto goes on.")
+        raise KeyboardInterrupt
+    adapter = folder / "adapter"
+    if trainer.is_world_process_zero():
+        export(trainer.accelerator.unwrap_model(trainer.model), processor, adapter)
+    trainer.accelerator.wait_for_everyone()
     return TrainResult(
         global_step=output.global_step,
         training_loss=output.training_loss,
         seconds=output.metrics["train_runtime"],
         history=read_log(folder / "train_log.jsonl"),
         adapter_dir=adapter,
+    )
+
+
+def make_trainer(
+    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list
+) -> Any:
+    """The OCRTrainer of a run, with the rows that fit the context and a fixed validation subset.
+
+    Raises:
+        DataError, ConfigError: as `train`.
+    """
+    from ocrkit.trainer import OCRTrainer
+
+    if "train" not in data:
+        raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
+    rows = fit_context(data["train"], "train", model, processor, config)
+    validation = data["validation"] if "validation" in data and config.eval_steps else None
+    if validation is not None and len(validation) > config.eval_samples:
+        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
+    if validation is not None:
+        validation = fit_context(validation, "validation", model, processor, config)
+    return OCRTrainer(
+        model=model,
+        args=_sft_config(config, evaluated=validation is not None),
+        processing_class=processor,
+        data_collator=Collator(processor, config.image_height, with_ids=True),
+        train_dataset=rows,
+        eval_dataset=validation,
+        read_dataset=validation,
+        config=config,
+        callbacks=callbacks,
     )
 
 
@@ -145,19 +173,6 @@ def versions(config: TrainConfig) -> dict[str, Any]:
     }
 
 
-def _checkpoint(config: TrainConfig) -> str | None:
-    from transformers.trainer_utils import get_last_checkpoint
-
-    wanted = config.resume_from_checkpoint
-    if wanted == "auto":
-        return get_last_checkpoint(config.output_dir)
-    if wanted and not Path(wanted).is_dir():
-        raise ConfigError(
-            f"resume_from_checkpoint={wanted!r} is no folder; give a checkpoint folder or auto."
-        )
-    return wanted
-
-
 def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
     import torch
     from trl import SFTConfig
@@ -186,6 +201,8 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "prediction_loss_only": True,
         "dataloader_pin_memory": cuda,
         "disable_tqdm": False,
+        # OCRTrainer stops at a loss that is no number instead of hiding it.
+        "logging_nan_inf_filter": False,
     }
     try:
         return SFTConfig(**{**settings, **config.sft_kwargs})

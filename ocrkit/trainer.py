@@ -4,19 +4,22 @@ Imports trl and transformers, so it is imported only after a backend has been ch
 to come first).
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
 from trl import SFTTrainer
 
 from ocrkit import metrics
+from ocrkit.checkpoint import rotate, seal, unseal
 from ocrkit.collate import text_of
 from ocrkit.config import TrainConfig
 from ocrkit.losses import supervised_loss
 from ocrkit.predict import predict
+
+
+class TrainingError(RuntimeError):
+    """A run that cannot go on: the message states where, the cause and the way out."""
 
 
 class OCRTrainer(SFTTrainer):
@@ -31,6 +34,54 @@ class OCRTrainer(SFTTrainer):
         self.config, self.read_dataset = config, read_dataset
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
         self.model_accepts_loss_kwargs = True
+
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        # Rows' ids travel with a batch for error messages; the model does not take them.
+        self.batch_ids = inputs.pop("ids", [])
+        return super()._prepare_inputs(inputs)
+
+    def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
+        """One forward and backward pass; a loss that is no number, or no memory, ends the run.
+
+        Raises:
+            TrainingError: before any weight has changed.
+        """
+        lengths = inputs["attention_mask"].sum(dim=1).tolist()
+        try:
+            loss = super().training_step(model, inputs, *args)
+        except torch.cuda.OutOfMemoryError as error:
+            longest = max(zip(lengths, self.batch_ids or [""] * len(lengths)))
+            raise TrainingError(
+                f"Out of GPU memory at step {self.state.global_step + 1} with a batch of "
+                f"{len(lengths)}, the longest sample {longest[1]} of {longest[0]} tokens: lower "
+                "per_device_train_batch_size (raising gradient_accumulation_steps as much), lower "
+                "max_pixels, or set gradient_checkpointing=True."
+            ) from error
+        if not torch.isfinite(loss):
+            rate = self._get_learning_rate()
+            raise TrainingError(
+                f"The loss is {loss.item()} at step {self.state.global_step + 1} (learning rate "
+                f"{rate:.3g}) on the rows {', '.join(self.batch_ids)}: lower learning_rate or "
+                "max_grad_norm, take a dtype of wider range, or look at these rows; checkpoints "
+                "in the run folder are from before."
+            )
+        return loss
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As Trainer does, and sealed when whole; older ones go only after that."""
+        run, step = Path(self._get_output_dir(trial)), self.state.global_step
+        folder = run / f"checkpoint-{step}"
+        unseal(folder)
+        self.accelerator.wait_for_everyone()
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save:
+            seal(folder)
+            rotate(run, limit, self.state.best_model_checkpoint)
 
     def compute_loss(
         self,
@@ -61,35 +112,3 @@ class OCRTrainer(SFTTrainer):
             output.metrics[f"{metric_key_prefix}_cer"] = metrics.cer(truths, texts)
             output.metrics[f"{metric_key_prefix}_exact_match"] = metrics.exact_match(truths, texts)
         return output
-
-
-class LogFile(TrainerCallback):
-    """Appends every log to train_log.jsonl as it comes, so a stopped run keeps its curve."""
-
-    def __init__(self, path: Path):
-        self.path = path
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop what an interrupted run logged after the checkpoint that is resumed from."""
-        kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
-        text = "".join(json.dumps(entry) + "\n" for entry in kept if state.global_step)
-        self.path.write_text(text, encoding="utf-8")
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one line."""
-        if state.is_world_process_zero and logs:
-            entry = {"step": state.global_step, **logs}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
-
-
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a train_log.jsonl; a line cut off by a crash is left out."""
-    entries = []
-    if Path(path).is_file():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-    return entries
