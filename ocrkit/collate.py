@@ -158,11 +158,15 @@ class Collator:
     ) -> torch.Tensor:
         # The end of turn, always last, touches no character.
         found = [touched(self.tokenizer, t)[: len(ids) - 1] for t, ids in zip(texts, completions)]
-        most = max((len(points) for row in found for points in row), default=0)
-        characters = torch.zeros(len(texts), width, max(1, most), dtype=torch.int32)
+        at, points = [], []
         for row, (start, tokens) in enumerate(zip(starts, found)):
-            for place, points in enumerate(tokens, start):
-                characters[row, place, : len(points)] = torch.tensor(points, dtype=torch.int32)
+            for place, codes in enumerate(tokens, start):
+                at += [(row, place, slot) for slot in range(len(codes))]
+                points += codes
+        most = max((slot + 1 for _, _, slot in at), default=1)
+        characters = torch.zeros(len(texts), width, most, dtype=torch.int32)
+        if at:
+            characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
         return characters
 
 

@@ -95,7 +95,7 @@ def touched(tokenizer: Any, text: str) -> list[list[int]]:
     found, reached = [], 0
     for start, stop in offsets["offset_mapping"]:
         # Some tokenizers leave white space out of the offsets of the token that holds it, which
-        # then begin after the last one's end.
+        # then begin after the last one's end or are empty.
         start, reached = min(start, reached), max(stop, reached)
-        found.append(sorted({ord(char) for char in text[start:stop]}))
+        found.append(sorted({ord(char) for char in text[start : max(stop, start + 1)]}))
     return found

@@ -60,12 +60,15 @@ class _LogProbabilities(torch.autograd.Function):
         counted = labels != -100
         index = labels.where(counted, 0)[:, None]
         chosen = logits.gather(1, index)[:, 0].to(total.dtype)
-        ctx.save_for_backward(logits, index, total)
+        ctx.save_for_backward(logits, labels, total)
         return torch.where(counted, total - chosen, 0), torch.where(counted, total - mean, 0)
 
     @staticmethod
     def backward(ctx: Any, chosen: torch.Tensor, mean: torch.Tensor) -> tuple:
-        logits, index, total = ctx.saved_tensors
+        logits, labels, total = ctx.saved_tensors
+        counted = labels != -100
+        index = labels.where(counted, 0)[:, None]
+        chosen, mean = chosen.where(counted, 0), mean.where(counted, 0)
         gradient = torch.empty_like(logits)
         for part in _parts(logits):
             block = (logits[part].to(total.dtype) - total[part, None]).exp_()
