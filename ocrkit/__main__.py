@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.config import ConfigError, TrainConfig, recipes
+from ocrkit.processes import is_main_process
 
 _EPILOG = """examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
+  torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
@@ -29,6 +31,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (
         ("train", "train adapters on a dataset folder"),
         ("plan", "tokens, memory and time of a run, before it"),
+        ("find-lr", "try rising learning rates and suggest one"),
         ("evaluate", "read a split and write predictions and metrics"),
         ("predict", "read pictures and print what they say"),
         ("export", "write the adapter, or the base merged with it"),
@@ -46,6 +49,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--engine", help="read with this engine instead: tesseract")
             command.add_argument("--predictions", type=Path, help="score this file instead")
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
+        if name == "find-lr":
+            command.add_argument("--min_lr", type=float, default=1e-6, help="first (%(default)s)")
+            command.add_argument("--max_lr", type=float, default=0.1, help="last (%(default)s)")
+            command.add_argument("--steps", type=int, default=60, help="steps (%(default)s)")
         if name == "predict":
             command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
             command.add_argument("--prompt", default="Transcribe the text in the image.")
@@ -87,10 +94,11 @@ def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
     data = load_data(config)
     model, processor = load_model(config)
     result = train(model, processor, data, config)
-    print(
-        f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
-        f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
-    )
+    if is_main_process():
+        print(
+            f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
+            f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
+        )
 
 
 def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
@@ -98,6 +106,14 @@ def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
 
     data = load_data(config)
     plan(config, data, *load_model(config))
+
+
+def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import find_lr, load_data, load_model
+
+    data = load_data(config)
+    sweep = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
+    find_lr(config, data, *load_model(config), **sweep)
 
 
 def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
@@ -174,7 +190,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ocrkit: {error}", file=sys.stderr)
         return 2
     try:
-        code = globals()[f"_{arguments.command}"](arguments, config)
+        code = globals()[f"_{arguments.command.replace('-', '_')}"](arguments, config)
     except KeyboardInterrupt:
         print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
         return 1

@@ -25,6 +25,11 @@ from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.predict import predict_stream
 from ocrkit.systems import records_of
 
+# accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
+torch.serialization.register_package(
+    50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
+)
+
 
 class TrainingError(RuntimeError):
     """A run that cannot go on: the message states where, the cause and the way out."""
