@@ -24,6 +24,12 @@ LOSSES = (
     "focal_confusion_weighted",
 )
 
+# What an evaluation can be judged by; those of fields and tables need rows that have some.
+METRICS = (
+    "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
+    "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
+).split()
+
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {
     "warmup_ratio": "warmup_steps (a fraction under 1 is a share of all steps)",
@@ -206,6 +212,11 @@ class TrainConfig:
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""
         never = "eval_steps is none, so nothing is evaluated; set eval_steps."
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in METRICS:
+            nearest = get_close_matches(metric, METRICS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
+            raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
         if self.load_best_model_at_end and not self.eval_steps:
             raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")
         if self.load_best_model_at_end and self.save_steps % (self.eval_steps or 1):
