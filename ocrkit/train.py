@@ -13,6 +13,7 @@ from typing import Any
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped
 from ocrkit.model import export
 
@@ -90,6 +91,13 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
@@ -99,7 +107,7 @@ def make_trainer(
         model=model,
         args=_sft_config(config, evaluated=validation is not None),
         processing_class=processor,
-        data_collator=Collator(processor, config.image_height, with_ids=True),
+        data_collator=Collator(processor, config.image_height, with_ids=True, augment=augment),
         train_dataset=rows,
         eval_dataset=validation,
         read_dataset=validation,
