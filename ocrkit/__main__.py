@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.config import ConfigError, TrainConfig, recipes
+from ocrkit.processes import is_main_process
 
 _EPILOG = """examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
+  torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
@@ -87,10 +89,11 @@ def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
     data = load_data(config)
     model, processor = load_model(config)
     result = train(model, processor, data, config)
-    print(
-        f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
-        f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
-    )
+    if is_main_process():
+        print(
+            f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
+            f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
+        )
 
 
 def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:

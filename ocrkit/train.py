@@ -16,6 +16,7 @@ from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped
 from ocrkit.model import export
+from ocrkit.processes import process_count
 
 PACKAGES = (
     "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
@@ -155,7 +156,7 @@ def context_length(model: Any, config: TrainConfig) -> int:
 
 
 def versions(config: TrainConfig) -> dict[str, Any]:
-    """What a run was made with: packages, Python, commit, and a hash of dataset.json."""
+    """What a run was made with: packages, Python, processes, commit, a hash of dataset.json."""
     found = {}
     for package in PACKAGES:
         try:
@@ -176,6 +177,7 @@ def versions(config: TrainConfig) -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "packages": found,
+        "processes": process_count(),
         "commit": commit or None,
         "dataset": digest,
     }
@@ -209,6 +211,8 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "prediction_loss_only": True,
         "dataloader_pin_memory": cuda,
         "disable_tqdm": False,
+        # Every row has a picture, so every adapter takes part in every step.
+        "ddp_find_unused_parameters": False,
         # OCRTrainer stops at a loss that is no number instead of hiding it.
         "logging_nan_inf_filter": False,
     }

@@ -20,6 +20,11 @@ from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.losses import supervised_loss
 from ocrkit.predict import predict
 
+# accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
+torch.serialization.register_package(
+    50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
+)
+
 
 class TrainingError(RuntimeError):
     """A run that cannot go on: the message states where, the cause and the way out."""
