@@ -18,6 +18,7 @@ _MODULE_OF = {
     "export": "model",
     "plan": "plan",
     "preview_augmentations": "augment",
+    "find_lr": "lr_finder",
     "train": "train",
     "predict": "predict",
     "evaluate": "systems",
