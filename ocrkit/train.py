@@ -14,6 +14,7 @@ from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped
 from ocrkit.model import export
 from ocrkit.processes import process_count
@@ -103,7 +104,14 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
     config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
@@ -118,7 +126,9 @@ def make_trainer(
         model=model,
         args=_sft_config(config, evaluated=validation is not None),
         processing_class=processor,
-        data_collator=Collator(processor, config.image_height, characters=weighted, with_ids=True),
+        data_collator=Collator(
+            processor, config.image_height, characters=weighted, with_ids=True, augment=augment
+        ),
         train_dataset=rows,
         eval_dataset=validation,
         config=config,
