@@ -15,7 +15,7 @@ from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
-from ocrkit.data import DataError, record_skipped
+from ocrkit.data import DataError, record_skipped, skipped_counts
 from ocrkit.model import export
 from ocrkit.processes import process_count
 from ocrkit.report import LOWER_IS_BETTER
@@ -24,6 +24,9 @@ from ocrkit.systems import records_of
 PACKAGES = (
     "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
 ).split()
+
+# Rows of a stream that are looked at before it is read.
+STREAM_SAMPLE = 256
 
 
 @dataclass
@@ -66,6 +69,12 @@ def train(
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop:
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if config.streaming:
+        left_out = sum(skipped_counts(folder).values())
+        print(
+            f"{left_out} rows left out so far"
+            + f"; see {folder / 'skipped.jsonl'}" * bool(left_out)
+        )
     if stop.caught:
         print(f"Stopped at step {output.global_step}; resume_from_checkpoint=auto goes on.")
         raise KeyboardInterrupt
@@ -103,10 +112,20 @@ def make_trainer(
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
-    rows = fit_context(data["train"], "train", model, processor, config)
+    rows = data["train"]
+    if config.streaming:
+        stream = rows.fitting(processor, context_length(model, config))
+        sample = stream.head(STREAM_SAMPLE)
+        images, texts = token_lengths(sample, processor, config)
+        lengths = [image + text for image, text in zip(images, texts)]
+    else:
+        rows = fit_context(rows, "train", model, processor, config)
+        stream, sample, lengths = None, rows, rows["length"]
     if config.curriculum:
         rows = with_difficulty(rows, model, processor, config)
-    config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+    config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
+    if stream is not None:
+        rows = stream.after(_batches_done(checkpoint, config), _rows_per_batch(config))
     augment = None
     if config.augmentation:
         from ocrkit.augment import augmenter
@@ -134,6 +153,17 @@ def make_trainer(
         config=config,
         callbacks=callbacks,
     )
+
+
+def _rows_per_batch(config: TrainConfig) -> int:
+    return config.per_device_train_batch_size * process_count()
+
+
+def _batches_done(checkpoint: Path | None, config: TrainConfig) -> int:
+    if checkpoint is None:
+        return 0
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["global_step"] * config.gradient_accumulation_steps
 
 
 def check_evaluation(rows: Any, processor: Any, config: TrainConfig) -> None:
@@ -275,6 +305,9 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "ddp_find_unused_parameters": False,
         # OCRTrainer stops at a loss that is no number instead of hiding it.
         "logging_nan_inf_filter": False,
+        # A stream begins where a checkpoint stopped by itself, and each process reads its own.
+        "ignore_data_skip": config.streaming,
+        "accelerator_config": {"dispatch_batches": False if config.streaming else None},
     }
     try:
         return SFTConfig(**{**settings, **config.sft_kwargs})
