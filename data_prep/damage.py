@@ -3,12 +3,13 @@
 The text stays readable. Both give a JPEG's bytes, and the same `random.Random` the same bytes.
 """
 
-import io
 import random
 from functools import lru_cache
 
 import numpy as np
 from PIL import Image, ImageFilter
+
+from .scenes import to_jpeg
 
 
 @lru_cache(maxsize=1)
@@ -88,10 +89,3 @@ def _perspective(corners: list[tuple[float, float]], size: tuple[int, int]) -> l
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
         targets += [u, v]
     return np.linalg.solve(np.array(rows), np.array(targets, dtype=float)).tolist()
-
-
-def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """A picture as a JPEG's bytes."""
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=quality)
-    return buffer.getvalue()

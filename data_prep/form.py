@@ -10,9 +10,10 @@ from collections.abc import Iterator
 
 from PIL import Image
 
+from .fonts import undrawn
 from .invoice_parts import pairs, table
 from .page import GREY, PALE, Page
-from .render import covers, shipped_fonts
+from .render import shipped_fonts
 from .schema import parse_json
 
 FACES = (
@@ -146,7 +147,7 @@ def _faces(text: str) -> list[tuple[str, str]]:
     strange = {c for c in text if not (c.isascii() and c.isprintable()) and not c.isspace()}
     needed = "".join(sorted(strange))
     faces = [tuple(map(str, shipped_fonts(*stems))) for stems in FACES]
-    return [face for face in faces if all(covers(font, needed) for font in face)]
+    return [face for face in faces if not any(undrawn(font, needed) for font in face)]
 
 
 def _entries(
