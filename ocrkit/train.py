@@ -50,6 +50,7 @@ def train(
         KeyboardInterrupt: the run was stopped and can be resumed.
     """
     from ocrkit.callbacks import LogFile, StopOnSignal, read_log
+    from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -60,7 +61,7 @@ def train(
     if trainer.is_world_process_zero():
         config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
-    with stop:
+    with stop, tracked(trainer, config):
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if stop.caught:
         print(f"Stopped at step {output.global_step}; resume_from_checkpoint=auto goes on.")
@@ -185,11 +186,12 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
         "warmup_steps weight_decay max_grad_norm adam_beta2 optim gradient_checkpointing "
-        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers report_to seed"
+        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers seed"
     ).split()
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
     settings |= {
         "eval_strategy": "steps" if evaluated else "no",
+        "report_to": config.trackers or "none",
         "bf16": bf16,
         "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
         "use_cpu": not cuda,
