@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (
         ("train", "train adapters on a dataset folder"),
         ("plan", "tokens, memory and time of a run, before it"),
+        ("find-lr", "try rising learning rates and suggest one"),
         ("evaluate", "read a split and write predictions and metrics"),
         ("predict", "read pictures and print what they say"),
         ("export", "write the adapter, or the base merged with it"),
@@ -71,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--engine", help="read with this engine instead: tesseract")
             command.add_argument("--predictions", type=Path, help="score this file instead")
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
+        if name == "find-lr":
+            command.add_argument("--min_lr", type=float, default=1e-6, help="first (%(default)s)")
+            command.add_argument("--max_lr", type=float, default=0.1, help="last (%(default)s)")
+            command.add_argument("--steps", type=int, default=60, help="steps (%(default)s)")
         if name == "predict":
             command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
             command.add_argument("--prompt", default="Transcribe the text in the image.")
@@ -145,6 +150,14 @@ def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
 
     data = load_data(config)
     plan(config, data, *load_model(config))
+
+
+def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import find_lr, load_data, load_model
+
+    data = load_data(config)
+    sweep = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
+    find_lr(config, data, *load_model(config), **sweep)
 
 
 def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
@@ -231,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ocrkit: {error}", file=sys.stderr)
         return 2
     try:
-        code = globals()[f"_{arguments.command}"](arguments, config)
+        code = globals()[f"_{arguments.command.replace('-', '_')}"](arguments, config)
     except KeyboardInterrupt:
         print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
         return 1

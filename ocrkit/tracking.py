@@ -179,16 +179,20 @@ def _to_tensorboard(writer: Any, step: int, samples: list[dict], pictures: list[
 def _to_wandb(run: Any, step: int, samples: list[dict], pictures: list[Any]) -> None:
     import wandb
 
-    table = wandb.Table(columns=["id", "image", "truth", "read"])
-    for sample, picture in zip(samples, pictures):
-        image = wandb.Image(picture.convert("RGB"))
-        table.add_data(sample["id"], image, sample["reference"], sample["prediction"])
-    run.log({"eval/samples": table, "train/global_step": step})
+    texts = [[sample[key] for key in ("id", "reference", "prediction")] for sample in samples]
+    # Pictures inside a table would be kept in the home folder until they are synchronised, and an
+    # offline run folder could not be taken elsewhere.
+    images = [
+        wandb.Image(picture.convert("RGB"), caption=f"{name}\ntruth: {truth}\nread: {read}")
+        for (name, truth, read), picture in zip(texts, pictures)
+    ]
+    table = wandb.Table(columns=["id", "truth", "read"], data=texts)
+    run.log({"eval/samples": table, "eval/pictures": images, "train/global_step": step})
 
 
 @contextmanager
-def tracked(trainer: Any, config: TrainConfig) -> Iterator[None]:
-    """Measure what is trained in this context, and send it to the trackers of `report_to`.
+def tracked(trainer: Any) -> Iterator[None]:
+    """Measure what an OCRTrainer trains in this context, for the trackers of `report_to`.
 
     Their files lie in the run folder: `tensorboard/`, `wandb/`. A W&B run that is already open is
     used and left open.
@@ -196,7 +200,7 @@ def tracked(trainer: Any, config: TrainConfig) -> Iterator[None]:
     Raises:
         ConfigError: W&B cannot start, for want of a login for instance.
     """
-    callbacks = trainer.callback_handler.callbacks
+    config, callbacks = trainer.config, trainer.callback_handler.callbacks
     meter = Meter(config.dataloader_num_workers)
     trainer.add_callback(meter)
     # Callbacks are shown one dict of logs in turn: who adds to it comes before who writes it down.

@@ -39,21 +39,6 @@ def run(config, callbacks=None):
     return result, data
 
 
-class ShowSamples(TrainerCallback):
-    """Writes a table of samples into the log, in case this evaluation does not do it itself."""
-
-    def __init__(self, config, rows):
-        self.path, self.row = Path(config.output_dir) / "train_log.jsonl", rows[0]
-
-    def on_log(self, args, state, control, logs=None, **kwargs):
-        if "eval_loss" in logs:
-            truth = self.row["completion"][0]["content"]
-            sample = {"id": self.row["id"], "reference": truth, "prediction": "a|b"}
-            entry = {"step": state.global_step, "samples": [sample]}
-            with self.path.open("a") as file:
-                file.write(json.dumps(entry) + "\n")
-
-
 def test_the_log_holds_throughput_waiting_and_memory(config):
     config.logging_steps = 2
     result, _ = run(config)
@@ -145,8 +130,7 @@ def test_tensorboard_holds_metrics_throughput_and_samples(config):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config.report_to, config.eval_steps, config.max_eval_samples = "tensorboard", 2, 2
-    rows = load_data(config)["validation"]
-    result, _ = run(config, [ShowSamples(config, rows)])
+    result, data = run(config)
     events = EventAccumulator(str(Path(config.output_dir) / "tensorboard"))
     events.Reload()
     tags = events.Tags()
@@ -158,9 +142,10 @@ def test_tensorboard_holds_metrics_throughput_and_samples(config):
     texts = events.Tensors("eval/samples/text_summary")
     assert {event.step for event in texts} == {2, 4}
     shown = texts[-1].tensor_proto.string_val[0].decode()
-    truths = [row["completion"][0]["content"] for row in rows]
-    assert any(" ".join(truth.split()) in shown for truth in truths)
-    assert tags["images"] and events.Images(tags["images"][0])[0].height == 32
+    for row in data["validation"]:
+        assert " ".join(row["completion"][0]["content"].split()) in shown
+    pictures = {f"eval/{row['id']}": row["images"][0].height for row in data["validation"]}
+    assert {tag: events.Images(tag)[0].height for tag in tags["images"]} == pictures
 
 
 @needs_wandb
@@ -172,8 +157,7 @@ def test_wandb_offline_needs_no_login_and_holds_the_same(config, monkeypatch, tm
     monkeypatch.setenv("HOME", str(tmp_path))
     config.report_to, config.eval_steps, config.max_eval_samples = "wandb", 2, 2
     config.project, config.run_name, config.tags = "receipts", "first", ["cpu", "tiny"]
-    rows = load_data(config)["validation"]
-    run(config, [ShowSamples(config, rows)])
+    _, data = run(config)
     import wandb
 
     assert wandb.run is None, "the run was closed"
@@ -194,7 +178,10 @@ def test_wandb_offline_needs_no_login_and_holds_the_same(config, monkeypatch, tm
     cer = [entry["eval_cer"] for entry in log if "eval_cer" in entry]
     assert json.loads(history["eval/cer"]) == pytest.approx(cer[-1])
     assert any(key.startswith("eval/samples") for key in history)
-    assert list(folder.rglob("*.table.json")) and list(folder.rglob("*.png"))
+    tables = [json.loads(path.read_text()) for path in folder.rglob("*.table.json")]
+    truths = {row["completion"][0]["content"] for row in data["validation"]}
+    assert [{row[1] for row in table["data"]} for table in tables] == [truths, truths]
+    assert list(folder.rglob("media/images/**/*.png")), "pictures travel with the run folder"
 
 
 def read_wandb(path):
