@@ -57,6 +57,7 @@ def train(
         KeyboardInterrupt: the run was stopped and can be resumed.
     """
     from ocrkit.callbacks import LogFile, StopOnSignal, read_log
+    from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -67,7 +68,7 @@ def train(
     if trainer.is_world_process_zero():
         trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
-    with stop:
+    with stop, tracked(trainer):
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if config.streaming:
         left_out = sum(skipped_counts(folder).values())
@@ -280,12 +281,13 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
         "warmup_steps weight_decay max_grad_norm adam_beta2 optim gradient_checkpointing "
-        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers report_to seed"
+        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers seed"
     ).split()
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
     metric = (config.metric_for_best_model or "cer").removeprefix("eval_")
     settings |= {
         "eval_strategy": "steps" if evaluated else "no",
+        "report_to": config.trackers or "none",
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": metric not in ("loss", *LOWER_IS_BETTER),
