@@ -29,6 +29,7 @@ METRICS = (
     "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
     "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
 ).split()
+LOWER_IS_BETTER = ("loss", "cer", "cer_grapheme", "wer", "runaway_rate")
 
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {
