@@ -10,9 +10,11 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
+from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped
 from ocrkit.model import export
 from ocrkit.processes import process_count
@@ -57,9 +59,9 @@ def train(
     checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
     stop = StopOnSignal()
     watchers = [LogFile(folder / "train_log.jsonl"), stop, *(callbacks or [])]
-    trainer = make_trainer(model, processor, data, config, watchers)
+    trainer = make_trainer(model, processor, data, config, watchers, checkpoint)
     if trainer.is_world_process_zero():
-        config.save(folder / "config.yaml")
+        trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop:
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -80,9 +82,17 @@ def train(
 
 
 def make_trainer(
-    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: TrainConfig,
+    callbacks: list,
+    checkpoint: Path | None = None,
 ) -> Any:
     """The OCRTrainer of a run, with the rows that fit the context and a fixed validation subset.
+
+    Its `config` is the given one with batch size and learning rate resolved; a run that goes on
+    from `checkpoint` keeps its batch size.
 
     Raises:
         DataError, ConfigError: as `train`.
@@ -93,6 +103,14 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
+    config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
@@ -107,7 +125,9 @@ def make_trainer(
         model=model,
         args=_sft_config(config, evaluated=validation is not None),
         processing_class=processor,
-        data_collator=Collator(processor, config.image_height, characters=weighted, with_ids=True),
+        data_collator=Collator(
+            processor, config.image_height, characters=weighted, with_ids=True, augment=augment
+        ),
         train_dataset=rows,
         eval_dataset=validation,
         config=config,

@@ -4,10 +4,12 @@ Imports trl and transformers, so it is imported only after a backend has been ch
 to come first).
 """
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
@@ -18,8 +20,9 @@ from ocrkit.analysis import said
 from ocrkit.callbacks import ConfusionWeights, append_log
 from ocrkit.checkpoint import rotate, seal, unseal
 from ocrkit.collate import Collator
-from ocrkit.config import TrainConfig
+from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.confusion import heaviest, label_weights
+from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.predict import predict_stream
@@ -54,6 +57,56 @@ class OCRTrainer(SFTTrainer):
                 config.confusion_max_weight, config.confusion_smoothing
             )
             self.add_callback(self.confusions)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of training rows, which alone carry `epoch`, so that they alone are augmented."""
+        rows = self.train_dataset
+        if isinstance(rows, datasets.Dataset):
+            # SFTTrainer takes nothing but a Dataset when it is made.
+            self.train_dataset = TrainRows(rows)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = rows
+
+    def _get_train_sampler(self, train_dataset: TrainRows) -> TrainSampler:
+        """The order of `curriculum.TrainSampler`: batches of like length, easy first if asked."""
+        rows, args, config = train_dataset.rows, self.args, self.config
+        strategy = args.train_sampling_strategy
+        if strategy not in ("group_by_length", "random", "sequential"):
+            raise ConfigError(
+                f"train_sampling_strategy={strategy!r} is not one of group_by_length, random, "
+                "sequential."
+            )
+        batch = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
+        epochs = args.num_train_epochs
+        if args.max_steps > 0:
+            epochs = args.max_steps / math.ceil(len(rows) / batch)
+        difficulty = rows["difficulty"] if config.curriculum else None
+        if config.curriculum and epochs < 1:
+            print(
+                f"The run is {epochs:.2f} epochs long, so about {1 - epochs:.0%} of the "
+                f"{len(rows)} training rows are never seen."
+            )
+        self.train_sampler = TrainSampler(
+            len(rows),
+            batch,
+            config.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            lengths=rows["length"] if strategy == "group_by_length" else None,
+            shuffle=strategy != "sequential",
+            difficulty=difficulty,
+            start=config.curriculum_start,
+            growth=config.curriculum_steps * epochs * len(rows),
+        )
+        return self.train_sampler
+
+    def log(self, logs: dict[str, float], *args: Any) -> None:
+        """As Trainer does, and with a curriculum what the steps since the last log have seen."""
+        step = self.state.global_step
+        if self.config.curriculum and "loss" in logs:
+            logs = {**logs, **self.train_sampler.seen(max(0, step - self.args.logging_steps), step)}
+        super().log(logs, *args)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # Rows' ids travel with a batch for error messages; the model does not take them.
