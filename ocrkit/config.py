@@ -30,6 +30,7 @@ METRICS = (
     "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
     "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
 ).split()
+LOWER_IS_BETTER = ("loss", "cer", "cer_grapheme", "wer", "runaway_rate")
 # Damage that training pictures may take, with the lowest and highest value that makes sense; a
 # number s instead of [low, high] stands for the range beside it.
 AUGMENTATIONS = {

@@ -13,12 +13,11 @@ from typing import Any
 from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
-from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped, skipped_counts
 from ocrkit.model import export
 from ocrkit.processes import process_count
-from ocrkit.report import LOWER_IS_BETTER
 from ocrkit.systems import records_of
 
 PACKAGES = (
@@ -290,7 +289,7 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "report_to": config.trackers or "none",
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
-        "greater_is_better": metric not in ("loss", *LOWER_IS_BETTER),
+        "greater_is_better": metric not in LOWER_IS_BETTER,
         "bf16": bf16,
         "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
         "use_cpu": not cuda,
