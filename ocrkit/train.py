@@ -92,6 +92,12 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    validation = data["validation"] if "validation" in data and config.eval_steps else None
+    if validation is not None and len(validation) > config.eval_samples:
+        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
+    if validation is not None:
+        validation = fit_context(validation, "validation", model, processor, config)
+    args = _sft_config(config, evaluated=validation is not None)
     if config.curriculum:
         rows = with_difficulty(rows, model, processor, config)
     augment = None
@@ -99,14 +105,9 @@ def make_trainer(
         from ocrkit.augment import augmenter
 
         augment = augmenter(config)
-    validation = data["validation"] if "validation" in data and config.eval_steps else None
-    if validation is not None and len(validation) > config.eval_samples:
-        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
-    if validation is not None:
-        validation = fit_context(validation, "validation", model, processor, config)
     return OCRTrainer(
         model=model,
-        args=_sft_config(config, evaluated=validation is not None),
+        args=args,
         processing_class=processor,
         data_collator=Collator(processor, config.image_height, with_ids=True, augment=augment),
         train_dataset=rows,
