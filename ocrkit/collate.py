@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
+from ocrkit.confusion import touched
 from ocrkit.data import text_of
 
 # Not found in any text; where a template puts it, a completion goes.
@@ -50,6 +51,8 @@ class Collator:
         image_height: scale every picture to this height in pixels first, its proportions kept
             (readers of single lines, such as the embedded model); None leaves sizes alone.
         generation: collate prompts only, padded on the left, for `model.generate`.
+        characters: add `label_characters` of shape (rows, tokens, most), the code points that each
+            label's token touches, 0 for none: what weighs labels looks characters up.
         with_ids: add the rows' `ids`, which the trainer names in errors and keeps from the model.
         augment: of `ocrkit.augment.augmenter`: what is done to the pictures of training rows.
 
@@ -62,13 +65,15 @@ class Collator:
         processor: Any,
         image_height: int | None = None,
         generation: bool = False,
+        characters: bool = False,
         with_ids: bool = False,
         augment: Callable[[Sequence[dict], list], list] | None = None,
     ):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_height = image_height
-        self.generation, self.with_ids, self.augment = generation, with_ids, augment
+        self.generation, self.characters, self.with_ids = generation, characters, with_ids
+        self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
@@ -129,6 +134,10 @@ class Collator:
                 beside[key] = [s + [fill] * len(c) for s, c in zip(sequences, completions)]
             beside["labels"] = labels
         width = max(map(len, ids))
+        if self.characters and not self.generation:
+            starts = [len(i) - len(c) for i, c in zip(ids, completions)]
+            texts = [completion for _, completion in rendered]
+            batch["label_characters"] = self._characters(texts, completions, starts, width)
         for key, sequences in {"input_ids": ids, **beside}.items():
             fill = [padding[key]]
             batch[key] = torch.tensor(
@@ -139,6 +148,22 @@ class Collator:
             )
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
         return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
+
+    def _characters(
+        self, texts: list[str], completions: list[list[int]], starts: list[int], width: int
+    ) -> torch.Tensor:
+        # The end of turn, always last, touches no character.
+        found = [touched(self.tokenizer, t)[: len(ids) - 1] for t, ids in zip(texts, completions)]
+        at, points = [], []
+        for row, (start, tokens) in enumerate(zip(starts, found)):
+            for place, codes in enumerate(tokens, start):
+                at += [(row, place, slot) for slot in range(len(codes))]
+                points += codes
+        most = max((slot + 1 for _, _, slot in at), default=1)
+        characters = torch.zeros(len(texts), width, most, dtype=torch.int32)
+        if at:
+            characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
+        return characters
 
 
 def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:

@@ -24,6 +24,11 @@ LOSSES = (
     "focal_confusion_weighted",
 )
 
+# What an evaluation can be judged by; those of fields and tables need rows that have some.
+METRICS = (
+    "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
+    "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
+).split()
 # Damage that training pictures may take, with the lowest and highest value that makes sense; a
 # number s instead of [low, high] stands for the range beside it.
 AUGMENTATIONS = {
@@ -134,6 +139,9 @@ class TrainConfig:
     per_device_eval_batch_size: int = _setting(8, "samples generated at once")
     gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
     learning_rate: float = _setting(2e-4, "peak learning rate")
+    learning_rate_batch_size: int | None = _setting(
+        None, "samples a step that learning_rate is meant for; it is scaled by the square root"
+    )
     lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
     warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
     weight_decay: float = _setting(0.0, "decoupled weight decay")
@@ -180,7 +188,7 @@ class TrainConfig:
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
             "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
-            "eval_steps shuffle_buffer_size confusion_max_weight"
+            "eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
         ).split():
             value = getattr(self, name)
             if isinstance(value, int | float) and value < 1:
@@ -224,6 +232,11 @@ class TrainConfig:
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""
         never = "eval_steps is none, so nothing is evaluated; set eval_steps."
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in METRICS:
+            nearest = get_close_matches(metric, METRICS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
+            raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
         if self.load_best_model_at_end and not self.eval_steps:
             raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")
         if self.load_best_model_at_end and self.save_steps % (self.eval_steps or 1):

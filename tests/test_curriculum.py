@@ -196,6 +196,7 @@ def test_stopped_and_resumed_with_curriculum_and_augmentation_is_the_same(config
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
+@pytest.mark.slow
 def test_two_processes_see_what_one_sees(config, tmp_path):
     """Batches of like length, easy first, augmented, the base's CER read by both: the same run."""
     config.curriculum, config.max_train_samples = "base_cer", 24
