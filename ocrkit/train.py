@@ -112,25 +112,7 @@ def make_trainer(
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
-    rows = data["train"]
-    if config.streaming:
-        stream = rows.fitting(processor, context_length(model, config))
-        sample = stream.head(STREAM_SAMPLE)
-        images, texts = token_lengths(sample, processor, config)
-        lengths = [image + text for image, text in zip(images, texts)]
-    else:
-        rows = fit_context(rows, "train", model, processor, config)
-        stream, sample, lengths = None, rows, rows["length"]
-    if config.curriculum:
-        rows = with_difficulty(rows, model, processor, config)
-    config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
-    if stream is not None:
-        rows = stream.after(_batches_done(checkpoint, config), _rows_per_batch(config))
-    augment = None
-    if config.augmentation:
-        from ocrkit.augment import augmenter
-
-        augment = augmenter(config)
+    rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
@@ -141,9 +123,17 @@ def make_trainer(
         patience = config.early_stopping_patience
         callbacks = [*callbacks, EarlyStopping(patience, config.early_stopping_threshold)]
     weighted = "confusion" in config.loss
+    args = _sft_config(config, evaluated=validation is not None)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     return OCRTrainer(
         model=model,
-        args=_sft_config(config, evaluated=validation is not None),
+        args=args,
         processing_class=processor,
         data_collator=Collator(
             processor, config.image_height, characters=weighted, with_ids=True, augment=augment
@@ -155,8 +145,21 @@ def make_trainer(
     )
 
 
-def _rows_per_batch(config: TrainConfig) -> int:
-    return config.per_device_train_batch_size * process_count()
+def _train_rows(
+    rows: Any, model: Any, processor: Any, config: TrainConfig, checkpoint: Path | None
+) -> tuple[Any, TrainConfig]:
+    """The rows that fit the context, or the stream of them, and the settings with a batch size."""
+    if not config.streaming:
+        rows = fit_context(rows, "train", model, processor, config)
+        config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+        return rows, config
+    stream = rows.fitting(processor, context_length(model, config))
+    sample = stream.head(STREAM_SAMPLE)
+    images, texts = token_lengths(sample, processor, config)
+    lengths = [image + text for image, text in zip(images, texts)]
+    config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
+    rows_per_batch = config.per_device_train_batch_size * process_count()
+    return stream.after(_batches_done(checkpoint, config), rows_per_batch), config
 
 
 def _batches_done(checkpoint: Path | None, config: TrainConfig) -> int:

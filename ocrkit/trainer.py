@@ -89,7 +89,7 @@ class OCRTrainer(SFTTrainer):
         if args.max_steps > 0:
             epochs = args.max_steps / math.ceil(len(rows) / batch)
         difficulty = rows["difficulty"] if config.curriculum else None
-        if config.curriculum and epochs < 1:
+        if config.curriculum and epochs < 1 and self.is_world_process_zero():
             print(
                 f"The run is {epochs:.2f} epochs long, so about {1 - epochs:.0%} of the "
                 f"{len(rows)} training rows are never seen."
