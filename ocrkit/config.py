@@ -16,6 +16,33 @@ from typing import Any
 import yaml
 
 RECIPES = Path(__file__).parent / "recipes"
+LOSSES = (
+    "cross_entropy",
+    "label_smoothing",
+    "focal",
+    "confusion_weighted",
+    "focal_confusion_weighted",
+)
+
+# What an evaluation can be judged by; those of fields and tables need rows that have some.
+METRICS = (
+    "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
+    "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
+).split()
+# Damage that training pictures may take, with the lowest and highest value that makes sense; a
+# number s instead of [low, high] stands for the range beside it.
+AUGMENTATIONS = {
+    "rotation": (-15, 15, "[-s, s] degrees"),
+    "perspective": (0, 0.3, "[0, s]: way of each corner as a share of width and height"),
+    "brightness": (0.1, 3, "[1 - s, 1 + s]: factor"),
+    "contrast": (0.1, 3, "[1 - s, 1 + s]: factor"),
+    "noise": (0, 0.5, "[0, s]: standard deviation as a share of white"),
+    "blur": (0, 10, "[0, s]: standard deviation in pixels"),
+    "erosion": (0, 5, "[0, s]: pixels that strokes lose on each side"),
+    "dilation": (0, 5, "[0, s]: pixels that strokes gain on each side"),
+    "shadow": (0, 0.9, "[0, s]: share of the light that is taken away"),
+    "jpeg": (1, 95, "[s, 95]: quality"),
+}
 
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {
@@ -84,16 +111,37 @@ class TrainConfig:
     dataset: str = _setting("", "dataset folder as data_prep.convert writes it")
     max_train_samples: int | None = _setting(None, "use only the first N training rows")
     max_eval_samples: int | None = _setting(None, "use only the first N validation and test rows")
+    streaming: bool = _setting(False, "read training rows as they are needed (needs max_steps)")
+    shuffle_buffer_size: int = _setting(1000, "rows that a stream is shuffled among")
+    augmentation: dict = _setting(
+        {}, "damage to training pictures: {name: strength or [low, high], probability: 0.5}"
+    )
+    curriculum: str | None = _setting(
+        None, "easy first by length, density, base_cer or a column; none: all rows at once"
+    )
+    curriculum_start: float = _setting(0.3, "share of the rows, the easiest, to begin with")
+    curriculum_steps: float = _setting(0.5, "share of the steps after which all rows take part")
     # Training
+    loss: str = _setting("cross_entropy", ", ".join(LOSSES))
+    label_smoothing_factor: float = _setting(0.1, "probability spread over all tokens")
+    focal_gamma: float = _setting(2.0, "how far the focal loss turns away from easy tokens")
+    focal_alpha: float = _setting(1.0, "factor of the focal loss")
+    confusion_max_weight: float = _setting(3.0, "largest weight of a character that is mixed up")
+    confusion_smoothing: float = _setting(0.5, "share of the old weights kept at an evaluation")
     output_dir: str = _setting(
         "runs/ocrkit", "run folder: checkpoints, adapter, evaluations, report"
     )
     num_train_epochs: float = _setting(1.0, "passes over the training split")
     max_steps: int = _setting(-1, "stop after N steps; -1 lets num_train_epochs decide")
-    per_device_train_batch_size: int = _setting(2, "training samples a step and device")
+    per_device_train_batch_size: int | str = _setting(
+        2, "training samples a step and device; auto finds the largest that fits"
+    )
     per_device_eval_batch_size: int = _setting(8, "samples generated at once")
     gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
     learning_rate: float = _setting(2e-4, "peak learning rate")
+    learning_rate_batch_size: int | None = _setting(
+        None, "samples a step that learning_rate is meant for; it is scaled by the square root"
+    )
     lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
     warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
     weight_decay: float = _setting(0.0, "decoupled weight decay")
@@ -106,11 +154,23 @@ class TrainConfig:
         None, "evaluate on validation rows every N steps; none: never"
     )
     eval_samples: int = _setting(100, "validation rows read at each of these evaluations")
+    num_completions_to_print: int = _setting(3, "rows of the table of truths and predictions")
+    load_best_model_at_end: bool = _setting(False, "end with the checkpoint that read best")
+    metric_for_best_model: str | None = _setting(
+        None, "cer, exact_match, loss and what else is read"
+    )
+    early_stopping_patience: float | None = _setting(
+        None, "evaluations without a better one before the run stops; under 1 a share of all steps"
+    )
+    early_stopping_threshold: float = _setting(0.0, "how much better counts as better")
     save_steps: int = _setting(100, "checkpoint every N steps")
     save_total_limit: int = _setting(2, "checkpoints kept")
     resume_from_checkpoint: str | None = _setting(None, "auto, or a checkpoint folder")
     dataloader_num_workers: int = _setting(0, "processes that prepare batches")
     report_to: str = _setting("none", "none, tensorboard, wandb")
+    project: str = _setting("ocrkit", "project that a tracker files the run under")
+    run_name: str | None = _setting(None, "the run's name in a tracker; none: the run folder's")
+    tags: list[str] | None = _setting(None, "labels of the run in a tracker")
     seed: int = _setting(42, "seed of everything random")
     # Evaluation
     max_new_tokens: int = _setting(256, "longest prediction in tokens")
@@ -123,15 +183,29 @@ class TrainConfig:
         _choice("backend", self.backend, ("auto", "unsloth", "transformers"))
         _choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
         _choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
+        _choice("loss", self.loss, LOSSES)
         for name in (
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
             "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
-            "eval_steps"
+            "eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
         ).split():
             value = getattr(self, name)
-            if value is not None and value < 1:
+            if isinstance(value, int | float) and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1.")
+        if isinstance(self.per_device_train_batch_size, str):
+            _choice(
+                "per_device_train_batch_size",
+                self.per_device_train_batch_size,
+                ("a number", "auto"),
+            )
+        shares = "curriculum_start curriculum_steps confusion_smoothing label_smoothing_factor"
+        for name in shares.split():
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"{name}={getattr(self, name)} must lie between 0 and 1.")
+        for name in ("focal_gamma", "focal_alpha", "early_stopping_threshold"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"{name}={getattr(self, name)} must not be negative.")
         if self.learning_rate <= 0:
             raise ConfigError(f"learning_rate={self.learning_rate} must be above 0.")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
@@ -144,9 +218,52 @@ class TrainConfig:
                 "load_in_4bit=True cannot train every weight (use_peft=False); "
                 "set load_in_4bit=False or use_peft=True."
             )
+        self._check_training()
+        augmentation_ranges(self.augmentation)
+        if self.augmentation.get("device") == "cuda" and self.dataloader_num_workers:
+            raise ConfigError(
+                f"augmentation on device=cuda cannot run in dataloader_num_workers="
+                f"{self.dataloader_num_workers} processes; set it to 0, or device=cpu."
+            )
         for name in self.sft_kwargs:
             if name in {spec.name for spec in fields(self)}:
                 raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
+
+    def _check_training(self) -> None:
+        """Refuse what contradicts itself before a model is loaded."""
+        never = "eval_steps is none, so nothing is evaluated; set eval_steps."
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in METRICS:
+            nearest = get_close_matches(metric, METRICS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
+            raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
+        if self.load_best_model_at_end and not self.eval_steps:
+            raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")
+        if self.load_best_model_at_end and self.save_steps % (self.eval_steps or 1):
+            raise ConfigError(
+                f"load_best_model_at_end needs a checkpoint at evaluations only: "
+                f"save_steps={self.save_steps} is no multiple of eval_steps={self.eval_steps}."
+            )
+        if self.early_stopping_patience is not None:
+            if not self.eval_steps:
+                raise ConfigError(f"early_stopping_patience needs evaluations: {never}")
+            if not self.metric_for_best_model:
+                raise ConfigError(
+                    "early_stopping_patience needs a metric: set metric_for_best_model, e.g. cer."
+                )
+            if self.early_stopping_patience <= 0:
+                raise ConfigError(
+                    f"early_stopping_patience={self.early_stopping_patience} must be above 0."
+                )
+        if "confusion" in self.loss and not self.eval_steps:
+            raise ConfigError(f"loss={self.loss!r} takes its weights from evaluations: {never}")
+        if self.streaming and self.max_steps < 1:
+            raise ConfigError("streaming=True has no known length; set max_steps.")
+        if self.streaming and self.curriculum:
+            raise ConfigError(
+                f"curriculum={self.curriculum!r} orders all rows and streaming=True never sees "
+                "them together; set one of the two."
+            )
 
     @classmethod
     def from_recipe(cls, recipe: str, **overrides: Any) -> "TrainConfig":
@@ -223,6 +340,54 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
+def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of every augmentation that `settings` names; empty: none.
+
+    Besides the names of `AUGMENTATIONS` it may hold `probability` (0 to 1, of each augmentation to
+    take part) and `device` (cpu or cuda).
+
+    Raises:
+        ConfigError: an unknown name, with the nearest; a value out of bounds; nothing to do.
+    """
+    ranges = {}
+    for name, value in settings.items():
+        if name == "device":
+            _choice("augmentation device", value, ("cpu", "cuda"))
+            continue
+        low, high, meaning = AUGMENTATIONS.get(name, (0, 1, ""))
+        if name != "probability" and not meaning:
+            names = [*AUGMENTATIONS, "probability", "device"]
+            nearest = get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
+            raise ConfigError(f"{name!r} is no augmentation; {hint}")
+        pair = list(value) if isinstance(value, list | tuple) else _spread(name, value)
+        fits = all(type(v) in (int, float) and low <= v <= high for v in pair)
+        if len(pair) != 2 or not fits or pair[0] > pair[1]:
+            raise ConfigError(
+                f"augmentation {name}={value!r} is neither a strength nor [low, high] between "
+                f"{low} and {high}."
+            )
+        if name != "probability":
+            ranges[name] = (float(pair[0]), float(pair[1]))
+    if settings and not ranges:
+        raise ConfigError(
+            f"augmentation={dict(settings)!r} names nothing to do; name one of "
+            f"{', '.join(AUGMENTATIONS)}, or leave it empty."
+        )
+    return ranges
+
+
+def _spread(name: str, strength: Any) -> list:
+    """The range that one number stands for; what is no number is left for the caller to refuse."""
+    if type(strength) not in (int, float):
+        return [strength, strength]
+    if name == "rotation":
+        return [-strength, strength]
+    if name in ("brightness", "contrast"):
+        return [1 - strength, 1 + strength]
+    return [strength, 95] if name == "jpeg" else [0, strength]
+
+
 def _known(name: str, also: Iterable[str] = ()) -> None:
     names = [spec.name for spec in fields(TrainConfig)]
     if name in names:
@@ -255,6 +420,8 @@ def _checked(name: str, value: Any) -> Any:
         value = float(value)
     if plain is int and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if str in options and isinstance(value, str):
+        return value
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
         raise ConfigError(f"{name}={value!r} must be of type {plain.__name__}.")
     return value

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ocrkit.config import TrainConfig
+from ocrkit.processes import is_main_process
 
 SPLITS = ("train", "validation", "test")
 
@@ -132,6 +133,8 @@ def record_skipped(
         skipped: `{where, reason, detail}` each.
         place: what was listed before with a `where` that begins so is replaced.
     """
+    if not is_main_process():
+        return
     path = Path(output_dir) / "skipped.jsonl"
     kept = [e for e in _skipped(output_dir) if not (place and e["where"].startswith(place))]
     if not kept and not skipped:

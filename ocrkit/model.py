@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.processes import is_main_process, process_count
 
 TINY = Path(__file__).parent / "assets" / "tiny"
 
@@ -70,10 +71,18 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
 
     Raises:
         ModelError: the model does not exist or does not fit.
+        ConfigError: settings that this model, machine or launcher cannot do.
     """
+    if config.device_map and process_count() > 1:
+        raise ConfigError(
+            f"device_map={config.device_map!r} spreads one model over the devices, and "
+            f"{process_count()} processes want a device each; leave device_map out, or start "
+            "without torchrun and accelerate launch."
+        )
     base, adapter = resolve_model(config.model_name_or_path)
     backend, reason = choose_backend(config)
-    print(f"Backend: {backend} ({reason}); model: {config.model_name_or_path}")
+    if is_main_process():
+        print(f"Backend: {backend} ({reason}); model: {config.model_name_or_path}")
     load = _load_unsloth if backend == "unsloth" else _load_transformers
     try:
         model, processor = load(config, base, adapter)
@@ -120,6 +129,9 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
     cuda = torch.cuda.is_available()
+    device = int(os.environ.get("LOCAL_RANK", "0"))
+    if cuda:
+        torch.cuda.set_device(device)
     dtype = config.dtype
     if dtype == "auto":
         half = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float16"
@@ -130,7 +142,7 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
     if config.device_map:
         options["device_map"] = config.device_map
     elif cuda:
-        options["device_map"] = {"": torch.cuda.current_device()}
+        options["device_map"] = {"": device}
     if config.load_in_4bit and cuda:
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,

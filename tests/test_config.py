@@ -21,6 +21,9 @@ def test_text_is_converted_as_shells_pass_it():
     )
     assert (config.learning_rate, config.max_steps) == (1e-3, 7)
     assert (config.use_peft, config.max_pixels) == (False, None)
+    sizes = [{"per_device_train_batch_size": value} for value in ("auto", "4", 4)]
+    sizes = [TrainConfig.from_dict(size).per_device_train_batch_size for size in sizes]
+    assert sizes == ["auto", 4, 4]
     assert TrainConfig.from_dict({"sft_kwargs": "{neftune_noise_alpha: 5}"}).sft_kwargs == {
         "neftune_noise_alpha": 5
     }
@@ -36,6 +39,15 @@ def test_text_is_converted_as_shells_pass_it():
         ({"seed": True}, "must be of type int"),
         ({"learning_rate": 0.0}, "above 0"),
         ({"lora_r": 0}, "at least 1"),
+        ({"per_device_train_batch_size": "many"}, "not one of a number, auto"),
+        ({"load_best_model_at_end": True}, "set eval_steps"),
+        ({"load_best_model_at_end": True, "eval_steps": 7, "save_steps": 10}, "no multiple"),
+        ({"early_stopping_patience": 3, "eval_steps": 5}, "set metric_for_best_model"),
+        ({"early_stopping_patience": 3, "metric_for_best_model": "cer"}, "set eval_steps"),
+        ({"loss": "focal_confusion_weighted"}, "weights from evaluations"),
+        ({"streaming": True}, "set max_steps"),
+        ({"streaming": True, "max_steps": 5, "curriculum": "length"}, "never sees them together"),
+        ({"curriculum_steps": 1.5}, "between 0 and 1"),
         ({"backend": "jax"}, "not one of auto, unsloth, transformers"),
         ({"min_pixels": 500, "max_pixels": 400}, "no picture fits"),
         ({"sft_kwargs": {"seed": 1}}, "field of its own"),

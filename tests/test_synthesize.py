@@ -1,59 +1,105 @@
-import json
-import random
+import subprocess
+import sys
 
-from data_prep.synthesize import (
-    TILL_FONTS,
-    line_of,
-    printed_receipts,
-    random_line,
-    receipt_line,
-    thermal_receipts,
+import pytest
+from PIL import Image
+from sources_common import read_rows, snapshot
+
+from data_prep.render import shipped_fonts
+from data_prep.synthesize import main
+
+DEJAVU = str(shipped_fonts("DejaVuSans")[0])
+
+
+def lines(*more):
+    return main(["lines", "en", "--font", DEJAVU, "--workers", "1", *map(str, more)])
+
+
+def test_lines_makes_a_dataset(tmp_path, capsys):
+    assert lines("--count", 20, "--out", tmp_path / "a", "--split", "0.5,0,0.5") == 0
+    assert "20 lines (train 10, test 10)" in capsys.readouterr().out
+    rows = read_rows(tmp_path / "a")
+    assert len(rows) == 20 and {row.task for row in rows} == {"transcription"}
+    given = ("--count", 20, "--split", "0.5,0,0.5")
+    assert lines(*given, "--out", tmp_path / "b", "--seed", 1) == 0
+    assert snapshot(tmp_path / "a") != snapshot(tmp_path / "b")
+
+
+def test_lines_of_a_text_in_one_face_and_height(tmp_path):
+    (tmp_path / "t.txt").write_text("The first line.\nThe second, which is longer.\n")
+    out = tmp_path / "out"
+    options = ("--text", tmp_path / "t.txt", "--face", "sign", "--length", "1,12", "--height", 40)
+    assert lines(*options, "--count", 4, "--out", out, "--split", "1,0,0") == 0
+    rows = read_rows(out)
+    said = [row.completion[0]["content"] for row in rows]
+    assert said == ["The first", "line.", "The second,", "which is"]
+    assert {row.height for row in rows} == {40}
+
+
+def test_a_sheet_instead_of_a_dataset(tmp_path):
+    assert lines("--sheet", tmp_path / "s.png") == 0
+    assert Image.open(tmp_path / "s.png").width == 960
+
+
+def test_the_list_of_fonts_names_packages(capsys):
+    assert main(["lines", "--list-fonts"]) == 0
+    shown = capsys.readouterr().out
+    assert "fonts-nanum-extra" in shown and "fonts-beng-extra" in shown
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (["lines", "--out", "x"], "No LANGUAGE is given"),
+        (["lines", "fr", "--out", "x"], "'fr' is no language here: take one of bn, ko, zh, en"),
+        (["lines", "en", "en", "--out", "x"], "named twice"),
+        (["lines", "en"], "Neither --out DIR"),
+        (["lines", "en", "ko", "--text", "t", "--out", "x"], "--text is of one language"),
+        (["lines", "en", "--count", "0", "--out", "x"], "--count is 0, but takes 1 or more"),
+        (["lines", "en", "--workers", "0", "--out", "x"], "--workers is 0"),
+        (["lines", "en", "--height", "3", "--out", "x"], "--height is 3, but takes 16 or more"),
+        (["lines", "en", "--random", "2", "--out", "x"], "takes a share from 0 to 1"),
+        (["lines", "en", "--length", "9,5", "--out", "x"], "--length is '9,5'"),
+        (["lines", "en", "--length", "abc", "--out", "x"], "--length is 'abc'"),
+        (["lines", "en", "--split", "0.5,0.1", "--out", "x"], "--split is '0.5,0.1'"),
+        (["lines", "en", "--split", "source", "--out", "x"], "--split is 'source'"),
+        (["receipts", "--count", "-1", "--out", "x"], "--count is -1"),
+    ],
 )
-from ocrkit.tiny import training_fonts
+def test_wrong_usage_is_one_sentence_and_exit_code_2(wrong, says, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(wrong) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-def test_lines_have_the_length_that_is_asked_for():
-    rng = random.Random(0)
-    lines = [line_of(rng, 5, 9) for _ in range(300)]
-    assert max(map(len, lines)) <= 9
-    assert all(line == " ".join(line.split()) and line for line in lines)
-    assert len(set(lines)) > 250
+def test_what_cannot_be_read_is_one_sentence_and_exit_code_1(tmp_path, capsys):
+    assert main(["lines", "en", "--font", "none.ttf", "--out", str(tmp_path / "x")]) == 1
+    assert lines("--text", tmp_path / "none.txt", "--out", tmp_path / "x") == 1
+    error = capsys.readouterr().err
+    assert "none.ttf cannot be read as a font" in error and error.count("\n") == 2
 
 
-def test_text_is_printable_ascii():
-    rng = random.Random(0)
-    text = "".join(receipt_line(rng) + random_line(rng, 20) for _ in range(2000))
-    assert set(text) == set(map(chr, range(32, 127)))
+def test_receipts(tmp_path, capsys):
+    assert main(["receipts", "--count", "2", "--out", str(tmp_path / "r"), "--clean"]) == 0
+    assert "test 20" in capsys.readouterr().out
 
 
-def test_a_dataset_is_the_same_for_the_same_seed(tmp_path):
-    for name in ("a", "b"):
-        thermal_receipts(tmp_path / name, receipts=3, seed=1, progress=False)
-    files = sorted(p.relative_to(tmp_path / "a") for p in (tmp_path / "a").rglob("*.*"))
-    assert len(files) > 30
-    for file in files:
-        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
+def test_help_teaches_without_importing_any_command():
+    code = (
+        "import sys; from data_prep.synthesize import main\n"
+        "try: main(['--help'])\n"
+        "except SystemExit as end: assert end.code == 0\n"
+        "assert 'data_prep.lines' not in sys.modules and 'torch' not in sys.modules"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    ).stdout
+    assert all(name in shown for name in ("lines", "invoices", "receipts"))
 
 
-def test_more_receipts_change_none(tmp_path):
-    few = thermal_receipts(tmp_path / "few", receipts=2, progress=False)
-    many = thermal_receipts(tmp_path / "many", receipts=4, progress=False)
-    assert (few["found"], many["found"]) == (20, 40)
+def test_the_receipts_are_found_where_they_were():
+    from data_prep import receipts, synthesize
 
-    def texts(folder):
-        rows = [
-            json.loads(line)
-            for path in folder.glob("*/metadata.jsonl")
-            for line in path.read_text().splitlines()
-        ]
-        return {row["id"]: row["completion"][0]["content"] for row in rows}
-
-    assert texts(tmp_path / "few").items() <= texts(tmp_path / "many").items()
-
-
-def test_printed_receipts_are_all_for_testing(tmp_path):
-    assert printed_receipts(tmp_path / "p", receipts=2, progress=False)["rows"] == {"test": 20}
-
-
-def test_the_quickstarts_fonts_are_none_that_the_base_saw():
-    assert not set(TILL_FONTS) & {path.stem for path in training_fonts()}
+    for name in synthesize.__all__:
+        assert getattr(synthesize, name) is getattr(receipts, name)

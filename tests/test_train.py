@@ -1,14 +1,18 @@
 import json
+import os
+import signal
 
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from ocrkit.callbacks import read_log
+from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
 from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
 from ocrkit.train import context_length, train
-from ocrkit.trainer import read_log
+from ocrkit.trainer import TrainingError
 
 
 class _StopAt(TrainerCallback):
@@ -113,6 +117,7 @@ def test_what_cannot_be_trained_is_refused(config):
     config.sft_kwargs, config.resume_from_checkpoint = {}, "nowhere"
     with pytest.raises(ConfigError, match="is no folder"):
         train(model, processor, data, config)
+    config.resume_from_checkpoint = None
     del data["train"]
     with pytest.raises(DataError, match="no train split"):
         train(model, processor, data, config)
@@ -123,3 +128,58 @@ def test_a_log_cut_off_by_a_crash_is_read(tmp_path):
     path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert read_log(path) == [{"step": 1, "loss": 2.0}]
     assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_signal_leaves_a_run_to_resume(config, tmp_path):
+    whole, weights = _run(config)
+    config.output_dir = str(tmp_path / "stopped")
+
+    class Signal(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            if state.global_step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
+    data = load_data(config)
+    with pytest.raises(KeyboardInterrupt):
+        train(*load_model(config), data, config, callbacks=[Signal()])
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
+    saved = [path.name for path in whole_checkpoints(config.output_dir)]
+    assert saved in (["checkpoint-2"], ["checkpoint-3"])
+    rest, resumed = _run(config, resume_from_checkpoint="auto")
+    assert _losses(rest) == _losses(whole)
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_a_loss_that_is_no_number_names_the_step_and_the_rows(config):
+    data = load_data(config)
+    model, processor = load_model(config)
+    name = next(n for n, w in model.named_parameters() if w.requires_grad)
+    before = {n: w.detach().clone() for n, w in model.named_parameters()}
+
+    class Poison(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                before.update({n: w.detach().clone() for n, w in model.named_parameters()})
+                model.get_output_embeddings().weight.data[0, 0] = float("nan")
+
+    with pytest.raises(
+        TrainingError, match=r"loss is nan at step 2 .learning rate .*receipt-"
+    ) as e:
+        train(model, processor, data, config, callbacks=[Poison()])
+    assert str(e.value).count("receipt-") == config.per_device_train_batch_size
+    assert torch.equal(dict(model.named_parameters())[name], before[name])
+
+
+def test_out_of_memory_says_what_to_change(config, monkeypatch):
+    data = load_data(config)
+    model, processor = load_model(config)
+
+    def refuse(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(model.get_base_model(), "forward", refuse)
+    with pytest.raises(TrainingError, match=r"step 1 with a batch of 4, the longest sample") as e:
+        train(model, processor, data, config)
+    for way_out in ("per_device_train_batch_size", "max_pixels", "gradient_checkpointing"):
+        assert way_out in str(e.value)

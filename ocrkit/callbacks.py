@@ -1,0 +1,163 @@
+"""What watches a run: its log on disk, the wish to stop it, and what it learns of itself."""
+
+import json
+import math
+import signal
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ocrkit.confusion import update_weights, weight_table
+
+
+class LogFile(TrainerCallback):
+    """Appends every log to train_log.jsonl as it comes, so a stopped run keeps its curve."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Drop what an interrupted run logged after the checkpoint that is resumed from."""
+        if not state.is_world_process_zero:
+            return
+        kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
+        text = "".join(json.dumps(entry) + "\n" for entry in kept if state.global_step)
+        self.path.write_text(text, encoding="utf-8")
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Write one line."""
+        if state.is_world_process_zero and logs:
+            append_log(self.path, {"step": state.global_step, **logs})
+
+
+def append_log(path: str | Path, entry: dict[str, Any]) -> None:
+    """Add one line to a train_log.jsonl; `entry` holds its `step`."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
+
+
+def read_log(path: str | Path) -> list[dict[str, Any]]:
+    """The entries of a train_log.jsonl; a line cut off by a crash is left out."""
+    entries = []
+    if Path(path).is_file():
+        for line in Path(path).read_text(encoding="utf-8").splitlines():
+            try:
+                entries.append(json.loads(line))
+            except ValueError:
+                continue
+    return entries
+
+
+class StopOnSignal(TrainerCallback):
+    """Turns Ctrl+C, a notebook's stop and SIGTERM into a checkpoint after the step at hand.
+
+    An interrupt in the middle of a step would leave weights and optimizer apart. A second one
+    stops at once. Use as a context around `trainer.train`: signals are as before outside it.
+    """
+
+    def __init__(self) -> None:
+        self.caught: signal.Signals | None = None
+
+    def __enter__(self) -> "StopOnSignal":
+        """Take the signals, where Python allows it: in the main thread."""
+        self.before = {}
+        for number in (signal.SIGINT, signal.SIGTERM):
+            try:
+                self.before[number] = signal.signal(number, self._catch)
+            except ValueError:
+                break
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        """Give the signals back."""
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+
+    def _catch(self, number: int, frame: Any) -> None:
+        if self.caught:
+            raise KeyboardInterrupt
+        self.caught = signal.Signals(number)
+        print(f"{self.caught.name}: saving a checkpoint after this step, then stopping.")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """Save and stop, in all processes at the same step."""
+        caught = self.caught is not None
+        if args.world_size > 1:
+            # A signal reaches the processes at different steps; one that waits for the others'
+            # gradients while they save would wait forever.
+            flag = torch.tensor(int(caught), device=args.device)
+            torch.distributed.all_reduce(flag)
+            caught = bool(flag)
+        if caught:
+            self.caught = self.caught or signal.SIGTERM
+            control.should_save = control.should_training_stop = True
+            control.should_evaluate = False
+        return control
+
+
+def _restore(callback: Any, state: Any) -> None:
+    """Give a callback the attributes that it had when the checkpoint was saved."""
+    name = type(callback).__name__
+    # Trainer expects an entry of every callback there is, and a checkpoint of other settings has
+    # none of this one.
+    saved = state.stateful_callbacks.setdefault(name, callback.state())
+    for attribute, value in saved["attributes"].items():
+        setattr(callback, attribute, value)
+
+
+class ConfusionWeights(TrainerCallback, ExportableState):
+    """The weights of characters that were mixed up, kept in every checkpoint's trainer state.
+
+    `weights` maps a character to its weight, above 1; `table` holds the same by code point.
+    """
+
+    def __init__(self, max_weight: float, smoothing: float):
+        self.max_weight, self.smoothing = max_weight, smoothing
+        self.weights: dict[str, float] = {}
+        self.table = weight_table({})
+
+    def state(self) -> dict[str, Any]:
+        """What Trainer saves."""
+        return {"args": {}, "attributes": {"weights": dict(self.weights)}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on with the weights of the checkpoint that is resumed from."""
+        _restore(self, state)
+        self.table = weight_table(self.weights)
+
+    def update(self, references: list[str], predictions: list[str]) -> None:
+        """Move the weights towards what an evaluation found."""
+        self.weights = update_weights(
+            self.weights, references, predictions, self.max_weight, self.smoothing
+        )
+        self.table = weight_table(self.weights)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping, with a patience in evaluations or as a share of all steps.
+
+    The evaluations without a better one are counted on after a resume.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Turn a share of the steps into evaluations, now that the steps are known."""
+        if self.early_stopping_patience < 1:
+            steps = self.early_stopping_patience * state.max_steps
+            self.early_stopping_patience = max(1, math.ceil(steps / state.eval_steps))
+        _restore(self, state)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Stop when there was no better evaluation for too long, and say so."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        waited = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if waited and state.is_world_process_zero and state.global_step < state.max_steps:
+            print(
+                f"Early stop at step {state.global_step}: "
+                f"{args.metric_for_best_model.removeprefix('eval_')} was not better than "
+                f"{state.best_metric:.4g} in {self.early_stopping_patience_counter} evaluations."
+            )

@@ -1,0 +1,88 @@
+"""Two processes on one CPU, started by torchrun: the same run as one with twice the batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ocrkit.callbacks import read_log
+from ocrkit.config import ConfigError
+from ocrkit.model import load_model
+
+RANDOM = {"train_sampling_strategy": "random"}
+
+
+def _command(config, processes):
+    command = [sys.executable, "-m", "ocrkit", "train", "--recipe", f"{config.output_dir}.yaml"]
+    config.save(command[-1])
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command[1:1] = [*launcher, "--master_port", str(20000 + os.getpid() % 20000)]
+    return command
+
+
+def _environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+
+
+def _start(config, processes=2):
+    return subprocess.run(
+        _command(config, processes), env=_environment(), capture_output=True, text=True, check=False
+    )
+
+
+def test_two_processes_are_one_with_twice_the_batch(config, tmp_path):
+    config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5
+    config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")
+    done = _start(config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("adapter in") == 1
+    versions = json.loads((tmp_path / "two" / "versions.json").read_text())
+    assert versions["processes"] == 2
+    config.per_device_train_batch_size, config.output_dir = 8, str(tmp_path / "one")
+    done = _start(config, processes=1)
+    assert done.returncode == 0, done.stderr
+    logs = [read_log(tmp_path / name / "train_log.jsonl") for name in ("one", "two")]
+    for name in ("loss", "grad_norm", "eval_cer", "eval_exact_match"):
+        one, two = ([entry[name] for entry in log if name in entry] for log in logs)
+        assert len(one) >= 2
+        assert one == pytest.approx(two, abs=1e-4), name
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):
+    config.sft_kwargs, config.max_steps = RANDOM, 500
+    process = subprocess.Popen(
+        _command(config, 2),
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "run" / "train_log.jsonl"
+    for _ in range(1200):
+        if len(read_log(log)) >= 2 or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=120)
+    stopped = max(entry["step"] for entry in read_log(log))
+    assert stopped < 500, output
+    assert (tmp_path / "run" / f"checkpoint-{stopped}" / "complete.json").is_file(), output
+    config.resume_from_checkpoint, config.max_steps = "auto", stopped + 1
+    done = _start(config)
+    assert done.returncode == 0, done.stderr
+    steps = [entry["step"] for entry in read_log(log) if "loss" in entry]
+    assert steps == list(range(1, stopped + 2))
+
+
+def test_one_model_over_devices_is_refused_under_a_launcher(config, monkeypatch):
+    config.device_map = "auto"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes want a device each"):
+        load_model(config)
