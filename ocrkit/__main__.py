@@ -16,6 +16,7 @@ _EPILOG = """examples:
   torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
+  python -m ocrkit predict scans/ invoice.pdf --model runs/s1 --out predictions.jsonl
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
   python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43
 """
@@ -56,7 +57,7 @@ def _parser() -> argparse.ArgumentParser:
         ("plan", "tokens, memory and time of a run, before it"),
         ("find-lr", "try rising learning rates and suggest one"),
         ("evaluate", "read a split and write predictions and metrics"),
-        ("predict", "read pictures and print what they say"),
+        ("predict", "read pictures and print or write what they say"),
         ("export", "write the adapter, or the base merged with it"),
     ):
         command = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
@@ -77,10 +78,26 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--max_lr", type=float, default=0.1, help="last (%(default)s)")
             command.add_argument("--steps", type=int, default=60, help="steps (%(default)s)")
         if name == "predict":
-            command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+            command.add_argument(
+                "images", nargs="+", metavar="IMAGE", help="pictures, folders, globs, PDFs"
+            )
+            command.add_argument(
+                "--out", type=Path, help="a .jsonl file, or a folder for text files; resumable"
+            )
             command.add_argument("--prompt", default="Transcribe the text in the image.")
         if name == "export":
-            command.add_argument("--format", default="adapter", help="adapter or merged_16bit")
+            command.add_argument(
+                "--format", default="adapter", help="adapter, merged_16bit, merged_4bit or gguf"
+            )
+            command.add_argument(
+                "--samples",
+                type=int,
+                default=20,
+                help="rows to compare after a merge (%(default)s)",
+            )
+            command.add_argument(
+                "--min_equal", type=float, default=0.5, help="share to be equal (%(default)s)"
+            )
             command.add_argument("--out", required=True, type=Path, help="folder to write")
     command = commands.add_parser("compare", help="compare evaluations of the same rows")
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
@@ -107,6 +124,8 @@ def _parser() -> argparse.ArgumentParser:
         help="a parameter that every member shares",
     )
     command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
+    command = commands.add_parser("doctor", help="look at this machine before a run")
+    command.add_argument("--output_dir", default=".", help="the run's folder (%(default)s)")
     commands.add_parser("recipes", help="list the recipes")
     return parser
 
@@ -190,23 +209,56 @@ def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     return evaluate(*load_model(config), rows, config, name=arguments.name)
 
 
-def _predict(arguments: argparse.Namespace, config: TrainConfig) -> None:
-    from ocrkit.data import DataError, picture_rows
-    from ocrkit.model import load_model
-    from ocrkit.predict import predict
+def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
+    from ocrkit.data import DataError
+    from ocrkit.pictures import list_pictures, missing, read_pictures, write_predictions
 
-    rows = picture_rows(arguments.images, arguments.prompt)
-    if not rows:
-        raise DataError("None of the given pictures can be opened.")
-    texts = predict(*load_model(config), rows, config)
-    for row, text in zip(rows, texts):
-        print(f"{row['id']}\t{text}")
+    pictures = list_pictures(arguments.images)
+    if arguments.out:
+        # Listed before the model is loaded, so that nothing is loaded for nothing.
+        left = missing(pictures, arguments.out)
+        failed = 0
+        if left:
+            from ocrkit.model import load_model
+
+            loaded = load_model(config)
+            failed = write_predictions(*loaded, left, arguments.prompt, config, arguments.out)
+        print(
+            f"{len(left) - failed} read, {failed} failed, {len(pictures) - len(left)} were there "
+            f"already; in {arguments.out}"
+        )
+        return 1 if failed else 0
+    from ocrkit.model import load_model
+
+    results = read_pictures(*load_model(config), pictures, arguments.prompt, config)
+    by_id = {result["id"]: result for result in results}
+    failed = [picture.id for picture in pictures if by_id[picture.id]["error"]]
+    for name in failed:
+        print(f"{name} left out: {by_id[name]['error']}", file=sys.stderr)
+    if len(failed) == len(pictures):
+        raise DataError("None of the given pictures can be read.")
+    for picture in pictures:
+        if picture.id not in failed:
+            print(f"{picture.id}\t{by_id[picture.id]['prediction']}")
+    return 0
 
 
 def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
-    from ocrkit import export, load_model
+    from ocrkit import export, load_data, load_model
 
-    folder = export(*load_model(config), arguments.out, format=arguments.format)
+    rows = None
+    if arguments.format != "adapter" and Path(config.dataset, "dataset.json").is_file():
+        data = load_data(config)
+        rows = next((data[split] for split in ("test", "validation") if split in data), None)
+    folder = export(
+        *load_model(config),
+        arguments.out,
+        format=arguments.format,
+        rows=rows,
+        config=config,
+        samples=arguments.samples,
+        min_equal=arguments.min_equal,
+    )
     print(f"{arguments.format} in {folder}")
 
 
@@ -228,6 +280,14 @@ def _sweep(arguments: argparse.Namespace, config: Any) -> int:
     rows = sweep(arguments.notebook, grid, shared, arguments.out)
     print(f"\n{report(rows)}\n\n95 % intervals; all in {arguments.out / 'sweep.json'}")
     return 1 if any(row["state"] != "done" for row in rows) else 0
+
+
+def _doctor(arguments: argparse.Namespace, config: Any) -> int:
+    from ocrkit.doctor import doctor, table
+
+    findings = doctor(arguments.output_dir)
+    print(table(findings))
+    return 1 if any(state == "fail" for state, *_ in findings) else 0
 
 
 def _recipes(arguments: argparse.Namespace, config: Any) -> None:

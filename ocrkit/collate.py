@@ -135,6 +135,8 @@ class Collator:
         ids = [list(sequence) for sequence in batch.pop("input_ids")]
         beside = {key: [list(s) for s in batch.pop(key)] for key in _TOKEN_KEYS if key in batch}
         beside["attention_mask"] = [[1] * len(sequence) for sequence in ids]
+        # Mllama's: for every token the tiles that it looks at, (tokens, pictures, tiles) a row.
+        crossing = batch.pop("cross_attention_mask", None)
         padding = {**_TOKEN_KEYS, "input_ids": self.tokenizer.pad_token_id, "labels": -100}
         if not self.generation:
             completions = [self.completion_ids(completion) for _, completion in rendered]
@@ -157,6 +159,12 @@ class Collator:
                     for s in sequences
                 ]
             )
+        if crossing is not None:
+            lengths = [int(mask.sum()) for mask in batch["attention_mask"]]
+            prompts = lengths
+            if not self.generation:
+                prompts = [length - len(c) for length, c in zip(lengths, completions)]
+            batch["cross_attention_mask"] = _grown(crossing, prompts, lengths, self.generation)
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
         return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
 
@@ -175,6 +183,30 @@ class Collator:
         if at:
             characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
         return characters
+
+
+def _grown(
+    crossing: Any, prompts: Sequence[int], lengths: Sequence[int], left: bool
+) -> torch.Tensor:
+    """The prompts' cross-attention masks, padded like the tokens and grown with the completions.
+
+    A completion looks at what the last token of its prompt looks at.
+
+    Args:
+        crossing: (rows, longest prompt, pictures, tiles), from the processor, right of each row's
+            prompt undefined.
+        prompts: tokens of each row's prompt.
+        lengths: tokens of each row.
+        left: pad on the left.
+    """
+    crossing = torch.as_tensor(crossing)
+    width = max(lengths)
+    grown = crossing.new_zeros(len(crossing), width, *crossing.shape[2:])
+    for row, (prompt, length) in enumerate(zip(prompts, lengths)):
+        start = width - length if left else 0
+        grown[row, start : start + prompt] = crossing[row, :prompt]
+        grown[row, start + prompt : start + length] = crossing[row, prompt - 1]
+    return grown
 
 
 def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:
@@ -204,12 +236,44 @@ def picture_sizes(data: Any, image_height: int | None = None) -> list[list[tuple
 
 
 def picture_tokens(data: Any, processor: Any, config: TrainConfig) -> list[int]:
-    """Tokens of each row's pictures, counted by the processor from their sizes."""
+    """Tokens of each row's pictures, counted by the processor from their sizes.
+
+    A picture in tiles (Mllama) takes one token of the text, which looks at its tiles across.
+    """
     sizes = picture_sizes(data, config.image_height)
     # An extreme strip has no size in the processor's terms; it is found when it is read.
     every = [size for row in sizes for size in row]
-    tokens = iter(processor._get_num_multimodal_tokens(image_sizes=every).num_image_tokens)
+    if hasattr(processor, "_get_num_multimodal_tokens"):
+        counts = processor._get_num_multimodal_tokens(image_sizes=every).num_image_tokens
+    elif hasattr(processor.image_processor, "max_image_tiles"):
+        counts = [1] * len(every)
+    else:
+        pictures = processor.image_processor
+        merged = pictures.merge_size**2
+        counts = [pictures.get_number_of_image_patches(h, w) // merged for h, w in every]
+    tokens = iter(counts)
     return [sum(next(tokens) for _ in row) for row in sizes]
+
+
+def picture_canvases(
+    data: Any, processor: Any, config: TrainConfig
+) -> list[list[tuple[int, float]]]:
+    """(tiles, share of its side that it keeps: above 1, enlarged) of every picture of each row.
+
+    For processors that lay pictures out in tiles (Mllama), as their `max_image_tiles` allows.
+    """
+    from transformers.models.mllama.image_processing_mllama import get_optimal_tiled_canvas
+
+    pictures = processor.image_processor
+    side, most = pictures.size["height"], pictures.max_image_tiles
+    canvases = []
+    for row in picture_sizes(data, config.image_height):
+        canvases.append([])
+        for height, width in row:
+            high, wide = (int(n) for n in get_optimal_tiled_canvas(height, width, most, side))
+            scale = min(high / height, wide / width)
+            canvases[-1].append((high * wide // side**2, scale))
+    return canvases
 
 
 def token_lengths(

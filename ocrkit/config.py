@@ -92,6 +92,9 @@ class TrainConfig:
     trust_remote_code: bool = _setting(False, "run code that a model repository brings along")
     min_pixels: int | None = _setting(None, "enlarge pictures of fewer pixels")
     max_pixels: int | None = _setting(None, "shrink pictures of more pixels; counted and reported")
+    max_image_tiles: int | None = _setting(
+        None, "most tiles of a picture, for models that count tiles (Llama-3.2-Vision: 4)"
+    )
     image_height: int | None = _setting(None, "scale every picture to this height first (lines)")
     max_length: int | None = _setting(
         None, "longest sample in tokens, image included; longer ones are left out and counted"
@@ -189,8 +192,9 @@ class TrainConfig:
         for name in (
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
-            "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
-            "eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
+            "min_pixels max_pixels max_image_tiles image_height max_length max_train_samples "
+            "max_eval_samples eval_steps shuffle_buffer_size confusion_max_weight "
+            "learning_rate_batch_size"
         ).split():
             value = getattr(self, name)
             if isinstance(value, int | float) and value < 1:

@@ -245,19 +245,3 @@ def _skipped(output_dir: str | os.PathLike) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def picture_rows(paths: list[Path], prompt: str) -> list[dict[str, Any]]:
-    """Rows without a completion, for reading picture files; what cannot be opened is named."""
-    rows = []
-    for path in paths:
-        try:
-            with Image.open(path) as image:
-                image.load()
-                picture = image.copy()
-        except (OSError, Image.DecompressionBombError) as error:
-            print(f"{path} left out: {error}")
-            continue
-        message = {"role": "user", "content": prompt}
-        rows.append({"id": str(path), "prompt": [message], "images": [picture]})
-    return rows

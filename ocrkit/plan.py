@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from ocrkit.batch_size import probe_step, resolve_batch
-from ocrkit.collate import Collator, picture_sizes, token_lengths
+from ocrkit.collate import Collator, picture_canvases, picture_sizes, token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import text_of
 from ocrkit.processes import process_count
@@ -27,6 +27,8 @@ class Plan:
     `shrunk` counts pictures above the pixel budget, `smallest_scale` is the side length that the
     most shrunk one keeps; `smallest_text` is the height in pixels that a line of text has at most
     in the worst of them, as the model sees it, and `small_texts` counts those under 16 pixels;
+    `tiles` is (median, 95th percentile, largest) of tiles per sample where pictures are laid out in
+    tiles, each of `tile_tokens` tokens beside the text, and else none;
     `too_long` counts samples beyond the context.
     """
 
@@ -44,6 +46,8 @@ class Plan:
     samples_per_second: float
     peak_memory_gib: float
     seconds: float
+    tiles: tuple[int, int, int] | None = None
+    tile_tokens: int = 0
 
     def __str__(self) -> str:
         """The plan as a table for people."""
@@ -52,10 +56,19 @@ class Plan:
             median, p95, largest = getattr(self, name)
             title = "all" if name == "tokens" else name.partition("_")[0]
             lines.append(f"  {title:22}{median:>8}{p95:>8}{largest:>8}")
+        budget, setting = "the pixel budget", "max_pixels"
+        if self.tiles:
+            budget, setting = "the largest layout of tiles", "max_image_tiles"
+            median, p95, largest = self.tiles
+            lines.append(f"  {'tiles':22}{median:>8}{p95:>8}{largest:>8}")
+            lines.append(
+                f"a tile is {self.tile_tokens} tokens beside the text, which looks at them by "
+                "cross-attention; they are no part of the context"
+            )
         if self.shrunk:
             lines.append(
-                f"{self.shrunk} of {self.samples} pictures are above the pixel budget and shrink, "
-                f"one to {self.smallest_scale:.0%} of its side; raise max_pixels to keep them"
+                f"{self.shrunk} of {self.samples} pictures are above {budget} and shrink, "
+                f"one to {self.smallest_scale:.0%} of its side; raise {setting} to keep them"
             )
             if self.small_texts:
                 lines.append(
@@ -63,7 +76,7 @@ class Plan:
                     f"pixels high, the worst {self.smallest_text:.0f}; models misread that"
                 )
         else:
-            lines.append("no picture is above the pixel budget")
+            lines.append(f"no picture is above {budget}")
         lines.append(
             f"{self.too_long} of {self.samples} samples exceed the context of {self.context} tokens"
         )
@@ -108,6 +121,12 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     steps = config.max_steps
     if steps < 0:
         steps = round(-(-len(fitting) // per_step) * config.num_train_epochs)
+    tiles, tile_tokens = None, 0
+    if hasattr(processor.image_processor, "max_image_tiles"):
+        canvases = picture_canvases(rows, processor, config)
+        tiles = _spread([sum(count for count, _ in row) for row in canvases])
+        vision = model.config.vision_config
+        tile_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     result = Plan(
         samples=len(rows),
         image_tokens=_spread(images),
@@ -123,6 +142,8 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         samples_per_second=per_second,
         peak_memory_gib=peak,
         seconds=steps * per_step / (per_second * process_count()),
+        tiles=tiles,
+        tile_tokens=tile_tokens,
     )
     print(result)
     return result
@@ -130,6 +151,9 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
 
 def shrink_scales(rows: Any, processor: Any, config: TrainConfig) -> list[float]:
     """Share of its side that the pixel budget leaves each row's most shrunk picture; 1.0: all."""
+    if hasattr(processor.image_processor, "max_image_tiles"):
+        canvases = picture_canvases(rows, processor, config)
+        return [min((min(1.0, scale) for _, scale in row), default=1.0) for row in canvases]
     size = getattr(processor.image_processor, "size", {})
     budget = size.get("longest_edge", None)
     if not budget:

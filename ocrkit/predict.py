@@ -110,7 +110,7 @@ def _read(model: Any, collate: Collator, rows: list[dict], config: TrainConfig) 
     from transformers import LogitsProcessorList
 
     batch = {key: value.to(model.device) for key, value in collate(rows).items()}
-    if batch["pixel_values"].is_floating_point():
+    if "pixel_values" in batch and batch["pixel_values"].is_floating_point():
         batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
     confidence = _Confidence()
     output = model.generate(

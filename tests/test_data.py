@@ -2,9 +2,8 @@ import json
 import shutil
 
 import pytest
-from PIL import Image
 
-from ocrkit.data import DataError, load_data, picture_rows, skipped_counts, text_of
+from ocrkit.data import DataError, load_data, skipped_counts, text_of
 
 
 @pytest.fixture
@@ -91,11 +90,3 @@ def test_text_of_parts_and_strings():
     assert text_of([{"role": "assistant", "content": "a b"}]) == "a b"
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": None}]
     assert text_of([{"role": "assistant", "content": parts}]) == "a"
-
-
-def test_picture_rows_name_what_cannot_be_opened(tmp_path, capsys):
-    Image.new("L", (40, 20)).save(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"")
-    rows = picture_rows([tmp_path / "a.png", tmp_path / "b.png"], "Read.")
-    assert [row["id"] for row in rows] == [str(tmp_path / "a.png")]
-    assert "b.png left out" in capsys.readouterr().out

@@ -79,7 +79,7 @@ def test_recipes_are_listed(capsys):
         (["train", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'"),
         (["train", "--recipe", "quickstart", "--max_steps", "x"], 2, "must be of type int"),
         (["train", "--recipe", "quickstart", "--dataset", "nowhere"], 1, "is no folder"),
-        (["predict", "nowhere.png"], 1, "None of the given pictures"),
+        (["predict", "nowhere.png"], 1, "nowhere.png does not exist and matches no file"),
         (["compare", "nowhere"], 1, "nowhere"),
     ],
 )

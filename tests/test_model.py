@@ -107,7 +107,9 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
     train(model, processor, data, config)
     texts = predict(model, processor, data["test"], config)
     for name, format in (("adapter", "adapter"), ("merged", "merged_16bit")):
-        folder = export(model, processor, tmp_path / name, format=format)
+        folder = export(
+            model, processor, tmp_path / name, format=format, rows=data["test"], config=config
+        )
         again = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(folder)})
         again.use_peft = format == "adapter"
         loaded, loaded_processor = load_model(again)
@@ -116,8 +118,105 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
         ]
         # The merged weights are rounded to 16 bits, which may tip a close decision.
         assert sum(same) >= (10 if format == "adapter" else 9), name
-    with pytest.raises(ModelError, match="not one of adapter, merged_16bit"):
-        export(model, processor, tmp_path, format="gguf")
+    readme = (tmp_path / "merged" / "README.md").read_text()
+    assert readme.startswith("---\npipeline_tag: image-text-to-text")
+    assert "of 10 rows are read the same by the merged model and the adapter" in readme
+    assert "## Data" in readme and "Rows: train 40" in readme
+    assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
+    # Nothing of this machine.
+    assert str(tmp_path) not in readme and str(TINY) not in readme
+
+
+def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    # As if the adapters had been lost on the way.
+    monkeypatch.setattr("ocrkit.model._merge", lambda model: model.get_base_model())
+    monkeypatch.setattr("ocrkit.model._read_alike", lambda model, *args: 7)
+    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the adapter does"):
+        export(model, processor, tmp_path / "merged", format="merged_16bit")
+    assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_a_merge_is_compared_on_drawn_lines_where_no_rows_are_given(config, tmp_path, capsys):
+    model, processor = load_model(config)
+    export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
+    assert "3 of 3 rows are read the same" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(10**7, 9 * 10**6, 10**6))
+    with pytest.raises(ModelError, match=r"its disk has 0\.00 GB free"):
+        export(model, processor, tmp_path / "out" / "merged", format="merged_16bit")
+    assert not (tmp_path / "out").exists()
+
+
+def test_formats_that_only_unsloth_writes(config, tmp_path):
+    model, processor = load_model(config)
+    for format in ("gguf", "merged_4bit"):
+        with pytest.raises(ModelError, match="written by Unsloth only"):
+            export(model, processor, tmp_path, format=format)
+    with pytest.raises(ModelError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
+        export(model, processor, tmp_path, format="onnx")
+
+
+def _linked(text: str, cause: str) -> OSError:
+    """An error as transformers raises it, from one of huggingface_hub's of the given name."""
+    error = OSError(text)
+    error.__cause__ = type(cause, (Exception,), {})("401")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_linked("You are trying to access a gated repo.\nMake", "GatedRepoError"), "HF_TOKEN"),
+        (_linked("We couldn't connect", "LocalEntryNotFoundError"), "Hub cannot be reached"),
+        (_linked("x is not a local folder", "RepositoryNotFoundError"), "check the spelling"),
+    ],
+)
+def test_what_the_hub_refuses_is_said_with_the_way_out(config, monkeypatch, error, message):
+    def refuse(*args, **options):
+        raise error
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", refuse)
+    config.model_name_or_path = "someone/model"
+    with pytest.raises(ModelError, match=message) as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_name_that_is_not_there_without_network(config):
+    config.model_name_or_path = "someone/no-such-model"
+    with pytest.raises(ModelError, match="Hub cannot be reached"):
+        load_model(config)
+
+
+def test_a_model_that_reads_no_pictures(config, tmp_path):
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    settings = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 2, "vocab_size": 128}
+    LlamaForCausalLM(LlamaConfig(**settings, **heads)).save_pretrained(tmp_path)
+    tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(TINY / "tokenizer.json"))
+    tokenizer.save_pretrained(tmp_path)
+    config.model_name_or_path = str(tmp_path)
+    with pytest.raises(ModelError, match="reads no pictures; take a"):
+        load_model(config)
+
+
+def test_an_adapter_without_its_base(tmp_path):
+    missing = {"base_model_name_or_path": str(tmp_path / "gone")}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(missing))
+    with pytest.raises(ModelError, match=r"was trained on .*gone', which does not exist"):
+        resolve_model(str(tmp_path))
 
 
 def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):

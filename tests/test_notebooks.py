@@ -131,7 +131,7 @@ def test_quickstart_runs_headless(tmp_path):
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert (run / "merged" / "model.safetensors").is_file()
     text = out.read_text(encoding="utf-8")
-    assert "lines read the same by both" in text and "data:image/" in text
+    assert "rows are read the same by the merged model" in text and "data:image/" in text
 
 
 def test_a_misspelt_parameter_stops_the_notebook(tmp_path):

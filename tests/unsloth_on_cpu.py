@@ -45,7 +45,7 @@ export(model, processor, job["start"])
 before = predict(model, processor, data["test"], config)
 outcome = train(model, processor, data, config)
 after = predict(model, processor, data["test"], config)
-export(model, processor, job["merged"], format="merged_16bit")
+export(model, processor, job["merged"], "merged_16bit", rows=data["test"], config=config)
 losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
 result = {
     "heavy_before": heavy_before,

@@ -1,0 +1,99 @@
+"""The model card that an export writes: recipe, data, metrics and versions, as far as known."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ocrkit.config import TrainConfig
+
+
+def card(
+    title: str, format: str, base: str, run: Path | None, config: TrainConfig | None, check: str
+) -> str:
+    """README.md of an exported model, in Markdown under the metadata that the Hub reads.
+
+    Args:
+        title: name of the model.
+        format: what was exported: adapter, merged_16bit...
+        base: name of the base model.
+        run: run folder with versions.json and eval/*/metrics.json; None where there is none.
+        config: settings of the run; None where they are unknown.
+        check: what comparing the merged model with the adapter came to; empty: nothing compared.
+    """
+    data = _json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
+    versions = _json(run / "versions.json") if run else {}
+    head: dict[str, Any] = {
+        "pipeline_tag": "image-text-to-text",
+        "library_name": "peft" if format == "adapter" else "transformers",
+        "tags": ["ocr", "ocrkit"],
+    }
+    # A folder of this machine means nothing to others, and the Hub refuses it.
+    if base.count("/") == 1 and not Path(base).exists():
+        head["base_model"] = base
+    if languages := sorted(name for name in data.get("languages", {}) if len(name) in (2, 3)):
+        head["language"] = languages
+    parts = ["---\n" + yaml.safe_dump(head, sort_keys=False) + "---", f"# {title}"]
+    kind = "LoRA adapters on" if format == "adapter" else "A fine-tuned model made from"
+    shown = base if "base_model" in head else Path(base).name
+    parts.append(f"{kind} `{shown}`, exported as {format} by ocrkit.")
+    if check:
+        parts.append(check)
+    if run and (table := _metrics(run)):
+        parts += ["## Metrics", table]
+    if data:
+        parts += ["## Data", _data(data)]
+    if config:
+        settings = config.to_dict()
+        plain = TrainConfig().to_dict()
+        changed = {name: v for name, v in settings.items() if v != plain[name]}
+        for name in ("output_dir", "dataset", "resume_from_checkpoint"):
+            changed.pop(name, None)
+        if Path(changed.get("model_name_or_path", "")).is_absolute():
+            changed["model_name_or_path"] = Path(changed["model_name_or_path"]).name
+        text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
+        parts += ["## Recipe", f"Settings that differ from the defaults:\n\n```yaml\n{text}```"]
+    if versions:
+        found = {"python": versions.get("python"), **versions.get("packages", {})}
+        listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)
+        parts += ["## Versions", listed]
+    return "\n\n".join(parts) + "\n"
+
+
+def _json(path: Path) -> dict:
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def _metrics(run: Path) -> str:
+    """A row an evaluation and metric, with its interval; empty where nothing was evaluated."""
+    rows = []
+    for path in sorted(run.glob("eval/*/metrics.json")):
+        summary = _json(path)
+        for name, metric in summary["metrics"].items():
+            value, low, high = metric["value"], metric.get("low"), metric.get("high")
+            interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
+            rows.append(f"| {summary['name']} | {name} | {value:.4f} | {interval} |")
+        rows.append(f"| {summary['name']} | rows | {summary['n']} | {summary['failed']} failed |")
+    if not rows:
+        return ""
+    head = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]
+    return "\n".join([*head, *rows])
+
+
+def _data(data: dict) -> str:
+    """What dataset.json says of the rows that the model was trained and measured on."""
+    lines = [f"* Source: {data.get('source', 'unknown')}"]
+    for title, name in (
+        ("Rows", "rows"),
+        ("Left out", "rejects"),
+        ("Tasks", "tasks"),
+        ("Languages", "languages"),
+    ):
+        if data.get(name):
+            counts = data[name]
+            listed = counts
+            if isinstance(counts, dict):
+                listed = ", ".join(f"{key} {count}" for key, count in counts.items())
+            lines.append(f"* {title}: {listed}")
+    return "\n".join(lines)

@@ -1,0 +1,187 @@
+"""Look at this machine before a run: `python -m ocrkit doctor`, one line a finding."""
+
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from ocrkit.config import TrainConfig
+
+# (ok, warn or fail; what it is about; what was found and the way out)
+Finding = tuple[str, str, str]
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+# Without these there is no run on any machine; the others serve a part of the kit.
+ESSENTIAL = (
+    "torch",
+    "transformers",
+    "trl",
+    "peft",
+    "accelerate",
+    "datasets",
+    "pillow",
+    "rapidfuzz",
+)
+# Free space under which a run of a 2-billion model, its checkpoints and a merge do not end well.
+DISK_GB, MEMORY_GB, GPU_GB = 20, 8, 8
+
+
+def doctor(output_dir: str | Path = ".") -> list[Finding]:
+    """Look at packages, GPU, memory, disk, fonts, Tesseract and the place that this runs in.
+
+    Args:
+        output_dir: the folder whose disk a run would fill.
+    """
+    looks: list[Callable[[], Iterator[Finding]]] = [
+        _place,
+        _packages,
+        _backend,
+        _gpu,
+        _memory,
+        lambda: _disk(Path(output_dir)),
+        _fonts,
+        _tesseract,
+    ]
+    return [finding for look in looks for finding in look()]
+
+
+def table(findings: list[Finding]) -> str:
+    """The findings as lines for people."""
+    return "\n".join(f"{state:5}{subject:14}{text}" for state, subject, text in findings)
+
+
+def _place() -> Iterator[Finding]:
+    where = "this machine"
+    if "COLAB_RELEASE_TAG" in os.environ:
+        where = "Colab: the disk goes with the machine, so put output_dir on Drive"
+    elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
+        where = "Kaggle: /kaggle/input is read-only, so put output_dir under /kaggle/working"
+    version = platform.python_version_tuple()
+    state = "ok" if (3, 11) <= (int(version[0]), int(version[1])) <= (3, 13) else "warn"
+    hint = "" if state == "ok" else "; the kit is tested on 3.11 to 3.13"
+    yield state, "Python", f"{platform.python_version()} on {where}{hint}"
+
+
+def _packages() -> Iterator[Finding]:
+    from packaging.requirements import Requirement
+
+    if not REQUIREMENTS.is_file():
+        yield "warn", "packages", f"{REQUIREMENTS} is missing, so versions cannot be compared"
+        return
+    good = []
+    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
+        text = line.partition("#")[0].strip()
+        if not text:
+            continue
+        wanted = Requirement(text)
+        if wanted.marker and not wanted.marker.evaluate():
+            continue
+        essential = wanted.name in ESSENTIAL
+        fix = f"`pip install '{wanted.name}{wanted.specifier}'`"
+        try:
+            found = metadata.version(wanted.name)
+        except metadata.PackageNotFoundError:
+            state = "fail" if essential else "warn"
+            yield state, wanted.name, f"is not installed: {fix}"
+            continue
+        # A build such as 2.9.0+cu128 is version 2.9.0.
+        if wanted.specifier.contains(found.partition("+")[0], prereleases=True):
+            good.append(wanted.name)
+        else:
+            text = f"{found} lies outside the tested {wanted.specifier}: {fix}"
+            yield "warn", wanted.name, text
+    yield "ok", "packages", f"{len(good)} have tested versions"
+
+
+def _backend() -> Iterator[Finding]:
+    from ocrkit.model import choose_backend
+
+    backend, why = choose_backend(TrainConfig())
+    if backend == "unsloth":
+        try:
+            yield "ok", "backend", f"unsloth {metadata.version('unsloth')} ({why})"
+        except metadata.PackageNotFoundError:
+            text = f"{why}, but unsloth is not installed: install it, or set backend=transformers"
+            yield "fail", "backend", text
+    else:
+        yield "ok", "backend", f"transformers and PEFT ({why})"
+
+
+def _gpu() -> Iterator[Finding]:
+    try:
+        import torch
+    except ImportError:
+        # Already a finding among the packages.
+        return
+    from ocrkit.model import choose_backend
+
+    if not torch.cuda.is_available():
+        if choose_backend(TrainConfig())[0] == "unsloth":
+            text = (
+                f"a driver is present, but torch {torch.__version__} (CUDA {torch.version.cuda}) "
+                "sees no GPU: install a torch for this driver, or set backend=transformers"
+            )
+            yield "fail", "GPU", text
+        else:
+            yield "warn", "GPU", "none: only the embedded model trains in reasonable time"
+        return
+    for number in range(torch.cuda.device_count()):
+        card: Any = torch.cuda.get_device_properties(number)
+        free, total = (size / 2**30 for size in torch.cuda.mem_get_info(number))
+        dtype = "bfloat16" if torch.cuda.is_bf16_supported(False) else "float16"
+        state = "ok" if free >= GPU_GB else "warn"
+        hint = "" if state == "ok" else "; close what else uses it, or take load_in_4bit"
+        text = f"{card.name}, CUDA {torch.version.cuda}, {dtype}, {free:.1f} of {total:.1f} GiB"
+        yield state, f"GPU {number}", f"{text} free{hint}"
+
+
+def _memory() -> Iterator[Finding]:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    state = "ok" if free >= MEMORY_GB else "warn"
+    hint = "" if state == "ok" else f"; a 2-billion model wants {MEMORY_GB} to load and to merge"
+    yield state, "memory", f"{free:.1f} GiB available{hint}"
+
+
+def _disk(folder: Path) -> Iterator[Finding]:
+    place = folder.resolve()
+    while not place.exists():
+        place = place.parent
+    if not os.access(place, os.W_OK):
+        yield "fail", "disk", f"{folder} cannot be written: give another output_dir"
+        return
+    free = shutil.disk_usage(place).free / 1e9
+    state = "ok" if free >= DISK_GB else "warn"
+    hint = "" if state == "ok" else "; a 2-billion model, its checkpoints and a merge want "
+    hint += f"{DISK_GB}" if hint else ""
+    yield state, "disk", f"{free:.1f} GB free under {place}{hint}"
+
+
+def _fonts() -> Iterator[Finding]:
+    from data_prep.fonts import FACES, LANGUAGES, find_fonts
+
+    for language, faces in FACES.items():
+        counts = {face: len(find_fonts(language, face)) for face in faces}
+        listed = ", ".join(f"{face} {count}" for face, count in counts.items())
+        packages = sorted({package for face in faces.values() for package in face.values()})
+        state = "ok" if any(counts.values()) else "warn"
+        hint = "" if state == "ok" else f"; to draw lines: apt-get install {' '.join(packages)}"
+        yield state, "fonts", f"{LANGUAGES[language]} families: {listed}{hint}"
+
+
+def _tesseract() -> Iterator[Finding]:
+    program = shutil.which("tesseract")
+    if program is None:
+        yield "ok", "Tesseract", "not installed; only --engine tesseract wants it"
+        return
+    try:
+        import pytesseract
+
+        languages = ", ".join(pytesseract.get_languages())
+        yield "ok", "Tesseract", f"{pytesseract.get_tesseract_version()}: {languages}"
+    except Exception as error:  # whatever the program or its wrapper trips over
+        yield "warn", "Tesseract", f"{program} cannot be run: {' '.join(str(error).split())}"

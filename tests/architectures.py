@@ -1,0 +1,326 @@
+"""Tiny models of the five architectures that the recipes name, random, saved with processors.
+
+Every geometry is small and every token is a byte or a special token of the architecture, but the
+classes, the processors, the way pictures enter and the style of the chat template are the real
+ones, so what breaks here breaks on a GPU.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    MllamaConfig,
+    MllamaForConditionalGeneration,
+    MllamaImageProcessor,
+    MllamaProcessor,
+    PaddleOCRVLConfig,
+    PaddleOCRVLForConditionalGeneration,
+    PaddleOCRVLImageProcessor,
+    PaddleOCRVLProcessor,
+    PreTrainedTokenizerFast,
+    Qwen2_5_VLConfig,
+    Qwen2_5_VLForConditionalGeneration,
+    Qwen2_5_VLProcessor,
+    Qwen2VLConfig,
+    Qwen2VLForConditionalGeneration,
+    Qwen2VLImageProcessor,
+    Qwen2VLProcessor,
+    Qwen2VLVideoProcessor,
+    Qwen3VLConfig,
+    Qwen3VLForConditionalGeneration,
+    Qwen3VLProcessor,
+)
+from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
+
+ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl", "mllama")
+
+_QWEN_TOKENS = (
+    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> "
+    "<|image_pad|> <|video_pad|>"
+).split()
+_PADDLE_TOKENS = (
+    "<unk> <|begin_of_sentence|> </s> <|IMAGE_START|> <|IMAGE_END|> <|IMAGE_PLACEHOLDER|> "
+    "<|video_pad|>"
+).split()
+# The picture's token comes last: Mllama's output layer has no row for it.
+_LLAMA_TOKENS = (
+    "<|begin_of_text|> <|end_of_text|> <|finetune_right_pad_id|> <|start_header_id|> "
+    "<|end_header_id|> <|eot_id|> <|python_tag|> <|image|>"
+).split()
+
+_QWEN_TEMPLATE = (
+    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}"
+    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+_PADDLE_TEMPLATE = (
+    "<|begin_of_sentence|>{% for message in messages %}{% if message.role == 'user' %}User: "
+    "{% for part in message.content %}{% if part.type == 'image' %}"
+    "<|IMAGE_START|><|IMAGE_PLACEHOLDER|><|IMAGE_END|>{% endif %}{% endfor %}"
+    "{% for part in message.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}"
+    "{% endfor %}\n{% else %}Assistant:\n{% for part in message.content %}{{ part.text }}"
+    "{% endfor %}</s>{% endif %}{% endfor %}"
+    "{% if add_generation_prompt %}Assistant:\n{% endif %}"
+)
+_LLAMA_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}"
+    "<|start_header_id|>{{ message.role }}<|end_header_id|>\n\n"
+    "{% if message.content is string %}{{ message.content }}{% else %}"
+    "{% for part in message.content %}{% if part.type == 'image' %}<|image|>"
+    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}<|eot_id|>"
+    "{% endfor %}{% if add_generation_prompt %}"
+    "<|start_header_id|>assistant<|end_header_id|>\n\n{% endif %}"
+)
+
+# Vision tower and language model, both tiny.
+_TEXT = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "initializer_range": 0.2,
+    "tie_word_embeddings": True,
+}
+_MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
+
+
+def build(name: str, folder: Path, seed: int = 0) -> Path:
+    """Write a random model of the architecture `name` with its processor and return its folder."""
+    processor, model = {
+        "qwen2_vl": _qwen2_vl,
+        "qwen2_5_vl": _qwen2_5_vl,
+        "qwen3_vl": _qwen3_vl,
+        "paddleocr_vl": _paddleocr_vl,
+        "mllama": _mllama,
+    }[name](seed)
+    tokenizer = processor.tokenizer
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    # In 16 bits, as checkpoints come: a merge rounds only what it changes.
+    model.to(torch.bfloat16).save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
+def _tokenizer(special: list[str], **named: Any) -> PreTrainedTokenizerFast:
+    """A token for each byte, then the special ones."""
+    alphabet = {symbol: n for n, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
+    )
+
+
+def _random(kind: Any, config: Any, seed: int) -> Any:
+    torch.manual_seed(seed)
+    return kind._from_config(config, attn_implementation="eager")
+
+
+def _qwen_parts(patch_size: int) -> tuple[PreTrainedTokenizerFast, dict, dict]:
+    """Tokenizer, picture settings and the token ids of a Qwen config."""
+    tokenizer = _tokenizer(
+        _QWEN_TOKENS,
+        pad_token="<|endoftext|>",
+        eos_token="<|im_end|>",
+        extra_special_tokens={
+            "image_token": "<|image_pad|>",
+            "video_token": "<|video_pad|>",
+            "vision_start_token": "<|vision_start|>",
+            "vision_end_token": "<|vision_end|>",
+        },
+    )
+    unit = (2 * patch_size) ** 2
+    pictures = {
+        "patch_size": patch_size,
+        "merge_size": 2,
+        "temporal_patch_size": 2,
+        "size": {"shortest_edge": 4 * unit, "longest_edge": 64 * unit},
+    }
+    token = tokenizer.convert_tokens_to_ids
+    ids = {
+        "image_token_id": token("<|image_pad|>"),
+        "video_token_id": token("<|video_pad|>"),
+        "vision_start_token_id": token("<|vision_start|>"),
+        "vision_end_token_id": token("<|vision_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+        "tie_word_embeddings": True,
+    }
+    return tokenizer, pictures, ids
+
+
+def _text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict:
+    tokens = {
+        "pad_token_id": tokenizer.pad_token_id,
+        "bos_token_id": tokenizer.bos_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    return {**_TEXT, "vocab_size": len(tokenizer), **tokens, **more}
+
+
+def _qwen2_vl(seed: int) -> tuple[Any, Any]:
+    tokenizer, pictures, ids = _qwen_parts(8)
+    config = Qwen2VLConfig(
+        text_config=_text(tokenizer, rope_parameters=_MROPE),
+        vision_config={
+            "depth": 2,
+            "embed_dim": 64,
+            "hidden_size": 64,
+            "num_heads": 4,
+            "mlp_ratio": 2,
+            "patch_size": 8,
+            "initializer_range": 0.2,
+        },
+        **ids,
+    )
+    processor = Qwen2VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pictures),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**pictures),
+        chat_template=_QWEN_TEMPLATE,
+    )
+    return processor, _random(Qwen2VLForConditionalGeneration, config, seed)
+
+
+def _qwen2_5_vl(seed: int) -> tuple[Any, Any]:
+    tokenizer, pictures, ids = _qwen_parts(8)
+    config = Qwen2_5_VLConfig(
+        text_config=_text(tokenizer, rope_parameters=_MROPE),
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_heads": 4,
+            "patch_size": 8,
+            # Windows of 2 x 2 tokens in one layer, all of the picture in the other.
+            "window_size": 32,
+            "fullatt_block_indexes": [1],
+            "out_hidden_size": 64,
+            "initializer_range": 0.2,
+        },
+        **ids,
+    )
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pictures),
+        tokenizer=tokenizer,
+        video_processor=Qwen2VLVideoProcessor(**pictures),
+        chat_template=_QWEN_TEMPLATE,
+    )
+    return processor, _random(Qwen2_5_VLForConditionalGeneration, config, seed)
+
+
+def _qwen3_vl(seed: int) -> tuple[Any, Any]:
+    tokenizer, pictures, ids = _qwen_parts(8)
+    config = Qwen3VLConfig(
+        text_config=_text(
+            tokenizer, head_dim=16, rope_parameters={**_MROPE, "mrope_interleaved": True}
+        ),
+        vision_config={
+            "depth": 2,
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_heads": 4,
+            "patch_size": 8,
+            "out_hidden_size": 64,
+            "num_position_embeddings": 64,
+            "deepstack_visual_indexes": [0],
+            "initializer_range": 0.2,
+        },
+        **ids,
+    )
+    processor = Qwen3VLProcessor(
+        image_processor=Qwen2VLImageProcessor(**pictures),
+        tokenizer=tokenizer,
+        video_processor=Qwen3VLVideoProcessor(**pictures),
+        chat_template=_QWEN_TEMPLATE,
+    )
+    return processor, _random(Qwen3VLForConditionalGeneration, config, seed)
+
+
+def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
+    tokenizer = _tokenizer(
+        _PADDLE_TOKENS,
+        unk_token="<unk>",
+        bos_token="<|begin_of_sentence|>",
+        eos_token="</s>",
+        pad_token="<unk>",
+        extra_special_tokens={"image_token": "<|IMAGE_PLACEHOLDER|>"},
+    )
+    token = tokenizer.convert_tokens_to_ids
+    config = PaddleOCRVLConfig(
+        text_config=_text(tokenizer, head_dim=16, rope_parameters=_MROPE),
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 8,
+        },
+        image_token_id=token("<|IMAGE_PLACEHOLDER|>"),
+        video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|IMAGE_START|>"),
+        vision_end_token_id=token("<|IMAGE_END|>"),
+    )
+    size = {"shortest_edge": 4 * 16 * 16, "longest_edge": 64 * 16 * 16}
+    processor = PaddleOCRVLProcessor(
+        image_processor=PaddleOCRVLImageProcessor(patch_size=8, size=size),
+        tokenizer=tokenizer,
+        chat_template=_PADDLE_TEMPLATE,
+    )
+    return processor, _random(PaddleOCRVLForConditionalGeneration, config, seed)
+
+
+def _mllama(seed: int) -> tuple[Any, Any]:
+    tokenizer = _tokenizer(
+        _LLAMA_TOKENS,
+        bos_token="<|begin_of_text|>",
+        eos_token="<|eot_id|>",
+        pad_token="<|finetune_right_pad_id|>",
+    )
+    config = MllamaConfig(
+        text_config=_text(
+            tokenizer,
+            vocab_size=len(tokenizer) - 1,
+            num_hidden_layers=3,
+            cross_attention_layers=[1],
+            rope_parameters={"rope_type": "default", "rope_theta": 10000.0},
+            tie_word_embeddings=False,
+        ),
+        vision_config={
+            "hidden_size": 64,
+            "intermediate_size": 96,
+            "num_hidden_layers": 2,
+            "num_global_layers": 1,
+            "attention_heads": 4,
+            "image_size": 32,
+            "patch_size": 8,
+            "intermediate_layers_indices": [0],
+            "vision_output_dim": 128,
+            "initializer_range": 0.2,
+        },
+        image_token_index=tokenizer.convert_tokens_to_ids("<|image|>"),
+    )
+    processor = MllamaProcessor(
+        image_processor=MllamaImageProcessor(size={"height": 32, "width": 32}, max_image_tiles=4),
+        tokenizer=tokenizer,
+        chat_template=_LLAMA_TEMPLATE,
+    )
+    model = _random(MllamaForConditionalGeneration, config, seed)
+    # Closed gates, as they are initialised, would make the model blind.
+    with torch.no_grad():
+        for parameter_name, weight in model.named_parameters():
+            if "gate" in parameter_name.rpartition(".")[2] and weight.numel() == 1:
+                weight.fill_(1.0)
+    return processor, model

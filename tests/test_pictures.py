@@ -1,0 +1,101 @@
+import json
+
+import pytest
+from PIL import Image
+
+from ocrkit.__main__ import main
+from ocrkit.config import ConfigError
+from ocrkit.data import DataError
+from ocrkit.pictures import Picture, list_pictures, missing, text_file
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory):
+    """A folder of two lines, one broken file, a text file and a PDF of two pages."""
+    from data_prep.render import draw_line, load_font, shipped_fonts
+
+    folder = tmp_path_factory.mktemp("scans")
+    font = load_font(shipped_fonts("DejaVuSans")[0], 21)
+    lines = [draw_line(text, font) for text in ("TOTAL 9.00", "CASH 20.00", "PAGE 1", "PAGE 2")]
+    (folder / "till").mkdir()
+    lines[0].save(folder / "till" / "a.png")
+    lines[1].save(folder / "b.png")
+    (folder / "broken.png").write_bytes(b"no picture")
+    (folder / "notes.txt").write_text("no picture")
+    # At 72 pixels an inch a page has the line's size in points.
+    lines[2].convert("RGB").save(
+        folder / "pages.pdf", save_all=True, append_images=[lines[3].convert("RGB")], resolution=200
+    )
+    return folder
+
+
+def test_folders_globs_and_pdfs_are_listed_once(scans):
+    listed = list_pictures([str(scans), str(scans / "*.png"), str(scans / "b.png")])
+    assert [picture.name for picture in listed] == [
+        "b.png",
+        "broken.png",
+        "pages.pdf",
+        "pages.pdf",
+        "till/a.png",
+    ]
+    assert listed[3].id == f"{scans / 'pages.pdf'}#page=2"
+    # The page is 11.5 points high, and its last pixel is rounded up.
+    assert listed[3].open().height in (32, 33)
+    assert text_file(listed[3], scans).name == "pages.pdf-0002.txt"
+
+
+def test_what_is_not_there_is_named(scans, tmp_path):
+    with pytest.raises(DataError, match="matches no file"):
+        list_pictures([str(scans / "*.jpg")])
+    with pytest.raises(DataError, match="holds no picture"):
+        list_pictures([str(tmp_path)])
+    with pytest.raises(ConfigError, match=r"neither a \.jsonl file nor a folder"):
+        missing([], tmp_path / "out.csv")
+    (scans / "till" / "b.png").write_bytes((scans / "b.png").read_bytes())
+    twice = list_pictures([str(scans / "b.png"), str(scans / "till" / "b.png")])
+    (scans / "till" / "b.png").unlink()
+    with pytest.raises(ConfigError, match="would both be written"):
+        missing(twice, tmp_path)
+
+
+def test_a_broken_pdf_is_one_picture_that_fails(tmp_path):
+    (tmp_path / "x.pdf").write_bytes(b"no document")
+    (picture,) = list_pictures([str(tmp_path)])
+    with pytest.raises(RuntimeError):
+        picture.open()
+
+
+def test_lines_and_text_files_hold_what_was_read_and_are_not_read_again(scans, tmp_path, capsys):
+    out = tmp_path / "out" / "predictions.jsonl"
+    assert main(["predict", str(scans), "--out", str(out)]) == 1
+    assert "4 read, 1 failed, 0 were there already" in capsys.readouterr().out
+    records = [json.loads(line) for line in out.read_text().splitlines()]
+    texts = {record["id"]: record["prediction"] for record in records if not record["error"]}
+    assert texts[str(scans / "b.png")] == "CASH 20.00"
+    assert texts[str(scans / "till" / "a.png")] == "TOTAL 9.00"
+    assert len(texts) == 4
+    # A stop in the middle of a line costs that line only.
+    kept = [line for line in out.read_text().splitlines(keepends=True) if "CASH" not in line]
+    out.write_text("".join(kept) + '{"id": "half')
+    Image.new("RGB", (64, 32), "white").save(scans / "broken.png")
+    assert main(["predict", str(scans), "--out", str(out)]) == 0
+    assert "2 read, 0 failed, 3 were there already" in capsys.readouterr().out
+    again = [json.loads(line) for line in out.read_text().splitlines()]
+    assert len(again) == 5
+    assert texts.items() <= {record["id"]: record["prediction"] for record in again}.items()
+
+    folder = tmp_path / "texts"
+    (scans / "broken.png").unlink()
+    assert main(["predict", str(scans), "--out", str(folder)]) == 0
+    assert (folder / "till" / "a.png.txt").read_text() == "TOTAL 9.00\n"
+    assert len(list(folder.rglob("*.txt"))) == 4
+    capsys.readouterr()
+    assert main(["predict", str(scans), "--out", str(folder)]) == 0
+    assert "0 read, 0 failed, 4 were there already" in capsys.readouterr().out
+
+
+def test_a_picture_that_is_named_is_read_whatever_its_suffix(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "scan.dat", format="PNG")
+    assert list_pictures([str(tmp_path / "scan.dat")]) == [
+        Picture(tmp_path / "scan.dat", "scan.dat")
+    ]
