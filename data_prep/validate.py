@@ -12,17 +12,16 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
-from decimal import Decimal, InvalidOperation
 from functools import partial
 from pathlib import Path
 
+from .arithmetic import invoice_problems
 from .dataset import ordered_map
 from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
 
 BATCH = 64
 PARQUET_BATCH = 16
 EXAMPLES = 5  # places named for each kind of finding
-CENT = Decimal("0.011")  # what sums may differ by: a cent, and a little for rounding
 
 
 class Findings:
@@ -353,51 +352,6 @@ def load_schema(path: str | Path):
         message = getattr(error, "message", error)
         raise DataError(f"{path} cannot be read as a JSON Schema ({message}).") from None
     return kind(schema)
-
-
-def invoice_problems(value: object) -> list[str]:
-    """Sums that do not come out in an invoice of the canonical fields.
-
-    `line_items[]{qty, unit_price, line_total}` and `financial_summary{subtotal, discount, tax_rate,
-    tax_amount, grand_total}`; whatever is missing or no number is not checked. A tax rate above 1
-    is taken as a percentage.
-    """
-    if not isinstance(value, dict):
-        return []
-    found = []
-    items = value.get("line_items")
-    items = [one for one in items if isinstance(one, dict)] if isinstance(items, list) else []
-    totals = [number(one.get("line_total")) for one in items]
-    for index, (one, total) in enumerate(zip(items, totals)):
-        quantity, price = number(one.get("qty")), number(one.get("unit_price"))
-        less = number(one.get("discount")) or Decimal(0)
-        if None not in (quantity, price, total) and abs(quantity * price - less - total) > CENT:
-            found.append(f"line {index + 1}: {quantity} x {price} is not {total}")
-    summary = value.get("financial_summary")
-    summary = summary if isinstance(summary, dict) else {}
-    subtotal, rate = number(summary.get("subtotal")), number(summary.get("tax_rate"))
-    tax, total = number(summary.get("tax_amount")), number(summary.get("grand_total"))
-    less = number(summary.get("discount")) or Decimal(0)
-    if totals and None not in (*totals, subtotal) and abs(sum(totals) - subtotal) > CENT:
-        found.append(f"the lines add up to {sum(totals)}, not to the subtotal {subtotal}")
-    if None not in (subtotal, rate, tax):
-        share = rate / 100 if rate > 1 else rate
-        if abs((subtotal - less) * share - tax) > CENT:
-            found.append(f"{rate} of {subtotal - less} is not the tax {tax}")
-    if None not in (subtotal, tax, total) and abs(subtotal - less + tax - total) > CENT:
-        found.append(f"{subtotal} - {less} + {tax} is not the total {total}")
-    return found
-
-
-def number(value: object) -> Decimal | None:
-    """A JSON number, or a text that is a plain one, as a Decimal."""
-    if isinstance(value, bool) or not isinstance(value, int | float | str):
-        return None
-    try:
-        parsed = Decimal(str(value).strip().removesuffix("%"))
-    except InvalidOperation:
-        return None
-    return parsed if parsed.is_finite() else None
 
 
 def digest(text: str) -> bytes:

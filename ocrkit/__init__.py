@@ -17,6 +17,8 @@ _MODULE_OF = {
     "load_model": "model",
     "export": "model",
     "plan": "plan",
+    "preview_augmentations": "augment",
+    "find_lr": "lr_finder",
     "train": "train",
     "predict": "predict",
     "evaluate": "systems",

@@ -17,6 +17,29 @@ _EPILOG = """examples:
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
+  python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43
+"""
+
+_SWEEP = """\
+Every combination of the --grid values is a member: the notebook, run headless by papermill in a
+process of its own, so its memory and its GPU are free again before the next one starts. Its folder
+OUT/NAME is named after its parameters and holds
+
+  notebook.ipynb   the notebook as executed             log.txt   what it printed, as it comes
+  status.json      parameters, state, time, error       and the run folder's own files
+
+A member that fails or is killed is recorded and the others go on. The same command started again
+goes on after a stop: members that are done are skipped, the others run, with `-p
+resume_from_checkpoint auto` from their last checkpoint.
+
+  python -m ocrkit sweep notebooks/quickstart.ipynb --grid learning_rate=0.002,0.005,0.01
+  python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43 \\
+      -p max_steps 200 --out runs/rank
+  papermill notebooks/compare_runs.ipynb runs/rank/compared.ipynb -p runs runs/rank
+
+Any setting of `python -m ocrkit train --help` may be varied, and any name in the notebook's
+parameters cell. Commas inside brackets separate nothing: --grid "tags=[a,b],[c]". Exit code 0:
+every member is done; 1: some are not; 2: wrong usage, and nothing was run.
 """
 
 
@@ -31,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     for name, help in (
         ("train", "train adapters on a dataset folder"),
         ("plan", "tokens, memory and time of a run, before it"),
+        ("find-lr", "try rising learning rates and suggest one"),
         ("evaluate", "read a split and write predictions and metrics"),
         ("predict", "read pictures and print what they say"),
         ("export", "write the adapter, or the base merged with it"),
@@ -48,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--engine", help="read with this engine instead: tesseract")
             command.add_argument("--predictions", type=Path, help="score this file instead")
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
+        if name == "find-lr":
+            command.add_argument("--min_lr", type=float, default=1e-6, help="first (%(default)s)")
+            command.add_argument("--max_lr", type=float, default=0.1, help="last (%(default)s)")
+            command.add_argument("--steps", type=int, default=60, help="steps (%(default)s)")
         if name == "predict":
             command.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
             command.add_argument("--prompt", default="Transcribe the text in the image.")
@@ -58,6 +86,27 @@ def _parser() -> argparse.ArgumentParser:
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
     command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
     command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
+    command = commands.add_parser(
+        "sweep",
+        help="run a notebook for every combination of parameters",
+        description=_SWEEP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="an .ipynb file")
+    command.add_argument(
+        "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE", help="what to vary"
+    )
+    command.add_argument("--seeds", metavar="SEED,SEED", help="vary the seed: --grid seed=...")
+    command.add_argument(
+        "-p",
+        action="append",
+        nargs=2,
+        default=[],
+        dest="parameters",
+        metavar=("NAME", "VALUE"),
+        help="a parameter that every member shares",
+    )
+    command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
     commands.add_parser("recipes", help="list the recipes")
     return parser
 
@@ -101,6 +150,14 @@ def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
 
     data = load_data(config)
     plan(config, data, *load_model(config))
+
+
+def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
+    from ocrkit import find_lr, load_data, load_model
+
+    data = load_data(config)
+    sweep = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
+    find_lr(config, data, *load_model(config), **sweep)
 
 
 def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
@@ -163,6 +220,16 @@ def _compare(arguments: argparse.Namespace, config: Any) -> None:
         print(f"report in {comparison.save(arguments.out) / 'index.html'}")
 
 
+def _sweep(arguments: argparse.Namespace, config: Any) -> int:
+    from ocrkit.sweep import parse_grid, report, sweep, value_of
+
+    grid = parse_grid(arguments.grid, arguments.seeds)
+    shared = {name: value_of(value) for name, value in arguments.parameters}
+    rows = sweep(arguments.notebook, grid, shared, arguments.out)
+    print(f"\n{report(rows)}\n\n95 % intervals; all in {arguments.out / 'sweep.json'}")
+    return 1 if any(row["state"] != "done" for row in rows) else 0
+
+
 def _recipes(arguments: argparse.Namespace, config: Any) -> None:
     for name in recipes():
         print(f"{name:12} {TrainConfig.from_recipe(name).model_name_or_path}")
@@ -177,7 +244,7 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ocrkit: {error}", file=sys.stderr)
         return 2
     try:
-        code = globals()[f"_{arguments.command}"](arguments, config)
+        code = globals()[f"_{arguments.command.replace('-', '_')}"](arguments, config)
     except KeyboardInterrupt:
         print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
         return 1

@@ -1,12 +1,16 @@
-"""What watches a run: its log on disk, and the wish to stop it."""
+"""What watches a run: its log on disk, the wish to stop it, and what it learns of itself."""
 
 import json
+import math
 import signal
 from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import TrainerCallback
+from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers.trainer_callback import ExportableState
+
+from ocrkit.confusion import update_weights, weight_table
 
 
 class LogFile(TrainerCallback):
@@ -26,9 +30,13 @@ class LogFile(TrainerCallback):
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero and logs:
-            entry = {"step": state.global_step, **logs}
-            with self.path.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(entry) + "\n")
+            append_log(self.path, {"step": state.global_step, **logs})
+
+
+def append_log(path: str | Path, entry: dict[str, Any]) -> None:
+    """Add one line to a train_log.jsonl; `entry` holds its `step`."""
+    with Path(path).open("a", encoding="utf-8") as file:
+        file.write(json.dumps(entry) + "\n")
 
 
 def read_log(path: str | Path) -> list[dict[str, Any]]:
@@ -88,3 +96,68 @@ class StopOnSignal(TrainerCallback):
             control.should_save = control.should_training_stop = True
             control.should_evaluate = False
         return control
+
+
+def _restore(callback: Any, state: Any) -> None:
+    """Give a callback the attributes that it had when the checkpoint was saved."""
+    name = type(callback).__name__
+    # Trainer expects an entry of every callback there is, and a checkpoint of other settings has
+    # none of this one.
+    saved = state.stateful_callbacks.setdefault(name, callback.state())
+    for attribute, value in saved["attributes"].items():
+        setattr(callback, attribute, value)
+
+
+class ConfusionWeights(TrainerCallback, ExportableState):
+    """The weights of characters that were mixed up, kept in every checkpoint's trainer state.
+
+    `weights` maps a character to its weight, above 1; `table` holds the same by code point.
+    """
+
+    def __init__(self, max_weight: float, smoothing: float):
+        self.max_weight, self.smoothing = max_weight, smoothing
+        self.weights: dict[str, float] = {}
+        self.table = weight_table({})
+
+    def state(self) -> dict[str, Any]:
+        """What Trainer saves."""
+        return {"args": {}, "attributes": {"weights": dict(self.weights)}}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Go on with the weights of the checkpoint that is resumed from."""
+        _restore(self, state)
+        self.table = weight_table(self.weights)
+
+    def update(self, references: list[str], predictions: list[str]) -> None:
+        """Move the weights towards what an evaluation found."""
+        self.weights = update_weights(
+            self.weights, references, predictions, self.max_weight, self.smoothing
+        )
+        self.table = weight_table(self.weights)
+
+
+class EarlyStopping(EarlyStoppingCallback):
+    """transformers' early stopping, with a patience in evaluations or as a share of all steps.
+
+    The evaluations without a better one are counted on after a resume.
+    """
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Turn a share of the steps into evaluations, now that the steps are known."""
+        if self.early_stopping_patience < 1:
+            steps = self.early_stopping_patience * state.max_steps
+            self.early_stopping_patience = max(1, math.ceil(steps / state.eval_steps))
+        _restore(self, state)
+
+    def on_evaluate(
+        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+    ) -> None:
+        """Stop when there was no better evaluation for too long, and say so."""
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        waited = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if waited and state.is_world_process_zero and state.global_step < state.max_steps:
+            print(
+                f"Early stop at step {state.global_step}: "
+                f"{args.metric_for_best_model.removeprefix('eval_')} was not better than "
+                f"{state.best_metric:.4g} in {self.early_stopping_patience_counter} evaluations."
+            )

@@ -15,6 +15,8 @@ def learning_curves(history: Sequence[dict]) -> list[Markup]:
     for title, keys in (
         ("Loss", ("loss", "eval_loss")),
         ("CER during training", ("eval_cer",)),
+        ("Share of the training rows available", ("curriculum_share",)),
+        ("Mean difficulty of what was seen", ("curriculum_difficulty",)),
     ):
         lines = []
         for key in keys:
@@ -22,7 +24,9 @@ def learning_curves(history: Sequence[dict]) -> list[Markup]:
             if points:
                 lines.append((key.replace("_", " "), points))
         if lines:
-            charts.append(line_chart(title, lines, "step", percent="CER" in title))
+            charts.append(
+                line_chart(title, lines, "step", percent="CER" in title or "Share" in title)
+            )
     return charts
 
 

@@ -7,7 +7,7 @@ labels are set by position.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -15,6 +15,7 @@ from PIL import Image
 
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
+from ocrkit.confusion import touched
 from ocrkit.data import text_of
 
 # Not found in any text; where a template puts it, a completion goes.
@@ -50,7 +51,10 @@ class Collator:
         image_height: scale every picture to this height in pixels first, its proportions kept
             (readers of single lines, such as the embedded model); None leaves sizes alone.
         generation: collate prompts only, padded on the left, for `model.generate`.
+        characters: add `label_characters` of shape (rows, tokens, most), the code points that each
+            label's token touches, 0 for none: what weighs labels looks characters up.
         with_ids: add the rows' `ids`, which the trainer names in errors and keeps from the model.
+        augment: of `ocrkit.augment.augmenter`: what is done to the pictures of training rows.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
     a label does not count, and the processor's own image tensors.
@@ -61,12 +65,15 @@ class Collator:
         processor: Any,
         image_height: int | None = None,
         generation: bool = False,
+        characters: bool = False,
         with_ids: bool = False,
+        augment: Callable[[Sequence[dict], list], list] | None = None,
     ):
         self.processor = processor
         self.tokenizer = getattr(processor, "tokenizer", processor)
         self.image_height = image_height
-        self.generation, self.with_ids = generation, with_ids
+        self.generation, self.characters, self.with_ids = generation, characters, with_ids
+        self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
@@ -100,23 +107,16 @@ class Collator:
         # What a template writes after the end of turn (a line break) is never generated.
         return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
 
-    def pictures(self, row: dict) -> list[Image.Image]:
-        """The row's pictures in RGB, scaled to `image_height` where that is set."""
-        images = [image.convert("RGB") for image in row["images"]]
-        if self.image_height:
-            images = [
-                image if image.height == self.image_height else fit_height(image, self.image_height)
-                for image in images
-            ]
-        return images
-
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Collate rows; see the class for what comes out."""
         rendered = [self.render(row) for row in rows]
+        pictures = [scaled_pictures(row, self.image_height) for row in rows]
+        if self.augment:
+            pictures = self.augment(rows, pictures)
         batch = dict(
             self.processor(
                 text=[prompt for prompt, _ in rendered],
-                images=[self.pictures(row) for row in rows],
+                images=pictures,
                 padding=False,
                 add_special_tokens=False,
             )
@@ -134,6 +134,10 @@ class Collator:
                 beside[key] = [s + [fill] * len(c) for s, c in zip(sequences, completions)]
             beside["labels"] = labels
         width = max(map(len, ids))
+        if self.characters and not self.generation:
+            starts = [len(i) - len(c) for i, c in zip(ids, completions)]
+            texts = [completion for _, completion in rendered]
+            batch["label_characters"] = self._characters(texts, completions, starts, width)
         for key, sequences in {"input_ids": ids, **beside}.items():
             fill = [padding[key]]
             batch[key] = torch.tensor(
@@ -144,6 +148,33 @@ class Collator:
             )
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
         return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
+
+    def _characters(
+        self, texts: list[str], completions: list[list[int]], starts: list[int], width: int
+    ) -> torch.Tensor:
+        # The end of turn, always last, touches no character.
+        found = [touched(self.tokenizer, t)[: len(ids) - 1] for t, ids in zip(texts, completions)]
+        at, points = [], []
+        for row, (start, tokens) in enumerate(zip(starts, found)):
+            for place, codes in enumerate(tokens, start):
+                at += [(row, place, slot) for slot in range(len(codes))]
+                points += codes
+        most = max((slot + 1 for _, _, slot in at), default=1)
+        characters = torch.zeros(len(texts), width, most, dtype=torch.int32)
+        if at:
+            characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
+        return characters
+
+
+def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:
+    """The row's pictures in RGB, scaled to `image_height` pixels where that is set."""
+    images = [image.convert("RGB") for image in row["images"]]
+    if image_height:
+        images = [
+            image if image.height == image_height else fit_height(image, image_height)
+            for image in images
+        ]
+    return images
 
 
 def picture_sizes(data: Any, image_height: int | None = None) -> list[tuple[int, int]]:
@@ -157,14 +188,18 @@ def picture_sizes(data: Any, image_height: int | None = None) -> list[tuple[int,
     return sizes
 
 
+def picture_tokens(data: Any, processor: Any, config: TrainConfig) -> list[int]:
+    """Tokens of each row's picture, counted by the processor from its size."""
+    sizes = picture_sizes(data, config.image_height)
+    # An extreme strip has no size in the processor's terms; it is found when it is read.
+    return list(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens)
+
+
 def token_lengths(data: Any, processor: Any, config: TrainConfig) -> tuple[list[int], list[int]]:
     """Tokens of each row: (of its picture, of its text with prompt and end of turn).
 
     Pictures are counted by the processor from their sizes, as the model will see them.
     """
-    sizes = picture_sizes(data, config.image_height)
-    # An extreme strip has no size in the processor's terms; it is found when it is read.
-    images = processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens
     collator = Collator(processor, config.image_height)
     rows = data.remove_columns("images")
     texts, prompts = [], {}
@@ -174,4 +209,4 @@ def token_lengths(data: Any, processor: Any, config: TrainConfig) -> tuple[list[
             prompts[before] = len(collator.tokenizer(before, add_special_tokens=False)["input_ids"])
         # The placeholder that the prompt holds for the picture is one of its tokens.
         texts.append(prompts[before] - 1 + len(collator.completion_ids(completion)))
-    return list(images), texts
+    return picture_tokens(data, processor, config), texts

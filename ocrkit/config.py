@@ -24,6 +24,26 @@ LOSSES = (
     "focal_confusion_weighted",
 )
 
+# What an evaluation can be judged by; those of fields and tables need rows that have some.
+METRICS = (
+    "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
+    "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
+).split()
+# Damage that training pictures may take, with the lowest and highest value that makes sense; a
+# number s instead of [low, high] stands for the range beside it.
+AUGMENTATIONS = {
+    "rotation": (-15, 15, "[-s, s] degrees"),
+    "perspective": (0, 0.3, "[0, s]: way of each corner as a share of width and height"),
+    "brightness": (0.1, 3, "[1 - s, 1 + s]: factor"),
+    "contrast": (0.1, 3, "[1 - s, 1 + s]: factor"),
+    "noise": (0, 0.5, "[0, s]: standard deviation as a share of white"),
+    "blur": (0, 10, "[0, s]: standard deviation in pixels"),
+    "erosion": (0, 5, "[0, s]: pixels that strokes lose on each side"),
+    "dilation": (0, 5, "[0, s]: pixels that strokes gain on each side"),
+    "shadow": (0, 0.9, "[0, s]: share of the light that is taken away"),
+    "jpeg": (1, 95, "[s, 95]: quality"),
+}
+
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {
     "warmup_ratio": "warmup_steps (a fraction under 1 is a share of all steps)",
@@ -94,7 +114,7 @@ class TrainConfig:
     streaming: bool = _setting(False, "read training rows as they are needed (needs max_steps)")
     shuffle_buffer_size: int = _setting(1000, "rows that a stream is shuffled among")
     augmentation: dict = _setting(
-        {}, "damage to training pictures: {name: strength or [low, high]}"
+        {}, "damage to training pictures: {name: strength or [low, high], probability: 0.5}"
     )
     curriculum: str | None = _setting(
         None, "easy first by length, density, base_cer or a column; none: all rows at once"
@@ -119,6 +139,9 @@ class TrainConfig:
     per_device_eval_batch_size: int = _setting(8, "samples generated at once")
     gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
     learning_rate: float = _setting(2e-4, "peak learning rate")
+    learning_rate_batch_size: int | None = _setting(
+        None, "samples a step that learning_rate is meant for; it is scaled by the square root"
+    )
     lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
     warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
     weight_decay: float = _setting(0.0, "decoupled weight decay")
@@ -165,7 +188,7 @@ class TrainConfig:
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
             "min_pixels max_pixels image_height max_length max_train_samples max_eval_samples "
-            "eval_steps shuffle_buffer_size confusion_max_weight"
+            "eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
         ).split():
             value = getattr(self, name)
             if isinstance(value, int | float) and value < 1:
@@ -196,6 +219,12 @@ class TrainConfig:
                 "set load_in_4bit=False or use_peft=True."
             )
         self._check_training()
+        augmentation_ranges(self.augmentation)
+        if self.augmentation.get("device") == "cuda" and self.dataloader_num_workers:
+            raise ConfigError(
+                f"augmentation on device=cuda cannot run in dataloader_num_workers="
+                f"{self.dataloader_num_workers} processes; set it to 0, or device=cpu."
+            )
         for name in self.sft_kwargs:
             if name in {spec.name for spec in fields(self)}:
                 raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
@@ -203,6 +232,11 @@ class TrainConfig:
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""
         never = "eval_steps is none, so nothing is evaluated; set eval_steps."
+        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
+        if metric not in METRICS:
+            nearest = get_close_matches(metric, METRICS, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
+            raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
         if self.load_best_model_at_end and not self.eval_steps:
             raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")
         if self.load_best_model_at_end and self.save_steps % (self.eval_steps or 1):
@@ -304,6 +338,54 @@ _NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 def recipes() -> list[str]:
     """Names of the recipes that come with the kit."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
+
+
+def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of every augmentation that `settings` names; empty: none.
+
+    Besides the names of `AUGMENTATIONS` it may hold `probability` (0 to 1, of each augmentation to
+    take part) and `device` (cpu or cuda).
+
+    Raises:
+        ConfigError: an unknown name, with the nearest; a value out of bounds; nothing to do.
+    """
+    ranges = {}
+    for name, value in settings.items():
+        if name == "device":
+            _choice("augmentation device", value, ("cpu", "cuda"))
+            continue
+        low, high, meaning = AUGMENTATIONS.get(name, (0, 1, ""))
+        if name != "probability" and not meaning:
+            names = [*AUGMENTATIONS, "probability", "device"]
+            nearest = get_close_matches(str(name), names, n=1)
+            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
+            raise ConfigError(f"{name!r} is no augmentation; {hint}")
+        pair = list(value) if isinstance(value, list | tuple) else _spread(name, value)
+        fits = all(type(v) in (int, float) and low <= v <= high for v in pair)
+        if len(pair) != 2 or not fits or pair[0] > pair[1]:
+            raise ConfigError(
+                f"augmentation {name}={value!r} is neither a strength nor [low, high] between "
+                f"{low} and {high}."
+            )
+        if name != "probability":
+            ranges[name] = (float(pair[0]), float(pair[1]))
+    if settings and not ranges:
+        raise ConfigError(
+            f"augmentation={dict(settings)!r} names nothing to do; name one of "
+            f"{', '.join(AUGMENTATIONS)}, or leave it empty."
+        )
+    return ranges
+
+
+def _spread(name: str, strength: Any) -> list:
+    """The range that one number stands for; what is no number is left for the caller to refuse."""
+    if type(strength) not in (int, float):
+        return [strength, strength]
+    if name == "rotation":
+        return [-strength, strength]
+    if name in ("brightness", "contrast"):
+        return [1 - strength, 1 + strength]
+    return [strength, 95] if name == "jpeg" else [0, strength]
 
 
 def _known(name: str, also: Iterable[str] = ()) -> None:

@@ -1,5 +1,6 @@
 """Say before a run what it will cost: tokens, what the pixel budget shrinks, memory and time."""
 
+import math
 import resource
 import time
 from dataclasses import asdict, dataclass
@@ -7,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from ocrkit.batch_size import probe_step, resolve_batch
 from ocrkit.collate import Collator, picture_sizes, token_lengths
 from ocrkit.config import TrainConfig
-from ocrkit.losses import supervised_loss
+from ocrkit.data import text_of
+from ocrkit.processes import process_count
 from ocrkit.train import context_length
+
+# Under this height of a line of text, models misread what people still read.
+LEGIBLE = 16
 
 
 @dataclass
@@ -19,7 +25,9 @@ class Plan:
 
     `image_tokens`, `text_tokens` and `tokens` are (median, 95th percentile, largest) per sample;
     `shrunk` counts pictures above the pixel budget, `smallest_scale` is the side length that the
-    most shrunk one keeps; `too_long` counts samples beyond the context.
+    most shrunk one keeps; `smallest_text` is the height in pixels that a line of text has at most
+    in the worst of them, as the model sees it, and `small_texts` counts those under 16 pixels;
+    `too_long` counts samples beyond the context.
     """
 
     samples: int
@@ -28,6 +36,8 @@ class Plan:
     tokens: tuple[int, int, int]
     shrunk: int
     smallest_scale: float
+    smallest_text: float
+    small_texts: int
     context: int
     too_long: int
     steps: int
@@ -47,6 +57,11 @@ class Plan:
                 f"{self.shrunk} of {self.samples} pictures are above the pixel budget and shrink, "
                 f"one to {self.smallest_scale:.0%} of its side; raise max_pixels to keep them"
             )
+            if self.small_texts:
+                lines.append(
+                    f"WARNING: {self.small_texts} of them leave lines of text under {LEGIBLE} "
+                    f"pixels high, the worst {self.smallest_text:.0f}; models misread that"
+                )
         else:
             lines.append("no picture is above the pixel budget")
         lines.append(
@@ -75,10 +90,20 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     images, texts = token_lengths(rows, processor, config)
     tokens = [image + text for image, text in zip(images, texts)]
     scales = shrink_scales(rows, processor, config)
+    sizes = picture_sizes(rows, config.image_height)
+    heights = [
+        line_height(size, text_of(completion)) * scale
+        for size, completion, scale in zip(sizes, rows["completion"], scales)
+        if scale < 1
+    ]
     context = context_length(model, config)
     fitting = [i for i, length in enumerate(tokens) if length <= context]
+    if fitting:
+        chosen = [tokens[i] for i in fitting]
+        config = resolve_batch(config, model, processor, rows.select(fitting), chosen)
     per_second, peak = _probe(config, rows, fitting, tokens, model, processor, probe_steps)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
+    per_step *= process_count()
     steps = config.max_steps
     if steps < 0:
         steps = round(-(-len(fitting) // per_step) * config.num_train_epochs)
@@ -89,12 +114,14 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         tokens=_spread(tokens),
         shrunk=sum(scale < 1 for scale in scales),
         smallest_scale=min(scales),
+        smallest_text=min(heights, default=math.inf),
+        small_texts=sum(height < LEGIBLE for height in heights),
         context=context,
         too_long=len(rows) - len(fitting),
         steps=steps,
         samples_per_second=per_second,
         peak_memory_gib=peak,
-        seconds=steps * per_step / per_second,
+        seconds=steps * per_step / (per_second * process_count()),
     )
     print(result)
     return result
@@ -108,6 +135,16 @@ def shrink_scales(rows: Any, processor: Any, config: TrainConfig) -> list[float]
         return [1.0] * len(rows)
     sizes = picture_sizes(rows, config.image_height)
     return [min(1.0, (budget / (height * width)) ** 0.5) for height, width in sizes]
+
+
+def line_height(size: tuple[int, int], text: str) -> float:
+    """Pixels that a line of `text` has at most in a picture of (height, width) that holds it all.
+
+    Its lines share the height, and its characters, the narrowest half as wide as high, the area.
+    """
+    height, width = size
+    lines = len(text.splitlines()) or 1
+    return min(height / lines, math.sqrt(2 * height * width / (len(text) or 1)))
 
 
 def _spread(counts: list[int]) -> tuple[int, int, int]:
@@ -142,12 +179,7 @@ def _probe(
     spent = 0.0
     for number, batch in enumerate(batches):
         started = time.perf_counter()
-        inputs = collate([rows[i] for i in batch])
-        inputs = {key: value.to(model.device) for key, value in inputs.items()}
-        supervised_loss(model, inputs).backward()
-        model.zero_grad(set_to_none=True)
-        if cuda:
-            torch.cuda.synchronize()
+        probe_step(model, collate, [rows[i] for i in batch])
         # The longest batch comes first, warms up, and sets the peak; it is no typical step.
         spent += (time.perf_counter() - started) if number else 0.0
     model.train(training)

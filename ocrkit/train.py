@@ -10,12 +10,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped
 from ocrkit.model import export
 from ocrkit.processes import process_count
+from ocrkit.report import LOWER_IS_BETTER
+from ocrkit.systems import records_of
 
 PACKAGES = (
     "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
@@ -56,9 +60,9 @@ def train(
     checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
     stop = StopOnSignal()
     watchers = [LogFile(folder / "train_log.jsonl"), stop, *(callbacks or [])]
-    trainer = make_trainer(model, processor, data, config, watchers)
+    trainer = make_trainer(model, processor, data, config, watchers, checkpoint)
     if trainer.is_world_process_zero():
-        config.save(folder / "config.yaml")
+        trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop:
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -79,34 +83,95 @@ def train(
 
 
 def make_trainer(
-    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: TrainConfig,
+    callbacks: list,
+    checkpoint: Path | None = None,
 ) -> Any:
     """The OCRTrainer of a run, with the rows that fit the context and a fixed validation subset.
+
+    Its `config` is the given one with batch size and learning rate resolved; a run that goes on
+    from `checkpoint` keeps its batch size.
 
     Raises:
         DataError, ConfigError: as `train`.
     """
+    from ocrkit.callbacks import EarlyStopping
     from ocrkit.trainer import OCRTrainer
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows = fit_context(data["train"], "train", model, processor, config)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
+    config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
     if validation is not None:
         validation = fit_context(validation, "validation", model, processor, config)
+    check_evaluation(validation, processor, config)
+    if config.early_stopping_patience is not None:
+        patience = config.early_stopping_patience
+        callbacks = [*callbacks, EarlyStopping(patience, config.early_stopping_threshold)]
+    weighted = "confusion" in config.loss
     return OCRTrainer(
         model=model,
         args=_sft_config(config, evaluated=validation is not None),
         processing_class=processor,
-        data_collator=Collator(processor, config.image_height, with_ids=True),
+        data_collator=Collator(
+            processor, config.image_height, characters=weighted, with_ids=True, augment=augment
+        ),
         train_dataset=rows,
         eval_dataset=validation,
-        read_dataset=validation,
         config=config,
         callbacks=callbacks,
     )
+
+
+def check_evaluation(rows: Any, processor: Any, config: TrainConfig) -> None:
+    """Refuse, before the first step, settings that the evaluations of this run cannot serve.
+
+    Args:
+        rows: the validation rows, or None where nothing is evaluated.
+
+    Raises:
+        DataError: settings need a validation split and there is none.
+        ConfigError: a best model by a metric that these rows do not have, or character weights
+            with a tokenizer that does not know where its tokens lie.
+        ValueError: the normalisation profile does not serve the rows' languages.
+    """
+    wanted = ["load_best_model_at_end"] * config.load_best_model_at_end
+    wanted += ["early_stopping_patience"] * (config.early_stopping_patience is not None)
+    wanted += [f"loss={config.loss}"] * ("confusion" in config.loss)
+    if rows is None:
+        if wanted:
+            raise DataError(
+                f"{config.dataset} has no validation split, which {wanted[0]} needs; split it with "
+                "`python -m data_prep.convert --split`, or leave that setting out."
+            )
+        return
+    if "confusion" in config.loss and not processor.tokenizer.is_fast:
+        raise ConfigError(
+            f"loss={config.loss!r} needs a tokenizer that knows where its tokens lie in a text, "
+            f"and {type(processor.tokenizer).__name__} does not; take loss=focal."
+        )
+    from ocrkit.trainer import scores
+
+    found = ["loss", *scores(records_of(rows), config)]
+    metric = (config.metric_for_best_model or "loss").removeprefix("eval_")
+    if metric not in found:
+        raise ConfigError(
+            f"metric_for_best_model={metric!r} cannot be read from the validation rows of "
+            f"{config.dataset}; it is one of {', '.join(found)}."
+        )
 
 
 def fit_context(rows: Any, split: str, model: Any, processor: Any, config: TrainConfig) -> Any:
@@ -188,8 +253,12 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers report_to seed"
     ).split()
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
+    metric = (config.metric_for_best_model or "cer").removeprefix("eval_")
     settings |= {
         "eval_strategy": "steps" if evaluated else "no",
+        "load_best_model_at_end": config.load_best_model_at_end,
+        "metric_for_best_model": f"eval_{metric}",
+        "greater_is_better": metric not in ("loss", *LOWER_IS_BETTER),
         "bf16": bf16,
         "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
         "use_cpu": not cuda,
@@ -200,7 +269,6 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "train_sampling_strategy": "group_by_length",
         "length_column_name": "length",
-        "prediction_loss_only": True,
         "dataloader_pin_memory": cuda,
         "disable_tqdm": False,
         # Every row has a picture, so every adapter takes part in every step.

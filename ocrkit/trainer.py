@@ -4,18 +4,29 @@ Imports trl and transformers, so it is imported only after a backend has been ch
 to come first).
 """
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
+from accelerate.utils import gather_object
+from tqdm.auto import tqdm
+from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
-from ocrkit import metrics
+from ocrkit.analysis import said
+from ocrkit.callbacks import ConfusionWeights, append_log
 from ocrkit.checkpoint import rotate, seal, unseal
-from ocrkit.collate import text_of
-from ocrkit.config import TrainConfig
-from ocrkit.losses import supervised_loss
-from ocrkit.predict import predict
+from ocrkit.collate import Collator
+from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.confusion import heaviest, label_weights
+from ocrkit.curriculum import TrainRows, TrainSampler
+from ocrkit.evaluation import tallies
+from ocrkit.losses import label_mass, loss_terms, supervised_loss
+from ocrkit.predict import predict_stream
+from ocrkit.systems import records_of
 
 # accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
 torch.serialization.register_package(
@@ -28,17 +39,74 @@ class TrainingError(RuntimeError):
 
 
 class OCRTrainer(SFTTrainer):
-    """SFTTrainer whose loss takes logits at supervised positions only.
+    """SFTTrainer whose loss takes logits at supervised positions only, and whose evaluation reads.
 
     One loss for both backends: TRL's own needs a GPU kernel, and Unsloth's returns no logits.
-    An evaluation reads `read_dataset` and adds `eval_cer` and `eval_exact_match` to its metrics.
+    An evaluation adds every metric of the report to its loss, as `eval_cer` and so on. With a
+    confusion-weighted loss the collator has to be one that gives `label_characters`.
     """
 
-    def __init__(self, *args: Any, config: TrainConfig, read_dataset: Any = None, **kwargs: Any):
+    def __init__(self, *args: Any, config: TrainConfig, **kwargs: Any):
         super().__init__(*args, **kwargs)
-        self.config, self.read_dataset = config, read_dataset
+        self.config = config
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
         self.model_accepts_loss_kwargs = True
+        self.confusions: ConfusionWeights | None = None
+        if "confusion" in config.loss:
+            self.confusions = ConfusionWeights(
+                config.confusion_max_weight, config.confusion_smoothing
+            )
+            self.add_callback(self.confusions)
+
+    def get_train_dataloader(self) -> Any:
+        """Batches of training rows, which alone carry `epoch`, so that they alone are augmented."""
+        rows = self.train_dataset
+        if isinstance(rows, datasets.Dataset):
+            # SFTTrainer takes nothing but a Dataset when it is made.
+            self.train_dataset = TrainRows(rows)
+        try:
+            return super().get_train_dataloader()
+        finally:
+            self.train_dataset = rows
+
+    def _get_train_sampler(self, train_dataset: TrainRows) -> TrainSampler:
+        """The order of `curriculum.TrainSampler`: batches of like length, easy first if asked."""
+        rows, args, config = train_dataset.rows, self.args, self.config
+        strategy = args.train_sampling_strategy
+        if strategy not in ("group_by_length", "random", "sequential"):
+            raise ConfigError(
+                f"train_sampling_strategy={strategy!r} is not one of group_by_length, random, "
+                "sequential."
+            )
+        batch = self._train_batch_size * args.gradient_accumulation_steps * args.world_size
+        epochs = args.num_train_epochs
+        if args.max_steps > 0:
+            epochs = args.max_steps / math.ceil(len(rows) / batch)
+        difficulty = rows["difficulty"] if config.curriculum else None
+        if config.curriculum and epochs < 1:
+            print(
+                f"The run is {epochs:.2f} epochs long, so about {1 - epochs:.0%} of the "
+                f"{len(rows)} training rows are never seen."
+            )
+        self.train_sampler = TrainSampler(
+            len(rows),
+            batch,
+            config.seed,
+            epoch=lambda: int(self.state.epoch or 0),
+            lengths=rows["length"] if strategy == "group_by_length" else None,
+            shuffle=strategy != "sequential",
+            difficulty=difficulty,
+            start=config.curriculum_start,
+            growth=config.curriculum_steps * epochs * len(rows),
+        )
+        return self.train_sampler
+
+    def log(self, logs: dict[str, float], *args: Any) -> None:
+        """As Trainer does, and with a curriculum what the steps since the last log have seen."""
+        step = self.state.global_step
+        if self.config.curriculum and "loss" in logs:
+            logs = {**logs, **self.train_sampler.seen(max(0, step - self.args.logging_steps), step)}
+        super().log(logs, *args)
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # Rows' ids travel with a batch for error messages; the model does not take them.
@@ -88,32 +156,116 @@ class OCRTrainer(SFTTrainer):
             seal(folder)
             rotate(run, limit, self.state.best_model_checkpoint)
 
+    def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
+        if self.confusions is None:
+            return None
+        characters = batch["label_characters"]
+        self.confusions.table = self.confusions.table.to(characters.device)
+        return label_weights(characters, self.confusions.table)
+
+    def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
+        """The batches of a step and what their losses are divided by: labels, or their weights."""
+        batches, count = super().get_batch_samples(*args, **kwargs)
+        if self.confusions is not None and batches:
+            count = sum(label_mass(batch["labels"], self._weights(batch)) for batch in batches)
+            count = count.to(self.args.device)
+            if self.args.average_tokens_across_devices:
+                count = self.accelerator.gather(count).sum()
+        return batches, count
+
     def compute_loss(
         self,
         model: Any,
         inputs: dict[str, torch.Tensor],
         return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
+        num_items_in_batch: torch.Tensor | float | None = None,
     ) -> Any:
-        """Cross entropy per supervised token, averaged over all accumulated batches."""
-        loss = supervised_loss(model, inputs, num_items_in_batch)
+        """`config.loss` per supervised token, averaged over all accumulated batches."""
+        loss = supervised_loss(
+            model, inputs, num_items_in_batch, self._weights(inputs), **loss_terms(self.config)
+        )
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss
 
-    def prediction_step(self, model: Any, inputs: Any, prediction_loss_only: bool, **kwargs: Any):
-        """Loss only: what an evaluation reads is generated by `predict`."""
-        with torch.no_grad(), self.compute_loss_context_manager():
-            loss = self.compute_loss(model, self._prepare_inputs(inputs))
-        return loss.detach(), None, None
+    def evaluation_loop(
+        self, dataloader: Any, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any
+    ) -> EvalLoopOutput:
+        """Read the rows and score them as a report does; every process takes its share of them.
 
-    def evaluation_loop(self, *args: Any, metric_key_prefix: str = "eval", **kwargs: Any) -> Any:
-        """The usual loop, and the rows of `read_dataset` read and scored."""
-        output = super().evaluation_loop(*args, metric_key_prefix=metric_key_prefix, **kwargs)
-        if self.read_dataset is not None:
-            processor = self.processing_class
-            texts = predict(self.model, processor, self.read_dataset, self.config)
-            truths = [text_of(completion) for completion in self.read_dataset["completion"]]
-            output.metrics[f"{metric_key_prefix}_cer"] = metrics.cer(truths, texts)
-            output.metrics[f"{metric_key_prefix}_exact_match"] = metrics.exact_match(truths, texts)
-        return output
+        `loss` is the plain cross entropy per label, whatever the run trains on, so that it
+        compares between evaluations and between runs.
+        """
+        rows, process = dataloader.dataset, self.accelerator.process_index
+        mine = rows.select(range(process, len(rows), self.accelerator.num_processes))
+        read = list(predict_stream(self.model, self.processing_class, mine, self.config))
+        shares = gather_object([(read, *self._cross_entropy(mine))])
+        readings = {one["id"]: one for share in shares for one in share[0]}
+        records = [record | readings.get(record["id"], {}) for record in records_of(rows)]
+        nats, labels = (sum(share[n] for share in shares) for n in (1, 2))
+        found = {"loss": nats / max(labels, 1)}
+        found |= scores(records, self.config)
+        if self.confusions is not None:
+            # A row that failed was not read, so nothing in it was mixed up.
+            pairs = [(r["reference"], said(r)) for r in records if not r["error"]]
+            self.confusions.update([true for true, _ in pairs], [read for _, read in pairs])
+        self._show(records[: self.config.num_completions_to_print], found)
+        named = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
+        return EvalLoopOutput(None, None, metrics=named, num_samples=len(records))
+
+    def _cross_entropy(self, rows: Any) -> tuple[float, int]:
+        """Nats and labels of rows, in batches of like length."""
+        collate = Collator(self.processing_class, self.config.image_height)
+        lengths = rows["length"] if "length" in rows.column_names else [0] * len(rows)
+        order = sorted(range(len(rows)), key=lambda i: -lengths[i])
+        size, training = self.args.per_device_eval_batch_size, self.model.training
+        nats, labels = 0.0, 0
+        self.model.eval()
+        for start in range(0, len(order), size):
+            batch = self._prepare_inputs(collate([rows[i] for i in order[start : start + size]]))
+            with torch.no_grad():
+                nats += supervised_loss(self.model, batch, num_items=1).item()
+            labels += int(label_mass(batch["labels"]))
+        self.model.train(training)
+        return nats, labels
+
+    def _show(self, records: Sequence[dict], found: dict[str, float]) -> None:
+        """Print a few rows as they were read, always the same ones, and log them."""
+        if not self.is_world_process_zero():
+            return
+        step = self.state.global_step
+        entry: dict[str, Any] = {"step": step}
+        if records:
+            texts = [
+                line
+                for record in records
+                for line in (f"  TRU {_line(record['reference'])}", f"  PRE {_line(said(record))}")
+            ]
+            head = f"step {step}: CER {found['cer']:.1%}, exact match {found['exact_match']:.1%}"
+            tqdm.write("\n".join([head, *texts]))
+            entry["samples"] = [
+                {"id": r["id"], "reference": r["reference"], "prediction": said(r)} for r in records
+            ]
+        if self.confusions is not None:
+            entry["confusion_weights"] = heaviest(self.confusions.weights)
+        if len(entry) > 1:
+            append_log(Path(self.args.output_dir) / "train_log.jsonl", entry)
+
+    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+        best = super()._determine_best_metric(metrics, trial)
+        if best and self.args.load_best_model_at_end:
+            # Trainer would save at the next multiple of save_steps, and the best would be lost.
+            self.control.should_save = True
+        return best
+
+
+def scores(records: Sequence[dict], config: TrainConfig) -> dict[str, float]:
+    """Every metric that an evaluation shows, without intervals, and the number that failed."""
+    counted = tallies(records, config.normalization_profile)
+    found = {name: tally.rate for name, tally in counted.items()}
+    return found | {"failed": float(sum(bool(record.get("error")) for record in records))}
+
+
+def _line(text: str, longest: int = 160) -> str:
+    text = text.replace("\n", "⏎")
+    return text[:longest] + "…" * (len(text) > longest)

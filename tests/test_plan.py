@@ -2,7 +2,7 @@ import pytest
 
 from ocrkit.data import load_data
 from ocrkit.model import load_model
-from ocrkit.plan import plan, shrink_scales
+from ocrkit.plan import line_height, plan, shrink_scales
 
 
 def test_a_plan_counts_tokens_and_probes(config, capsys):
@@ -29,7 +29,24 @@ def test_pictures_above_the_budget_are_counted_with_their_scale(config, capsys):
     assert result.shrunk == len(above) > 0
     assert result.smallest_scale == pytest.approx((100 / max(above)) ** 0.5)
     assert result.too_long > 0
-    assert f"{result.shrunk} of 40 pictures are above the pixel budget" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert f"{result.shrunk} of 40 pictures are above the pixel budget" in printed
+    heights = [
+        line_height((32, row["width"]), row["completion"][0]["content"])
+        * (100 / row["width"]) ** 0.5
+        for row in data["train"].remove_columns("images")
+    ]
+    assert result.smallest_text == pytest.approx(min(heights))
+    assert result.small_texts == sum(height < 16 for height in heights) > 0
+    assert f"{result.small_texts} of them leave lines of text under 16 pixels" in printed
+
+
+def test_the_height_of_a_line():
+    assert line_height((44, 812), "TOTAL 9.00") == 44
+    assert line_height((100, 50), "a\nb\nc\nd") == 25
+    # A word in a photo may be as high as the photo, a page full of text may not.
+    assert line_height((1000, 700), "x" * 5000) == pytest.approx((2 * 700_000 / 5000) ** 0.5)
+    assert line_height((32, 100), "") == 32
 
 
 def test_scales_without_a_budget(config):

@@ -1,0 +1,447 @@
+"""Makes invoices, receipts, statements and their like where there are none, with their truth.
+
+`invoices(...)`, or `python -m data_prep.synthesize invoices`, writes an imagefolder of drawn
+documents: pictures of clean, scanned and photographed pages; the completion is the document as JSON
+(`task="extraction"`, by data_prep/schemas/invoice.schema.json) or its table as HTML
+(`task="tables"`, for TEDS). How values are written is told in `data_prep.invoice_locale`.
+
+Everything about a document follows from the seed and its number, so the same seed gives the same
+bytes, whatever the count before or behind it and the number of processes; on another machine only
+where the same fonts are installed (`fonts` in dataset.json names the families).
+"""
+
+import argparse
+import io
+import json
+import os
+import random
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+
+from PIL import Image
+
+from .damage import photograph_page, scan_page
+from .dataset import ordered_map, write_dataset
+from .invoice_content import Document, make_document
+from .invoice_layouts import LAYOUTS, lay_out
+from .invoice_locale import LOCALES, truth
+from .invoice_parts import table_html
+from .invoice_words import LABELS, LANGUAGES, WORDS
+from .page import Page
+from .pictures import to_png
+from .render import covers, degrade_thermal, load_font, shipped_fonts
+from .schema import DataError, Item, Picture, UsageError, dump_json
+from .split import parse_shares
+
+SOURCE = "synthetic-invoices"
+SCHEMA = Path(__file__).parent / "schemas" / "invoice.schema.json"
+TASKS = ("extraction", "tables")
+DAMAGES = ("mixed", "clean", "scan", "photo")
+PROMPTS = {
+    "extraction": "Extract the fields of this document as JSON.",
+    "tables": "Write the table of this document as HTML.",
+}
+
+# Language -> families that invoices are set in, and the package that has them.
+FAMILIES = {
+    "latin": {
+        "Liberation Sans": "fonts-liberation",
+        "Liberation Serif": "fonts-liberation",
+        "Liberation Mono": "fonts-liberation",
+        "Carlito": "fonts-crosextra-carlito",
+        "Lato": "fonts-lato",
+        "Open Sans": "fonts-open-sans",
+        "Noto Sans": "fonts-noto-core",
+    },
+    "ko": {
+        "Noto Sans CJK KR": "fonts-noto-cjk",
+        "Noto Serif CJK KR": "fonts-noto-cjk",
+        "NanumGothic": "fonts-nanum",
+        "NanumMyeongjo": "fonts-nanum",
+    },
+    "zh": {"Noto Sans CJK SC": "fonts-noto-cjk", "Noto Serif CJK SC": "fonts-noto-cjk"},
+    "bn": {"Noto Sans Bengali": "fonts-noto-core", "Noto Serif Bengali": "fonts-noto-core"},
+}
+SHIPPED = {
+    "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold"),
+    "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold"),
+    "DejaVu Sans Mono": ("DejaVuSansMono", "DejaVuSansMono-Bold"),
+    "STIX": ("STIXGeneral", "STIXGeneralBol"),
+}
+NAMES = {"ko": "Korean", "zh": "Chinese", "bn": "Bangla"}
+Face = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What a run may draw: locales and layouts by name, the damage, pixels of a page's width."""
+
+    locales: tuple[str, ...]
+    layouts: tuple[str, ...]
+    damage: str
+    width: int
+
+
+# --- fonts
+
+
+@lru_cache(maxsize=1)
+def installed_fonts() -> dict[str, list[str]]:
+    """Family -> font files (`#n` names a face of a collection); empty without fontconfig."""
+    wanted = "%{family}\t%{variable}\t%{file}\t%{index}\n"
+    try:
+        listed = subprocess.run(
+            ["fc-list", "--format", wanted], capture_output=True, check=True, timeout=120
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found: dict[str, list[str]] = {}
+    for line in sorted(listed.splitlines()):
+        families, variable, file, index = line.split("\t")
+        for family in families.split(",") if variable != "True" else ():
+            found.setdefault(family, []).append(file if index == "0" else f"{file}#{index}")
+    return found
+
+
+@lru_cache(maxsize=16)
+def faces(language: str) -> dict[str, Face]:
+    """Family -> (regular, bold) of what is here and draws all that a language's documents say.
+
+    Empty where there is none; `missing_fonts` then tells which packages have some.
+    """
+    latin = language not in FAMILIES
+    found: dict[str, Face] = {}
+    if latin:
+        for family, stems in SHIPPED.items():
+            regular, bold = map(str, shipped_fonts(*stems))
+            found[family] = (regular, bold)
+    for family in FAMILIES["latin" if latin else language]:
+        styles = {load_font(f, 24).getname()[1]: f for f in installed_fonts().get(family, ())[::-1]}
+        if "Regular" in styles and "Bold" in styles:
+            found[family] = (styles["Regular"], styles["Bold"])
+    needed = "".join(sorted(set(_texts(language)) | set("0123456789.,-()%/:×'\u00a0")))
+    return {
+        family: face for family, face in found.items() if all(covers(font, needed) for font in face)
+    }
+
+
+def _texts(language: str) -> str:
+    words = [
+        *LABELS[language].values(),
+        *(one for many in WORDS[language].values() for one in many),
+    ]
+    return "".join(words)
+
+
+def missing_fonts(language: str) -> str:
+    """Why a language cannot be drawn here, as one sentence; "" if it can."""
+    from PIL import features
+
+    if language == "bn" and not features.check("raqm"):
+        return (
+            "Bangla is left out: Pillow finds no raqm to shape it; install libraqm "
+            "(`apt-get install libraqm0`)."
+        )
+    if faces(language):
+        return ""
+    packages = " or ".join(dict.fromkeys(FAMILIES[language].values()))
+    return (
+        f"{NAMES[language]} is left out: none of the fonts {', '.join(FAMILIES[language])} is "
+        f"installed; they are in {packages} (`apt-get install`, which needs fontconfig beside)."
+    )
+
+
+# --- one document
+
+
+def plan_document(seed: int, index: int, setup: Setup) -> tuple[Document, str, Face]:
+    """The document of a number, the name of its layout, and the face it is set in."""
+    rng = random.Random(f"{seed}/{index}")
+    layout = setup.layouts[index % len(setup.layouts)]
+    # Languages by turns, not locales: English has five of them.
+    languages = list(dict.fromkeys(LOCALES[name].language for name in setup.locales))
+    language = languages[rng.randrange(len(languages))]
+    names = [name for name in setup.locales if LOCALES[name].language == language]
+    locale = LOCALES[rng.choice(names)]
+    families = faces(language)
+    mono = [family for family in families if "Mono" in family]
+    family = rng.choice(
+        mono if layout == "receipt" and mono and rng.random() < 0.6 else [*families]
+    )
+    face = families[family]
+    drawn = all(covers(font, locale.sign) for font in face)
+    sign = locale.sign if drawn and rng.random() < 0.85 else locale.currency
+    if language == "bn":
+        sign = locale.sign if drawn else "টাকা"
+    _, kind = LAYOUTS[layout]
+    return make_document(kind, locale, rng, sign), layout, face
+
+
+def page_of(seed: int, index: int, setup: Setup) -> tuple[Document, Page]:
+    """A document laid out on its page."""
+    document, layout, face = plan_document(seed, index, setup)
+    return document, lay_out(document, layout, face, setup.width / 1000)
+
+
+def damage_of(seed: int, index: int, setup: Setup) -> str:
+    """What happens to the page: clean, scan or photo."""
+    if setup.damage != "mixed":
+        return setup.damage
+    return random.Random(f"{seed}/{index}/damage").choice(("clean", "scan", "photo"))
+
+
+def draw_document(seed: int, index: int, setup: Setup) -> bytes:
+    """The picture of a document: PNG where it is clean, JPEG otherwise."""
+    document, page = page_of(seed, index, setup)
+    image, damage = page.draw(), damage_of(seed, index, setup)
+    rng = random.Random(f"{seed}/{index}/{damage}")
+    if damage == "clean":
+        return to_png(image)
+    if document.kind == "receipt" and rng.random() < 0.4:
+        image = degrade_thermal(image.convert("L"), rng)
+    return scan_page(image, rng) if damage == "scan" else photograph_page(image, rng)
+
+
+def invoice_items(count: int, seed: int, setup: Setup, task: str) -> Iterator[Item]:
+    """One item a document; the pictures are drawn by whoever opens them."""
+    for index in range(count):
+        document, layout, _ = plan_document(seed, index, setup)
+        html = table_html(document, layout)
+        meta = {"layout": layout, "locale": document.locale.name}
+        meta["damage"] = damage_of(seed, index, setup)
+        fields = dump_json(truth(document.content))
+        yield Item(
+            key=f"{SOURCE}-{index:06d}",
+            where=f"document {index}",
+            text=fields if task == "extraction" else html,
+            pictures=[Picture(partial(draw_document, seed, index, setup))],
+            group=f"{index:06d}",
+            language=document.locale.language,
+            task="extraction" if task == "extraction" else "transcription",
+            prompt=PROMPTS[task],
+            meta=meta | ({"table": html} if task == "extraction" else {}),
+        )
+
+
+# --- a dataset of them
+
+
+def invoices(
+    out: str | Path,
+    count: int = 100,
+    seed: int = 0,
+    *,
+    workers: int = 1,
+    task: str = "extraction",
+    languages: Sequence[str] | None = None,
+    layouts: Sequence[str] | None = None,
+    damage: str = "mixed",
+    width: int = 1000,
+    split: str = "0.8,0.1,0.1",
+    pdf: bool = False,
+    progress: bool = True,
+) -> dict:
+    """Write a dataset of `count` documents to the folder `out`; returns its dataset.json.
+
+    Args:
+        seed: decides all that is drawn; the result does not depend on `workers` (processes).
+        task: `extraction` (JSON) or `tables` (HTML).
+        languages: of `LANGUAGES`; None takes all that fonts are installed for.
+        layouts: of `LAYOUTS`; None takes all, by turns.
+        damage: `clean`, `scan`, `photo`, or `mixed` for all of them.
+        width: of a page in pixels, 600 to 3000; receipts are about half as wide.
+        split: shares of train, validation and test; a document lies in one of them.
+        pdf: also write OUT/pdf/<id>.pdf, a picture PDF, with the truth as <id>.json beside it.
+
+    Raises:
+        UsageError: an argument has no such value.
+        DataError: no font for a language that was asked for, or `out` holds something else.
+    """
+    setup = make_setup(languages, layouts, damage, width)
+    for name, value in (("count", count), ("workers", workers)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}, but takes a count of 1 or more.")
+    _choice("task", task, TASKS)
+    shares = parse_shares(split)
+    if shares is None:
+        raise UsageError(f"--split is {split!r}, but takes shares such as 0.8,0.1,0.1 here.")
+    used = dict.fromkeys(LOCALES[name].language for name in setup.locales)
+    settings = {
+        "count": count,
+        "seed": seed,
+        "task": task,
+        "locales": list(setup.locales),
+        "layouts": list(setup.layouts),
+        "damage": damage,
+        "width": width,
+        "split": split,
+        "layout": "prompt_completion",
+        "fonts": {language: list(faces(language)) for language in used},
+    }
+    items = partial(invoice_items, count, seed, setup, task)
+    result = write_dataset(items, out, SOURCE, [], settings, shares, workers, progress)
+    if pdf:
+        write_pdfs(Path(out) / "pdf", count, seed, setup, workers, progress)
+    return result
+
+
+def make_setup(
+    languages: Sequence[str] | None, layouts: Sequence[str] | None, damage: str, width: int
+) -> Setup:
+    """Check the arguments; without `languages`, those that no font is installed for are left out.
+
+    Raises:
+        UsageError, DataError: as `invoices`.
+    """
+    for one in languages or ():
+        _choice("languages", one, LANGUAGES)
+        if problem := missing_fonts(one):
+            raise DataError(problem.replace("is left out", "cannot be drawn"))
+    for one in layouts or ():
+        _choice("layouts", one, LAYOUTS)
+    _choice("damage", damage, DAMAGES)
+    if not 600 <= width <= 3000:
+        raise UsageError(f"--width is {width}, but takes 600 to 3000 pixels.")
+    wanted = languages or [one for one in LANGUAGES if not missing_fonts(one)]
+    locales = tuple(name for name, one in LOCALES.items() if one.language in wanted)
+    return Setup(locales, tuple(dict.fromkeys(layouts or LAYOUTS)), damage, width)
+
+
+def _choice(option: str, value: str, choices: Iterable[str]) -> None:
+    if value not in choices:
+        raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)}.")
+
+
+def write_pdfs(
+    folder: Path, count: int, seed: int, setup: Setup, workers: int, progress: bool
+) -> None:
+    """Write every document's picture as a PDF, its truth beside it; those that are there stay."""
+    from tqdm.auto import tqdm
+
+    folder.mkdir(exist_ok=True)
+    work = partial(write_pdf, folder=folder, seed=seed, setup=setup)
+    done = ordered_map(work, range(count), workers)
+    for _ in tqdm(done, desc="pdf", unit=" files", total=count, disable=not progress):
+        pass
+
+
+def write_pdf(index: int, folder: Path, seed: int, setup: Setup) -> None:
+    """Write one PDF and its truth, each whole or not at all."""
+    stem = f"{SOURCE}-{index:06d}"
+    document, _, _ = plan_document(seed, index, setup)
+    contents = {
+        ".json": partial(_json_bytes, truth(document.content)),
+        ".pdf": partial(_pdf_bytes, seed, index, setup),
+    }
+    for ending, content in contents.items():
+        path = folder / f"{stem}{ending}"
+        if not path.exists():
+            partly = folder / f".{stem}{ending}.partial"
+            partly.write_bytes(content())
+            partly.replace(path)
+
+
+def _json_bytes(value: object) -> bytes:
+    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
+
+
+def _pdf_bytes(seed: int, index: int, setup: Setup) -> bytes:
+    image = Image.open(io.BytesIO(draw_document(seed, index, setup)))
+    buffer = io.BytesIO()
+    # A page of the width of A4; without the dates of today, which would make two runs differ.
+    resolution = setup.width / (210 / 25.4)
+    dates = {"creationDate": None, "modDate": None}
+    image.save(buffer, "PDF", resolution=resolution, quality=90, **dates)
+    return buffer.getvalue()
+
+
+# --- a sheet to look at
+
+
+def contact_sheet(setup: Setup, seed: int = 0, wide: int = 560) -> Image.Image:
+    """A page of every layout side by side, `wide` pixels each, the languages by turns."""
+    languages = list(dict.fromkeys(LOCALES[name].language for name in setup.locales))
+    tiles = []
+    for place, layout in enumerate(setup.layouts):
+        locales = [
+            name
+            for name in setup.locales
+            if LOCALES[name].language == languages[place % len(languages)]
+        ]
+        one = Setup(tuple(locales), (layout,), setup.damage, 1000)
+        image = Image.open(io.BytesIO(draw_document(seed, place, one))).convert("RGB")
+        scale = min(wide / image.width, wide * 1.414 / image.height)
+        size = round(image.width * scale), round(image.height * scale)
+        tiles.append(image.resize(size, Image.Resampling.LANCZOS))
+    columns = min(5, len(tiles))
+    rows = -(-len(tiles) // columns)
+    gap, tall = 16, round(wide * 1.414)
+    paper = (columns * (wide + gap) + gap, rows * (tall + gap) + gap)
+    sheet = Image.new("RGB", paper, (150, 150, 150))
+    for place, tile in enumerate(tiles):
+        x = gap + place % columns * (wide + gap) + (wide - tile.width) // 2
+        sheet.paste(tile, (x, gap + place // columns * (tall + gap)))
+    return sheet
+
+
+# --- the command
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `python -m data_prep.synthesize invoices`."""
+    add = parser.add_argument
+    add("--out", metavar="DIR", help="the dataset folder to make")
+    add("--count", type=int, default=100, metavar="N", help="documents (default 100)")
+    add("--seed", type=int, default=0, help="decides all that is drawn (default 0)")
+    add("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    add("--task", choices=TASKS, default=TASKS[0], help="JSON of the fields, or HTML of the table")
+    add("--languages", metavar="A,B", help=f"of {','.join(LANGUAGES)} (default: all with fonts)")
+    add("--layouts", metavar="A,B", help=f"of {','.join(LAYOUTS)} (default: all)")
+    add("--damage", choices=DAMAGES, default=DAMAGES[0], help="what happened to the pages")
+    add("--width", type=int, default=1000, metavar="PIXELS", help="of a page (default 1000)")
+    add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
+    add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
+    add("--sheet", metavar="PNG", help="draw one page of every layout to look at")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; returns its exit code."""
+    languages = args.languages.split(",") if args.languages else None
+    layouts = args.layouts.split(",") if args.layouts else None
+    try:
+        if not args.out and not args.sheet:
+            raise UsageError("Neither --out nor --sheet is given: name a folder to make.")
+        setup = make_setup(languages, layouts, args.damage, args.width)
+        for language in LANGUAGES if languages is None else ():
+            if problem := missing_fonts(language):
+                print(problem, file=sys.stderr)
+        if args.sheet:
+            contact_sheet(setup, args.seed).save(args.sheet)
+            print(f"{args.sheet}: {len(setup.layouts)} layouts")
+        if args.out:
+            result = invoices(
+                args.out,
+                args.count,
+                args.seed,
+                workers=args.workers if args.workers is not None else os.cpu_count() or 1,
+                task=args.task,
+                languages=languages,
+                layouts=layouts,
+                damage=args.damage,
+                width=args.width,
+                split=args.split,
+                pdf=args.pdf,
+            )
+            splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
+            print(f"{args.out}: {result['found']:,} documents ({splits})")
+    except UsageError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (DataError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0

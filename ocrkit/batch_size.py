@@ -1,0 +1,129 @@
+"""The largest batch that fits the memory, and the learning rate that goes with it."""
+
+import json
+import math
+import resource
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+from ocrkit.collate import Collator
+from ocrkit.config import TrainConfig
+from ocrkit.losses import supervised_loss
+from ocrkit.processes import is_main_process, process_count
+
+LARGEST = 256
+# What is left free: the probe has no optimizer step, and memory is never used to its last byte.
+_SHARE = 0.85
+
+
+def probe_step(model: Any, collate: Collator, rows: list[dict]) -> None:
+    """One forward and backward pass over rows; no weight changes and no gradient stays."""
+    inputs = {key: value.to(model.device) for key, value in collate(rows).items()}
+    supervised_loss(model, inputs).backward()
+    model.zero_grad(set_to_none=True)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def largest_batch(
+    model: Any, processor: Any, rows: Any, lengths: list[int], config: TrainConfig
+) -> int:
+    """The largest power of two, up to 256, of the longest rows that train without running out.
+
+    On a GPU sizes double until memory runs out or 85 % of it are used, with room kept for the
+    optimizer's state. A CPU has no such error to catch, so the growth of the process from one
+    size to the next decides whether another doubling would fit what is free.
+
+    Args:
+        lengths: tokens of each row.
+    """
+    collate = Collator(processor, config.image_height)
+    order = sorted(range(len(rows)), key=lambda i: -lengths[i])
+    training = model.training
+    model.train()
+    size, peaks = 0, [_used(model)]
+    try:
+        while 2 * size <= min(LARGEST, len(order)):
+            wanted = 2 * size or 1
+            if not _fits(model, peaks):
+                break
+            probe_step(model, collate, [rows[i] for i in order[:wanted]])
+            peaks.append(_used(model))
+            if model.device.type == "cuda" and peaks[-1] > _limit(model):
+                break
+            size = wanted
+    except torch.cuda.OutOfMemoryError:
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+    finally:
+        model.train(training)
+    return max(1, size)
+
+
+def _used(model: Any) -> int:
+    """Bytes at the highest point so far."""
+    if model.device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _limit(model: Any) -> float:
+    trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
+    total = torch.cuda.get_device_properties(model.device).total_memory
+    return _SHARE * total - 8 * trained
+
+
+def _fits(model: Any, peaks: list[int]) -> bool:
+    """Whether twice the last size will fit, as far as can be told before it is tried."""
+    if model.device.type == "cuda" or len(peaks) < 2:
+        return True
+    # A doubled batch adds about as much again as the last one took in all.
+    return 2 * (peaks[-1] - peaks[0]) < _SHARE * psutil.virtual_memory().available
+
+
+def resolve_batch(
+    config: TrainConfig,
+    model: Any,
+    processor: Any,
+    rows: Any,
+    lengths: list[int],
+    checkpoint: Path | None = None,
+) -> TrainConfig:
+    """The settings with `"auto"` replaced by a number, and the learning rate scaled if asked.
+
+    With `learning_rate_batch_size` the rate is multiplied by the square root of (samples per step
+    / that size). A resumed run keeps the size that its checkpoint was made with.
+    """
+    size = config.per_device_train_batch_size
+    if size == "auto" and checkpoint is not None:
+        size = json.loads((checkpoint / "trainer_state.json").read_text())["train_batch_size"]
+    elif size == "auto":
+        size = _agreed(largest_batch(model, processor, rows, lengths, config))
+    rate, reference = config.learning_rate, config.learning_rate_batch_size
+    per_step = size * config.gradient_accumulation_steps * process_count()
+    if reference:
+        rate *= math.sqrt(per_step / reference)
+    found = replace(
+        config,
+        per_device_train_batch_size=size,
+        learning_rate=rate,
+        learning_rate_batch_size=None,
+    )
+    if found != config and is_main_process():
+        print(f"per_device_train_batch_size={size}, learning_rate={rate:.3g}")
+    return found
+
+
+def _agreed(size: int) -> int:
+    """The smallest size of all processes."""
+    if process_count() == 1:
+        return size
+    from accelerate import PartialState
+    from accelerate.utils import gather_object
+
+    PartialState(cpu=not torch.cuda.is_available())
+    return min(gather_object([size]))

@@ -1,0 +1,104 @@
+"""Kill a training run again and again, and see that it always goes on from a whole checkpoint.
+
+`python -m tests.killed_run CONFIG.yaml KILLS` prints what happened as JSON. Every member of the
+run is forked from one process that has imported everything, so a start costs little.
+"""
+
+import json
+import os
+import random
+import signal
+import sys
+import time
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ocrkit.checkpoint import whole_checkpoints
+from ocrkit.config import TrainConfig
+from ocrkit.data import load_data
+from ocrkit.model import load_model
+from ocrkit.train import train
+
+
+def start(config: TrainConfig) -> int:
+    """Train in a child process; its id."""
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        train(*load_model(config), load_data(config), config)
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def wait_until(child: int, condition) -> int | None:
+    """Wait for the condition; the child's exit status if it ended before."""
+    while not condition():
+        done, status = os.waitpid(child, os.WNOHANG)
+        if done:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.0005)
+    return None
+
+
+def unsealed(folder: Path) -> dict[Path, int]:
+    """Checkpoints that are not whole, and when something was last written to them."""
+    return {
+        path: path.stat().st_mtime_ns
+        for path in folder.glob("checkpoint-*")
+        if not (path / "complete.json").is_file()
+    }
+
+
+def kill_again_and_again(config: TrainConfig, kills: int, rng: random.Random) -> dict:
+    """The kills, how many hit a save, and the steps they were resumed from."""
+    folder, saving, steps, bad = Path(config.output_dir), 0, [], 0
+    log = folder / "train_log.jsonl"
+    for number in range(kills):
+        size = log.stat().st_size if log.is_file() else 0
+        before = unsealed(folder)
+        child = start(config)
+        if number % 2:
+            ended = wait_until(child, lambda old=before: unsealed(folder).items() - old.items())
+        else:
+            ended = wait_until(child, lambda at=size: log.is_file() and log.stat().st_size != at)
+        if ended is not None:
+            raise RuntimeError(f"the run ended with {ended} before kill {number}")
+        time.sleep(rng.uniform(0, 0.05) if number % 2 else rng.uniform(0, 0.6))
+        saving += bool(unsealed(folder).items() - before.items())
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        whole = whole_checkpoints(folder)
+        steps.append(int(whole[-1].name.rpartition("-")[2]) if whole else 0)
+        for path in whole:
+            state = json.loads((path / "trainer_state.json").read_text())
+            bad += state["global_step"] != int(path.name.rpartition("-")[2])
+            load_file(path / "adapter_model.safetensors")
+            torch.load(path / "optimizer.pt", weights_only=True)
+    return {"kills": kills, "while saving": saving, "resumed from": steps, "bad": bad}
+
+
+def main() -> None:
+    """Run whole, run killed, and compare the adapters."""
+    config = TrainConfig.from_recipe(sys.argv[1], resume_from_checkpoint="auto")
+    run = config.output_dir
+    config.output_dir = f"{run}-whole"
+    status = wait_until(start(config), lambda: False)
+    config.output_dir = run
+    result = kill_again_and_again(config, int(sys.argv[2]), random.Random(0))
+    result["exit codes"] = [status, wait_until(start(config), lambda: False)]
+    adapters = [
+        load_file(f"{name}/adapter/adapter_model.safetensors") for name in (f"{run}-whole", run)
+    ]
+    result["same weights"] = all(torch.equal(adapters[0][n], adapters[1][n]) for n in adapters[0])
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()

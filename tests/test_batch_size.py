@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+
+from ocrkit import batch_size
+from ocrkit.batch_size import largest_batch, resolve_batch
+from ocrkit.collate import token_lengths
+from ocrkit.config import TrainConfig
+from ocrkit.data import load_data
+from ocrkit.model import load_model
+from ocrkit.train import train
+
+
+@pytest.fixture
+def loaded(config):
+    rows = load_data(config)["train"]
+    model, processor = load_model(config)
+    images, texts = token_lengths(rows, processor, config)
+    return rows, model, processor, [a + b for a, b in zip(images, texts)]
+
+
+def _probed(monkeypatch, limit):
+    """Sizes that are probed on a device that holds `limit` rows, and the rows of each."""
+    tried = []
+
+    def step(model, collate, rows):
+        tried.append(len(rows))
+        if len(rows) > limit:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(batch_size, "probe_step", step)
+    return tried
+
+
+@pytest.mark.parametrize(("limit", "found"), [(9, 8), (1, 1), (0, 1), (1000, 32)])
+def test_the_largest_that_fits_is_found(config, loaded, monkeypatch, limit, found):
+    rows, model, processor, lengths = loaded
+    tried = _probed(monkeypatch, limit)
+    assert largest_batch(model, processor, rows, lengths, config) == found
+    # 40 rows: 64 would need more than there are.
+    assert max(tried) <= 32
+
+
+def test_the_longest_rows_are_tried_first(config, loaded, monkeypatch):
+    rows, model, processor, lengths = loaded
+    seen = []
+    monkeypatch.setattr(batch_size, "probe_step", lambda m, c, batch: seen.append(batch[0]["id"]))
+    largest_batch(model, processor, rows, lengths, config)
+    assert set(seen) == {rows["id"][lengths.index(max(lengths))]}
+
+
+def test_a_cpu_stops_before_its_memory_is_full(config, loaded, monkeypatch):
+    rows, model, processor, lengths = loaded
+    tried = _probed(monkeypatch, 1000)
+    used = iter([1000, 1100, 1200, 1400, 1800, 2600])
+    monkeypatch.setattr(batch_size, "_used", lambda model: next(used))
+    free = type("Memory", (), {"available": 1000})
+    monkeypatch.setattr(batch_size.psutil, "virtual_memory", lambda: free)
+    # 4 rows took 400 more than none; 8 would take 800, 85 % of 1,000 are 850, 16 would be too much.
+    assert largest_batch(model, processor, rows, lengths, config) == 8
+    assert tried == [1, 2, 4, 8]
+
+
+def test_the_rate_is_scaled_by_the_square_root_where_asked(config, loaded, monkeypatch):
+    rows, model, processor, lengths = loaded
+    _probed(monkeypatch, 8)
+    config.per_device_train_batch_size, config.gradient_accumulation_steps = "auto", 2
+    plain = resolve_batch(config, model, processor, rows, lengths)
+    assert (plain.per_device_train_batch_size, plain.learning_rate) == (8, config.learning_rate)
+    config.learning_rate_batch_size = 4
+    scaled = resolve_batch(config, model, processor, rows, lengths)
+    assert scaled.learning_rate == pytest.approx(config.learning_rate * math.sqrt(16 / 4))
+    # What is saved with the run is read again as it stands.
+    assert resolve_batch(scaled, model, processor, rows, lengths) == scaled
+
+
+def test_a_run_finds_its_batch_and_a_resumed_one_keeps_it(config, monkeypatch, tmp_path, capsys):
+    _probed(monkeypatch, 4)
+    config.per_device_train_batch_size, config.save_steps = "auto", 2
+    data = load_data(config)
+    train(*load_model(config), data, config)
+    assert "per_device_train_batch_size=4" in capsys.readouterr().out
+    saved = TrainConfig.from_recipe(str(tmp_path / "run" / "config.yaml"))
+    assert saved.per_device_train_batch_size == 4
+    _probed(monkeypatch, 32)
+    config.resume_from_checkpoint, config.max_steps = "auto", 6
+    train(*load_model(config), data, config)
+    saved = TrainConfig.from_recipe(str(tmp_path / "run" / "config.yaml"))
+    assert saved.per_device_train_batch_size == 4
