@@ -19,7 +19,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from . import scenes
-from .damage import to_jpeg
 from .dataset import write_dataset
 from .fonts import (
     FACES,
@@ -105,7 +104,7 @@ def draw(line: Line, height: int | None = None) -> bytes:
         image = fit_height(image, height)
     if look.random() < {"print": 0.6, "handwriting": 0.4, "sign": 0.03}[line.face]:
         image = image.convert("L")
-    return to_jpeg(image, rng.randint(60, 95))
+    return scenes.to_jpeg(image, rng.randint(60, 95))
 
 
 # --- the three faces ---

@@ -5,12 +5,11 @@ Pictures are float32 arrays of shape (height, width, 3), 0 to 255; masks are (he
 """
 
 import colorsys
+import io
 import random
 
 import numpy as np
 from PIL import Image, ImageFilter
-
-from .damage import add_noise
 
 Colour = tuple[float, float, float]
 
@@ -220,7 +219,16 @@ def photographed(image: Image.Image, body: float, harsh: bool, rng: random.Rando
         pixels += 70 * np.exp(-far)[..., None]
     low, high = rng.uniform(0, 45 if harsh else 30), rng.uniform(215, 255)
     pixels = low + np.clip(pixels, 0, 255) * ((high - low) / 255)
-    return add_noise(pixels, rng.uniform(0, 9 if harsh else 5), rng)
+    noise = np.random.default_rng(rng.getrandbits(32))
+    pixels += noise.normal(0, rng.uniform(0, 9 if harsh else 5), shape)[..., None]
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
+
+
+def to_jpeg(image: Image.Image, quality: int) -> bytes:
+    """The picture as a camera saves it."""
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return buffer.getvalue()
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Colour:
