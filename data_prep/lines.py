@@ -470,10 +470,10 @@ def run(args: argparse.Namespace) -> int:
         print(font_table())
         return 0
     check(args)
+    length = parse_length(args.length)
     fonts, missing = choose_fonts(args.languages, args.face, args.font)
     for sentence in missing:
         print(f"note: {sentence}", file=sys.stderr)
-    length = parse_length(args.length)
     vocabularies = [
         load_vocabulary(
             language,
