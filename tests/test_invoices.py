@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import time
 from datetime import date
 from decimal import Decimal
@@ -235,6 +236,13 @@ def test_the_table_as_html():
         assert html.count("<tr>") == len(rows) + bool(header)
         for row in rows:
             assert all(cell.replace("&", "&amp;") in html for cell in row)
+
+
+def test_hard_spaces_are_plain_in_tables():
+    setup = make_setup(["fr"], ["invoice-grid"], "clean", 1000)
+    seen = [table_html(plan_document(5, index, setup)[0], "invoice-grid") for index in range(8)]
+    assert any(re.search(r"<td>\d+ \d{3},\d\d<", html) for html in seen)
+    assert not any("\u00a0" in html for html in seen)
 
 
 def test_pages_differ_in_looks_by_layout():
