@@ -147,8 +147,13 @@ def apply(
             else column
             for column in zip(*(drawn[i][name] for i in chosen))
         ]
-        part = _padded(batch[chosen], [sizes[i] for i in chosen])
-        batch[chosen] = operation(part, *arguments).clamp_(0, 1)
+        every = len(chosen) == len(batch)
+        part = _padded(batch if every else batch[chosen], [sizes[i] for i in chosen])
+        done = operation(part, *arguments).clamp_(0, 1)
+        if every:
+            batch = done
+        else:
+            batch[chosen] = done
     pixels = (batch * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(p[:h, :w].copy()) for p, (h, w) in zip(pixels, sizes)]
 

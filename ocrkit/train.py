@@ -22,7 +22,8 @@ from ocrkit.report import LOWER_IS_BETTER
 from ocrkit.systems import records_of
 
 PACKAGES = (
-    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
+    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes kornia jiwer "
+    "rapidfuzz"
 ).split()
 
 
