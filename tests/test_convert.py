@@ -203,6 +203,22 @@ def test_official_splits_are_kept_and_unstated_parts_never_become_test(tmp_path)
     }
 
 
+def test_items_without_a_stated_split_are_told_of(tmp_path, capsys):
+    tables = [make_table(tmp_path / n, 3, f"{n}.csv") for n in ("test", "more")]
+    convert("table", tables, tmp_path / "out")
+    said = capsys.readouterr().err
+    assert "note: the input does not say whether 3 of its items are for training" in said
+    assert "so they are in train; --split 0.8,0.1,0.1 deals all items anew" in said
+    # Nothing to tell where all parts are stated, none is, or shares were asked for.
+    for name, inputs, split in (
+        ("all", tables[:1], "source"),
+        ("none", tables[1:], "source"),
+        ("shares", tables, "0.5,0,0.5"),
+    ):
+        convert("table", inputs, tmp_path / name, split=split)
+        assert "note:" not in capsys.readouterr().err
+
+
 def test_shares_overrule_official_splits_and_equal_names_stay_apart(tmp_path):
     tables = [make_table(tmp_path / n / "x", 6, "train.csv") for n in "ab"]
     summary, rows, _ = run("table", tables, tmp_path / "out", split="0.5,0.25,0.25")
