@@ -113,14 +113,14 @@ def draw(line: Line, height: int | None = None) -> bytes:
 def _printed(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
     body = look.uniform(*_SIZES[line.language])
     font = sized_font(line.font, line.language, body)
-    pad = round(1.2 * body)
+    pad = round(0.8 * body)
     mask, baseline = text_mask(line.text, font, pad)
     kind = look.choice(("white", "white", "white", "tinted", "aged", "thermal"))
     if kind == "thermal":
         # Its tilt of up to 1.2 degrees must not lift the ends of a long line out of the picture.
-        rows = max(pad - 4 - round(0.012 * mask.shape[1]), 0)
-        letters = mask[rows : mask.shape[0] - rows, pad // 2 : -pad // 2]
-        return degrade_thermal(Image.fromarray((255 - 255 * letters).astype(np.uint8)), rng)
+        spare = 4 + round(0.012 * mask.shape[1])
+        inner = np.pad(mask[pad:-pad, pad:-pad], ((spare, spare), (pad // 2, pad // 2)))
+        return degrade_thermal(Image.fromarray((255 - 255 * inner).astype(np.uint8)), rng)
     ink = 3 * (look.uniform(0, 70),) if look.random() < 0.85 else scenes.pen_colour(look)
     sheet = scenes.paper(mask.shape, body, baseline, kind, look)
     fade = 1 + scenes.smooth_noise(mask.shape, 0.7 * body, rng, look.uniform(0, 0.12))
@@ -144,7 +144,7 @@ def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image
 def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
     body = 1.15 * look.uniform(*_SIZES[line.language])
     font = sized_font(line.font, line.language, body)
-    pad = round(1.5 * body)
+    pad = round(1.1 * body)
     mask, _ = text_mask(line.text, font, pad)
     ground, letters = scenes.sign_colours(look)
     edge = letters if look.random() < 0.6 else scenes.sign_colours(look)[1]
@@ -232,7 +232,7 @@ def hand_mask(
     right = max(x + box[2] for box, (_, _, x, _) in zip(boxes, placed))
     top = min(y + box[1] for box, (_, _, _, y) in zip(boxes, placed))
     bottom = max(y + box[3] for box, (_, _, _, y) in zip(boxes, placed))
-    pad = round(1.4 * body)
+    pad = round(1.15 * body)
     size = (int(right - left) + 2 + 2 * pad, int(bottom - top) + 2 + 2 * pad)
     image = Image.new("L", size)
     canvas = ImageDraw.Draw(image)
