@@ -32,12 +32,21 @@ class Text:
 
 
 class Page:
-    """A page `width` units wide, `scale` pixels a unit, in one face of two weights."""
+    """A page `width` units wide, `scale` pixels a unit, in one face of two weights.
+
+    `size` is that of text without another, `spacing` the distance of lines in sizes.
+    """
 
     def __init__(
-        self, face: tuple[str, str], scale: float, width: float = 1000, size: float = 16
+        self,
+        face: tuple[str, str],
+        scale: float,
+        width: float = 1000,
+        size: float = 16,
+        spacing: float = 1.42,
     ) -> None:
         self.face, self.scale, self.width, self.size = face, scale, width, size
+        self.spacing = spacing
         self.height = 0.0
         self.texts: list[Text] = []
         self.shapes: list[tuple[Box, Colour | None, Colour | None, float]] = []
@@ -48,7 +57,7 @@ class Page:
 
     def leading(self, size: float | None = None) -> float:
         """Distance of two lines."""
-        return round((size or self.size) * 1.42)
+        return round((size or self.size) * self.spacing)
 
     def measure(self, text: str, size: float | None = None, bold: bool = False) -> float:
         """Width of the widest line of a text."""
