@@ -144,7 +144,7 @@ def _sweep(
             eval_steps=None,
             load_best_model_at_end=False,
             early_stopping_patience=None,
-            loss=config.loss.replace("focal_confusion", "focal").replace(
+            loss=config.loss.replace("focal_confusion_weighted", "focal").replace(
                 "confusion_weighted", "cross_entropy"
             ),
             curriculum=None,

@@ -27,7 +27,6 @@ __all__ = [
     "show_matches",
 ]
 
-LOWER_IS_BETTER = ("cer", "cer_grapheme", "wer", "runaway_rate")
 MATCHES = ("exact_match", "normalized_match")
 NAMES = {
     "cer": "CER",

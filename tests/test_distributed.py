@@ -36,8 +36,10 @@ def _start(config, processes=2):
     )
 
 
-def test_two_processes_are_one_with_twice_the_batch(config, tmp_path):
+@pytest.mark.parametrize("streaming", [False, True])
+def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming):
     config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5
+    config.streaming = streaming
     config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")
     done = _start(config)
     assert done.returncode == 0, done.stderr

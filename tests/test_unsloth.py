@@ -59,7 +59,10 @@ def driven(thermal, tmp_path_factory):
         max_steps=4,
         per_device_train_batch_size=4,
         logging_steps=1,
-        eval_steps=None,
+        # The evaluation in the middle changes modes, and the weights of the last two steps.
+        loss="focal_confusion_weighted",
+        eval_steps=2,
+        eval_samples=4,
         max_new_tokens=48,
         max_eval_samples=8,
         warmup_steps=1,
