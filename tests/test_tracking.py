@@ -72,6 +72,23 @@ def test_image_tokens_are_counted_as_the_plan_counts_them(config, processor):
     assert ratio == pytest.approx(sum(images) / len(images))
 
 
+def test_a_slow_collator_is_seen_as_waiting(config, monkeypatch):
+    from ocrkit.collate import Collator
+
+    collate = Collator.__call__
+
+    def slowly(self, rows):
+        time.sleep(0.3)
+        return collate(self, rows)
+
+    monkeypatch.setattr(Collator, "__call__", slowly)
+    config.logging_steps, config.per_device_train_batch_size = 4, 2
+    result, _ = run(config)
+    logged = next(entry for entry in result.history if "loss" in entry)
+    seconds = 4 * 2 / logged["samples_per_second"]
+    assert logged["data_wait"] * seconds >= 4 * 0.3
+
+
 def feed(meter, steps, wait, work, logs_every=1):
     """Drive a meter as Trainer does, with a clock of its own."""
     args = SimpleNamespace(world_size=1)
