@@ -241,7 +241,8 @@ def receipt(page: Page, document: Document) -> None:
             page.text(x, y, piece)
             x += page.measure(piece) + 9
         y = page.text(right, y, line["line_total"], align="right")
-    y = _dashes(page, y)
+    # The total has a rule of its own.
+    y = _dashes(page, y) if "subtotal" in content["financial_summary"] else y + 6
     y = totals(page, document, y, left=16, right=right + 8)
     y = _dashes(page, y + 6)
     y = page.text(middle, y + 4, labels["thanks"], align="middle", width=right - 24)

@@ -399,7 +399,7 @@ def sheet(
     # Palettes that follow the counts of colours turn every board grey; this one does not.
     method = Image.Quantize.MAXCOVERAGE
     page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
-    page.save(out, optimize=True)
+    page.save(out, "PNG", optimize=True)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
@@ -423,8 +423,10 @@ examples:
   python -m data_prep.synthesize lines --list-fonts
 
 Lines are made of the kit's own word lists, numbers, and random syllables that show rare characters
-(--random). A font is used only for lines of which it draws every character. The same options and
-fonts give the same bytes, whatever --workers; with a larger --count the earlier lines stay.
+(--random). A font is used only for lines of which it draws every character; FILE#2 means the third
+face of a collection. No package has a Bangla hand: --face handwriting shakes prints there, unless
+--font names a hand of your own. The same options and fonts give the same bytes, whatever --workers;
+with a larger --count the earlier lines stay as they are.
 """
 
 
@@ -442,7 +444,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=int, default=1000, metavar="N", help="lines (default 1000)")
     add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
-    add("--font", nargs="+", default=[], metavar="FILE", help="fonts to use instead; FILE#2: face")
+    add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
     add("--text", metavar="FILE", help="draw the lines of this text, instead of random words")
     add("--words", metavar="FILE", help="word list to use instead of the kit's own")
     add("--characters", metavar="FILE", help="characters of the random strings")
