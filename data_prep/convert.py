@@ -6,6 +6,7 @@ import importlib
 import os
 import pkgutil
 import sys
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -50,7 +51,8 @@ def convert(
 
     Args:
         source: name of a format, as `source_names()` lists them.
-        inputs: files or folders that together make one dataset.
+        inputs: files or folders that together make one dataset; archives of labels and of their
+            pictures may be two of them where the source says so.
         out: the dataset folder to make.
         task: one of the source's tasks; None takes its first.
         split: "source" for the format's own splits, or shares such as "0.8,0.1,0.1". A source
@@ -92,11 +94,23 @@ def convert(
     if not inputs:
         raise UsageError("No INPUT is given: name at least one file or folder.")
 
+    stated: Counter[bool] = Counter()
+
     def found() -> Iterator[Item | Reject]:
-        return find_items(source, module, inputs, settings)
+        for item in find_items(source, module, inputs, settings):
+            if isinstance(item, Item):
+                stated[item.split is not None] += 1
+            yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
-    return write_dataset(found, out, source, inputs, settings, shares, workers, progress, hint)
+    result = write_dataset(found, out, source, inputs, settings, shares, workers, progress, hint)
+    if progress and shares is None and all(stated[known] for known in (True, False)):
+        print(
+            f"note: the input does not say whether {stated[False]:,} of its items are for training "
+            "or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
+            file=sys.stderr,
+        )
+    return result
 
 
 def source_names() -> list[str]:
@@ -136,7 +150,8 @@ def find_items(
     source: str, module: ModuleType, inputs: list[str], settings: dict
 ) -> Iterator[Item | Reject]:
     """Everything the source finds, with ids that are unique over all inputs."""
-    options = SimpleNamespace(**settings)
+    # A source whose labels and pictures may be inputs of their own looks through all of them.
+    options = SimpleNamespace(**settings, inputs=inputs)
     found = 0
     for path, prefix in zip(inputs, input_prefixes(inputs)):
         for item in module.rows(path, options):

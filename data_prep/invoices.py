@@ -15,17 +15,19 @@ import io
 import json
 import os
 import random
-import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 
 from PIL import Image
 
 from .damage import photograph_page, scan_page
 from .dataset import ordered_map, write_dataset
+from .fonts import FACES, installed_fonts, require_shaping, undrawn
+from .fonts import LANGUAGES as FONT_LANGUAGES
 from .invoice_content import Document, make_document
 from .invoice_layouts import LAYOUTS, lay_out
 from .invoice_locale import LOCALES, truth
@@ -33,7 +35,7 @@ from .invoice_parts import table_html
 from .invoice_words import LABELS, LANGUAGES, WORDS
 from .page import Page
 from .pictures import to_png
-from .render import covers, degrade_thermal, load_font, shipped_fonts
+from .render import degrade_thermal, load_font, shipped_fonts
 from .schema import DataError, Item, Picture, UsageError, dump_json
 from .split import parse_shares
 
@@ -46,33 +48,14 @@ PROMPTS = {
     "tables": "Write the table of this document as HTML.",
 }
 
-# Language -> families that invoices are set in, and the package that has them.
-FAMILIES = {
-    "latin": {
-        "Liberation Sans": "fonts-liberation",
-        "Liberation Serif": "fonts-liberation",
-        "Liberation Mono": "fonts-liberation",
-        "Carlito": "fonts-crosextra-carlito",
-        "Lato": "fonts-lato",
-        "Open Sans": "fonts-open-sans",
-        "Noto Sans": "fonts-noto-core",
-    },
-    "ko": {
-        "Noto Sans CJK KR": "fonts-noto-cjk",
-        "Noto Serif CJK KR": "fonts-noto-cjk",
-        "NanumGothic": "fonts-nanum",
-        "NanumMyeongjo": "fonts-nanum",
-    },
-    "zh": {"Noto Sans CJK SC": "fonts-noto-cjk", "Noto Serif CJK SC": "fonts-noto-cjk"},
-    "bn": {"Noto Sans Bengali": "fonts-noto-core", "Noto Serif Bengali": "fonts-noto-core"},
-}
+# Latin families that are drawn with where they are; the kit's own are enough without them.
+MORE_LATIN = ("Carlito", "Lato", "Open Sans", "Roboto")
 SHIPPED = {
     "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold"),
     "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold"),
     "DejaVu Sans Mono": ("DejaVuSansMono", "DejaVuSansMono-Bold"),
     "STIX": ("STIXGeneral", "STIXGeneralBol"),
 }
-NAMES = {"ko": "Korean", "zh": "Chinese", "bn": "Bangla"}
 Face = tuple[str, str]
 
 
@@ -89,69 +72,48 @@ class Setup:
 # --- fonts
 
 
-@lru_cache(maxsize=1)
-def installed_fonts() -> dict[str, list[str]]:
-    """Family -> font files (`#n` names a face of a collection); empty without fontconfig."""
-    wanted = "%{family}\t%{variable}\t%{file}\t%{index}\n"
-    try:
-        listed = subprocess.run(
-            ["fc-list", "--format", wanted], capture_output=True, check=True, timeout=120
-        ).stdout.decode("utf-8", "replace")
-    except (OSError, subprocess.SubprocessError):
-        return {}
-    found: dict[str, list[str]] = {}
-    for line in sorted(listed.splitlines()):
-        families, variable, file, index = line.split("\t")
-        for family in families.split(",") if variable != "True" else ():
-            found.setdefault(family, []).append(file if index == "0" else f"{file}#{index}")
-    return found
-
-
 @lru_cache(maxsize=16)
 def faces(language: str) -> dict[str, Face]:
     """Family -> (regular, bold) of what is here and draws all that a language's documents say.
 
     Empty where there is none; `missing_fonts` then tells which packages have some.
     """
-    latin = language not in FAMILIES
     found: dict[str, Face] = {}
-    if latin:
+    families = [*FACES.get(language, FACES["en"])["print"]]
+    if language not in FACES or language == "en":
+        families += MORE_LATIN
         for family, stems in SHIPPED.items():
             regular, bold = map(str, shipped_fonts(*stems))
             found[family] = (regular, bold)
-    for family in FAMILIES["latin" if latin else language]:
-        styles = {load_font(f, 24).getname()[1]: f for f in installed_fonts().get(family, ())[::-1]}
-        if "Regular" in styles and "Bold" in styles:
+    for family in families:
+        fonts = [font for _, font in installed_fonts().get(family, ())]
+        styles = {load_font(font, 24).getname()[1]: font for font in fonts[::-1]}
+        if family not in found and "Regular" in styles and "Bold" in styles:
             found[family] = (styles["Regular"], styles["Bold"])
-    needed = "".join(sorted(set(_texts(language)) | set("0123456789.,-()%/:×'\u00a0")))
+    words = [*LABELS[language].values(), *chain(*WORDS[language].values())]
+    needed = "".join(sorted(set("".join(words)) | set("0123456789.,-()%/:×'")))
     return {
-        family: face for family, face in found.items() if all(covers(font, needed) for font in face)
+        family: face
+        for family, face in found.items()
+        if not any(undrawn(font, needed) for font in face)
     }
-
-
-def _texts(language: str) -> str:
-    words = [
-        *LABELS[language].values(),
-        *(one for many in WORDS[language].values() for one in many),
-    ]
-    return "".join(words)
 
 
 def missing_fonts(language: str) -> str:
     """Why a language cannot be drawn here, as one sentence; "" if it can."""
-    from PIL import features
-
-    if language == "bn" and not features.check("raqm"):
-        return (
-            "Bangla is left out: Pillow finds no raqm to shape it; install libraqm "
-            "(`apt-get install libraqm0`)."
-        )
+    if language == "bn":
+        try:
+            require_shaping()
+        except DataError as error:
+            return str(error)
     if faces(language):
         return ""
-    packages = " or ".join(dict.fromkeys(FAMILIES[language].values()))
+    families = FACES[language]["print"]
+    packages = " ".join(dict.fromkeys(families.values()))
+    tools = "" if installed_fonts() else "fontconfig "
     return (
-        f"{NAMES[language]} is left out: none of the fonts {', '.join(FAMILIES[language])} is "
-        f"installed; they are in {packages} (`apt-get install`, which needs fontconfig beside)."
+        f"No font for documents in {FONT_LANGUAGES[language]} is installed; install one of "
+        f"{', '.join(families)} with `apt-get install {tools}{packages}`."
     )
 
 
@@ -173,7 +135,7 @@ def plan_document(seed: int, index: int, setup: Setup) -> tuple[Document, str, F
         mono if layout == "receipt" and mono and rng.random() < 0.6 else [*families]
     )
     face = families[family]
-    drawn = all(covers(font, locale.sign) for font in face)
+    drawn = not any(undrawn(font, locale.sign) for font in face)
     sign = locale.sign if drawn and rng.random() < 0.85 else locale.currency
     if language == "bn":
         sign = locale.sign if drawn else "টাকা"
@@ -300,7 +262,7 @@ def make_setup(
     for one in languages or ():
         _choice("languages", one, LANGUAGES)
         if problem := missing_fonts(one):
-            raise DataError(problem.replace("is left out", "cannot be drawn"))
+            raise DataError(problem)
     for one in layouts or ():
         _choice("layouts", one, LAYOUTS)
     _choice("damage", damage, DAMAGES)
@@ -409,39 +371,36 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run the command; returns its exit code."""
+    """Run the command; returns its exit code.
+
+    Raises:
+        UsageError, DataError: as `invoices`.
+    """
     languages = args.languages.split(",") if args.languages else None
     layouts = args.layouts.split(",") if args.layouts else None
-    try:
-        if not args.out and not args.sheet:
-            raise UsageError("Neither --out nor --sheet is given: name a folder to make.")
-        setup = make_setup(languages, layouts, args.damage, args.width)
-        for language in LANGUAGES if languages is None else ():
-            if problem := missing_fonts(language):
-                print(problem, file=sys.stderr)
-        if args.sheet:
-            contact_sheet(setup, args.seed).save(args.sheet)
-            print(f"{args.sheet}: {len(setup.layouts)} layouts")
-        if args.out:
-            result = invoices(
-                args.out,
-                args.count,
-                args.seed,
-                workers=args.workers if args.workers is not None else os.cpu_count() or 1,
-                task=args.task,
-                languages=languages,
-                layouts=layouts,
-                damage=args.damage,
-                width=args.width,
-                split=args.split,
-                pdf=args.pdf,
-            )
-            splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
-            print(f"{args.out}: {result['found']:,} documents ({splits})")
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+    if not args.out and not args.sheet:
+        raise UsageError("Neither --out nor --sheet is given: name a folder to make.")
+    setup = make_setup(languages, layouts, args.damage, args.width)
+    for language in LANGUAGES if languages is None else ():
+        if problem := missing_fonts(language):
+            print(f"{language} is left out: {problem}", file=sys.stderr)
+    if args.sheet:
+        contact_sheet(setup, args.seed).save(args.sheet)
+        print(f"{args.sheet}: {len(setup.layouts)} layouts")
+    if args.out:
+        result = invoices(
+            args.out,
+            args.count,
+            args.seed,
+            workers=args.workers if args.workers is not None else os.cpu_count() or 1,
+            task=args.task,
+            languages=languages,
+            layouts=layouts,
+            damage=args.damage,
+            width=args.width,
+            split=args.split,
+            pdf=args.pdf,
+        )
+        splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
+        print(f"{args.out}: {result['found']:,} documents ({splits})")
     return 0

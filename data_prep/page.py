@@ -56,7 +56,7 @@ class Page:
         return max(font.getlength(line) for line in text.split("\n")) / self.scale
 
     def wrap(self, text: str, width: float, size: float | None, bold: bool) -> list[str]:
-        """A text's lines, none wider than `width` unless it is a single word."""
+        """A text's lines, none wider than `width`; a word that is wider is broken."""
         lines = []
         for paragraph in text.split("\n"):
             line = ""
@@ -66,6 +66,13 @@ class Page:
                 if line and self.measure(longer, size, bold) > width:
                     lines.append(line)
                     longer = piece[0]
+                while len(longer) > 1 and self.measure(longer, size, bold) > width:
+                    # A word wider than its column is broken where it has to be.
+                    fits = 1
+                    while self.measure(longer[: fits + 1], size, bold) <= width:
+                        fits += 1
+                    lines.append(longer[:fits])
+                    longer = longer[fits:]
                 line = longer
             lines.append(line)
         return lines

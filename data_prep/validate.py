@@ -1,5 +1,6 @@
 """Checks a dataset folder before training: `python -m data_prep.validate DIR`.
 
+It takes all that convert writes: an imagefolder, `--layout messages` and `--format parquet`.
 Errors are what would break or falsify a training run; warnings are what a person should look at.
 Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and the characters.
 """
@@ -10,15 +11,16 @@ import json
 import os
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from .arithmetic import invoice_problems
 from .dataset import ordered_map
-from .schema import SPLITS, DataError, Row, dump_json, parse_json, row_problems
+from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
 
 BATCH = 64
+PARQUET_BATCH = 16
 EXAMPLES = 5  # places named for each kind of finding
 
 
@@ -64,7 +66,7 @@ def validate(
     workers: int = 1,
     plot: bool = True,
 ) -> dict:
-    """Check the imagefolder `dataset`; returns (and writes) validation.json.
+    """Check the folder `dataset`, of any layout; returns (and writes) validation.json.
 
     Args:
         schema: a JSON Schema that the completions of extraction rows must satisfy.
@@ -77,9 +79,8 @@ def validate(
         DataError: `dataset`, `schema` or `tokenizer` cannot be read at all.
     """
     dataset = Path(dataset)
-    splits = [split for split in SPLITS if (dataset / split / "metadata.jsonl").is_file()]
-    if not splits:
-        raise DataError(f"{dataset} has no <split>/metadata.jsonl; name a folder convert made.")
+    layout, files = find_files(dataset)
+    splits = list(files)
     checker = load_schema(schema) if schema else None
     findings = Findings()
     rows: Counter[str] = Counter()
@@ -89,10 +90,10 @@ def validate(
     characters = {split: Counter() for split in splits}
     sizes: Counter[tuple[int, int]] = Counter()
     for split in splits:
-        work = partial(check_batch, folder=str(dataset / split))
-        for results in ordered_map(work, batches(dataset / split / "metadata.jsonl"), workers):
-            for number, row, problems, digests in results:
-                place = f"{split}/metadata.jsonl:{number}"
+        root = dataset / split if layout == "imagefolder" else dataset
+        work = partial(CHECKS[layout], folder=str(root))
+        for results in ordered_map(work, batches(dataset, files[split]), workers):
+            for place, row, problems, digests in results:
                 rows[split] += 1
                 for kind, detail in problems:
                     findings.error(kind, f"{place}: {detail}")
@@ -122,42 +123,144 @@ def validate(
     return result
 
 
-def batches(path: Path) -> Iterator[list[tuple[int, bytes]]]:
-    """Numbered lines of a file, some at a time."""
-    batch = []
-    with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
-            batch.append((number, line))
-            if len(batch) == BATCH:
-                yield batch
-                batch = []
-    if batch:
-        yield batch
+def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
+    """The layout of a dataset folder, and the files with the rows of each split it has.
+
+    Raises:
+        DataError: it has none.
+    """
+    for layout, pattern in (
+        ("imagefolder", "{}/metadata.jsonl"),
+        ("messages", "{}.jsonl"),
+        ("parquet", "data/{}-*.parquet"),
+    ):
+        found = {split: sorted(dataset.glob(pattern.format(split))) for split in SPLITS}
+        if any(found.values()):
+            return layout, {split: files for split, files in found.items() if files}
+    raise DataError(
+        f"{dataset} has no <split>/metadata.jsonl, no <split>.jsonl and no data/<split>-*.parquet; "
+        "name a folder convert made."
+    )
 
 
-Checked = tuple[int, Row | None, list[tuple[str, str]], list[bytes]]
+Record = tuple[str, bytes | dict]  # the place of a row, and its line or its columns
+Checked = tuple[str, Row | None, list[tuple[str, str]], list[bytes]]
 
 
-def check_batch(lines: list[tuple[int, bytes]], folder: str) -> list[Checked]:
-    """(line number, row if it is one, (kind, detail) of its errors, digests of its pictures)."""
-    return [(number, *check_line(line, Path(folder))) for number, line in lines]
+def batches(dataset: Path, files: list[Path]) -> Iterator[list[Record]]:
+    """The rows of files, some at a time."""
+    for path in files:
+        name = path.relative_to(dataset).as_posix()
+        if path.suffix == ".parquet":
+            yield from parquet_batches(path, name)
+            continue
+        batch: list[Record] = []
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                batch.append((f"{name}:{number}", line))
+                if len(batch) == BATCH:
+                    yield batch
+                    batch = []
+        if batch:
+            yield batch
 
 
-def check_line(line: bytes, folder: Path) -> tuple[Row | None, list[tuple[str, str]], list[bytes]]:
-    """One line of metadata.jsonl, with its pictures opened."""
-    from .pictures import Opened, PictureError
+def parquet_batches(path: Path, name: str) -> Iterator[list[Record]]:
+    """The rows of a parquet file, a few at a time, for they carry their pictures."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
+    try:
+        number = 0
+        with pq.ParquetFile(path) as file:
+            for found in file.iter_batches(PARQUET_BATCH):
+                rows = found.to_pylist()
+                yield [(f"{name} row {number + i}", row) for i, row in enumerate(rows, start=1)]
+                number += len(rows)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).splitlines()[0]
+        raise DataError(f"{path} cannot be read as parquet ({reason}).") from None
+
+
+def check_lines(records: list[Record], folder: str) -> list[Checked]:
+    """(place, row if it is one, (kind, detail) of its errors, digests of its pictures) of lines."""
+    read = partial(read_picture, folder)
+    return [(place, *check_line(line, lambda value: value, read)) for place, line in records]
+
+
+def check_messages(records: list[Record], folder: str) -> list[Checked]:
+    """The same of lines with messages, as ms-swift and LLaMA-Factory read them."""
+    read = partial(read_picture, folder)
+    return [(place, *check_line(line, from_messages, read)) for place, line in records]
+
+
+def check_columns(records: list[Record], folder: str) -> list[Checked]:
+    """The same of rows of a parquet file, which hold their pictures."""
+    results = []
+    for place, columns in records:
+        pictures = [one if isinstance(one, dict) else {} for one in columns.pop("images", ()) or ()]
+        columns["images_file_names"] = [one.get("path") or "a picture" for one in pictures]
+        data = [one.get("bytes") for one in pictures]
+        results.append((place, *check_value(columns, lambda index, name, data=data: data[index])))
+    return results
+
+
+CHECKS = {"imagefolder": check_lines, "messages": check_messages, "parquet": check_columns}
+
+
+def read_picture(folder: str, index: int, name: str) -> bytes:
+    """A picture's bytes by its name; which of the row's pictures it is does not matter."""
+    return Path(folder, name).read_bytes()
+
+
+def from_messages(value: object) -> object:
+    """A row with `messages` and `images` as the row that it was; ValueError where it was none."""
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    messages, images = value.pop("messages", None), value.pop("images", None)
+    if not isinstance(messages, list) or not all(is_message(one) for one in messages):
+        raise ValueError("messages is no list of {role, content} messages")
+    if not isinstance(images, list):
+        raise ValueError("images is no list of paths")
+    messages = [dict(message) for message in messages]
+    marks = sum(message["content"].count("<image>") for message in messages)
+    if marks != len(images):
+        raise ValueError(f"messages have {marks} <image> for {len(images)} images")
+    for message in messages:
+        message["content"] = message["content"].replace("<image>", "")
+    rest = {"prompt": messages[:-1], "completion": messages[-1:], "images_file_names": images}
+    return value | rest
+
+
+Outcome = tuple[Row | None, list[tuple[str, str]], list[bytes]]
+
+
+def check_line(line: bytes, canonical: Callable, read: Callable[[int, str], bytes]) -> Outcome:
+    """One line of JSON, made a row by `canonical`, with its pictures opened."""
     try:
         value = parse_json(line)
     except ValueError as error:
         return None, [("broken line", str(error))], []
+    try:
+        return check_value(canonical(value), read)
+    except ValueError as error:
+        return None, [("invalid row", str(error))], []
+
+
+def check_value(value: object, read: Callable[[int, str], bytes | None]) -> Outcome:
+    """A row's fields, and its pictures, which `read` gives by their number and name."""
+    from .pictures import Opened, PictureError
+
     if found := row_problems(value):
         return None, [("invalid row", "; ".join(found))], []
     row = Row.from_json(dump_json(value))
     problems, digests = [], []
     for index, name in enumerate(row.images_file_names):
         try:
-            data = (folder / name).read_bytes()
+            data = read(index, name)
+            if not data:
+                raise FileNotFoundError
             image = Opened(data).image
         except OSError:
             problems.append(("missing image", name))

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ocrkit.metrics import Tally, process_cer, process_edits, process_ned_similarity, resample
+from ocrkit.metrics import Tally, process_cer, process_edits, resample
 from ocrkit.metrics import wilson as wilson_interval
 from ocrkit.text import normalize, script
 
@@ -115,12 +115,11 @@ def error_kinds(records: list[dict]) -> list[str | None]:
     """
     references = [record["reference"] for record in records]
     predictions = [said(record) for record in records]
-    similarity = process_ned_similarity(references, predictions).part
     edits = process_edits(references, predictions)
     return [
         _kind(record, reference, prediction, counts, alike)
         for record, reference, prediction, counts, alike in zip(
-            records, references, predictions, zip(*edits), similarity
+            records, references, predictions, zip(*edits[:4]), edits.ned_similarity.part
         )
     ]
 

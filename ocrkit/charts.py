@@ -16,7 +16,6 @@ def learning_curves(history: Sequence[dict]) -> list[Markup]:
         ("Loss", ("loss", "eval_loss")),
         ("CER during training", ("eval_cer",)),
         ("Share of the training rows available", ("curriculum_share",)),
-        ("Mean difficulty of what was seen", ("curriculum_difficulty",)),
     ):
         lines = []
         for key in keys:

@@ -16,7 +16,7 @@ from PIL import Image
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
 from ocrkit.confusion import touched
-from ocrkit.data import text_of
+from ocrkit.data import open_image, text_of
 
 # Not found in any text; where a template puts it, a completion goes.
 _COMPLETION = " \ue000 "
@@ -75,6 +75,7 @@ class Collator:
         self.generation, self.characters, self.with_ids = generation, characters, with_ids
         self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
+        self._prompt_tokens: dict[str, int] = {}
 
     def render(self, row: dict) -> tuple[str, str]:
         """The row's prompt as the chat template writes it, and its completion with end of turn."""
@@ -99,6 +100,16 @@ class Collator:
         before, after, trims = self._rendered[key]
         text = text_of(row["completion"]) if row.get("completion") else ""
         return before, (text.strip() if trims else text) + after
+
+    def text_tokens(self, row: dict) -> int:
+        """Tokens of the row's prompt and completion, without those of its pictures."""
+        pictures = len(row["sizes"])
+        before, completion = self.render({**row, "images": [None] * pictures})
+        if before not in self._prompt_tokens:
+            ids = self.tokenizer(before, add_special_tokens=False)["input_ids"]
+            # The placeholder that the prompt holds for a picture is one of the picture's tokens.
+            self._prompt_tokens[before] = len(ids) - pictures
+        return self._prompt_tokens[before] + len(self.completion_ids(completion))
 
     def completion_ids(self, completion: str) -> list[int]:
         """Token ids of a rendered completion, ending with the end-of-turn token."""
@@ -168,7 +179,7 @@ class Collator:
 
 def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:
     """The row's pictures in RGB, scaled to `image_height` pixels where that is set."""
-    images = [image.convert("RGB") for image in row["images"]]
+    images = [open_image(image).convert("RGB") for image in row["images"]]
     if image_height:
         images = [
             image if image.height == image_height else fit_height(image, image_height)
@@ -177,36 +188,41 @@ def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Im
     return images
 
 
-def picture_sizes(data: Any, image_height: int | None = None) -> list[tuple[int, int]]:
-    """(height, width) in pixels of each row's picture, after scaling to `image_height` if given.
+def picture_sizes(data: Any, image_height: int | None = None) -> list[list[tuple[int, int]]]:
+    """(height, width) in pixels of every picture of each row, scaled to `image_height` if given.
 
-    Read from the columns, without opening a picture.
+    Read from the rows' `sizes`, without opening a picture.
+
+    Args:
+        data: a Dataset, or a list of rows.
     """
-    sizes = list(zip(data["height"], data["width"]))
+    rows = [row["sizes"] for row in data] if isinstance(data, Sequence) else data["sizes"]
+    sizes = [[(height, width) for width, height in row] for row in rows]
     if image_height:
-        sizes = [(image_height, max(1, round(w * image_height / h))) for h, w in sizes]
+        sizes = [[(image_height, max(1, round(w * image_height / h))) for h, w in s] for s in sizes]
     return sizes
 
 
 def picture_tokens(data: Any, processor: Any, config: TrainConfig) -> list[int]:
-    """Tokens of each row's picture, counted by the processor from its size."""
+    """Tokens of each row's pictures, counted by the processor from their sizes."""
     sizes = picture_sizes(data, config.image_height)
     # An extreme strip has no size in the processor's terms; it is found when it is read.
-    return list(processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens)
+    every = [size for row in sizes for size in row]
+    tokens = iter(processor._get_num_multimodal_tokens(image_sizes=every).num_image_tokens)
+    return [sum(next(tokens) for _ in row) for row in sizes]
 
 
-def token_lengths(data: Any, processor: Any, config: TrainConfig) -> tuple[list[int], list[int]]:
-    """Tokens of each row: (of its picture, of its text with prompt and end of turn).
+def token_lengths(
+    data: Any, processor: Any, config: TrainConfig, collator: Collator | None = None
+) -> tuple[list[int], list[int]]:
+    """Tokens of each row: (of its pictures, of its text with prompt and end of turn).
 
     Pictures are counted by the processor from their sizes, as the model will see them.
+
+    Args:
+        data: a Dataset, or a list of rows.
+        collator: one that knows the prompts already, where rows come one by one.
     """
-    collator = Collator(processor, config.image_height)
-    rows = data.remove_columns("images")
-    texts, prompts = [], {}
-    for row in rows:
-        before, completion = collator.render({**row, "images": [None]})
-        if before not in prompts:
-            prompts[before] = len(collator.tokenizer(before, add_special_tokens=False)["input_ids"])
-        # The placeholder that the prompt holds for the picture is one of its tokens.
-        texts.append(prompts[before] - 1 + len(collator.completion_ids(completion)))
-    return picture_tokens(data, processor, config), texts
+    collator = collator or Collator(processor, config.image_height)
+    rows = data if isinstance(data, Sequence) else data.remove_columns("images")
+    return picture_tokens(data, processor, config), [collator.text_tokens(row) for row in rows]

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -168,7 +169,7 @@ class TrainConfig:
     save_total_limit: int = _setting(2, "checkpoints kept")
     resume_from_checkpoint: str | None = _setting(None, "auto, or a checkpoint folder")
     dataloader_num_workers: int = _setting(0, "processes that prepare batches")
-    report_to: str = _setting("none", "none, tensorboard, wandb")
+    report_to: str = _setting("none", "none, tensorboard, wandb, or tensorboard,wandb")
     project: str = _setting("ocrkit", "project that a tracker files the run under")
     run_name: str | None = _setting(None, "the run's name in a tracker; none: the run folder's")
     tags: list[str] | None = _setting(None, "labels of the run in a tracker")
@@ -220,6 +221,7 @@ class TrainConfig:
                 "set load_in_4bit=False or use_peft=True."
             )
         self._check_training()
+        self._check_trackers()
         augmentation_ranges(self.augmentation)
         if self.augmentation.get("device") == "cuda" and self.dataloader_num_workers:
             raise ConfigError(
@@ -265,6 +267,23 @@ class TrainConfig:
                 f"curriculum={self.curriculum!r} orders all rows and streaming=True never sees "
                 "them together; set one of the two."
             )
+
+    @property
+    def trackers(self) -> list[str]:
+        """The trackers that `report_to` names."""
+        return [n for n in map(str.strip, self.report_to.split(",")) if n not in ("none", "")]
+
+    def _check_trackers(self) -> None:
+        for name in self.trackers:
+            _choice("report_to", name, ("none", "tensorboard", "wandb"))
+            try:
+                # Not whether it can be imported: W&B's run folder `wandb` passes for a package.
+                metadata.version(name)
+            except metadata.PackageNotFoundError:
+                raise ConfigError(
+                    f"report_to={name!r} needs the package {name}, which is not installed: "
+                    f"`pip install {name}`, or set report_to=none."
+                ) from None
 
     @classmethod
     def from_recipe(cls, recipe: str, **overrides: Any) -> "TrainConfig":

@@ -19,6 +19,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.data import DataError, text_of
 from ocrkit.metrics import cer
 from ocrkit.predict import predict
+from ocrkit.processes import is_main_process, process_count, process_rank
 from ocrkit.text import graphemes
 
 
@@ -231,7 +232,6 @@ def _numbers(rows: Any, name: str) -> list[float]:
 
 def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> list[float]:
     """The base model's CER on each row; read from the run folder where it is known."""
-    from accelerate import PartialState
     from accelerate.utils import gather_object
 
     path = Path(config.output_dir) / "base_cer.json"
@@ -244,9 +244,9 @@ def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> lis
         known = json.loads(path.read_text(encoding="utf-8"))
         if known["fingerprint"] == fingerprint:
             return known["cer"]
-    state = PartialState()
-    mine = range(state.process_index, len(rows), state.num_processes)
-    print(f"Reading {len(rows)} training rows with the base model, for curriculum=base_cer.")
+    mine = range(process_rank(), len(rows), process_count())
+    if is_main_process():
+        print(f"Reading {len(rows)} training rows with the base model, for curriculum=base_cer.")
     adapters_off = getattr(model, "disable_adapter", None)
     if adapters_off:
         with adapters_off():
@@ -255,7 +255,7 @@ def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> lis
         texts = predict(model, processor, rows.select(mine), config)
     found = dict(gather_object(list(zip(mine, texts))))
     values = [float(cer([truth], [found[i]])) for i, truth in enumerate(truths)]
-    if state.is_main_process:
+    if is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps({"fingerprint": fingerprint, "cer": values}), encoding="utf-8")
     return values

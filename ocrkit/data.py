@@ -1,5 +1,6 @@
 """Read a dataset folder into what trains: rows with their pictures opened only when needed."""
 
+import io
 import json
 import os
 from collections import Counter
@@ -7,13 +8,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
 from ocrkit.config import TrainConfig
 from ocrkit.processes import is_main_process
 
 SPLITS = ("train", "validation", "test")
+# Columns that are taken from the pictures themselves.
+_MEASURED = ("width", "height", "sizes")
 
 
 class DataError(ValueError):
@@ -31,66 +34,137 @@ def text_of(messages: list[dict]) -> str:
 def load_data(config: TrainConfig) -> Any:
     """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict.
 
-    Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `width` and
-    `height` in pixels, and what else the folder has. A row that cannot be used (broken line,
+    Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
+    and height in pixels of each picture; of the first also as `width` and `height`), and what else
+    the folder has. A row that cannot be used (broken line,
     empty text, missing or unreadable picture) is left out; every one of them is listed in
     `<output_dir>/skipped.jsonl`, and their number is printed.
+
+    With `streaming` the result is a dict whose train split is a `RowStream`, read while it trains.
 
     Raises:
         DataError: no such folder, or none of its splits holds a usable row.
     """
-    from datasets import Dataset, DatasetDict, Features, Image, List, Value
+    from datasets import DatasetDict
 
     folder = Path(config.dataset)
     if not config.dataset or not folder.is_dir():
         raise DataError(
             f"dataset={config.dataset!r} is no folder; make one with `python -m data_prep.convert`."
         )
-    files = {split: folder / split / "metadata.jsonl" for split in SPLITS}
-    files = {split: path for split, path in files.items() if path.is_file()}
+    files = split_files(folder)
     if not files:
         raise DataError(
-            f"{folder} holds none of {', '.join(f'{s}/metadata.jsonl' for s in SPLITS)}; "
-            "it is not a dataset that data_prep.convert wrote."
+            f"{folder} holds none of {', '.join(f'{s}/metadata.jsonl' for s in SPLITS)}, and no "
+            "data/<split>-*.parquet; it is not a dataset that data_prep.convert wrote."
         )
-    message = List({"role": Value("string"), "content": Value("string")})
-    features = {"id": Value("string"), "images": List(Image()), "prompt": message}
-    features |= {"completion": message, "width": Value("int32"), "height": Value("int32")}
-    text_columns = ("task", "language", "group", "source", "meta")
-    features |= {name: Value("string") for name in text_columns}
     splits, skipped = {}, []
-    for split, path in files.items():
+    for split, paths in files.items():
+        if split == "train" and config.streaming:
+            continue
         limit = config.max_train_samples if split == "train" else config.max_eval_samples
-        rows = []
-        for row in _usable(path, skipped):
-            rows.append(row)
-            if limit and len(rows) == limit:
-                break
-        if rows:
-            columns = {name: [row.get(name) for row in rows] for name in features}
-            splits[split] = Dataset.from_dict(columns, features=Features(features))
+        rows = _split(paths, limit, skipped)
+        if rows is not None:
+            splits[split] = rows
     record_skipped(config.output_dir, skipped, place=str(folder))
+    if config.streaming and "train" in files:
+        from ocrkit.streaming import RowStream
+
+        return {"train": RowStream(files["train"], config), **splits}
     if not splits:
         raise DataError(f"{folder} has no usable row; {skipped[0]['detail'] if skipped else ''}")
     return DatasetDict(splits)
 
 
-def _usable(path: Path, skipped: list[dict]) -> Iterator[dict]:
-    """Rows of a metadata.jsonl; what is wrong with the others is appended to `skipped`."""
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split that is there: a metadata.jsonl, or parquet files."""
+    files = {split: [folder / split / "metadata.jsonl"] for split in SPLITS}
+    found = {split: paths for split, paths in files.items() if paths[0].is_file()}
+    parquet = {split: sorted(folder.glob(f"data/{split}-*.parquet")) for split in SPLITS}
+    return found or {split: paths for split, paths in parquet.items() if paths}
+
+
+def features() -> Any:
+    """The columns of a Dataset of rows."""
+    from datasets import Features, Image, List, Value
+
+    message = List({"role": Value("string"), "content": Value("string")})
+    columns = {"id": Value("string"), "images": List(Image()), "prompt": message}
+    columns |= {"completion": message, "width": Value("int32"), "height": Value("int32")}
+    columns |= {"sizes": List(List(Value("int32")))}
+    texts = ("task", "language", "group", "source", "meta")
+    return Features(columns | {name: Value("string") for name in texts})
+
+
+def dataset_of(rows: list[dict]) -> Any:
+    """Rows as `usable_row` returns them, as a Dataset."""
+    from datasets import Dataset
+
+    columns = features()
+    return Dataset.from_dict({n: [row.get(n) for row in rows] for n in columns}, features=columns)
+
+
+def _split(paths: list[Path], limit: int | None, skipped: list[dict]) -> Any:
+    """The usable rows of a split as a Dataset; None where there are none."""
+    from datasets import Dataset, concatenate_datasets
+
+    rows, parts, numbers = [], [], []
+    parquet = paths[0].suffix == ".parquet"
+    for path in paths:
+        for number, raw in raw_rows(path):
+            row, problem = usable_row(path, number, raw)
+            if row is None:
+                skipped.append(problem)
+                continue
+            # Parquet keeps its pictures inside; only which rows are good is kept in memory.
+            rows.append({name: row[name] for name in _MEASURED} if parquet else row)
+            numbers.append(number - 1)
+            if len(rows) == limit:
+                break
+        if parquet and numbers:
+            part = Dataset.from_parquet(str(path)).select(numbers)
+            part = part.remove_columns([n for n in _MEASURED if n in part.column_names])
+            for name in _MEASURED:
+                part = part.add_column(name, [row[name] for row in rows[-len(numbers) :]])
+            parts.append(part.select_columns(list(features())).cast(features()))
+            numbers = []
+        if len(rows) == limit:
+            break
+    if parquet:
+        return concatenate_datasets(parts) if parts else None
+    return dataset_of(rows) if rows else None
+
+
+def raw_rows(path: Path) -> Iterator[tuple[int, str | dict]]:
+    """The rows of a metadata.jsonl or parquet file as they stand there, numbered from 1."""
+    if path.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        batches = pq.ParquetFile(path).iter_batches(batch_size=64)
+        rows: Iterator = (row for batch in batches for row in batch.to_pylist())
+        yield from enumerate(tqdm(rows, desc=path.name, delay=2), 1)
+        return
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
         for number, line in enumerate(tqdm(lines, desc=path.parent.name, delay=2), 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-                yield _row(row, path.parent)
-            except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-                reason = "broken line" if isinstance(error, json.JSONDecodeError) else "bad row"
-                if isinstance(error, DataError):
-                    reason = str(error).partition(":")[0]
-                skipped.append(
-                    {"where": f"{path}:{number}", "reason": reason, "detail": f"{error}"}
-                )
+            if line.strip():
+                yield number, line
+
+
+def usable_row(path: Path, number: int, raw: str | dict) -> tuple[dict | None, dict | None]:
+    """A row to train on, or None and why not as `{where, reason, detail}`.
+
+    Args:
+        path: the file that the row stands in; pictures are named from its folder.
+        number: of the row or line in it.
+        raw: a line of metadata.jsonl, or a row of a parquet file.
+    """
+    try:
+        return _row(json.loads(raw) if isinstance(raw, str) else raw, path.parent), None
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
+        reason = "broken line" if isinstance(error, json.JSONDecodeError) else "bad row"
+        if isinstance(error, DataError):
+            reason = str(error).partition(":")[0]
+        return None, {"where": f"{path}:{number}", "reason": reason, "detail": f"{error}"}
 
 
 def _row(row: dict, folder: Path) -> dict:
@@ -102,26 +176,38 @@ def _row(row: dict, folder: Path) -> dict:
         row[name] = [{"role": m["role"], "content": text_of([m])} for m in row[name]]
     if not row["completion"][0]["content"].strip():
         raise DataError(f"empty text: row {row.get('id')!r} has nothing to learn")
-    paths = [folder / name for name in row["images_file_names"]]
-    sizes = [_size(path) for path in paths]
-    if not sizes:
+    if "images_file_names" in row:
+        row["images"] = [str(folder / name) for name in row.pop("images_file_names")]
+    if not row["images"]:
         raise DataError(f"no picture: row {row.get('id')!r} names no picture")
     # The stated size of a single picture is trusted nowhere: budgets are computed from it.
-    row["width"], row["height"] = sizes[0]
-    row["images"] = [str(path) for path in paths]
+    row["sizes"] = [_size(image) for image in row["images"]]
+    row["width"], row["height"] = row["sizes"][0]
     row["id"] = str(row["id"])
     return row
 
 
-def _size(path: Path) -> tuple[int, int]:
+def _size(image: str | dict) -> tuple[int, int]:
+    """(width, height) of a picture file, or of the bytes of one, as it is seen upright."""
+    name = image if isinstance(image, str) else image["path"]
     try:
-        with Image.open(path) as image:
+        with Image.open(image if isinstance(image, str) else io.BytesIO(image["bytes"])) as picture:
             # Orientations 5 to 8 lie on their side; datasets turns them upright as it decodes.
-            return image.size[::-1] if image.getexif().get(0x0112, 1) > 4 else image.size
+            aside = picture.getexif().get(0x0112, 1) > 4
+            return picture.size[::-1] if aside else picture.size
     except FileNotFoundError:
-        raise DataError(f"missing picture: {path} does not exist") from None
+        raise DataError(f"missing picture: {name} does not exist") from None
     except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"unreadable picture: {path} cannot be opened ({error})") from None
+        raise DataError(f"unreadable picture: {name} cannot be opened ({error})") from None
+
+
+def open_image(image: Any) -> Image.Image:
+    """A picture of a row, decoded and upright: it may be a path or bytes where rows stream."""
+    if isinstance(image, Image.Image):
+        return image
+    with Image.open(image if isinstance(image, str) else io.BytesIO(image["bytes"])) as picture:
+        picture.load()
+        return ImageOps.exif_transpose(picture)
 
 
 def record_skipped(

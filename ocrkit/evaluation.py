@@ -161,9 +161,10 @@ def tallies(
     references = [record["reference"] for record in records]
     predictions = [said(record) for record in records]
     languages = [record.get("language") for record in records]
-    similarity = metrics.process_ned_similarity(references, predictions)
+    counts = metrics.process_edits(references, predictions)
+    similarity = counts.ned_similarity
     found = {
-        "cer": metrics.process_cer(references, predictions),
+        "cer": counts.cer,
         "cer_grapheme": metrics.process_cer_grapheme(references, predictions),
     }
     # Chinese is written without spaces: its words are not what str.split() returns.
@@ -180,7 +181,6 @@ def tallies(
         "share_similar": Tally((similarity.part >= 0.8).astype(float), similarity.whole),
     }
     if not spaced.all():
-        counts = metrics.process_edits(references, predictions)
         length = counts.lengths * ~spaced
         correct = (counts.lengths - counts.substitutions - counts.deletions) * ~spaced
         found["cr"] = Tally(correct, length)

@@ -7,15 +7,18 @@ again. A missing prediction (None or NaN) is an empty string, never left out.
 
 import math
 import operator
+import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
+from ocrkit.alignment import LONG, NOTHING, Coded, Edits, align, coded, coded_lists
 from ocrkit.fields import (
     field_accuracy,
     field_f1,
@@ -53,12 +56,34 @@ __all__ = [
 
 
 class EditCounts(NamedTuple):
-    """Edits of each sample, arrays of shape (samples,); `lengths` counts the reference's units."""
+    """Edits of each sample, arrays of shape (samples,), and what follows from them.
+
+    `lengths` counts the reference's units, `predicted` the prediction's; `equal` says which
+    predictions equal their reference as they are, before NFC.
+    """
 
     substitutions: np.ndarray
     deletions: np.ndarray
     insertions: np.ndarray
     lengths: np.ndarray
+    predicted: np.ndarray
+    equal: np.ndarray
+    confusions: Counter
+
+    @property
+    def cer(self) -> Tally:
+        """What `process_cer` returns."""
+        return Tally(self.substitutions + self.deletions + self.insertions, self.lengths)
+
+    @property
+    def ned_similarity(self) -> Tally:
+        """What `process_ned_similarity` returns."""
+        return _similarity(self.cer.part, self.lengths, self.predicted)
+
+    @property
+    def exact_match(self) -> Tally:
+        """What `process_exact_match` returns."""
+        return shares(self.equal)
 
 
 def _checked(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
@@ -69,7 +94,7 @@ def _checked(references: Sequence[str], predictions: Sequence[str | None]) -> tu
             f"There are {len(references)} references but {len(predictions)} predictions: "
             "give one prediction per reference, None where there is none."
         )
-    if set(map(type, references)) | set(map(type, predictions)) <= {str}:
+    if {*map(type, references), *map(type, predictions)} <= {str}:
         return references, predictions
     for number, value in enumerate(references):
         if not isinstance(value, str):
@@ -94,14 +119,61 @@ def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 
     """
     references, predictions = _checked(references, predictions)
-    return _nfc(references), _nfc(predictions)
+    return _nfc(references)[0], _nfc(predictions)[0]
 
 
-def _nfc(texts: list[str]) -> list[str]:
-    # One check of the joined text is far cheaper than one call a string; "\n" composes with none.
-    if unicodedata.is_normalized("NFC", "\n".join(texts)):
-        return texts
-    return [unicodedata.normalize("NFC", text) for text in texts]
+def _nfc(texts: list[str]) -> tuple[list[str], Coded]:
+    """Return NFC texts and their code points, at a fraction of what a call a text costs."""
+    codes = coded(texts)
+    doubtful = _doubtful(codes.units)
+    if not len(doubtful):
+        return texts, codes
+    normal = texts.copy()
+    ends = LONG + np.cumsum(codes.lengths)
+    for number in np.unique(np.searchsorted(ends, doubtful, side="right")):
+        normal[number] = unicodedata.normalize("NFC", texts[number])
+    return normal, codes if normal == texts else coded(normal)
+
+
+#: What NFC can do to a code point: 0 not looked at yet, 1 nothing, 2 change it in some company.
+_STATES = np.zeros(sys.maxunicode + 1, np.uint8)
+
+
+def _doubtful(units: np.ndarray) -> np.ndarray:
+    """Return where NFC may change code points: there, or in what comes just before.
+
+    Only a code point that is no starter, decomposes, or joins what precedes it can be changed, so
+    each such one is looked at with its neighbour. In short pieces, which stay in the cache.
+    """
+    found = [np.zeros(0, np.int64)]
+    for begin in range(1, len(units), 2**16):
+        piece = units[begin : begin + 2**16]
+        states = _STATES[piece]
+        if (states == 1).all():
+            continue
+        for code in np.unique(piece[states == 0]).tolist():
+            _STATES[code] = 2 if _may_change(chr(code)) else 1
+        at = begin + np.flatnonzero(_STATES[piece] == 2)
+        pairs = units[at - 1].astype(np.int64) << 32 | units[at]
+        wrong = [pair for pair in np.unique(pairs).tolist() if _in_doubt(pair)]
+        found.append(at[np.isin(pairs, wrong)])
+    return np.concatenate(found)
+
+
+def _may_change(character: str) -> bool:
+    return (
+        unicodedata.category(character)[0] == "M"  # marks; all that is no starter is one
+        or "\u1160" <= character <= "\u11ff"  # vowels and finals of Hangul
+        or not unicodedata.is_normalized("NFC", character)
+    )
+
+
+@lru_cache(2**16)
+def _in_doubt(pair: int) -> bool:
+    one, other = chr(pair >> 32), chr(pair & 0xFFFFFFFF)
+    # Two in a row that are no starters: the second may join what stands before the first.
+    both = unicodedata.combining(one) and unicodedata.combining(other)
+    return bool(both) or not unicodedata.is_normalized("NFC", one + other)
 
 
 def _lengths(sequences: Sequence) -> np.ndarray:
@@ -161,16 +233,24 @@ def wer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
 
 
 def process_edits(references: Sequence[str], predictions: Sequence[str | None]) -> EditCounts:
-    """Count substitutions, deletions and insertions of every sample over NFC code points."""
-    references, predictions = pairs(references, predictions)
-    counts = np.zeros((3, len(references)), dtype=np.int64)
-    for number, (reference, prediction) in enumerate(zip(references, predictions)):
-        if reference != prediction:
-            tags = Counter(
-                tag for tag, _, _ in Levenshtein.editops(reference, prediction).as_list()
-            )
-            counts[:, number] = tags["replace"], tags["delete"], tags["insert"]
-    return EditCounts(*counts, _lengths(references))
+    """Align every sample over NFC code points: one pass for all rates of characters.
+
+    Of all shortest alignments it is the one of rapidfuzz's `Levenshtein.editops`.
+    """
+    references, predictions = _checked(references, predictions)
+    equal = _equal(references, predictions)
+    (_, one), (_, other) = _nfc(references), _nfc(predictions)
+    edits = align(one, other, np.flatnonzero(~equal))
+    inserted, deleted = edits.reference == NOTHING, edits.prediction == NOTHING
+    counts = (
+        np.bincount(edits.sample[kind], minlength=len(references))
+        for kind in (~(inserted | deleted), deleted, inserted)
+    )
+    return EditCounts(*counts, one.lengths, other.lengths, equal, _confusions(edits))
+
+
+def _equal(references: Sequence, predictions: Sequence) -> np.ndarray:
+    return np.fromiter(map(operator.eq, references, predictions), bool, len(references))
 
 
 def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[float, float]:
@@ -187,7 +267,7 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Mark with 1 every sample whose prediction equals its reference, raw."""
     references, predictions = _checked(references, predictions)
-    return shares(list(map(operator.eq, references, predictions)))
+    return shares(_equal(references, predictions))
 
 
 def exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> float:
@@ -227,8 +307,12 @@ def normalized_match(
 def process_ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Return 1 - d/max(len) of every sample over NFC code points; 1 where both are empty."""
     references, predictions = pairs(references, predictions)
-    longest = np.maximum(_lengths(references), _lengths(predictions))
-    return shares(1 - ratio(_distances(references, predictions), longest))
+    distances = _distances(references, predictions)
+    return _similarity(distances, _lengths(references), _lengths(predictions))
+
+
+def _similarity(distances: np.ndarray, lengths: np.ndarray, predicted: np.ndarray) -> Tally:
+    return shares(1 - ratio(distances, np.maximum(lengths, predicted)))
 
 
 def ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> float:
@@ -257,25 +341,27 @@ def char_confusions(
     """
     if unit not in ("char", "grapheme"):
         raise ValueError(f"Unit {unit!r} is unknown: use 'char' or 'grapheme'.")
-    editops = Levenshtein.editops
-    counts: Counter = Counter()
-    found: list[tuple[str, str]] = []
-    for reference, prediction in zip(*pairs(references, predictions)):
-        if reference == prediction:
-            continue
-        if unit == "grapheme":
-            reference, prediction = graphemes(reference), graphemes(prediction)
-        found += [
-            (reference[at], prediction[to])
-            if tag == "replace"
-            else ((reference[at], "") if tag == "delete" else ("", prediction[to]))
-            for tag, at, to in editops(reference, prediction).as_list()
-        ]
-        if len(found) > 5000:  # a longer list only costs memory and garbage collections
-            counts.update(found)
-            found.clear()
-    counts.update(found)
-    return counts
+    if unit == "char":
+        return process_edits(references, predictions).confusions
+    references, predictions = pairs(references, predictions)
+    unequal = np.flatnonzero(~_equal(references, predictions))
+    one, other = coded_lists(
+        *([graphemes(side[number]) for number in unequal] for side in (references, predictions))
+    )
+    return _confusions(align(one, other, np.arange(len(unequal))), one.names)
+
+
+def _confusions(edits: Edits, names: Sequence[str] | None = None) -> Counter:
+    joined = edits.reference.astype(np.int64) + 1 << 32 | edits.prediction.astype(np.int64) + 1
+    kinds, counts = np.unique(joined, return_counts=True)
+
+    def name(number: int) -> str:
+        if number == 0:
+            return ""
+        return chr(number - 1) if names is None else names[number - 1]
+
+    units = ((name(kind >> 32), name(kind & 0xFFFFFFFF)) for kind in kinds.tolist())
+    return Counter(dict(zip(units, counts.tolist())))
 
 
 # --- uncertainty

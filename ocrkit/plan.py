@@ -13,7 +13,7 @@ from ocrkit.collate import Collator, picture_sizes, token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import text_of
 from ocrkit.processes import process_count
-from ocrkit.train import context_length
+from ocrkit.train import STREAM_SAMPLE, context_length
 
 # Under this height of a line of text, models misread what people still read.
 LEGIBLE = 16
@@ -84,16 +84,17 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
 
     The probe runs forward and backward on the longest batch and on ordinary ones; no weight
     changes. Peak memory is the GPU's where there is one and the process's elsewhere, without
-    the optimizer's state, which is not yet there.
+    the optimizer's state, which is not yet there. Of a stream the first rows are looked at.
     """
-    rows = data["train"]
+    rows = data["train"].head(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
     tokens = [image + text for image, text in zip(images, texts)]
     scales = shrink_scales(rows, processor, config)
     sizes = picture_sizes(rows, config.image_height)
     heights = [
         line_height(size, text_of(completion)) * scale
-        for size, completion, scale in zip(sizes, rows["completion"], scales)
+        for row, completion, scale in zip(sizes, rows["completion"], scales)
+        for size in row[:1]
         if scale < 1
     ]
     context = context_length(model, config)
@@ -128,13 +129,15 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
 
 
 def shrink_scales(rows: Any, processor: Any, config: TrainConfig) -> list[float]:
-    """By how much of its side the pixel budget keeps each picture: 1.0 where it fits."""
+    """Share of its side that the pixel budget leaves each row's most shrunk picture; 1.0: all."""
     size = getattr(processor.image_processor, "size", {})
     budget = size.get("longest_edge", None)
     if not budget:
         return [1.0] * len(rows)
     sizes = picture_sizes(rows, config.image_height)
-    return [min(1.0, (budget / (height * width)) ** 0.5) for height, width in sizes]
+    return [
+        min((min(1.0, (budget / (h * w)) ** 0.5) for h, w in row), default=1.0) for row in sizes
+    ]
 
 
 def line_height(size: tuple[int, int], text: str) -> float:

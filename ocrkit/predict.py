@@ -84,12 +84,13 @@ def predict(model: Any, processor: Any, data: Any, config: TrainConfig) -> list[
 
 
 def _ids_and_areas(data: Any, config: TrainConfig) -> tuple[list[str], list[int]]:
+    """Ids, and the pixels of each row's pictures together."""
     if isinstance(data, Sequence):
+        sizes = [[(image.height, image.width) for image in row["images"]] for row in data]
         ids = [row["id"] for row in data]
-        sizes = [(row["images"][0].height, row["images"][0].width) for row in data]
-        return ids, [height * width for height, width in sizes]
-    sizes = picture_sizes(data, config.image_height)
-    return list(data["id"]), [height * width for height, width in sizes]
+    else:
+        sizes, ids = picture_sizes(data, config.image_height), list(data["id"])
+    return ids, [sum(height * width for height, width in row) for row in sizes]
 
 
 def _failed(error: Exception | str) -> dict[str, Any]:

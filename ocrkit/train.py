@@ -15,7 +15,7 @@ from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
-from ocrkit.data import DataError, record_skipped
+from ocrkit.data import DataError, record_skipped, skipped_counts
 from ocrkit.model import export
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
@@ -23,6 +23,9 @@ from ocrkit.systems import records_of
 PACKAGES = (
     "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
 ).split()
+
+# Rows of a stream that are looked at before it is read.
+STREAM_SAMPLE = 256
 
 
 @dataclass
@@ -53,6 +56,7 @@ def train(
         KeyboardInterrupt: the run was stopped and can be resumed.
     """
     from ocrkit.callbacks import LogFile, StopOnSignal, read_log
+    from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
@@ -63,8 +67,14 @@ def train(
     if trainer.is_world_process_zero():
         trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
-    with stop:
+    with stop, tracked(trainer):
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    if config.streaming:
+        left_out = sum(skipped_counts(folder).values())
+        print(
+            f"{left_out} rows left out so far"
+            + f"; see {folder / 'skipped.jsonl'}" * bool(left_out)
+        )
     if stop.caught:
         print(f"Stopped at step {output.global_step}; resume_from_checkpoint=auto goes on.")
         raise KeyboardInterrupt
@@ -102,15 +112,7 @@ def make_trainer(
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
-    rows = fit_context(data["train"], "train", model, processor, config)
-    if config.curriculum:
-        rows = with_difficulty(rows, model, processor, config)
-    config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
-    augment = None
-    if config.augmentation:
-        from ocrkit.augment import augmenter
-
-        augment = augmenter(config)
+    rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
@@ -121,9 +123,17 @@ def make_trainer(
         patience = config.early_stopping_patience
         callbacks = [*callbacks, EarlyStopping(patience, config.early_stopping_threshold)]
     weighted = "confusion" in config.loss
+    args = _sft_config(config, evaluated=validation is not None)
+    if config.curriculum:
+        rows = with_difficulty(rows, model, processor, config)
+    augment = None
+    if config.augmentation:
+        from ocrkit.augment import augmenter
+
+        augment = augmenter(config)
     return OCRTrainer(
         model=model,
-        args=_sft_config(config, evaluated=validation is not None),
+        args=args,
         processing_class=processor,
         data_collator=Collator(
             processor, config.image_height, characters=weighted, with_ids=True, augment=augment
@@ -133,6 +143,30 @@ def make_trainer(
         config=config,
         callbacks=callbacks,
     )
+
+
+def _train_rows(
+    rows: Any, model: Any, processor: Any, config: TrainConfig, checkpoint: Path | None
+) -> tuple[Any, TrainConfig]:
+    """The rows that fit the context, or the stream of them, and the settings with a batch size."""
+    if not config.streaming:
+        rows = fit_context(rows, "train", model, processor, config)
+        config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+        return rows, config
+    stream = rows.fitting(processor, context_length(model, config))
+    sample = stream.head(STREAM_SAMPLE)
+    images, texts = token_lengths(sample, processor, config)
+    lengths = [image + text for image, text in zip(images, texts)]
+    config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
+    rows_per_batch = config.per_device_train_batch_size * process_count()
+    return stream.after(_batches_done(checkpoint, config), rows_per_batch), config
+
+
+def _batches_done(checkpoint: Path | None, config: TrainConfig) -> int:
+    if checkpoint is None:
+        return 0
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    return state["global_step"] * config.gradient_accumulation_steps
 
 
 def check_evaluation(rows: Any, processor: Any, config: TrainConfig) -> None:
@@ -249,12 +283,13 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
         "warmup_steps weight_decay max_grad_norm adam_beta2 optim gradient_checkpointing "
-        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers report_to seed"
+        "logging_steps eval_steps save_steps save_total_limit dataloader_num_workers seed"
     ).split()
     settings: dict[str, Any] = {name: getattr(config, name) for name in same}
     metric = (config.metric_for_best_model or "cer").removeprefix("eval_")
     settings |= {
         "eval_strategy": "steps" if evaluated else "no",
+        "report_to": config.trackers or "none",
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": metric not in LOWER_IS_BETTER,
@@ -274,6 +309,9 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "ddp_find_unused_parameters": False,
         # OCRTrainer stops at a loss that is no number instead of hiding it.
         "logging_nan_inf_filter": False,
+        # A stream begins where a checkpoint stopped by itself, and each process reads its own.
+        "ignore_data_skip": config.streaming,
+        "accelerator_config": {"dispatch_batches": False if config.streaming else None},
     }
     try:
         return SFTConfig(**{**settings, **config.sft_kwargs})

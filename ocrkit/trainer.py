@@ -46,8 +46,14 @@ class OCRTrainer(SFTTrainer):
     confusion-weighted loss the collator has to be one that gives `label_characters`.
     """
 
-    def __init__(self, *args: Any, config: TrainConfig, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *args: Any, train_dataset: Any, config: TrainConfig, **kwargs: Any):
+        if config.streaming:
+            # SFTTrainer takes nothing but datasets of Hugging Face, and looks at one row.
+            looked_at = datasets.IterableDataset.from_generator(train_dataset.__iter__)
+            super().__init__(*args, train_dataset=looked_at, **kwargs)
+            self.train_dataset = train_dataset
+        else:
+            super().__init__(*args, train_dataset=train_dataset, **kwargs)
         self.config = config
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
         self.model_accepts_loss_kwargs = True
@@ -83,7 +89,7 @@ class OCRTrainer(SFTTrainer):
         if args.max_steps > 0:
             epochs = args.max_steps / math.ceil(len(rows) / batch)
         difficulty = rows["difficulty"] if config.curriculum else None
-        if config.curriculum and epochs < 1:
+        if config.curriculum and epochs < 1 and self.is_world_process_zero():
             print(
                 f"The run is {epochs:.2f} epochs long, so about {1 - epochs:.0%} of the "
                 f"{len(rows)} training rows are never seen."

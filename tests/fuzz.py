@@ -64,9 +64,8 @@ def assert_survives(
     on every 20th, for tracing is slow).
     """
     module = load_source(source)
-    settings = SimpleNamespace(
-        **module.OPTIONS | {"task": module.TASKS[0], "prompt": None} | options
-    )
+    told = {"task": module.TASKS[0], "prompt": None, "inputs": [str(folder / "in")]}
+    settings = SimpleNamespace(**module.OPTIONS | told | options)
     out = folder / "out"
     for shelf in range(256):
         (out / "images" / f"{shelf:02x}").mkdir(parents=True, exist_ok=True)

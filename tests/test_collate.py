@@ -96,7 +96,7 @@ def test_lengths_are_those_of_collated_samples(processor, config):
 
 def test_sizes_follow_image_height(config):
     rows = load_data(config)["train"]
-    assert picture_sizes(rows, 64)[0] == (64, rows[0]["width"] * 2)
+    assert picture_sizes(rows, 64)[0] == [(64, rows[0]["width"] * 2)]
 
 
 def test_a_template_that_hides_the_prompt_is_refused(processor):
@@ -122,3 +122,11 @@ def test_trls_own_collator_takes_converted_rows(thermal, processor):
     for row, text in enumerate(texts):
         assert _labels(processor, batch, row).startswith(text + "<|im_end|>")
         assert _labels(processor, ours, row) == text + "<|im_end|>"
+
+
+def test_every_picture_of_a_row_counts(processor, config):
+    pictures = [Image.new("RGB", (width, 32), "white") for width in (160, 320)]
+    row = {**_row("x"), "images": pictures, "sizes": [picture.size for picture in pictures]}
+    (images,), (texts,) = token_lengths([row], processor, config)
+    batch = Collator(processor, config.image_height)([row])
+    assert images + texts == int(batch["attention_mask"].sum())

@@ -1,11 +1,16 @@
 import json
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from transformers import TrainerCallback
 
+from ocrkit.callbacks import read_log
 from ocrkit.curriculum import TrainRows, TrainSampler, with_difficulty
 from ocrkit.data import DataError, load_data, text_of
 from ocrkit.metrics import cer
@@ -189,3 +194,30 @@ def test_stopped_and_resumed_with_curriculum_and_augmentation_is_the_same(config
     losses = [[e["loss"] for e in run.history if "loss" in e] for run in (whole, rest)]
     assert losses[0] == losses[1]
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+@pytest.mark.slow
+def test_two_processes_see_what_one_sees(config, tmp_path):
+    """Batches of like length, easy first, augmented, the base's CER read by both: the same run."""
+    config.curriculum, config.max_train_samples = "base_cer", 24
+    config.augmentation = {"rotation": 1, "noise": 0.05, "probability": 0.9}
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    logs, difficulties = [], []
+    for processes in (1, 2):
+        config.per_device_train_batch_size = 8 // processes
+        config.output_dir = str(tmp_path / f"run-{processes}")
+        config.save(f"{config.output_dir}.yaml")
+        command = [sys.executable, "-m", "ocrkit", "train", "--recipe", f"{config.output_dir}.yaml"]
+        if processes > 1:
+            launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+            command[1:1] = [*launcher, "--master_port", str(40000 + os.getpid() % 20000)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("Reading 24 training rows") == 1
+        logs.append([e for e in read_log(f"{config.output_dir}/train_log.jsonl") if "loss" in e])
+        difficulties.append(json.loads(Path(config.output_dir, "base_cer.json").read_text())["cer"])
+    assert difficulties[0] == difficulties[1]
+    for name in ("loss", "curriculum_share", "curriculum_difficulty", "curriculum_rows_seen"):
+        one, two = ([entry[name] for entry in log] for log in logs)
+        assert len(one) == 4
+        assert one == pytest.approx(two, abs=1e-4), name

@@ -36,10 +36,11 @@ def _start(config, processes=2):
     )
 
 
-@pytest.mark.parametrize("max_weight", [1.0, 4.0])
-def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, max_weight):
+@pytest.mark.parametrize(("streaming", "max_weight"), [(False, 1.0), (True, 4.0)])
+def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming, max_weight):
     """Each validation row read once, and weights of 1 the same as plain cross entropy."""
     config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5
+    config.streaming = streaming
     config.loss, config.confusion_max_weight = "focal_confusion_weighted", max_weight
     config.focal_gamma = max_weight - 1
     config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")

@@ -1,6 +1,5 @@
 """Synthetic documents: sums that add up, pages without a flaw, the same bytes for the same seed."""
 
-import argparse
 import json
 import random
 import time
@@ -15,12 +14,14 @@ from sources_common import read_rows, snapshot, texts
 from data_prep import invoices as module
 from data_prep.arithmetic import invoice_problems
 from data_prep.damage import photograph_page, scan_page
+from data_prep.fonts import undrawn
 from data_prep.invoice_layouts import LAYOUTS
 from data_prep.invoice_locale import LOCALES, Writer, leaves, rounded, truth
 from data_prep.invoice_parts import table_cells, table_html
 from data_prep.invoice_words import LABELS, LANGUAGES, WORDS
 from data_prep.invoices import SCHEMA, invoices, make_setup, missing_fonts, page_of, plan_document
 from data_prep.schema import DataError, UsageError
+from data_prep.synthesize import main
 from data_prep.validate import validate
 from ocrkit.metrics import field_accuracy, nted, numeric_accuracy, teds
 from ocrkit.text import parse_amount, parse_date
@@ -63,7 +64,7 @@ def test_latin_needs_no_installed_font(monkeypatch):
     try:
         assert set(LATIN) <= {one for one in LANGUAGES if not missing_fonts(one)}
         assert "fonts-noto-cjk" in missing_fonts("ko") and "Korean" in missing_fonts("ko")
-        with pytest.raises(DataError, match=r"Bangla cannot be drawn.*fonts-noto-core"):
+        with pytest.raises(DataError, match=r"No font for documents in Bangla.*fonts-noto-core"):
             make_setup(["en", "bn"], None, "clean", 1000)
         names = make_setup(None, None, "clean", 1000).locales
         assert {LOCALES[name].language for name in names} == set(LATIN)
@@ -251,12 +252,13 @@ def test_amounts_are_right_aligned():
 
 
 def test_no_glyph_is_missing():
-    from data_prep.render import covers
-
     for document, page in documents(50):
         for text in page.texts:
             shown = "".join(sorted(set(text.text)))
-            assert all(covers(path, shown) for path in page.face), (document.locale.name, shown)
+            assert not any(undrawn(path, shown) for path in page.face), (
+                document.locale.name,
+                shown,
+            )
 
 
 def test_long_descriptions_are_wrapped():
@@ -391,9 +393,7 @@ def test_pdfs_hold_the_page_and_are_read_by_convert(tmp_path):
 
 
 def command(*words):
-    parser = argparse.ArgumentParser()
-    module.add_arguments(parser)
-    return module.run(parser.parse_args(words))
+    return main(["invoices", *words])
 
 
 def test_the_command(tmp_path, capsys):

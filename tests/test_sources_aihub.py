@@ -5,6 +5,8 @@ import pytest
 from fuzz import assert_survives, json_mutations
 from sources_common import draw, encoded, pictures, reasons, run, save, texts
 
+from data_prep.schema import DataError
+
 
 def outdoor(name="a.jpg", words=(), size=(200, 100), **more) -> dict:
     boxes = [{"id": 1, "bbox": box, "text": text} for text, box in words]
@@ -79,6 +81,88 @@ def test_zips_with_cp949_names_lie_in_the_folder_as_they_came(tmp_path):
     summary, rows, _ = run("aihub-outdoor", tmp_path / "in", tmp_path / "out", workers=2)
     assert texts(rows) == ["둘", "하나", "셋"] and summary["rows"] == {"train": 3}
     assert rows[0].group == "Training/[원천]간판.zip/가로/간판_1"
+
+
+def pack(path, files):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, value in files.items():
+            data = json.dumps(value, ensure_ascii=False) if isinstance(value, dict) else value
+            archive.writestr(name, data)
+    return path
+
+
+def jpeg(mark):
+    return encoded(draw((200, 100), mark=mark), "JPEG")
+
+
+def test_labels_and_pictures_are_inputs_of_their_own(tmp_path):
+    labels = pack(
+        tmp_path / "Training" / "라벨링데이터.zip",
+        {"1.가로/a.json": outdoor("a.jpg", WORDS), "2.세로/b.json": outdoor("b.jpg", WORDS[:1])},
+    )
+    first = pack(tmp_path / "Training" / "원천데이터1.zip", {"1.가로/a.jpg": jpeg(1)})
+    second = pack(tmp_path / "Training" / "원천데이터2.zip", {"elsewhere/b.jpg": jpeg(2)})
+    for inputs in ([labels, first, second], [second, first, labels]):
+        out = tmp_path / f"out{inputs.index(labels)}"
+        _, rows, rejects = run("aihub-outdoor", inputs, out, workers=2, split="1,0,0")
+        assert texts(rows) == ["둘", "하나", "셋", "둘"]
+        assert reasons(rejects) == ["marked illegible"]
+        assert len({row.group for row in rows}) == 2
+    # The very same zip of labels, unpacked, and pictures in a folder.
+    with zipfile.ZipFile(labels) as archive:
+        archive.extractall(tmp_path / "labels")
+    save(tmp_path / "pictures" / "a.jpg", (200, 100))
+    folders = [tmp_path / "labels", tmp_path / "pictures"]
+    _, rows, rejects = run("aihub-outdoor", folders, tmp_path / "mixed", split="1,0,0")
+    assert texts(rows) == ["둘", "하나", "셋"]
+    assert reasons(rejects) == ["marked illegible", "missing image"]
+
+
+def test_pictures_of_one_name_go_to_the_labels_of_their_archive(tmp_path):
+    def label(text):
+        return {"a.json": outdoor("a.jpg", [(text, [10, 10, 40, 20])])}
+
+    inputs = [
+        pack(tmp_path / "TL_간판.zip", label("훈련")),
+        pack(tmp_path / "VL_간판.zip", label("검증")),
+        pack(tmp_path / "TS_간판.zip", {"a.jpg": jpeg(20)}),
+        pack(tmp_path / "VS_간판.zip", {"a.jpg": jpeg(45)}),
+    ]
+    out = tmp_path / "out"
+    _, rows, rejects = run("aihub-outdoor", inputs, out, split="1,0,0")
+    assert texts(rows) == ["훈련", "검증"] and not rejects
+    for row, mark in zip(rows, (20, 45)):
+        box = pictures(out, row)[0].convert("L").point(lambda v: 255 * (v < 128)).getbbox()
+        assert abs(box[0] - (2 + mark - 10)) <= 2
+    # Where nothing tells two pictures apart, neither is guessed.
+    inputs[2:] = [
+        pack(tmp_path / "x.zip", {"a.jpg": jpeg(20)}),
+        pack(tmp_path / "y.zip", {"a.jpg": jpeg(45)}),
+    ]
+    inputs[1:2] = []
+    out = tmp_path / "unclear"
+    with pytest.raises(DataError, match="1 several pictures of this name"):
+        run("aihub-outdoor", inputs, out, split="1,0,0")
+
+
+def test_a_missing_picture_is_not_taken_from_another_whole_dataset(tmp_path):
+    for part in ("one", "two"):
+        dump(tmp_path / part / "a.json", outdoor("a.jpg", [(part, [10, 10, 40, 20])]))
+    save(tmp_path / "two" / "a.jpg", (200, 100))
+    inputs = [tmp_path / "one", tmp_path / "two"]
+    _, rows, rejects = run("aihub-outdoor", inputs, tmp_path / "out", split="1,0,0")
+    assert texts(rows) == ["two"] and reasons(rejects) == ["missing image"]
+
+
+def test_text_in_the_wild_with_its_pictures_in_other_archives(tmp_path):
+    images = [{"id": "1", "file_name": "a.jpg", "type": "sign", "width": 200, "height": 100}]
+    label = wild(images, [("1", "1", [60, 12, 40, 20], "나", "word")])
+    inputs = [tmp_path / "textinthewild_data_info.json"]
+    dump(inputs[0], label)
+    inputs.append(pack(tmp_path / "01_textinthewild_signboard.zip", {"sign/a.jpg": jpeg(1)}))
+    _, rows, rejects = run("aihub-wild", inputs, tmp_path / "out", split="1,0,0")
+    assert texts(rows) == ["나"] and not rejects
 
 
 def test_outdoor_trouble_is_rejects(tmp_path):

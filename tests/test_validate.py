@@ -50,6 +50,70 @@ def test_it_says_the_same_with_workers(dataset):
     assert validate(dataset, plot=False) == validate(dataset, workers=2, plot=False)
 
 
+@pytest.fixture
+def source(dataset):
+    """What the dataset was made of, and how."""
+    table = dataset.parent / "in" / "t.jsonl"
+    options = {"group_column": "who", "split": "0.34,0.33,0.33", "progress": False}
+    return lambda name, **more: convert("table", table, dataset.parent / name, **options | more)
+
+
+@pytest.mark.parametrize("how", [{"layout": "messages"}, {"format": "parquet"}])
+def test_every_layout_is_checked_alike(dataset, source, how):
+    source("other", **how)
+    other = dataset.parent / "other"
+    assert validate(other, plot=False)["ok"]
+    assert validate(other, plot=False, workers=2) == validate(other, plot=False)
+    expected, found = validate(dataset, max_characters=3), validate(other, max_characters=3)
+    assert found["rows"] == expected["rows"] and found["warnings"] == expected["warnings"]
+    places = found["examples"]["long text"]
+    name = "train.jsonl:1" if "layout" in how else "data/train-00000-of-00001.parquet row 1"
+    assert places[0].startswith(f"{name}: ")
+    assert (other / "validation.png").exists()
+
+
+def test_errors_in_messages_are_found(dataset, source):
+    source("other", layout="messages")
+    path = dataset.parent / "other" / "train.jsonl"
+    lines = list(map(json.loads, path.read_text().splitlines()))
+    lines[0]["messages"][0]["content"] = "no mark"
+    lines[1]["messages"] = [{"role": "nobody", "content": "<image>"}]
+    lines[2]["images"] = None
+    (dataset.parent / "other" / lines[3]["images"][0]).unlink()
+    broken = ["{broken", "[]"]
+    path.write_text("\n".join([*map(json.dumps, lines[:4]), *broken]) + "\n")
+    result = validate(dataset.parent / "other", plot=False)
+    assert result["errors"] == {
+        "invalid row": 4,
+        "missing image": 1,
+        "broken line": 1,
+        "dataset.json counts otherwise": 1,
+    }
+    said = " ".join(result["examples"]["invalid row"])
+    assert "0 <image> for 1 images" in said and "messages is no list" in said
+    assert "images is no list of paths" in said and "train.jsonl:5" not in said
+
+
+def test_errors_in_parquet_are_found(dataset, source):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    source("other", format="parquet")
+    path = dataset.parent / "other" / "data" / "train-00000-of-00001.parquet"
+    table = pq.read_table(path)
+    columns = table.to_pylist()
+    columns[0]["images"] = [{"bytes": b"broken", "path": "a.png"}]
+    columns[1]["images"] = [{"bytes": None, "path": "gone.png"}]
+    columns[2]["images"] = []
+    columns[3] |= {"width": 7, "id": None}
+    pq.write_table(pa.Table.from_pylist(columns, table.schema), path)
+    result = validate(dataset.parent / "other", plot=False)
+    assert result["errors"] == {"invalid row": 2, "unreadable image": 1, "missing image": 1}
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(DataError, match=r"parquet cannot be read as parquet \("):
+        validate(dataset.parent / "other", plot=False)
+
+
 def answer(text):
     return [{"role": "assistant", "content": text}]
 

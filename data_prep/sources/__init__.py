@@ -7,7 +7,8 @@ Each holds
     OPTIONS        {option of its own: default}
     rows(path, options)
                    yields an `Item` or a `Reject` for everything it finds in one INPUT; a broken
-                   part is a Reject, and an input that is no such source at all a DataError
+                   part is a Reject, and an input that is no such source at all a DataError;
+                   `options` holds what was asked for, and `inputs`, the paths of all INPUTs
 """
 
 import hashlib

@@ -1,9 +1,11 @@
 """What the AI Hub sources share: finding a label's picture, and rows of its words or of all of it.
 
-INPUT is the folder that holds pictures and labels, unpacked or in the zips they come in.
+INPUT is the folder that holds pictures and labels, unpacked or in the zips they come in; or the
+archives of pictures (원천데이터) and of labels (라벨링데이터), each an INPUT of its own.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from types import SimpleNamespace
 
 from ..archive import Tree
@@ -14,28 +16,87 @@ from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
 TASKS = ("words", "pages")
 ILLEGIBLE = "xxx"  # how outdoor signs mark what nobody could read
 
-# How the parallel trees of pictures are called where the labels' are called otherwise.
-TWINS = (("라벨링", "원천"), ("라벨", "원천"), ("TL", "TS"), ("VL", "VS"), ("label", "image"))
+# How labels' folders and archives are called, and how their pictures' are.
+TWINS = (
+    ("", ""),
+    ("라벨링", "원천"),
+    ("라벨", "원천"),
+    ("TL", "TS"),
+    ("VL", "VS"),
+    ("label", "image"),
+)
+
+
+class UnclearPicture(Exception):
+    """Several pictures have the name that a label gives, and none lies nearer to it."""
 
 
 class Pictures:
-    """Finds pictures by the names that labels give them."""
+    """Finds pictures by the names that labels give them, in the label's input and in others.
 
-    def __init__(self, tree: Tree) -> None:
+    Only inputs without any label are others: a picture that is missing in one complete dataset
+    must not be taken from a second one.
+    """
+
+    def __init__(self, tree: Tree, inputs: Sequence[str] = ()) -> None:
         self.tree = tree
-        self.index: dict[str, str] | None = None
+        trees = [Tree(path) for path in inputs if Path(path) != tree.path]
+        self.others = [one for one in trees if next(one.files("*.json"), None) is None]
+        self.indexes: dict[bool, dict[str, list[tuple[Tree, str]]]] = {}
 
-    def find(self, name: str, label: str) -> str:
-        """The picture `name` of a label file: beside it, in its parallel tree, or anywhere."""
+    def find(self, name: str, label: str) -> tuple[Tree, str]:
+        """The tree and name of a label's picture: beside it, in a parallel tree, or anywhere.
+
+        Where it is nowhere, it is a name that the label's own tree lacks. Raises UnclearPicture.
+        """
         base = name.replace("\\", "/").rpartition("/")[2]
-        for old, new in (("", ""), *TWINS):
+        for old, new in TWINS:
             folder = folder_of(label).replace(old, new) if old else folder_of(label)
-            if (candidate := f"{folder}/{base}".lstrip("/")) in self.tree:
-                return candidate
-        if self.index is None:
-            # Only where the trees are not parallel: all names are held in memory then.
-            self.index = {n.rpartition("/")[2]: n for n in self.tree.files(*IMAGES)}
-        return self.index.get(base, base)
+            candidate = f"{folder}/{base}".lstrip("/")
+            if candidate in self.tree:
+                return self.tree, candidate
+        for elsewhere in (False, True):
+            if found := self.index(elsewhere).get(base):
+                return nearest(found, self.tree, label)
+        return self.tree, base
+
+    def index(self, elsewhere: bool) -> dict[str, list[tuple[Tree, str]]]:
+        """All pictures of the own tree, or of the others, by file name: only made if needed."""
+        if elsewhere not in self.indexes:
+            index: dict[str, list[tuple[Tree, str]]] = {}
+            for tree in self.others if elsewhere else [self.tree]:
+                for name in tree.files(*IMAGES):
+                    index.setdefault(name.rpartition("/")[2], []).append((tree, name))
+            self.indexes[elsewhere] = index
+        return self.indexes[elsewhere]
+
+
+def nearest(found: list[tuple[Tree, str]], tree: Tree, label: str) -> tuple[Tree, str]:
+    """The one of several pictures whose last folders agree longest with the label's."""
+    if len(found) == 1:
+        return found[0]
+    wanted = [full_folder(tree, label, *twin) for twin in TWINS]
+    scores = [max(shared_end(full_folder(*one), folder) for folder in wanted) for one in found]
+    best = [one for one, score in zip(found, scores) if score == max(scores)]
+    if len(best) > 1:
+        raise UnclearPicture(" and ".join(f"{one.path}: {name}" for one, name in best[:3]))
+    return best[0]
+
+
+def full_folder(tree: Tree, name: str, old: str = "", new: str = "") -> list[str]:
+    """The folders of a file from its input's own name on, pictures' names put for labels'."""
+    path = f"{tree.root.resolve().name}/{folder_of(name)}".rstrip("/")
+    return (path.replace(old, new) if old else path).split("/")
+
+
+def shared_end(one: list[str], other: list[str]) -> int:
+    """How many last parts of two paths are equal."""
+    count = 0
+    for a, b in zip(reversed(one), reversed(other)):
+        if a != b:
+            break
+        count += 1
+    return count
 
 
 def label_rows(
@@ -43,7 +104,7 @@ def label_rows(
 ) -> Iterator[Item | Reject]:
     """Rows of every .json label file; `read_page` raises one of WRONG_SHAPE where it is none."""
     tree = Tree(path)
-    pictures = Pictures(tree)
+    pictures = Pictures(tree, options.inputs)
     for name in tree.files("*.json"):
         try:
             page = read_page(read_json(tree, name))
@@ -52,9 +113,13 @@ def label_rows(
         except WRONG_SHAPE as error:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
             continue
-        page.image = pictures.find(page.image, name)
+        try:
+            place, page.image = pictures.find(page.image, name)
+        except UnclearPicture as error:
+            yield Reject(name, "several pictures of this name", str(error))
+            continue
         key, split = slug(stem(name)), tree.split(name)
-        yield from page_rows(tree, page, name, key, options, language="ko", split=split)
+        yield from page_rows(place, page, name, key, options, language="ko", split=split)
 
 
 def korean_word(text: object, points: object, meta: dict | None = None) -> Word:

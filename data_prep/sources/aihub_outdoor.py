@@ -12,7 +12,7 @@ from . import _aihub
 from ._aihub import korean_word
 from ._pages import Page, corners, stated_size
 
-EXAMPLE = "outdoor/ --task words --workers 4 --out data/signs"
+EXAMPLE = "라벨링데이터.zip 원천데이터.zip --task words --out data/signs"
 TASKS = _aihub.TASKS
 OPTIONS: dict = {}
 

@@ -12,7 +12,7 @@ from ..archive import Tree
 from ..jsonstream import json_elements
 from ..schema import Item, Reject
 from . import _aihub, slug
-from ._aihub import Pictures, korean_word
+from ._aihub import Pictures, UnclearPicture, korean_word
 from ._pages import Page, Word, corners, page_rows, stated_size
 
 EXAMPLE = "textinthewild/ --task words --workers 4 --out data/wild"
@@ -24,7 +24,7 @@ INSIDE = 0.8  # share of a character's area in a word that makes it the word's o
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an annotation, or a photograph (which holds all annotations in memory)."""
     tree = Tree(path)
-    pictures = Pictures(tree)
+    pictures = Pictures(tree, options.inputs)
     for name in tree.files("textinthewild*.json", "*data_info*.json"):
         images: dict[object, tuple] = {}
         try:
@@ -51,16 +51,15 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 file, size, kind = images[image_id]
                 word.meta |= {"type": kind} if kind else {}
                 page = Page(file, size, [word])
-                yield from one_page(tree, pictures, page, name, where, f"{number:07d}", options)
+                yield from one_page(pictures, page, name, where, f"{number:07d}", options)
         for number, (image_id, words) in enumerate(pages.items()):
             file, size, _ = images[image_id]
             page = Page(file, size, without_repeats(words))
             where = f"{name} image {image_id}"
-            yield from one_page(tree, pictures, page, name, where, f"page-{number:06d}", options)
+            yield from one_page(pictures, page, name, where, f"page-{number:06d}", options)
 
 
 def one_page(
-    tree: Tree,
     pictures: Pictures,
     page: Page,
     label: str,
@@ -69,8 +68,12 @@ def one_page(
     options: SimpleNamespace,
 ) -> Iterator[Item | Reject]:
     """The items of one picture's words."""
-    page.image = pictures.find(page.image, label)
-    split = tree.split(page.image)
+    try:
+        tree, page.image = pictures.find(page.image, label)
+    except UnclearPicture as error:
+        yield Reject(where, "several pictures of this name", str(error))
+        return
+    split = tree.split(page.image) or pictures.tree.split(label)
     yield from page_rows(tree, page, where, slug(key), options, language="ko", split=split)
 
 

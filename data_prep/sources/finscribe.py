@@ -1,7 +1,8 @@
-"""FinScribe invoices (JSONL of OCR text and JSON): the text drawn as a page, or its own picture.
+"""FinScribe invoices (JSONL of OCR text and JSON): text or fields drawn as a page, or a picture.
 
 Records have `instruction`, `input` and `output`, or `prompt` and `completion`. They carry text, not
-pictures: unless one names `image` or `images`, its text is drawn in a plain fixed-width font.
+pictures: unless one names `image` or `images`, its text is drawn in a plain fixed-width font, or
+with `--render fields` the output's fields as a form (`data_prep.form`), whatever the text was.
 """
 
 import functools
@@ -13,13 +14,14 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..archive import Tree
 from ..pictures import PictureError
-from ..schema import Item, Picture, Reject, dump_json, is_unicode, parse_json
+from ..schema import Item, Picture, Reject, UsageError, dump_json, is_unicode, parse_json
 from . import folder_of, slug, stem
 from ._chat import image_loader
 
 EXAMPLE = "finscribe/train.jsonl --out data/finscribe"
 TASKS = ("fields",)
-OPTIONS = {"images": None}
+OPTIONS = {"images": None, "render": "text"}
+RENDERS = ("text", "fields")
 PROMPT = "Extract the fields of this invoice as JSON."
 TEXT_KEYS = ("ocr_text", "text", "raw_text", "ocr", "content", "document")
 MARGIN, LINE_HEIGHT, FONT_SIZE = 24, 22, 16
@@ -27,7 +29,9 @@ MAX_LINES, MAX_COLUMNS = 400, 200
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a record; an output of ERROR, and a text too long for a page, are rejects."""
+    """An item a record; an output of ERROR, and what is too long for a page, are rejects."""
+    if options.render not in RENDERS:
+        raise UsageError(f"--render is {options.render!r}, but takes one of text, fields.")
     tree = Tree(path)
     images = Tree(options.images) if options.images else tree
     files = list(tree.files("*.jsonl"))
@@ -36,15 +40,18 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         for number, line in tree.lines(name):
             if line.strip():
                 folder = folder_of(name) if images is tree else ""
-                item = read_record(line, images, folder, f"{name}:{number}")
+                where = f"{name}:{number}"
+                item = read_record(line, images, folder, where, options.render)
                 if isinstance(item, Item):
                     item.key, item.group = f"{key}{number:06d}", f"{name}:{number}"
                     item.split = tree.split(name.rpartition("/")[2])
                 yield item
 
 
-def read_record(line: str, images: Tree, folder: str, where: str) -> Item | Reject:
-    """One record as an item."""
+def read_record(
+    line: str, images: Tree, folder: str, where: str, render: str = "text"
+) -> Item | Reject:
+    """One record as an item; `render` names what is drawn where it has no picture."""
     try:
         record = parse_json(line)
         output = record["output"] if "output" in record else record["completion"]
@@ -55,7 +62,8 @@ def read_record(line: str, images: Tree, folder: str, where: str) -> Item | Reje
     if isinstance(output, str) and output.strip().upper() == "ERROR":
         return Reject(where, "output is ERROR")
     try:
-        answer = dump_json(parse_json(output) if isinstance(output, str) else output)
+        fields = parse_json(output) if isinstance(output, str) else output
+        answer = dump_json(fields)
     except ValueError as error:
         return Reject(where, "malformed JSON", str(error))
     if isinstance(reference, list):
@@ -65,10 +73,20 @@ def read_record(line: str, images: Tree, folder: str, where: str) -> Item | Reje
             load = image_loader(images, folder, reference)
         except PictureError as error:
             return Reject(where, error.reason, error.detail)
+    elif render == "fields":
+        if not is_unicode(answer):
+            return Reject(where, "text is not UTF-8", answer[:200])
+        # numpy and fonts, which a list of the sources does not wait for.
+        from ..form import draw_form, form_problem
+
+        if problem := form_problem(fields):
+            return Reject(where, "fields cannot be drawn", problem)
+        load = partial(draw_form, answer)
     else:
         page = page_text(text)
         if not page.strip():
-            return Reject(where, "missing image", "the record has neither text nor picture")
+            detail = "the record has neither text nor picture; --render fields draws its fields"
+            return Reject(where, "missing image", detail)
         if not is_unicode(page):
             return Reject(where, "text is not UTF-8", page[:200])
         lines = page.split("\n")

@@ -1,0 +1,178 @@
+"""Runs made up of files only: who leads, and which pairs differ in one parameter alone."""
+
+import json
+
+import pytest
+import yaml
+
+from ocrkit.config import TrainConfig
+from ocrkit.evaluation import score
+from ocrkit.leaderboard import (
+    change_table,
+    leaderboard,
+    learning_curve,
+    one_at_a_time,
+    plot_changes,
+    plot_curves,
+    plot_leaderboard,
+    table,
+)
+from ocrkit.report import compare, interval
+
+TRUTHS = [f"TOTAL {n}.00" for n in range(12)]
+
+
+def make_run(folder, wrong, truths=TRUTHS, **settings):
+    """A run folder whose reader gets the last character of the first `wrong` rows wrong."""
+    folder.mkdir(parents=True)
+    config = TrainConfig(output_dir=str(folder), dataset=f"{folder}/data", **settings)
+    config.save(folder / "config.yaml")
+    records = [
+        {
+            "id": str(n),
+            "reference": truth,
+            "prediction": truth[:-1] + "O" if n < wrong else truth,
+            "group": str(n // 2),
+        }
+        for n, truth in enumerate(truths)
+    ]
+    score(records, "tuned").save(folder / "eval" / "tuned")
+    log = [{"step": n, "loss": 1 / n, "eval_cer": 0.1 / n} for n in (1, 2, 3)]
+    log.append({"step": 3, "train_runtime": 90.0})
+    (folder / "train_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
+    return folder
+
+
+@pytest.fixture
+def runs(tmp_path):
+    """Two by two runs: rate 0.001 and 0.01, rank 8 and 32."""
+    for wrong, rate, rank in ((6, 0.001, 8), (4, 0.001, 32), (1, 0.01, 8), (0, 0.01, 32)):
+        make_run(tmp_path / f"{rate}-{rank}", wrong, learning_rate=rate, lora_r=rank)
+    return tmp_path
+
+
+def test_the_best_comes_first_and_only_what_varies_is_a_parameter(runs):
+    rows = leaderboard(runs)
+    assert [row["run"] for row in rows] == ["0.01-32", "0.01-8", "0.001-32", "0.001-8"]
+    assert rows[1]["parameters"] == {"learning_rate": 0.01, "lora_r": 8}
+    cer = rows[-1]["metrics"]["cer"]
+    assert cer["value"] == pytest.approx(6 / sum(map(len, TRUTHS)))
+    assert cer["low"] < cer["value"] < cer["high"]
+    assert all(row["state"] == "done" and row["minutes"] == 1.5 for row in rows)
+    assert leaderboard(runs / "0.01-8", runs / "0.001-8")[0]["run"] == "0.01-8"
+
+
+def test_pairs_differ_in_exactly_one_parameter(runs):
+    changes = one_at_a_time(leaderboard(runs))
+    found = {(c["parameter"], *c["runs"]) for c in changes}
+    assert found == {
+        ("learning_rate", "0.001-8", "0.01-8"),
+        ("learning_rate", "0.001-32", "0.01-32"),
+        ("lora_r", "0.001-8", "0.001-32"),
+        ("lora_r", "0.01-8", "0.01-32"),
+    }
+    change = next(c for c in changes if c["runs"] == ("0.001-8", "0.01-8"))
+    assert (change["before"], change["after"], change["others"]) == (0.001, 0.01, {"lora_r": 8})
+
+
+def test_the_difference_is_the_paired_bootstrap_of_the_report(runs):
+    from ocrkit.evaluation import Evaluation
+
+    change = one_at_a_time(leaderboard(runs / "0.001-8", runs / "0.01-8"))[0]
+    pair = [Evaluation.load(runs / name / "eval" / "tuned") for name in ("0.001-8", "0.01-8")]
+    pair[0].name, pair[1].name = "a", "b"
+    expected = compare(*pair)
+    assert change["differences"]["cer"] == expected.differences["b"]["cer"]
+    assert change["p"] == expected.p_values["b"]["exact_match"] == 2 / 2**5
+    assert change["differences"]["cer"]["high"] < 0
+
+
+def test_three_values_are_held_against_the_smallest(tmp_path):
+    for wrong, rate in ((3, 0.1), (2, 0.001), (1, 0.01)):
+        make_run(tmp_path / str(rate), wrong, learning_rate=rate)
+    changes = one_at_a_time(leaderboard(tmp_path))
+    assert [(c["before"], c["after"]) for c in changes] == [(0.001, 0.01), (0.001, 0.1)]
+
+
+def test_what_does_not_change_learning_is_no_parameter(tmp_path):
+    make_run(tmp_path / "a", 1, run_name="a", logging_steps=5, tags=["x"])
+    make_run(tmp_path / "b", 1, run_name="b", logging_steps=9)
+    rows = leaderboard(tmp_path)
+    assert [row["parameters"] for row in rows] == [{}, {}]
+    assert one_at_a_time(rows) == []
+
+
+def test_a_setting_younger_than_a_run_had_its_default_then(tmp_path):
+    old = make_run(tmp_path / "old", 1) / "config.yaml"
+    make_run(tmp_path / "new", 1)
+    settings = yaml.safe_load(old.read_text())
+    del settings["curriculum_start"]
+    old.write_text(yaml.safe_dump(settings))
+    assert leaderboard(tmp_path)[0]["parameters"] == {}
+
+
+def test_runs_that_read_other_rows_are_said_to_be_no_pair(tmp_path):
+    make_run(tmp_path / "a", 1, seed=1)
+    make_run(tmp_path / "b", 1, truths=TRUTHS[:6], seed=2)
+    changes = one_at_a_time(leaderboard(tmp_path))
+    assert changes[0]["differences"] == {} and "different ids" in changes[0]["why"]
+    assert change_table(changes)[0]["p (matches)"] == "not the same rows"
+
+
+def test_failed_and_unfinished_members_come_last_and_show_no_numbers(runs):
+    failed = make_run(runs / "failed", 0, lora_r=64)
+    status = {"parameters": {"lora_r": 64}, "state": "failed", "error": "killed by SIGKILL"}
+    (failed / "status.json").write_text(json.dumps(status))
+    (runs / "unfinished").mkdir()
+    (runs / "unfinished" / "status.json").write_text('{"parameters": {"lora_r": 4}')
+    rows = leaderboard(runs)
+    assert [(row["run"], row["state"]) for row in rows[-2:]] == [
+        ("failed", "failed"),
+        ("unfinished", "unfinished"),
+    ]
+    assert rows[-2]["metrics"] == {} and rows[-2]["error"] == "killed by SIGKILL"
+    assert table(rows)[-2]["CER"] == "—"
+    assert all("failed" not in change["runs"] for change in one_at_a_time(rows))
+
+
+def test_a_parameter_of_the_notebook_alone_counts(tmp_path):
+    for number, name in ((100, "a"), (300, "b")):
+        status = {"parameters": {"receipts": number, "lora_r": 16}, "state": "done", "seconds": 60}
+        (make_run(tmp_path / name, 1) / "status.json").write_text(json.dumps(status))
+    rows = leaderboard(tmp_path)
+    assert [row["parameters"] for row in rows] == [{"receipts": 100}, {"receipts": 300}]
+
+
+def test_no_runs_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="holds no run"):
+        leaderboard(tmp_path)
+    with pytest.raises(ValueError, match="holds no run"):
+        leaderboard(tmp_path / "nowhere")
+
+
+def test_tables_say_the_numbers_as_the_report_does(runs):
+    rows = leaderboard(runs)
+    first = table(rows)[0]
+    assert (first["learning_rate"], first["lora_r"], first["state"]) == ("0.01", "32", "done")
+    assert first["exact match"] == interval(rows[0]["metrics"]["exact_match"])
+    changed = change_table(one_at_a_time(rows))[0]
+    assert changed["changed"] == "learning_rate: 0.001 → 0.01"
+    assert changed["CER, after − before"].startswith("−") and " points [" in str(changed)
+
+
+def test_plots_show_every_run(runs):
+    rows = leaderboard(runs)
+    figure = plot_leaderboard(rows)
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels[::-1] == [row["run"] for row in rows]
+    changes = one_at_a_time(rows)
+    assert len(plot_changes(changes).axes[0].get_yticklabels()) == len(changes)
+    curves = plot_curves(rows)
+    assert [len(axes.lines) for axes in curves.axes] == [4, 4]
+    assert list(curves.axes[1].lines[0].get_ydata()) == pytest.approx([0.1, 0.05, 0.1 / 3])
+
+
+def test_a_curve_cut_off_by_a_crash_is_read(tmp_path):
+    (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert learning_curve(tmp_path) == [{"step": 1, "loss": 2.0}]
+    assert learning_curve(tmp_path / "none") == []
