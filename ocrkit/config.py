@@ -159,7 +159,7 @@ class TrainConfig:
     num_completions_to_print: int = _setting(3, "rows of the table of truths and predictions")
     load_best_model_at_end: bool = _setting(False, "end with the checkpoint that read best")
     metric_for_best_model: str | None = _setting(
-        None, "cer, exact_match, loss and what else is read"
+        None, "cer (where none is given), exact_match, loss and what else is read"
     )
     early_stopping_patience: float | None = _setting(
         None, "evaluations without a better one before the run stops; under 1 a share of all steps"
