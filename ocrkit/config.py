@@ -440,6 +440,9 @@ def _checked(name: str, value: Any) -> Any:
         value = float(value)
     if plain is int and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if plain is str and isinstance(value, int | float) and not isinstance(value, bool):
+        # A run called 2024 is a number to papermill and to YAML.
+        value = str(value)
     if str in options and isinstance(value, str):
         return value
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
