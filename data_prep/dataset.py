@@ -272,8 +272,9 @@ def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | 
         shelf = hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
         names.append(f"images/{shelf}/{name}.{extension}")
         clipped.append(clip)
-        if not (staging / names[-1]).exists():
-            (staging / names[-1]).write_bytes(data)
+        place = staging / names[-1]
+        if not place.exists():
+            place.write_bytes(data)
     meta = item.meta
     boxes = [picture.box for picture in item.pictures if picture.box]
     if boxes:
@@ -323,7 +324,7 @@ def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summar
                 writers[split] = files.enter_context(file).write
             row = json.loads(line)
             for image in row["images_file_names"]:
-                move(staging / image, staging / split / image)
+                move(f"{staging}/{image}", f"{staging}/{split}/{image}")
             summary.splits[split] += 1
             writers[split](line if layout == "prompt_completion" else as_messages(row, split))
     (staging / "rows.jsonl").unlink()
@@ -340,15 +341,15 @@ def pack_parquet(staging: Path, summary: Summary) -> None:
         shutil.rmtree(staging / split)
 
 
-def move(old: Path, new: Path) -> None:
+def move(old: str, new: str) -> None:
     """Rename a file, its new folder made if needed. A shared picture is moved by its first row."""
     try:
-        old.rename(new)
+        os.rename(old, new)  # noqa: PTH104 (a Path a row costs more than the renaming)
     except FileNotFoundError:
-        if new.exists():
+        if Path(new).exists():
             return
-        new.parent.mkdir(parents=True, exist_ok=True)
-        old.rename(new)
+        Path(new).parent.mkdir(parents=True, exist_ok=True)
+        Path(old).rename(new)
 
 
 def as_messages(row: dict, split: str) -> str:

@@ -21,7 +21,7 @@ from data_prep.convert import convert
 ROOT = Path(__file__).parents[1]
 sys.path.append(str(ROOT / "tests"))  # where pytest, too, looks for what tests share
 
-from speed import conversion, metrics_beside_jiwer  # noqa: E402
+from speed import conversion, metrics_beside_jiwer, peak_memory  # noqa: E402
 
 RUNS = ROOT / "runs" / "check"
 RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
@@ -143,6 +143,17 @@ def convert_lines() -> dict:
     }
 
 
+def memory() -> dict:
+    """What a conversion holds in memory: 1 GB in one .gnt file, and 20,000 .dgrl lines."""
+    found = peak_memory(RUNS / "memory")
+    return {
+        "aims": {
+            f"{source}, MB resident": aim(peak, peak < 400, "under 400")
+            for source, peak in found.items()
+        }
+    }
+
+
 def training() -> dict:
     """Plain, focal, confusion-weighted and curriculum training on worn receipts, three seeds each.
 
@@ -254,7 +265,7 @@ def readme_part(result: dict) -> str:
         ]
     text += ["", "| speed and size | measured | aim |", "| --- | --- | --- |"]
     for part, name, figure in aims_of(result):
-        if part in ("start", "metrics", "conversion"):
+        if part in ("start", "metrics", "conversion", "memory"):
             below = "" if figure["met"] else " (**below aim**)"
             text.append(f"| {name} | {figure['value']:.3g}{below} | {figure['aim']} |")
     return "\n".join(text)
@@ -278,7 +289,8 @@ def main() -> int:
         "cores": os.cpu_count(),
         "packages": {name: version(name) for name in PACKAGES},
     }
-    parts = {"start": start, "metrics": metrics, "conversion": convert_lines, "demo": demo}
+    parts = {"start": start, "metrics": metrics, "conversion": convert_lines, "memory": memory}
+    parts["demo"] = demo
     data = os.environ.get("OCRKIT_TEST_DATA")
     if data:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")

@@ -8,6 +8,8 @@ import random
 import shutil
 import statistics
 import struct
+import subprocess
+import sys
 import time
 import unicodedata
 from collections.abc import Callable
@@ -179,3 +181,41 @@ def conversion(folder: Path, lines: int = 4000, rounds: int = ROUNDS) -> dict:
         "CPU seconds": {name: round(seconds, 2) for name, seconds in cpu.items()},
         "bytes": sizes,
     }
+
+
+# --- memory ---
+
+
+def write_gnt(path: Path, size: int) -> None:
+    """A .gnt file of at least `size` bytes, in signs three times as large as CASIA's."""
+    signs = [np.kron(sign, np.ones((3, 3), np.uint8)) for sign in handwriting(100)]
+    tags = [chr(0x4E00 + number).encode("gb18030") for number in range(len(signs))]
+    with path.open("wb") as file:
+        while file.tell() < size:
+            for tag, sign in zip(tags, signs):
+                height, width = sign.shape
+                file.write(struct.pack("<I", 10 + sign.size) + tag)
+                file.write(struct.pack("<HH", width, height) + sign.tobytes())
+
+
+def peak_memory(folder: Path, gnt_bytes: int = 10**9, lines: int = 20_000) -> dict[str, float]:
+    """MB resident at most while one process converts a large .gnt file, and many .dgrl lines."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    write_gnt(folder / "C001-f.gnt", gnt_bytes)
+    found = {"hwdb-gnt": _peak("hwdb-gnt", folder / "C001-f.gnt", folder / "out")}
+    (folder / "C001-f.gnt").unlink()
+    write_pages(folder / "pages", lines)
+    found["hwdb-dgrl"] = _peak("hwdb-dgrl", folder / "pages", folder / "out")
+    shutil.rmtree(folder)
+    return found
+
+
+def _peak(source: str, data: Path, out: Path) -> float:
+    command = [sys.executable, "-m", "data_prep.convert", source, str(data), "--out", str(out)]
+    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise RuntimeError(f"Converting {data} ended with status {status}.")
+    shutil.rmtree(out)
+    return used.ru_maxrss / 1024
