@@ -46,6 +46,7 @@ def write_dataset(
     workers: int = 1,
     progress: bool = True,
     hint: str = "",
+    total: int | None = None,
 ) -> dict:
     """Write items as the dataset folder `out`; returns its dataset.json.
 
@@ -56,6 +57,7 @@ def write_dataset(
         workers: processes that read and cut pictures; the result does not depend on them.
         progress: whether to draw a progress bar on stderr.
         hint: what to tell a person where nothing was found.
+        total: items to come, where that is known, for the progress bar.
 
     Raises:
         DataError: nothing became a row, or `out` holds something else.
@@ -65,7 +67,9 @@ def write_dataset(
         return done
     with staging_folder(out) as staging:
         summary = Summary()
-        keys, official = write_rows(items(), staging, settings, workers, progress, summary, source)
+        keys, official = write_rows(
+            items(), staging, settings, workers, progress, summary, source, total
+        )
         if not keys:
             raise DataError(nothing_found(source, inputs, summary, hint))
         if shares is None and any(official):
@@ -118,6 +122,7 @@ def write_rows(
     progress: bool,
     summary: Summary,
     source: str,
+    total: int | None = None,
 ) -> tuple[array, array]:
     """Write pictures, rows.jsonl and rejects.jsonl to the staging folder, in the source's order.
 
@@ -129,7 +134,14 @@ def write_rows(
     for folder in range(256):
         (staging / "images" / f"{folder:02x}").mkdir(parents=True)
     work = partial(process_batch, staging=str(staging), source=source)
-    bar = tqdm(desc=source, unit=" items", disable=not progress, mininterval=0.5, smoothing=0.05)
+    bar = tqdm(
+        desc=source,
+        total=total,
+        unit=" items",
+        disable=not progress,
+        mininterval=0.5,
+        smoothing=0.05,
+    )
     with (
         bar,
         (staging / "rows.jsonl").open("w", encoding="utf-8", newline="\n") as rows,

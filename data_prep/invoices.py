@@ -245,7 +245,7 @@ def invoices(
         "fonts": {language: list(faces(language)) for language in used},
     }
     items = partial(invoice_items, count, seed, setup, task)
-    result = write_dataset(items, out, SOURCE, [], settings, shares, workers, progress)
+    result = write_dataset(items, out, SOURCE, [], settings, shares, workers, progress, total=count)
     if pdf:
         write_pdfs(Path(out) / "pdf", count, seed, setup, workers, progress)
     return result

@@ -287,11 +287,7 @@ def lines(
         require_shaping()
 
     def items() -> Iterator[Item | Reject]:
-        from tqdm.auto import tqdm
-
-        planned = plan_lines(vocabularies, fonts, count, seed, length)
-        bar = tqdm(planned, desc="lines", total=count, unit=" lines", disable=not progress)
-        for index, line in enumerate(bar):
+        for index, line in enumerate(plan_lines(vocabularies, fonts, count, seed, length)):
             where, group = f"line {index}", f"{index // LINES_PER_PAGE:06d}"
             if not isinstance(line, Line):
                 text, missing = line
@@ -322,7 +318,9 @@ def lines(
         },
     }
     shares = parse_shares(split)
-    return write_dataset(items, out, "synthetic-lines", [], told, shares, workers, False)
+    return write_dataset(
+        items, out, "synthetic-lines", [], told, shares, workers, progress, total=count
+    )
 
 
 def choose_fonts(
