@@ -233,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
     own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
     own.add_argument("--invert", action="store_true", default=None, help="dark ink on light paper")
+    own.add_argument("--render", metavar="HOW", help="finscribe: draw the text or the fields")
     own.add_argument("--language", metavar="CODE", help="language of the texts, such as bn or ko")
     return parser
 

@@ -48,18 +48,19 @@ def photograph_page(image: Image.Image, rng: random.Random) -> bytes:
     ]
     coefficients = _perspective(corners, (wide, high))
     how = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
-    shown = image.transform(size, *how, fillcolor="white").convert("RGB")
+    shown = image.transform(size, *how, fillcolor="white")
+    if rng.random() < 0.5:
+        shown = shown.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.4)))
     mask = Image.new("L", size, 0)
     ImageDraw.Draw(mask).polygon(corners, fill=255)
     desk = Image.new("RGB", size, _desk_colour(rng))
-    desk.paste(shown, mask=mask)
-    if rng.random() < 0.5:
-        desk = desk.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.4)))
+    desk.paste(shown.convert("RGB"), mask=mask)
     # Light falls off smoothly: a few random weights stretched over the whole picture.
-    weights = np.random.default_rng(rng.getrandbits(32)).uniform(168, 255, size=(3, 3, 1))
-    warmth = np.array([1.0, rng.uniform(0.96, 1.0), rng.uniform(0.89, 1.0)])
-    light = Image.fromarray((weights * warmth).astype(np.uint8))
-    lit = ImageChops.multiply(desk, light.resize(size, Image.Resampling.BICUBIC))
+    weights = np.random.default_rng(rng.getrandbits(32)).uniform(168, 255, size=(3, 3))
+    light = Image.fromarray(weights.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
+    green, blue = rng.uniform(0.96, 1.0), rng.uniform(0.89, 1.0)
+    warm = Image.merge("RGB", (light, light.point(_scaled(green)), light.point(_scaled(blue))))
+    lit = ImageChops.multiply(desk, warm)
     return to_jpeg(add_noise(lit, rng.uniform(1, 6), rng), rng.randint(60, 90))
 
 
@@ -84,6 +85,11 @@ def _noise_tile() -> Image.Image:
     """Noise around 128; pages take theirs from it, for drawing it anew is slow."""
     values = np.random.default_rng(0).normal(128, _GAIN, size=(_TILE, _TILE))
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
+
+
+def _scaled(factor: float) -> list[int]:
+    """A table of grey values times a factor of at most 1."""
+    return [round(value * factor) for value in range(256)]
 
 
 def _desk_colour(rng: random.Random) -> tuple[int, int, int]:

@@ -46,6 +46,7 @@ def write_dataset(
     workers: int = 1,
     progress: bool = True,
     hint: str = "",
+    total: int | None = None,
 ) -> dict:
     """Write items as the dataset folder `out`; returns its dataset.json.
 
@@ -56,6 +57,7 @@ def write_dataset(
         workers: processes that read and cut pictures; the result does not depend on them.
         progress: whether to draw a progress bar on stderr.
         hint: what to tell a person where nothing was found.
+        total: items to come, where that is known, for the progress bar.
 
     Raises:
         DataError: nothing became a row, or `out` holds something else.
@@ -65,7 +67,9 @@ def write_dataset(
         return done
     with staging_folder(out) as staging:
         summary = Summary()
-        keys, official = write_rows(items(), staging, settings, workers, progress, summary, source)
+        keys, official = write_rows(
+            items(), staging, settings, workers, progress, summary, source, total
+        )
         if not keys:
             raise DataError(nothing_found(source, inputs, summary, hint))
         if shares is None and any(official):
@@ -118,6 +122,7 @@ def write_rows(
     progress: bool,
     summary: Summary,
     source: str,
+    total: int | None = None,
 ) -> tuple[array, array]:
     """Write pictures, rows.jsonl and rejects.jsonl to the staging folder, in the source's order.
 
@@ -129,7 +134,14 @@ def write_rows(
     for folder in range(256):
         (staging / "images" / f"{folder:02x}").mkdir(parents=True)
     work = partial(process_batch, staging=str(staging), source=source)
-    bar = tqdm(desc=source, unit=" items", disable=not progress, mininterval=0.5, smoothing=0.05)
+    bar = tqdm(
+        desc=source,
+        total=total,
+        unit=" items",
+        disable=not progress,
+        mininterval=0.5,
+        smoothing=0.05,
+    )
     with (
         bar,
         (staging / "rows.jsonl").open("w", encoding="utf-8", newline="\n") as rows,
@@ -272,8 +284,9 @@ def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | 
         shelf = hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
         names.append(f"images/{shelf}/{name}.{extension}")
         clipped.append(clip)
-        if not (staging / names[-1]).exists():
-            (staging / names[-1]).write_bytes(data)
+        place = staging / names[-1]
+        if not place.exists():
+            place.write_bytes(data)
     meta = item.meta
     boxes = [picture.box for picture in item.pictures if picture.box]
     if boxes:
@@ -323,7 +336,7 @@ def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summar
                 writers[split] = files.enter_context(file).write
             row = json.loads(line)
             for image in row["images_file_names"]:
-                move(staging / image, staging / split / image)
+                move(f"{staging}/{image}", f"{staging}/{split}/{image}")
             summary.splits[split] += 1
             writers[split](line if layout == "prompt_completion" else as_messages(row, split))
     (staging / "rows.jsonl").unlink()
@@ -340,15 +353,15 @@ def pack_parquet(staging: Path, summary: Summary) -> None:
         shutil.rmtree(staging / split)
 
 
-def move(old: Path, new: Path) -> None:
+def move(old: str, new: str) -> None:
     """Rename a file, its new folder made if needed. A shared picture is moved by its first row."""
     try:
-        old.rename(new)
+        os.rename(old, new)  # noqa: PTH104 (a Path a row costs more than the renaming)
     except FileNotFoundError:
-        if new.exists():
+        if Path(new).exists():
             return
-        new.parent.mkdir(parents=True, exist_ok=True)
-        old.rename(new)
+        Path(new).parent.mkdir(parents=True, exist_ok=True)
+        Path(old).rename(new)
 
 
 def as_messages(row: dict, split: str) -> str:

@@ -85,9 +85,10 @@ def _address(writer: Writer, rng: random.Random) -> str:
     return writer.digits(text)
 
 
-def _firm(writer: Writer, rng: random.Random, names: str = "firms") -> str:
+def _firm(writer: Writer, rng: random.Random, names: str, other: str) -> str:
     words = WORDS[writer.locale.language]
-    name, form = rng.choice(words[names]), rng.choice(words["forms"])
+    free = [name for name in words[names] if name not in other]
+    name, form = rng.choice(free), rng.choice(words["forms"])
     if writer.locale.language == "zh":
         return name + form
     return f"{form} {name}" if form in ("주식회사", "(주)") else f"{name} {form}"
@@ -96,13 +97,11 @@ def _firm(writer: Writer, rng: random.Random, names: str = "firms") -> str:
 def _party(
     writer: Writer, rng: random.Random, *, kind: str = "firms", other: str = "", **more: str
 ) -> dict:
-    """A firm or a person (`kind` is a list of words) of another name than `other`."""
-    name = other
-    while name == other:
-        if kind == "names":
-            name = rng.choice(WORDS[writer.locale.language]["names"])
-        else:
-            name = _firm(writer, rng, kind)
+    """A firm or a person (`kind` is a list of words), and another than `other`."""
+    if kind == "names":
+        name = rng.choice(WORDS[writer.locale.language]["names"])
+    else:
+        name = _firm(writer, rng, kind, other)
     party = {"name": Shown(name), "address": Shown(_address(writer, rng))}
     return party | {key: Shown(text) for key, text in more.items()}
 

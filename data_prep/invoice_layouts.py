@@ -241,7 +241,8 @@ def receipt(page: Page, document: Document) -> None:
             page.text(x, y, piece)
             x += page.measure(piece) + 9
         y = page.text(right, y, line["line_total"], align="right")
-    y = _dashes(page, y)
+    # The total has a rule of its own.
+    y = _dashes(page, y) if "subtotal" in content["financial_summary"] else y + 6
     y = totals(page, document, y, left=16, right=right + 8)
     y = _dashes(page, y + 6)
     y = page.text(middle, y + 4, labels["thanks"], align="middle", width=right - 24)
@@ -285,9 +286,11 @@ LAYOUTS = {
 def lay_out(document: Document, layout: str, face: tuple[str, str], scale: float) -> Page:
     """A document on its page, ready to be drawn; sizes vary a little from page to page."""
     draw, _ = LAYOUTS[layout]
+    # Bangla's signs reach far above and below its letters.
+    spacing = 1.56 if document.locale.language == "bn" else 1.42
     if layout == "receipt":
-        page = Page(face, scale, document.rng.randrange(430, 560, 10), 17)
+        page = Page(face, scale, document.rng.randrange(430, 560, 10), 17, spacing)
     else:
-        page = Page(face, scale, 1000, document.rng.choice((15, 16, 17)))
+        page = Page(face, scale, 1000, document.rng.choice((15, 16, 17)), spacing)
     draw(page, document)
     return page

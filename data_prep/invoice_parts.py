@@ -45,11 +45,15 @@ def table_cells(document: Document, layout: str) -> tuple[list[str], list[list[s
 
 
 def table_html(document: Document, layout: str) -> str:
-    """A document's table as HTML, as TEDS reads it: every cell a `td`, wrapped lines joined."""
+    """A document's table as HTML, as TEDS reads it: every cell a `td`, wrapped lines joined.
+
+    Hard spaces, which no reader can tell from others, become plain ones.
+    """
     header, rows, _ = table_cells(document, layout)
 
     def line(cells: list[str]) -> str:
-        return "<tr>" + "".join(f"<td>{escape(c, quote=False)}</td>" for c in cells) + "</tr>"
+        texts = (escape(cell.replace("\u00a0", " "), quote=False) for cell in cells)
+        return "<tr>" + "".join(f"<td>{text}</td>" for text in texts) + "</tr>"
 
     head = f"<thead>{line(header)}</thead>" if header else ""
     return f"<table>{head}<tbody>{''.join(map(line, rows))}</tbody></table>"

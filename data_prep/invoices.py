@@ -245,7 +245,7 @@ def invoices(
         "fonts": {language: list(faces(language)) for language in used},
     }
     items = partial(invoice_items, count, seed, setup, task)
-    result = write_dataset(items, out, SOURCE, [], settings, shares, workers, progress)
+    result = write_dataset(items, out, SOURCE, [], settings, shares, workers, progress, total=count)
     if pdf:
         write_pdfs(Path(out) / "pdf", count, seed, setup, workers, progress)
     return result
@@ -324,37 +324,46 @@ def _pdf_bytes(seed: int, index: int, setup: Setup) -> bytes:
 # --- a sheet to look at
 
 
-def contact_sheet(setup: Setup, seed: int = 0, wide: int = 560) -> Image.Image:
-    """A page of every layout side by side, `wide` pixels each, the languages by turns."""
-    languages = list(dict.fromkeys(LOCALES[name].language for name in setup.locales))
-    tiles = []
+def contact_sheet(setup: Setup, seed: int = 0, wide: int = 600) -> Image.Image:
+    """The upper part of a page of every layout, `wide` pixels each, the languages by turns."""
+    by_language: dict[str, list[str]] = {}
+    for name in setup.locales:
+        by_language.setdefault(LOCALES[name].language, []).append(name)
+    columns, gap = min(5, len(setup.layouts)), 12
+    rows = -(-len(setup.layouts) // columns)
+    size = columns * (wide + gap) + gap, rows * (wide + gap) + gap
+    sheet = Image.new("RGB", size, (150, 150, 150))
     for place, layout in enumerate(setup.layouts):
-        locales = [
-            name
-            for name in setup.locales
-            if LOCALES[name].language == languages[place % len(languages)]
-        ]
-        one = Setup(tuple(locales), (layout,), setup.damage, 1000)
-        image = Image.open(io.BytesIO(draw_document(seed, place, one))).convert("RGB")
-        scale = min(wide / image.width, wide * 1.414 / image.height)
-        size = round(image.width * scale), round(image.height * scale)
-        tiles.append(image.resize(size, Image.Resampling.LANCZOS))
-    columns = min(5, len(tiles))
-    rows = -(-len(tiles) // columns)
-    gap, tall = 16, round(wide * 1.414)
-    paper = (columns * (wide + gap) + gap, rows * (tall + gap) + gap)
-    sheet = Image.new("RGB", paper, (150, 150, 150))
-    for place, tile in enumerate(tiles):
+        names = list(by_language.values())[place % len(by_language)]
+        one = Setup(tuple(names), (layout,), setup.damage, 1000)
+        tile = Image.open(io.BytesIO(draw_document(seed, place, one))).convert("RGB")
+        scale = wide / max(tile.width, 1000)
+        tile = tile.resize(
+            (round(tile.width * scale), round(tile.height * scale)), Image.Resampling.LANCZOS
+        )
         x = gap + place % columns * (wide + gap) + (wide - tile.width) // 2
-        sheet.paste(tile, (x, gap + place // columns * (tall + gap)))
-    return sheet
+        y = gap + place // columns * (wide + gap)
+        sheet.paste(tile.crop((0, 0, tile.width, min(wide, tile.height))), (x, y))
+    # Few colours are enough to look at, and make a third of the file.
+    return sheet.quantize(48, dither=Image.Dither.NONE)
 
 
 # --- the command
 
 
+GUIDE = """\
+examples:
+  python -m data_prep.synthesize invoices --count 5000 --out data/invoices
+  python -m data_prep.synthesize invoices --languages de,fr --task tables --out data/tables
+  python -m data_prep.synthesize invoices --sheet pages.png --damage clean
+  python -m data_prep.validate data/invoices --schema data_prep/schemas/invoice.schema.json
+"""
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of `python -m data_prep.synthesize invoices`."""
+    parser.epilog = GUIDE
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=int, default=100, metavar="N", help="documents (default 100)")
@@ -385,7 +394,7 @@ def run(args: argparse.Namespace) -> int:
         if problem := missing_fonts(language):
             print(f"{language} is left out: {problem}", file=sys.stderr)
     if args.sheet:
-        contact_sheet(setup, args.seed).save(args.sheet)
+        contact_sheet(setup, args.seed).save(args.sheet, optimize=True)
         print(f"{args.sheet}: {len(setup.layouts)} layouts")
     if args.out:
         result = invoices(

@@ -113,14 +113,14 @@ def draw(line: Line, height: int | None = None) -> bytes:
 def _printed(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
     body = look.uniform(*_SIZES[line.language])
     font = sized_font(line.font, line.language, body)
-    pad = round(1.2 * body)
+    pad = round(0.8 * body)
     mask, baseline = text_mask(line.text, font, pad)
     kind = look.choice(("white", "white", "white", "tinted", "aged", "thermal"))
     if kind == "thermal":
         # Its tilt of up to 1.2 degrees must not lift the ends of a long line out of the picture.
-        rows = max(pad - 4 - round(0.012 * mask.shape[1]), 0)
-        letters = mask[rows : mask.shape[0] - rows, pad // 2 : -pad // 2]
-        return degrade_thermal(Image.fromarray((255 - 255 * letters).astype(np.uint8)), rng)
+        spare = 4 + round(0.012 * mask.shape[1])
+        inner = np.pad(mask[pad:-pad, pad:-pad], ((spare, spare), (pad // 2, pad // 2)))
+        return degrade_thermal(Image.fromarray((255 - 255 * inner).astype(np.uint8)), rng)
     ink = 3 * (look.uniform(0, 70),) if look.random() < 0.85 else scenes.pen_colour(look)
     sheet = scenes.paper(mask.shape, body, baseline, kind, look)
     fade = 1 + scenes.smooth_noise(mask.shape, 0.7 * body, rng, look.uniform(0, 0.12))
@@ -144,7 +144,7 @@ def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image
 def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
     body = 1.15 * look.uniform(*_SIZES[line.language])
     font = sized_font(line.font, line.language, body)
-    pad = round(1.5 * body)
+    pad = round(1.1 * body)
     mask, _ = text_mask(line.text, font, pad)
     ground, letters = scenes.sign_colours(look)
     edge = letters if look.random() < 0.6 else scenes.sign_colours(look)[1]
@@ -232,7 +232,7 @@ def hand_mask(
     right = max(x + box[2] for box, (_, _, x, _) in zip(boxes, placed))
     top = min(y + box[1] for box, (_, _, _, y) in zip(boxes, placed))
     bottom = max(y + box[3] for box, (_, _, _, y) in zip(boxes, placed))
-    pad = round(1.4 * body)
+    pad = round(1.15 * body)
     size = (int(right - left) + 2 + 2 * pad, int(bottom - top) + 2 + 2 * pad)
     image = Image.new("L", size)
     canvas = ImageDraw.Draw(image)
@@ -287,11 +287,7 @@ def lines(
         require_shaping()
 
     def items() -> Iterator[Item | Reject]:
-        from tqdm.auto import tqdm
-
-        planned = plan_lines(vocabularies, fonts, count, seed, length)
-        bar = tqdm(planned, desc="lines", total=count, unit=" lines", disable=not progress)
-        for index, line in enumerate(bar):
+        for index, line in enumerate(plan_lines(vocabularies, fonts, count, seed, length)):
             where, group = f"line {index}", f"{index // LINES_PER_PAGE:06d}"
             if not isinstance(line, Line):
                 text, missing = line
@@ -322,7 +318,9 @@ def lines(
         },
     }
     shares = parse_shares(split)
-    return write_dataset(items, out, "synthetic-lines", [], told, shares, workers, False)
+    return write_dataset(
+        items, out, "synthetic-lines", [], told, shares, workers, progress, total=count
+    )
 
 
 def choose_fonts(
@@ -399,7 +397,7 @@ def sheet(
     # Palettes that follow the counts of colours turn every board grey; this one does not.
     method = Image.Quantize.MAXCOVERAGE
     page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
-    page.save(out, optimize=True)
+    page.save(out, "PNG", optimize=True)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
@@ -423,8 +421,10 @@ examples:
   python -m data_prep.synthesize lines --list-fonts
 
 Lines are made of the kit's own word lists, numbers, and random syllables that show rare characters
-(--random). A font is used only for lines of which it draws every character. The same options and
-fonts give the same bytes, whatever --workers; with a larger --count the earlier lines stay.
+(--random). A font is used only for lines of which it draws every character; FILE#2 means the third
+face of a collection. No package has a Bangla hand: --face handwriting shakes prints there, unless
+--font names a hand of your own. The same options and fonts give the same bytes, whatever --workers;
+with a larger --count the earlier lines stay as they are.
 """
 
 
@@ -442,7 +442,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=int, default=1000, metavar="N", help="lines (default 1000)")
     add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
-    add("--font", nargs="+", default=[], metavar="FILE", help="fonts to use instead; FILE#2: face")
+    add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
     add("--text", metavar="FILE", help="draw the lines of this text, instead of random words")
     add("--words", metavar="FILE", help="word list to use instead of the kit's own")
     add("--characters", metavar="FILE", help="characters of the random strings")
@@ -468,10 +468,10 @@ def run(args: argparse.Namespace) -> int:
         print(font_table())
         return 0
     check(args)
+    length = parse_length(args.length)
     fonts, missing = choose_fonts(args.languages, args.face, args.font)
     for sentence in missing:
         print(f"note: {sentence}", file=sys.stderr)
-    length = parse_length(args.length)
     vocabularies = [
         load_vocabulary(
             language,

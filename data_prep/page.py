@@ -32,12 +32,22 @@ class Text:
 
 
 class Page:
-    """A page `width` units wide, `scale` pixels a unit, in one face of two weights."""
+    """A page `width` units wide, `scale` pixels a unit, in one face of two weights.
+
+    `size` is that of text without another, `spacing` the distance of lines in sizes.
+    """
 
     def __init__(
-        self, face: tuple[str, str], scale: float, width: float = 1000, size: float = 16
+        self,
+        face: tuple[str, str],
+        scale: float,
+        width: float = 1000,
+        size: float = 16,
+        spacing: float = 1.42,
     ) -> None:
         self.face, self.scale, self.width, self.size = face, scale, width, size
+        self.spacing = spacing
+        self._measured: dict[tuple[str, float, bool], float] = {}
         self.height = 0.0
         self.texts: list[Text] = []
         self.shapes: list[tuple[Box, Colour | None, Colour | None, float]] = []
@@ -48,17 +58,24 @@ class Page:
 
     def leading(self, size: float | None = None) -> float:
         """Distance of two lines."""
-        return round((size or self.size) * 1.42)
+        return round((size or self.size) * self.spacing)
 
     def measure(self, text: str, size: float | None = None, bold: bool = False) -> float:
         """Width of the widest line of a text."""
-        font = self.font(size, bold)
-        return max(font.getlength(line) for line in text.split("\n")) / self.scale
+        key = str(text), size or self.size, bold
+        if key not in self._measured:
+            font = self.font(size, bold)
+            widest = max(font.getlength(line) for line in key[0].split("\n"))
+            self._measured[key] = widest / self.scale
+        return self._measured[key]
 
     def wrap(self, text: str, width: float, size: float | None, bold: bool) -> list[str]:
         """A text's lines, none wider than `width`; a word that is wider is broken."""
         lines = []
         for paragraph in text.split("\n"):
+            if self.measure(paragraph, size, bold) <= width:
+                lines.append(paragraph)
+                continue
             line = ""
             for piece in _PIECES.finditer(paragraph):
                 gap = " " if line and paragraph[piece.start() - 1].isspace() else ""
@@ -102,8 +119,9 @@ class Page:
             if not line.strip():
                 continue
             left, top, right, bottom = font.getbbox(line, anchor="ls")
-            length = font.getlength(line)
-            start = x * self.scale - {"left": 0, "right": length, "middle": length / 2}[align]
+            share = {"left": 0, "right": 1, "middle": 0.5}[align]
+            length = share and self.measure(line, size, bold) * self.scale
+            start = x * self.scale - share * length
             base = round((y + 1.06 * size) * self.scale)
             start = round(start)
             box = (start + left, base + top, start + right, base + bottom)

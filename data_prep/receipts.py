@@ -223,7 +223,8 @@ def _write(
     items: Callable, out: str | Path, source: str, settings: dict, split: tuple, progress: bool
 ) -> dict:
     settings |= {"layout": "prompt_completion"}
-    return write_dataset(items, out, source, [], settings, split, progress=progress)
+    total = 10 * settings["receipts"]
+    return write_dataset(items, out, source, [], settings, split, progress=progress, total=total)
 
 
 # --- the command ---

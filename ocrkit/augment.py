@@ -147,8 +147,13 @@ def apply(
             else column
             for column in zip(*(drawn[i][name] for i in chosen))
         ]
-        part = _padded(batch[chosen], [sizes[i] for i in chosen])
-        batch[chosen] = operation(part, *arguments).clamp_(0, 1)
+        every = len(chosen) == len(batch)
+        part = _padded(batch if every else batch[chosen], [sizes[i] for i in chosen])
+        done = operation(part, *arguments).clamp_(0, 1)
+        if every:
+            batch = done
+        else:
+            batch[chosen] = done
     pixels = (batch * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(p[:h, :w].copy()) for p, (h, w) in zip(pixels, sizes)]
 
@@ -176,6 +181,7 @@ def preview_augmentations(
             "augmentation names nothing to do; give e.g. augmentation={'rotation': 1, 'blur': 0.6}."
         )
     rows = data["train"] if hasattr(data, "keys") else data
+    rows = rows.head(n) if hasattr(rows, "head") else rows  # of a stream
     lines = []
     for i in np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int).tolist():
         picture = scaled_pictures(rows[i], config.image_height)[:1]

@@ -83,7 +83,11 @@ class StopOnSignal(TrainerCallback):
         print(f"{self.caught.name}: saving a checkpoint after this step, then stopping.")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
-        """Save and stop, in all processes at the same step."""
+        """Save and stop, in all processes at the same step.
+
+        Where the step is one of evaluation, that comes first: weights of characters and the count
+        of early stopping follow from it, and a resumed run would not make up for it.
+        """
         caught = self.caught is not None
         if args.world_size > 1:
             # A signal reaches the processes at different steps; one that waits for the others'
@@ -94,7 +98,6 @@ class StopOnSignal(TrainerCallback):
         if caught:
             self.caught = self.caught or signal.SIGTERM
             control.should_save = control.should_training_stop = True
-            control.should_evaluate = False
         return control
 
 

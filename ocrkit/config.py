@@ -162,7 +162,7 @@ class TrainConfig:
     num_completions_to_print: int = _setting(3, "rows of the table of truths and predictions")
     load_best_model_at_end: bool = _setting(False, "end with the checkpoint that read best")
     metric_for_best_model: str | None = _setting(
-        None, "cer, exact_match, loss and what else is read"
+        None, "cer (where none is given), exact_match, loss and what else is read"
     )
     early_stopping_patience: float | None = _setting(
         None, "evaluations without a better one before the run stops; under 1 a share of all steps"
@@ -444,6 +444,9 @@ def _checked(name: str, value: Any) -> Any:
         value = float(value)
     if plain is int and isinstance(value, float) and value.is_integer():
         value = int(value)
+    if plain is str and isinstance(value, int | float) and not isinstance(value, bool):
+        # A run called 2024 is a number to papermill and to YAML.
+        value = str(value)
     if str in options and isinstance(value, str):
         return value
     if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):

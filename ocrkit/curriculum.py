@@ -215,7 +215,7 @@ def _numbers(rows: Any, name: str) -> list[float]:
     if name in rows.column_names:
         found = list(rows[name])
     else:
-        found = [json.loads(meta or "{}").get(name) for meta in rows["meta"]]
+        found = [_meta(text).get(name) for text in rows["meta"]]
     values = []
     for identity, value in zip(rows["id"], found):
         try:
@@ -228,6 +228,14 @@ def _numbers(rows: Any, name: str) -> list[float]:
                 f"meta, but row {identity!r} has {value!r}; take length, density or base_cer."
             )
     return values
+
+
+def _meta(text: str | None) -> dict[str, Any]:
+    try:
+        found = json.loads(text or "{}")
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> list[float]:

@@ -192,8 +192,8 @@ def change_table(changes: Sequence[dict], metrics: Sequence[str] = SHOWN) -> lis
     """What `one_at_a_time` found as cells of text."""
     return [
         {
-            "changed": f"{c['parameter']}: {_text(c['before'])} → {_text(c['after'])}",
-            "others": ", ".join(f"{k} {_text(v)}" for k, v in c["others"].items()) or "all equal",
+            "changed": _change(c),
+            "others": _others(c) or "all equal",
             **{
                 f"{NAMES.get(m, m.replace('_', ' '))}, after − before": interval(
                     c["differences"].get(m), sign=True
@@ -204,6 +204,14 @@ def change_table(changes: Sequence[dict], metrics: Sequence[str] = SHOWN) -> lis
         }
         for c in changes
     ]
+
+
+def _change(change: dict) -> str:
+    return f"{change['parameter']} {_text(change['before'])} → {_text(change['after'])}"
+
+
+def _others(change: dict) -> str:
+    return ", ".join(f"{name} {_text(value)}" for name, value in change["others"].items())
 
 
 def _text(value: Any) -> str:
@@ -220,7 +228,7 @@ def plot_leaderboard(rows: Sequence[dict], metric: str = "cer") -> Any:
 def plot_changes(changes: Sequence[dict], metric: str = "cer") -> Any:
     """Draw what each change did to a metric; an interval that crosses 0 shows nothing."""
     scored = [change for change in changes if metric in change["differences"]][::-1]
-    names = [f"{c['parameter']} {_text(c['before'])} → {_text(c['after'])}" for c in scored]
+    names = [f"{_change(c)} ({_others(c)})" if c["others"] else _change(c) for c in scored]
     points = [change["differences"][metric] for change in scored]
     figure = _forest(names, points, f"{NAMES.get(metric, metric)}, after − before, points")
     figure.axes[0].axvline(0, color="black", linewidth=0.8)
@@ -259,6 +267,8 @@ def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")
                 axes.plot(xs, ys, label=row["run"], marker="." if len(xs) < 30 else None)
         axes.set(title=NAMES.get(key.removeprefix("eval_"), key), xlabel="step", ylim=(0, None))
         axes.grid(alpha=0.3)
-    axes.legend(fontsize="small")
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if axes.lines:
+            axes.legend(fontsize="small")
     pyplot.close(figure)
     return figure

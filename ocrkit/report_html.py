@@ -48,9 +48,34 @@ def render(
     return environment.get_template("report.html").render(
         sections=sections,
         curves=learning_curves(history or ()),
+        training=during_training(history or ()),
         skipped=skipped or {},
         versions=comparison.evaluations[-1].versions,
     )
+
+
+def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
+    """Return what a training log tells beside its curves.
+
+    `samples` holds the rows that every evaluation read, with at most `most` of their readings, the
+    first and the last among them; `weights` the largest weights of confused characters, at `step`.
+    """
+    read = [entry for entry in history if entry.get("samples")]
+    chosen = sorted({round(n) for n in np.linspace(0, len(read) - 1, min(most, len(read)))})
+    rows: dict[str, dict] = {}
+    for entry in (read[number] for number in chosen):
+        for sample in entry["samples"]:
+            truth, said = sample["reference"], sample["prediction"]
+            row = rows.setdefault(sample["id"], {"truth": truth[:LONGEST], "readings": []})
+            html, cer = differences(truth, said), _percent(process_cer([truth], [said]).rate)
+            row["readings"].append({"step": entry["step"], "html": html, "cer": cer})
+    weighed = [entry for entry in history if entry.get("confusion_weights")]
+    weights = weighed[-1]["confusion_weights"] if weighed else {}
+    return {
+        "samples": rows,
+        "weights": {visible(char): f"{weight:.2f}" for char, weight in weights.items()},
+        "step": weighed[-1]["step"] if weighed else None,
+    }
 
 
 def small_table(comparison: "Comparison") -> str:

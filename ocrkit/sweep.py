@@ -42,6 +42,9 @@ def sweep(
             nothing was run then.
     """
     notebook, out, parameters = Path(notebook), Path(out), dict(parameters or {})
+    for name in grid:
+        if name in parameters:
+            raise ConfigError(f"{name} is both varied and the same for all; give it once.")
     code = _code(notebook)
     everyone = {name: {**parameters, **combination} for name, combination in members(grid).items()}
     for values in everyone.values():
@@ -101,9 +104,10 @@ def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[
         parts = [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", values)]
         if not name.isidentifier() or not all(parts):
             raise ConfigError(f"--grid {entry!r} cannot be read; write NAME=VALUE,VALUE.")
-        if name in found or len(set(parts)) < len(parts):
+        read = [value_of(part) for part in parts]
+        if name in found or len(set(map(str, read))) < len(read):
             raise ConfigError(f"--grid {entry!r} comes twice; give every name and value once.")
-        found[name] = [value_of(part) for part in parts]
+        found[name] = read
     return found
 
 

@@ -18,6 +18,8 @@ from ocrkit.text import PROFILE_VERSION
 
 #: Tesseract's names of the languages that rows carry.
 TESSERACT = {"bn": "ben", "ko": "kor", "zh": "chi_sim", "en": "eng"}
+TRADITIONAL = {"zh-hant", "zh-tw", "zh-hk", "zh-mo"}
+HAN = r"[\p{Han}\u3000-\u303f\uff00-\uff65]"  # with the marks that Chinese is set with
 
 
 def evaluate(
@@ -251,7 +253,10 @@ def _select(data: Any, numbers: list[int]) -> Any:
 
 
 def _tesseract_language(row: dict) -> str:
-    code = (row.get("language") or "en").lower().split("-")[0]
+    code = (row.get("language") or "en").lower().replace("_", "-")
+    if any(code == tag or code.startswith(f"{tag}-") for tag in TRADITIONAL):
+        return "chi_tra"
+    code = code.split("-")[0]
     return TESSERACT.get(code, code)
 
 
@@ -288,7 +293,7 @@ def _tesseract_one(picture: Any, language: str, psm: int | None) -> dict:
             lines.setdefault(tuple(line), []).append(text)
             sure.append(max(float(confidence) / 100, 1e-6))
     text = "\n".join(" ".join(line) for line in lines.values())
-    # Tesseract cuts Chinese into words, which the page does not space.
-    text = regex.sub(r"(?<=\p{Han}) (?=\p{Han})", "", text)
+    # Tesseract cuts Chinese into words and marks, which the page does not space.
+    text = regex.sub(rf"(?<={HAN}) (?={HAN})", "", text)
     confidence = math.exp(sum(map(math.log, sure)) / len(sure)) if sure else None
     return {"prediction": text, "confidence": confidence}

@@ -137,11 +137,27 @@ def memory() -> dict[str, float]:
     return found
 
 
-class SampleTables(TrainerCallback):
-    """Sends the rows that an evaluation shows to the trackers: picture, truth and what was read."""
+class Samples(TrainerCallback):
+    """Sends the rows that an evaluation shows to the trackers: picture, truth and what was read.
+
+    Args:
+        trainer: an OCRTrainer.
+        run: the W&B run; None where there is none.
+    """
 
     def __init__(self, trainer: Any, run: Any):
         self.trainer, self.run = trainer, run
+
+    def _writers(self) -> list[Any]:
+        callbacks = self.trainer.callback_handler.callbacks
+        boards = [callback for callback in callbacks if isinstance(callback, TensorBoardCallback)]
+        return [board.tb_writer for board in boards if board.tb_writer]
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Give TensorBoard the settings, project and tags among them, which W&B has already."""
+        for writer in self._writers():
+            settings = yaml.safe_dump(self.trainer.config.to_dict(), allow_unicode=True)
+            writer.add_text("config", f"```\n{settings}```", state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Send what the evaluation of this step put into the log."""
@@ -154,9 +170,8 @@ class SampleTables(TrainerCallback):
         pictures = [rows[ids.index(sample["id"])]["images"][0].copy() for sample in samples]
         for picture in pictures:
             picture.thumbnail((1024, 1024))
-        for callback in self.trainer.callback_handler.callbacks:
-            if isinstance(callback, TensorBoardCallback) and callback.tb_writer:
-                _to_tensorboard(callback.tb_writer, state.global_step, samples, pictures)
+        for writer in self._writers():
+            _to_tensorboard(writer, state.global_step, samples, pictures)
         if self.run is not None:
             _to_wandb(self.run, state.global_step, samples, pictures)
 
@@ -212,7 +227,7 @@ def tracked(trainer: Any) -> Iterator[None]:
     if "wandb" in config.trackers and trainer.is_world_process_zero():
         run, opened = _wandb_run(config)
     if config.trackers:
-        trainer.add_callback(SampleTables(trainer, run))
+        trainer.add_callback(Samples(trainer, run))
     try:
         yield
         failed = False

@@ -21,7 +21,8 @@ from ocrkit.processes import process_count
 from ocrkit.systems import records_of
 
 PACKAGES = (
-    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes jiwer rapidfuzz"
+    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes kornia jiwer "
+    "rapidfuzz"
 ).split()
 
 # Rows of a stream that are looked at before it is read.

@@ -195,6 +195,9 @@ def test_a_preview_shows_what_training_sees(config):
     widest = (grid.width - 8) // 3
     area = (8 + widest, 20, 8 + widest + original.width, 20 + original.height)
     assert np.array_equal(np.asarray(grid.crop(area)), seen)
+    config.streaming = True
+    stream = preview_augmentations(load_data(config), config, n=1, epochs=1)
+    assert stream.width > original.width
     config.augmentation = {}
     assert augmenter(config) is None
     with pytest.raises(DataError, match="names nothing to do"):

@@ -326,10 +326,8 @@ def test_wrong_commands_end_with_one_sentence(arguments, code, sentence, tmp_pat
     assert sentence in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_list_shows_every_source_and_answers_at_once():
-    start = time.perf_counter()
+def test_list_shows_every_source_and_loads_nothing_heavy():
     ended = command("--list")
-    assert time.perf_counter() - start < 2  # 0.13 s on an idle machine
     for name in source_names():
         assert f"\n  python -m data_prep.convert {name} " in ended.stdout.replace(" " * 16, "")
     heavy = "import sys, data_prep.convert as c; c.list_sources(); print(sorted(sys.modules))"

@@ -132,6 +132,10 @@ def test_difficulty_by_length_density_column_and_meta(config, processor):
     meta = [json.dumps({"age": i / 2}) for i in range(len(rows))]
     aged = rows.remove_columns("meta").add_column("meta", meta)
     assert found("age", aged) == [i / 2 for i in range(len(rows))]
+    for broken in ("[1, 2]", "{", None):
+        torn = rows.remove_columns("meta").add_column("meta", [broken] * len(rows))
+        with pytest.raises(DataError, match="'age' needs a number"):
+            found("age", torn)
     with pytest.raises(DataError, match="'nothing' needs a number in every training row") as raised:
         found("nothing")
     assert repr(rows["id"][0]) in str(raised.value) and "\n" not in str(raised.value)

@@ -36,10 +36,13 @@ def _start(config, processes=2):
     )
 
 
-@pytest.mark.parametrize("streaming", [False, True])
-def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming):
+@pytest.mark.parametrize(("streaming", "max_weight"), [(False, 1.0), (True, 4.0)])
+def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming, max_weight):
+    """Each validation row read once, and weights of 1 the same as plain cross entropy."""
     config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5
     config.streaming = streaming
+    config.loss, config.confusion_max_weight = "focal_confusion_weighted", max_weight
+    config.focal_gamma = max_weight - 1
     config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")
     done = _start(config)
     assert done.returncode == 0, done.stderr
@@ -47,13 +50,23 @@ def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming)
     versions = json.loads((tmp_path / "two" / "versions.json").read_text())
     assert versions["processes"] == 2
     config.per_device_train_batch_size, config.output_dir = 8, str(tmp_path / "one")
+    config.loss = "cross_entropy" if max_weight == 1 else config.loss
     done = _start(config, processes=1)
     assert done.returncode == 0, done.stderr
     logs = [read_log(tmp_path / name / "train_log.jsonl") for name in ("one", "two")]
-    for name in ("loss", "grad_norm", "eval_cer", "eval_exact_match"):
+    for name in ("loss", "grad_norm", "eval_loss", "eval_cer", "eval_exact_match"):
         one, two = ([entry[name] for entry in log if name in entry] for log in logs)
         assert len(one) >= 2
         assert one == pytest.approx(two, abs=1e-4), name
+    one, two = ([entry["samples"] for entry in log if "samples" in entry] for log in logs)
+    assert len(one) == 2
+    assert one == two
+    one, two = (
+        [entry["confusion_weights"] for entry in log if entry.get("confusion_weights")]
+        for log in logs
+    )
+    assert one == two
+    assert bool(one) is (max_weight > 1)
 
 
 def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):

@@ -1,6 +1,9 @@
 """Runs made up of files only: who leads, and which pairs differ in one parameter alone."""
 
 import json
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -19,6 +22,7 @@ from ocrkit.leaderboard import (
 )
 from ocrkit.report import compare, interval
 
+NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TRUTHS = [f"TOTAL {n}.00" for n in range(12)]
 
 
@@ -156,7 +160,7 @@ def test_tables_say_the_numbers_as_the_report_does(runs):
     assert (first["learning_rate"], first["lora_r"], first["state"]) == ("0.01", "32", "done")
     assert first["exact match"] == interval(rows[0]["metrics"]["exact_match"])
     changed = change_table(one_at_a_time(rows))[0]
-    assert changed["changed"] == "learning_rate: 0.001 → 0.01"
+    assert changed["changed"] == "learning_rate 0.001 → 0.01"
     assert changed["CER, after − before"].startswith("−") and " points [" in str(changed)
 
 
@@ -166,7 +170,8 @@ def test_plots_show_every_run(runs):
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
     assert labels[::-1] == [row["run"] for row in rows]
     changes = one_at_a_time(rows)
-    assert len(plot_changes(changes).axes[0].get_yticklabels()) == len(changes)
+    named = [label.get_text() for label in plot_changes(changes).axes[0].get_yticklabels()]
+    assert named[::-1][0] == "learning_rate 0.001 → 0.01 (lora_r 32)" and len(named) == 4
     curves = plot_curves(rows)
     assert [len(axes.lines) for axes in curves.axes] == [4, 4]
     assert list(curves.axes[1].lines[0].get_ydata()) == pytest.approx([0.1, 0.05, 0.1 / 3])
@@ -176,3 +181,38 @@ def test_a_curve_cut_off_by_a_crash_is_read(tmp_path):
     (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
     assert learning_curve(tmp_path) == [{"step": 1, "loss": 2.0}]
     assert learning_curve(tmp_path / "none") == []
+
+
+def execute(tmp_path, **parameters) -> str:
+    """All that compare_runs.ipynb shows, run headless."""
+    out = tmp_path / "executed.ipynb"
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
+    command += [str(NOTEBOOKS / "compare_runs.ipynb"), str(out)]
+    for name, value in parameters.items():
+        command += ["-p", name, str(value)]
+    done = subprocess.run(
+        command, cwd=NOTEBOOKS.parent, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    cells = json.loads(out.read_text(encoding="utf-8"))["cells"]
+    return json.dumps([cell.get("outputs") for cell in cells], ensure_ascii=False)
+
+
+def test_the_notebook_compares_runs_of_any_folder(runs, tmp_path):
+    shown = execute(tmp_path, runs=runs)
+    assert shown.count("image/png") == 3
+    assert "learning_rate 0.001 → 0.01" in shown and "lora_r 8 → 32" in shown
+    assert "0.01-32" in shown and "not the same rows" not in shown
+
+
+@pytest.mark.slow
+def test_without_runs_the_notebook_makes_some(tmp_path):
+    shown = execute(tmp_path, output_dir=tmp_path / "out")
+    assert shown.count("image/png") == 3
+    assert "learning_rate 1e-06 → 0.005" in shown and "not the same rows" not in shown
+    rows = leaderboard(tmp_path / "out" / "sweep")
+    assert [row["parameters"] for row in rows] == [
+        {"learning_rate": 0.005},
+        {"learning_rate": 1e-06},
+    ]
+    assert [row["state"] for row in rows] == ["done", "done"]

@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 from sources_common import read_rejects, read_rows, snapshot, texts
 
+from data_prep import lines as module
 from data_prep import scenes
 from data_prep.fonts import FACES, KINDS, find_fonts, undrawn
 from data_prep.lines import Line, choose_fonts, draw, hand_mask, lines, plan_lines, sheet, text_mask
@@ -58,6 +59,24 @@ def test_no_ink_is_cut(face, monkeypatch):
         pixels = opened(draw(line))
         border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
         assert border.min() > 90, seed
+
+
+def test_a_long_thermal_line_keeps_its_ends(monkeypatch):
+    def tilted(image, rng):
+        return image.rotate(1.2, Image.Resampling.BILINEAR, fillcolor=255)
+
+    monkeypatch.setattr(module, "degrade_thermal", tilted)
+    monkeypatch.setattr(module.scenes, "paper", None)  # only thermal lines are drawn here
+    text, drawn = "jÅgfy " * 30, 0
+    for seed in range(60):
+        try:
+            pixels = opened(draw(Line(text.strip(), "en", "print", SERIF, f"p{seed}", "s")))
+        except TypeError:
+            continue
+        border = np.concatenate([pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]])
+        assert border.min() > 90, seed
+        drawn += 1
+    assert drawn > 3
 
 
 @pytest.mark.parametrize("face", KINDS)
@@ -135,8 +154,6 @@ def test_a_line_that_no_font_can_draw_is_a_reject(tmp_path):
 
 
 def test_a_font_without_small_letters_writes_capitals(monkeypatch):
-    from data_prep import lines as module
-
     monkeypatch.setattr(module, "has_capitals_only", lambda font: True)
     plan = list(plan_lines([load_vocabulary("en")], shipped("print"), 10, 0))
     assert all(line.text == line.text.upper() for line in plan)

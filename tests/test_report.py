@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ocrkit.report import compare, score
-from ocrkit.report_html import differences, thumbnail
+from ocrkit.report_html import differences, during_training, thumbnail
 
 
 def records(predictions, **more):
@@ -112,6 +112,29 @@ def test_saved_report(tmp_path):
     assert saved["improved"]["tuned"]
     assert ["c", "!", 1] in saved["confusions"]["tuned"]["char"]
     assert saved["kinds"]["tuned"]["misread"] == 1 and "| misread | " in markdown
+
+
+def test_a_report_shows_how_samples_and_weights_changed(tmp_path):
+    history = [
+        {"step": step, "samples": [{"id": "r1", "reference": "<b>10", "prediction": read}]}
+        for step, read in ((5, "<b>1O"), (10, "<b>10"))
+    ]
+    history += [{"step": step, "confusion_weights": {" ": step / 5, "0": 1.5}} for step in (5, 10)]
+    folder = compare(BASE, TUNED).save(tmp_path / "report", history)
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert "&lt;b&gt;1<del>0</del><ins>O</ins>" in page
+    assert page.index(">step 5<") < page.index("CER 20.0 %") < page.index(">step 10<")
+    assert "The largest after step 10" in page
+    assert "<th>␣</th><th>0</th>" in page and "<td>2.00</td><td>1.50</td>" in page
+    bare = (compare(BASE).save(tmp_path / "bare") / "index.html").read_text(encoding="utf-8")
+    assert "Samples during training" not in bare and "Weights of confused" not in bare
+
+
+def test_long_runs_show_the_first_and_the_last_of_their_samples():
+    sample = {"id": "r1", "reference": "a", "prediction": "b"}
+    found = during_training([{"step": step, "samples": [sample]} for step in range(1, 101)])
+    steps = [reading["step"] for reading in found["samples"]["r1"]["readings"]]
+    assert len(steps) == 5 and steps[0] == 1 and steps[-1] == 100
 
 
 def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):

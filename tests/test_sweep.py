@@ -100,7 +100,9 @@ def test_commas_in_brackets_separate_nothing():
     }
 
 
-@pytest.mark.parametrize("entry", ["lora_r", "lora_r=", "lora_r=1,,2", "lora_r=1,1", "a b=1"])
+@pytest.mark.parametrize(
+    "entry", ["lora_r", "lora_r=", "lora_r=1,,2", "lora_r=1,1", "lora_r=1e-5,1.0e-5", "a b=1"]
+)
 def test_a_grid_that_cannot_be_read_is_wrong_usage(entry, notebook, capsys):
     assert main(["sweep", str(notebook), "--grid", entry]) == 2
     error = capsys.readouterr().err
@@ -115,6 +117,7 @@ def test_a_grid_that_cannot_be_read_is_wrong_usage(entry, notebook, capsys):
         (["--grid", "lora_r=1,x"], "lora_r='x' must be of type int"),
         (["--grid", "eval_steps=none,2", "-p", "load_best_model_at_end", "True"], "eval_steps"),
         (["--grid", "output_dir=a,b"], "give --out"),
+        (["--grid", "lora_r=1,2", "-p", "lora_r", "4"], "both varied and the same"),
         ([], "nothing to vary"),
     ],
 )

@@ -80,6 +80,14 @@ def test_what_cannot_be_read_is_one_sentence_and_exit_code_1(tmp_path, capsys):
     assert "none.ttf cannot be read as a font" in error and error.count("\n") == 2
 
 
+@pytest.mark.parametrize("command", ["lines", "invoices", "receipts"])
+def test_every_command_tells_its_options(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main([command, "--help"])
+    assert end.value.code == 0
+    assert {"--out", "--count", "--seed"} <= set(capsys.readouterr().out.replace(",", "").split())
+
+
 def test_receipts(tmp_path, capsys):
     assert main(["receipts", "--count", "2", "--out", str(tmp_path / "r"), "--clean"]) == 0
     assert "test 20" in capsys.readouterr().out

@@ -15,7 +15,7 @@ from ocrkit.callbacks import read_log
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import load_data
 from ocrkit.model import load_model
-from ocrkit.tracking import Meter, SampleTables
+from ocrkit.tracking import Meter, Samples
 from ocrkit.train import train
 
 MEASURED = ("data_wait", "samples_per_second", "image_tokens_per_second", "host_memory_gb")
@@ -70,6 +70,23 @@ def test_image_tokens_are_counted_as_the_plan_counts_them(config, processor):
     images, _ = token_lengths(data["train"], processor, config)
     ratio = counted["image_tokens_per_second"] / counted["samples_per_second"]
     assert ratio == pytest.approx(sum(images) / len(images))
+
+
+def test_a_slow_collator_is_seen_as_waiting(config, monkeypatch):
+    from ocrkit.collate import Collator
+
+    collate = Collator.__call__
+
+    def slowly(self, rows):
+        time.sleep(0.3)
+        return collate(self, rows)
+
+    monkeypatch.setattr(Collator, "__call__", slowly)
+    config.logging_steps, config.per_device_train_batch_size = 4, 2
+    result, _ = run(config)
+    logged = next(entry for entry in result.history if "loss" in entry)
+    seconds = 4 * 2 / logged["samples_per_second"]
+    assert logged["data_wait"] * seconds >= 4 * 0.3
 
 
 def feed(meter, steps, wait, work, logs_every=1):
@@ -130,6 +147,7 @@ def test_tensorboard_holds_metrics_throughput_and_samples(config):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     config.report_to, config.eval_steps, config.max_eval_samples = "tensorboard", 2, 2
+    config.project, config.tags = "receipts", ["worn"]
     result, data = run(config)
     events = EventAccumulator(str(Path(config.output_dir) / "tensorboard"))
     events.Reload()
@@ -139,6 +157,8 @@ def test_tensorboard_holds_metrics_throughput_and_samples(config):
     for name, key in (("eval/cer", "eval_cer"), ("train/data_wait", "data_wait")):
         logged = [entry[key] for entry in result.history if key in entry]
         assert [e.value for e in events.Scalars(name)] == pytest.approx(logged, rel=1e-5)
+    settings = events.Tensors("config/text_summary")[0].tensor_proto.string_val[0].decode()
+    assert "project: receipts" in settings and "- worn" in settings
     texts = events.Tensors("eval/samples/text_summary")
     assert {event.step for event in texts} == {2, 4}
     shown = texts[-1].tensor_proto.string_val[0].decode()
@@ -239,7 +259,7 @@ def test_a_table_without_samples_sends_nothing(config, monkeypatch):
     sent = []
     monkeypatch.setattr(tracking, "_to_wandb", lambda *given: sent.append(given))
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[]), eval_dataset=None)
-    table = SampleTables(trainer, run=object())
+    table = Samples(trainer, run=object())
     state = TrainerState(is_world_process_zero=True, global_step=2)
     table.on_evaluate(SimpleNamespace(output_dir=config.output_dir), state, TrainerControl())
     assert not sent

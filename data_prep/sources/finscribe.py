@@ -13,7 +13,6 @@ from types import SimpleNamespace
 from PIL import Image, ImageDraw, ImageFont
 
 from ..archive import Tree
-from ..form import draw_form, form_problem
 from ..pictures import PictureError
 from ..schema import Item, Picture, Reject, UsageError, dump_json, is_unicode, parse_json
 from . import folder_of, slug, stem
@@ -77,6 +76,9 @@ def read_record(
     elif render == "fields":
         if not is_unicode(answer):
             return Reject(where, "text is not UTF-8", answer[:200])
+        # numpy and fonts, which a list of the sources does not wait for.
+        from ..form import draw_form, form_problem
+
         if problem := form_problem(fields):
             return Reject(where, "fields cannot be drawn", problem)
         load = partial(draw_form, answer)
