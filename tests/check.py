@@ -155,7 +155,7 @@ def memory() -> dict:
 
 
 def training() -> dict:
-    """Plain, focal, confusion-weighted and curriculum training on worn receipts, three seeds each.
+    """Plain, confusion-weighted and curriculum training on worn receipts, three seeds each.
 
     Short runs on the same rows, so that they differ by one setting alone.
     """
@@ -167,7 +167,6 @@ def training() -> dict:
     thermal_receipts(folder / "data", receipts=150, seed=7, progress=False)
     changes = {
         "plain": {},
-        "focal": {"loss": "focal"},
         "confusion-weighted": {"loss": "confusion_weighted"},
         "curriculum by length": {"curriculum": "length"},
     }
