@@ -14,6 +14,8 @@ from ocrkit.processes import is_main_process
 _EPILOG = """examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
   torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
+  python -m ocrkit plan --recipe bangla --dataset data/bn
+  python -m ocrkit find-lr --recipe quickstart --dataset data/sroie --output_dir runs/s1
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit predict scans/ invoice.pdf --model runs/s1 --out predictions.jsonl
@@ -60,7 +62,16 @@ def _parser() -> argparse.ArgumentParser:
         ("predict", "read pictures and print or write what they say"),
         ("export", "write the adapter, or the base merged with it"),
     ):
-        command = commands.add_parser(name, help=help, description=f"{help.capitalize()}.")
+        examples = [line for line in _EPILOG.splitlines() if f"-m ocrkit {name} " in line]
+        command = commands.add_parser(
+            name,
+            help=help,
+            description=f"{help.capitalize()}.",
+            # Seventy settings would bury what the command itself takes; they are listed below it.
+            usage=f"%(prog)s {'IMAGE... ' * (name == 'predict')}[OPTION...] [--SETTING VALUE...]",
+            epilog="\n".join(["example:", *examples]),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
         command.add_argument(
             "--recipe",
             help=f"one of {', '.join(recipes())}, or a YAML file; without it, the settings of the "
