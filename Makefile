@@ -33,7 +33,7 @@ test: $(VENV)/.tests  ## ruff, the tests and the notebook gates, with reduced co
 	$(PY) -m pytest -m "not slow" $(PYTEST)
 
 check: $(VENV)/.tests  ## the full counts behind the README's figures, into notebooks/benchmarks
-	$(PY) -m tests.check
+	$(PY) -m tests.check $(PARTS)
 
 notebooks: $(VENV)/.tests  ## build the notebooks from notebooks/src
 	$(PY) notebooks/build.py

@@ -1,7 +1,7 @@
 """The full counts behind the README's figures: `make check` runs this and writes check.json.
 
 Every figure is measured here, with its aim beside it where there is one; what misses its aim is
-printed as such and makes the command fail.
+printed as such and makes the command fail. `python -m tests.check PART...` measures parts anew.
 """
 
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
@@ -279,15 +280,8 @@ def update_readme(result: dict) -> None:
     path.write_text(before + part + after, encoding="utf-8")
 
 
-def main() -> int:
-    """Measure everything, write check.json and print what missed its aim."""
-    began = time.perf_counter()
-    result = {
-        "python": platform.python_version(),
-        "processor": platform.processor() or platform.machine(),
-        "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in PACKAGES},
-    }
+def main(chosen: list[str]) -> int:
+    """Measure everything, or chosen parts anew; write check.json and print what missed its aim."""
     parts = {"start": start, "metrics": metrics, "conversion": convert_lines, "memory": memory}
     parts["demo"] = demo
     data = os.environ.get("OCRKIT_TEST_DATA")
@@ -295,11 +289,22 @@ def main() -> int:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")
     else:
         print("OCRKIT_TEST_DATA is not set: nothing is measured on real receipts.")
-    parts |= {"training": training, "slow tests": slow_tests}
-    RESULT.parent.mkdir(exist_ok=True)
-    for name, measure in parts.items():
-        result[name] = measure()
-        result["minutes"] = round((time.perf_counter() - began) / 60, 1)
+    parts |= {"training": training, "slow-tests": slow_tests}
+    if unknown := set(chosen) - set(parts):
+        print(f"No part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
+        return 2
+    result = json.loads(RESULT.read_text(encoding="utf-8")) if chosen else {}
+    result |= {
+        "python": platform.python_version(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "packages": {name: version(name) for name in PACKAGES},
+    }
+    for name in chosen or parts:
+        began = time.perf_counter()
+        found = parts[name]()
+        minutes = round((time.perf_counter() - began) / 60, 1)
+        result[name] = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "minutes": minutes, **found}
         # After every part, so that a run that is stopped leaves what it measured.
         text = json.dumps(result, indent=1, ensure_ascii=False)
         RESULT.write_text(text + "\n", encoding="utf-8")
@@ -314,4 +319,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

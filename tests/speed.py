@@ -211,11 +211,24 @@ def peak_memory(folder: Path, gnt_bytes: int = 10**9, lines: int = 20_000) -> di
     return found
 
 
+# The peak of the process itself: a parent's size at the fork would count in `ru_maxrss`.
+_CONVERT = """
+import sys
+from data_prep.convert import main
+code = main(sys.argv[1:])
+print([line for line in open("/proc/self/status") if line.startswith("VmHWM")][0])
+sys.exit(code)
+"""
+
+
 def _peak(source: str, data: Path, out: Path) -> float:
-    command = [sys.executable, "-m", "data_prep.convert", source, str(data), "--out", str(out)]
-    process = subprocess.Popen([*command, "--workers", "1"], stderr=subprocess.DEVNULL)
-    _, status, used = os.wait4(process.pid, 0)
-    if status:
-        raise RuntimeError(f"Converting {data} ended with status {status}.")
+    command = [sys.executable, "-c", _CONVERT, source, str(data), "--out", str(out)]
+    done = subprocess.run(
+        [*command, "--workers", "1"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        check=True,
+    )
     shutil.rmtree(out)
-    return used.ru_maxrss / 1024
+    return int(done.stdout.rpartition("VmHWM:")[2].split()[0]) / 1024
