@@ -7,11 +7,9 @@ again. A missing prediction (None or NaN) is an empty string, never left out.
 
 import math
 import operator
-import sys
 import unicodedata
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -28,6 +26,7 @@ from ocrkit.fields import (
     schema_pass_rate,
     teds,
 )
+from ocrkit.nfc import doubtful
 from ocrkit.tally import Tally, ratio, shares, some
 from ocrkit.text import graphemes, normalize
 
@@ -125,55 +124,14 @@ def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 def _nfc(texts: list[str]) -> tuple[list[str], Coded]:
     """Return NFC texts and their code points, at a fraction of what a call a text costs."""
     codes = coded(texts)
-    doubtful = _doubtful(codes.units)
-    if not len(doubtful):
+    places = doubtful(codes.units)
+    if not len(places):
         return texts, codes
     normal = texts.copy()
     ends = LONG + np.cumsum(codes.lengths)
-    for number in np.unique(np.searchsorted(ends, doubtful, side="right")):
+    for number in np.unique(np.searchsorted(ends, places, side="right")):
         normal[number] = unicodedata.normalize("NFC", texts[number])
     return normal, codes if normal == texts else coded(normal)
-
-
-#: What NFC can do to a code point: 0 not looked at yet, 1 nothing, 2 change it in some company.
-_STATES = np.zeros(sys.maxunicode + 1, np.uint8)
-
-
-def _doubtful(units: np.ndarray) -> np.ndarray:
-    """Return where NFC may change code points: there, or in what comes just before.
-
-    Only a code point that is no starter, decomposes, or joins what precedes it can be changed, so
-    each such one is looked at with its neighbour. In short pieces, which stay in the cache.
-    """
-    found = [np.zeros(0, np.int64)]
-    for begin in range(1, len(units), 2**16):
-        piece = units[begin : begin + 2**16]
-        states = _STATES[piece]
-        if (states == 1).all():
-            continue
-        for code in np.unique(piece[states == 0]).tolist():
-            _STATES[code] = 2 if _may_change(chr(code)) else 1
-        at = begin + np.flatnonzero(_STATES[piece] == 2)
-        pairs = units[at - 1].astype(np.int64) << 32 | units[at]
-        wrong = [pair for pair in np.unique(pairs).tolist() if _in_doubt(pair)]
-        found.append(at[np.isin(pairs, wrong)])
-    return np.concatenate(found)
-
-
-def _may_change(character: str) -> bool:
-    return (
-        unicodedata.category(character)[0] == "M"  # marks; all that is no starter is one
-        or "\u1160" <= character <= "\u11ff"  # vowels and finals of Hangul
-        or not unicodedata.is_normalized("NFC", character)
-    )
-
-
-@lru_cache(2**16)
-def _in_doubt(pair: int) -> bool:
-    one, other = chr(pair >> 32), chr(pair & 0xFFFFFFFF)
-    # Two in a row that are no starters: the second may join what stands before the first.
-    both = unicodedata.combining(one) and unicodedata.combining(other)
-    return bool(both) or not unicodedata.is_normalized("NFC", one + other)
 
 
 def _lengths(sequences: Sequence) -> np.ndarray:
