@@ -13,9 +13,9 @@ import numpy as np
 
 # Whatever comes before: the code point decomposes, or is a mark that may join what it follows.
 _ALWAYS = 1
-# Only after certain others: a mark after one of a higher class (low classes first, as signs of
-# Indic scripts have them; the rest may be in any order), a Hangul vowel after an initial, a Hangul
-# final after a syllable without one, a sign that is no mark after one that it joins.
+# Only after certain others: a nukta or virama after a mark of a higher class, any other mark after
+# a mark, a Hangul vowel after an initial, a Hangul final after a syllable without one, a sign that
+# is no mark after one that it joins.
 _NUKTA, _VIRAMA, _MARK, _VOWEL, _FINAL, _SIGN = 2, 4, 8, 16, 32, 64
 
 # All that has a combining class or a canonical decomposition; tests/test_nfc.py holds it to that.
@@ -30,8 +30,8 @@ def _flags() -> np.ndarray:
     for code in (code for part in _RANGES for code in part):
         char = chr(code)
         if order := unicodedata.combining(char):
-            second[code] |= _NUKTA if order < 8 else _VIRAMA if order < 10 else _MARK
-            first[code] |= (order > 7) * _NUKTA | (order > 9) * (_VIRAMA | _MARK)
+            second[code] |= {7: _NUKTA, 9: _VIRAMA}.get(order, _MARK)
+            first[code] |= _MARK | (order > 7) * _NUKTA | (order > 9) * _VIRAMA
         if 0xAC00 <= code <= 0xD7A3:  # Hangul syllables decompose, and compose again
             continue
         parts = unicodedata.decomposition(char)
