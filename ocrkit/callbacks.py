@@ -11,6 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from ocrkit.confusion import update_weights, weight_table
+from ocrkit.train_log import append_log, read_log
 
 
 class LogFile(TrainerCallback):
@@ -31,24 +32,6 @@ class LogFile(TrainerCallback):
         """Write one line."""
         if state.is_world_process_zero and logs:
             append_log(self.path, {"step": state.global_step, **logs})
-
-
-def append_log(path: str | Path, entry: dict[str, Any]) -> None:
-    """Add one line to a train_log.jsonl; `entry` holds its `step`."""
-    with Path(path).open("a", encoding="utf-8") as file:
-        file.write(json.dumps(entry) + "\n")
-
-
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a train_log.jsonl; a line cut off by a crash is left out."""
-    entries = []
-    if Path(path).is_file():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
-    return entries
 
 
 class StopOnSignal(TrainerCallback):

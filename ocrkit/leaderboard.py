@@ -12,6 +12,7 @@ import yaml
 from ocrkit.config import TrainConfig
 from ocrkit.evaluation import Evaluation
 from ocrkit.report import NAMES, compare, interval, p_text
+from ocrkit.train_log import read_log
 
 SHOWN = ("cer", "exact_match")
 # Where a run lies and what it says on the way; nothing of it changes what is learned.
@@ -79,7 +80,12 @@ def _run(folder: Path, evaluation: str) -> dict[str, Any]:
     scored = read_json(folder / "eval" / evaluation / "metrics.json") if state != "failed" else {}
     metrics = scored.get("metrics", {})
     seconds = status.get("seconds") or next(
-        (entry["train_runtime"] for entry in learning_curve(folder) if "train_runtime" in entry), 0
+        (
+            entry["train_runtime"]
+            for entry in read_log(Path(folder) / "train_log.jsonl")
+            if "train_runtime" in entry
+        ),
+        0,
     )
     return {
         "run": folder.name,
@@ -100,17 +106,6 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
-
-
-def learning_curve(folder: str | Path) -> list[dict[str, Any]]:
-    """The entries of a run's train_log.jsonl; a line cut off by a crash is left out."""
-    path, entries = Path(folder) / "train_log.jsonl", []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
-        try:
-            entries.append(json.loads(line))
-        except ValueError:
-            continue
-    return entries
 
 
 def one_at_a_time(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str, Any]]:
@@ -261,7 +256,11 @@ def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")
     )
     for axes, key in zip(panels[0], keys):
         for row in rows:
-            logged = [e for e in learning_curve(row["folder"]) if key in e and "step" in e]
+            logged = [
+                e
+                for e in read_log(Path(row["folder"]) / "train_log.jsonl")
+                if key in e and "step" in e
+            ]
             if logged:
                 xs, ys = zip(*((entry["step"], entry[key]) for entry in logged))
                 axes.plot(xs, ys, label=row["run"], marker="." if len(xs) < 30 else None)

@@ -19,6 +19,7 @@ from ocrkit.data import DataError, record_skipped, skipped_counts
 from ocrkit.model import export
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
+from ocrkit.train_log import read_log
 
 PACKAGES = (
     "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes kornia jiwer "
@@ -56,7 +57,7 @@ def train(
         TrainingError: the loss is no number, or a batch does not fit the memory.
         KeyboardInterrupt: the run was stopped and can be resumed.
     """
-    from ocrkit.callbacks import LogFile, StopOnSignal, read_log
+    from ocrkit.callbacks import LogFile, StopOnSignal
     from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from ocrkit.analysis import said
-from ocrkit.callbacks import ConfusionWeights, append_log
+from ocrkit.callbacks import ConfusionWeights
 from ocrkit.checkpoint import rotate, seal, unseal
 from ocrkit.collate import Collator
 from ocrkit.config import ConfigError, TrainConfig
@@ -27,6 +27,7 @@ from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.predict import predict_stream
 from ocrkit.systems import records_of
+from ocrkit.train_log import append_log
 
 # accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
 torch.serialization.register_package(

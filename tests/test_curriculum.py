@@ -10,7 +10,6 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit.callbacks import read_log
 from ocrkit.curriculum import TrainRows, TrainSampler, with_difficulty
 from ocrkit.data import DataError, load_data, text_of
 from ocrkit.metrics import cer
@@ -18,6 +17,7 @@ from ocrkit.model import load_model
 from ocrkit.predict import predict
 from ocrkit.text import graphemes
 from ocrkit.train import make_trainer, train
+from ocrkit.train_log import read_log
 
 
 class _StopAt(TrainerCallback):

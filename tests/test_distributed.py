@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from ocrkit.callbacks import read_log
 from ocrkit.config import ConfigError
 from ocrkit.model import load_model
+from ocrkit.train_log import read_log
 
 RANDOM = {"train_sampling_strategy": "random"}
 

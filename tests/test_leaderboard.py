@@ -13,7 +13,6 @@ from ocrkit.evaluation import score
 from ocrkit.leaderboard import (
     change_table,
     leaderboard,
-    learning_curve,
     one_at_a_time,
     plot_changes,
     plot_curves,
@@ -175,12 +174,6 @@ def test_plots_show_every_run(runs):
     curves = plot_curves(rows)
     assert [len(axes.lines) for axes in curves.axes] == [4, 4]
     assert list(curves.axes[1].lines[0].get_ydata()) == pytest.approx([0.1, 0.05, 0.1 / 3])
-
-
-def test_a_curve_cut_off_by_a_crash_is_read(tmp_path):
-    (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert learning_curve(tmp_path) == [{"step": 1, "loss": 2.0}]
-    assert learning_curve(tmp_path / "none") == []
 
 
 def execute(tmp_path, **parameters) -> str:

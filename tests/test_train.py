@@ -6,12 +6,12 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit.callbacks import read_log
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
 from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
 from ocrkit.train import context_length, train
+from ocrkit.train_log import read_log
 from ocrkit.trainer import TrainingError
 
 
@@ -121,13 +121,6 @@ def test_what_cannot_be_trained_is_refused(config):
     del data["train"]
     with pytest.raises(DataError, match="no train split"):
         train(model, processor, data, config)
-
-
-def test_a_log_cut_off_by_a_crash_is_read(tmp_path):
-    path = tmp_path / "train_log.jsonl"
-    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
-    assert read_log(path) == [{"step": 1, "loss": 2.0}]
-    assert read_log(tmp_path / "none.jsonl") == []
 
 
 def test_a_signal_leaves_a_run_to_resume(config, tmp_path):

@@ -7,12 +7,13 @@ import torch
 from transformers import TrainerCallback
 
 from ocrkit import evaluate, trainer
-from ocrkit.callbacks import EarlyStopping, read_log
+from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
 from ocrkit.data import DataError, load_data
 from ocrkit.evaluation import score
 from ocrkit.model import load_model
 from ocrkit.train import check_evaluation, make_trainer, train
+from ocrkit.train_log import read_log
 
 
 class _StopAt(TrainerCallback):
