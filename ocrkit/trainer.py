@@ -163,6 +163,9 @@ class OCRTrainer(SFTTrainer):
             seal(folder)
             rotate(run, limit, self.state.best_model_checkpoint)
 
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""
+
     def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if self.confusions is None:
             return None

@@ -46,6 +46,7 @@ def test_a_run_leaves_everything_behind(config, tmp_path):
     folder = tmp_path / "run"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (folder / "checkpoint-4").is_dir()
+    assert not (folder / "README.md").exists()
     assert "seed: 42" in (folder / "config.yaml").read_text()
     versions = json.loads((folder / "versions.json").read_text())
     assert versions["packages"]["transformers"] and versions["dataset"]
