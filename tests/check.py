@@ -259,9 +259,10 @@ def readme_part(result: dict) -> str:
         text += ["", f"| CER after 120 steps | {seeds} |", f"| --- |{' --- |' * len(SEEDS)}"]
         for name, runs in result["training"]["cer"].items():
             text.append(f"| {name} | {' | '.join(cell(run) for run in runs.values())} |")
+        rows = result["training"]["rows"]
         text += [
             "",
-            "The same 1,230 lines, one setting changed at a time; reported as it came out.",
+            f"The same {rows:,} worn lines, one setting changed at a time; as it came out.",
         ]
     text += ["", "| speed and size | measured | aim |", "| --- | --- | --- |"]
     for part, name, figure in aims_of(result):
