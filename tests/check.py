@@ -262,7 +262,7 @@ def readme_part(result: dict) -> str:
         rows = result["training"]["rows"]
         text += [
             "",
-            f"The same {rows:,} worn lines, one setting changed at a time; as it came out.",
+            f"The same {rows:,} worn lines, one setting changed at a time.",
         ]
     text += ["", "| speed and size | measured | aim |", "| --- | --- | --- |"]
     for part, name, figure in aims_of(result):
