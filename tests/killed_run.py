@@ -10,6 +10,7 @@ import random
 import signal
 import sys
 import time
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -87,6 +88,9 @@ def kill_again_and_again(config: TrainConfig, kills: int, rng: random.Random) ->
 def main() -> None:
     """Run whole, run killed, and compare the adapters."""
     config = TrainConfig.from_recipe(sys.argv[1], resume_from_checkpoint="auto")
+    # What is imported here, late imports of a model's parts among it, no child imports again.
+    load_model(config)
+    import_module("ocrkit.trainer")
     run = config.output_dir
     config.output_dir = f"{run}-whole"
     status = wait_until(start(config), lambda: False)
