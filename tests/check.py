@@ -290,7 +290,7 @@ def main(chosen: list[str]) -> int:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")
     else:
         print("OCRKIT_TEST_DATA is not set: nothing is measured on real receipts.")
-    parts |= {"training": training, "slow-tests": slow_tests}
+    parts |= {"training": training, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
         print(f"No part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
         return 2
