@@ -4,30 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .receipts import (
-    BASE_FONTS,
-    TILL_FONTS,
-    draw_printed_line,
-    draw_thermal_line,
-    line_of,
-    printed_receipts,
-    random_line,
-    receipt_line,
-    thermal_receipts,
-)
 from .schema import DataError, UsageError
-
-__all__ = [
-    "BASE_FONTS",
-    "TILL_FONTS",
-    "draw_printed_line",
-    "draw_thermal_line",
-    "line_of",
-    "printed_receipts",
-    "random_line",
-    "receipt_line",
-    "thermal_receipts",
-]
 
 COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",

@@ -29,6 +29,7 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
+from data_prep.receipts import TILL_FONTS, line_of
 from data_prep.render import (
     covers,
     crop_to_ink,
@@ -38,7 +39,6 @@ from data_prep.render import (
     shipped_fonts,
     soften,
 )
-from data_prep.synthesize import TILL_FONTS, line_of
 from ocrkit.collate import Collator
 from ocrkit.metrics import cer, exact_match
 

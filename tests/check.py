@@ -160,7 +160,7 @@ def training() -> dict:
 
     Short runs on the same rows, so that they differ by one setting alone.
     """
-    from data_prep.synthesize import thermal_receipts
+    from data_prep.receipts import thermal_receipts
     from ocrkit import TrainConfig, evaluate, load_data, load_model, train
 
     folder = RUNS / "training"

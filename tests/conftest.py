@@ -13,7 +13,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def thermal(tmp_path_factory):
     """A dataset folder of six worn receipts of ten lines: 40 for training, 10 and 10."""
-    from data_prep.synthesize import thermal_receipts
+    from data_prep.receipts import thermal_receipts
 
     folder = tmp_path_factory.mktemp("data") / "thermal"
     thermal_receipts(folder, receipts=6, seed=3, split=(0.7, 0.15, 0.15), progress=False)

@@ -23,7 +23,7 @@ def test_batches_read_what_single_calls_read(loaded):
 
 
 def test_the_embedded_model_reads_clean_lines(config, tmp_path):
-    from data_prep.synthesize import printed_receipts
+    from data_prep.receipts import printed_receipts
 
     printed_receipts(tmp_path / "printed", receipts=4, seed=9, progress=False)
     config.dataset = str(tmp_path / "printed")

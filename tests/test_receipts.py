@@ -1,7 +1,7 @@
 import json
 import random
 
-from data_prep.synthesize import (
+from data_prep.receipts import (
     TILL_FONTS,
     line_of,
     printed_receipts,

@@ -104,10 +104,3 @@ def test_help_teaches_without_importing_any_command():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
     assert all(name in shown for name in ("lines", "invoices", "receipts"))
-
-
-def test_the_receipts_are_found_where_they_were():
-    from data_prep import receipts, synthesize
-
-    for name in synthesize.__all__:
-        assert getattr(synthesize, name) is getattr(receipts, name)

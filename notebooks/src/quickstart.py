@@ -61,7 +61,7 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # lines in fonts that the model knows are drawn beside them, to see later what it forgot.
 
 # %%
-from data_prep.synthesize import printed_receipts, thermal_receipts
+from data_prep.receipts import printed_receipts, thermal_receipts
 from ocrkit import load_data
 
 if not config.dataset:
