@@ -195,8 +195,9 @@ def training() -> dict:
 
 
 def slow_tests() -> dict:
-    """The tests that take part only here."""
-    done = subprocess.run([sys.executable, "-m", "pytest", "-m", "slow"], cwd=ROOT, check=False)
+    """The tests that take part only here, a process a core."""
+    command = [sys.executable, "-m", "pytest", "-m", "slow", "-n", "logical", "--dist", "worksteal"]
+    done = subprocess.run(command, cwd=ROOT, check=False)
     return {"aims": {"slow tests, exit code": aim(done.returncode, done.returncode == 0, "0")}}
 
 
