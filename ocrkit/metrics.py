@@ -16,7 +16,7 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from ocrkit.alignment import LONG, NOTHING, Coded, Edits, align, coded, coded_lists
+from ocrkit.alignment import NOTHING, ROOM, Coded, Edits, align, coded, coded_lists
 from ocrkit.fields import (
     field_accuracy,
     field_f1,
@@ -85,19 +85,36 @@ class EditCounts(NamedTuple):
         return shares(self.equal)
 
 
-def _checked(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
-    references = [references] if isinstance(references, str) else list(references)
-    predictions = [predictions] if isinstance(predictions, str) else list(predictions)
+def _coded(
+    references: Sequence[str], predictions: Sequence[str | None]
+) -> tuple[list, list, Coded, Coded]:
+    """Return both lists, a missing prediction as "", and their code points."""
+    references, predictions = _listed(references), _listed(predictions)
     if len(references) != len(predictions):
         raise ValueError(
             f"There are {len(references)} references but {len(predictions)} predictions: "
             "give one prediction per reference, None where there is none."
         )
-    if {*map(type, references), *map(type, predictions)} <= {str}:
-        return references, predictions
+    try:
+        return references, predictions, coded(references), coded(predictions)
+    except TypeError:
+        predictions = _filled(references, predictions)
+        return references, predictions, coded(references), coded(predictions)
+
+
+def _listed(texts: Sequence) -> list:
+    if isinstance(texts, str):
+        return [texts]
+    # A new list of many strings costs more than its making: garbage collection walks through it.
+    return texts if isinstance(texts, list) else list(texts)
+
+
+def _filled(references: list, predictions: list) -> list:
+    """Return predictions with "" where one is missing."""
     for number, value in enumerate(references):
         if not isinstance(value, str):
             raise ValueError(f"Reference {number} is {value!r}: a reference must be a string.")
+    predictions = predictions.copy()
     for number, value in enumerate(predictions):
         if value is None or (isinstance(value, float) and math.isnan(value)):
             predictions[number] = ""
@@ -105,7 +122,7 @@ def _checked(references: Sequence[str], predictions: Sequence[str | None]) -> tu
             raise ValueError(
                 f"Prediction {number} is {value!r}: a prediction must be a string, or None."
             )
-    return references, predictions
+    return predictions
 
 
 def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
@@ -117,21 +134,24 @@ def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
         ValueError: the lengths differ, or an entry is neither a string nor missing.
 
     """
-    references, predictions = _checked(references, predictions)
-    return _nfc(references)[0], _nfc(predictions)[0]
+    references, predictions, one, other = _coded(references, predictions)
+    return _nfc(references, one)[0], _nfc(predictions, other)[0]
 
 
-def _nfc(texts: list[str]) -> tuple[list[str], Coded]:
+def _nfc(texts: list[str], codes: Coded) -> tuple[list[str], Coded]:
     """Return NFC texts and their code points, at a fraction of what a call a text costs."""
-    codes = coded(texts)
-    places = doubtful(codes.units)
-    if not len(places):
+    ends = ROOM + np.cumsum(codes.lengths)
+    changed = {}
+    for number in np.unique(np.searchsorted(ends, doubtful(codes.units), side="right")):
+        normal = unicodedata.normalize("NFC", texts[number])
+        if normal != texts[number]:
+            changed[number] = normal
+    if not changed:
         return texts, codes
-    normal = texts.copy()
-    ends = LONG + np.cumsum(codes.lengths)
-    for number in np.unique(np.searchsorted(ends, places, side="right")):
-        normal[number] = unicodedata.normalize("NFC", texts[number])
-    return normal, codes if normal == texts else coded(normal)
+    texts = texts.copy()
+    for number, normal in changed.items():
+        texts[number] = normal
+    return texts, coded(texts)
 
 
 def _lengths(sequences: Sequence) -> np.ndarray:
@@ -195,9 +215,9 @@ def process_edits(references: Sequence[str], predictions: Sequence[str | None]) 
 
     Of all shortest alignments it is the one of rapidfuzz's `Levenshtein.editops`.
     """
-    references, predictions = _checked(references, predictions)
+    references, predictions, one, other = _coded(references, predictions)
     equal = _equal(references, predictions)
-    (_, one), (_, other) = _nfc(references), _nfc(predictions)
+    (_, one), (_, other) = _nfc(references, one), _nfc(predictions, other)
     edits = align(one, other, np.flatnonzero(~equal))
     inserted, deleted = edits.reference == NOTHING, edits.prediction == NOTHING
     counts = (
@@ -224,7 +244,7 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 
 def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Mark with 1 every sample whose prediction equals its reference, raw."""
-    references, predictions = _checked(references, predictions)
+    references, predictions, *_ = _coded(references, predictions)
     return shares(_equal(references, predictions))
 
 
@@ -310,16 +330,31 @@ def char_confusions(
 
 
 def _confusions(edits: Edits, names: Sequence[str] | None = None) -> Counter:
-    joined = edits.reference.astype(np.int64) + 1 << 32 | edits.prediction.astype(np.int64) + 1
-    kinds, counts = np.unique(joined, return_counts=True)
+    truths, one = _numbered(edits.reference)
+    readings, other = _numbered(edits.prediction)
+    codes = one * len(readings) + other
+    if len(truths) * len(readings) <= 2**22:  # a table is filled sooner than codes are sorted
+        counts = np.bincount(codes)
+        kinds = np.flatnonzero(counts)
+        counts = counts[kinds]
+    else:
+        kinds, counts = np.unique(codes, return_counts=True)
 
-    def name(number: int) -> str:
-        if number == 0:
+    def name(unit: int) -> str:
+        if unit == NOTHING:
             return ""
-        return chr(number - 1) if names is None else names[number - 1]
+        return chr(unit) if names is None else names[unit]
 
-    units = ((name(kind >> 32), name(kind & 0xFFFFFFFF)) for kind in kinds.tolist())
-    return Counter(dict(zip(units, counts.tolist())))
+    truths, readings = ([*map(name, units.tolist())] for units in (truths, readings))
+    rows, columns = (part.tolist() for part in np.divmod(kinds, len(readings)))
+    mixed_up = zip(map(truths.__getitem__, rows), map(readings.__getitem__, columns))
+    return Counter(dict(zip(mixed_up, counts.tolist())))
+
+
+def _numbered(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the distinct units, sorted, and where each unit stands among them."""
+    present = np.bincount(units - NOTHING) > 0
+    return np.flatnonzero(present) + NOTHING, (np.cumsum(present) - 1)[units - NOTHING]
 
 
 # --- uncertainty

@@ -67,5 +67,5 @@ def doubtful(units: np.ndarray) -> np.ndarray:
         if piece.max() < 0x300:  # Latin letters compose with nothing that is as low
             continue
         own = flags.take(piece, mode="clip")
-        found.append(begin + np.flatnonzero((own[1:] >> 8) & own[:-1]))
+        found.append(begin + np.flatnonzero(((own[1:] >> 8) & own[:-1]) != 0))
     return np.concatenate(found)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from rapidfuzz.distance import Levenshtein
 
-from ocrkit.alignment import BLOCK, LONG, NOTHING, align, coded, coded_lists
+from ocrkit.alignment import BANDS, CELLS, LONG, NOTHING, align, coded, coded_lists
 
 
 def edits_of_rapidfuzz(references, predictions):
@@ -65,9 +65,18 @@ def test_equals_rapidfuzz_over_lists():
 
 
 def test_more_pairs_than_a_block_and_only_those_chosen():
-    references, predictions = pairs_of("abc", 6, BLOCK + 500)
+    references, predictions = pairs_of("abc", 6, CELLS // BANDS[0])
     chosen = np.arange(0, len(references), 2)
     edits = align(coded(references), coded(predictions), chosen)
     found = np.bincount(edits.sample, minlength=len(references))
     distances = list(map(Levenshtein.distance, references, predictions))
     assert found[::2].tolist() == distances[::2] and not found[1::2].any()
+
+
+def test_more_pairs_than_a_block_that_need_a_wider_band():
+    chance = random.Random(0)
+    references, predictions = (
+        ["".join(chance.choices("abcdefgh", k=32)) for _ in range(CELLS // 32)] for _ in range(2)
+    )
+    ours = edits_of_ours(coded(references), coded(predictions), chr)
+    assert ours == edits_of_rapidfuzz(references, predictions)
