@@ -12,14 +12,9 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from . import sources
+from .command import exit_code
 from .dataset import write_dataset
-from .schema import (
-    PROMPTS,
-    DataError,
-    Item,
-    Reject,
-    UsageError,
-)
+from .schema import PROMPTS, Item, Reject, UsageError
 from .split import parse_shares
 
 FORMATS = ("imagefolder", "parquet")
@@ -284,25 +279,16 @@ def main(arguments: list[str] | None = None) -> int:
     common = {k: given[k] for k in COMMON} | {
         "workers": os.cpu_count() or 1 if given["workers"] is None else given["workers"]
     }
-    try:
+
+    def work() -> int:
         before = (Path(given["out"]) / "dataset.json").exists()
         result = convert(**common, **own)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error}; nothing is left behind, run it again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; nothing is left behind, run it again.", file=sys.stderr)
-        return 1
-    if before:
-        print(f"{given['out']} is there already, made by this very command.")
-    print(describe(result, given["out"]))
-    return 0
+        if before:
+            print(f"{given['out']} is there already, made by this very command.")
+        print(describe(result, given["out"]))
+        return 0
+
+    return exit_code(work, "nothing is left behind, run it again")
 
 
 if __name__ == "__main__":

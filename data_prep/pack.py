@@ -13,9 +13,10 @@ import os
 import shutil
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
+from .command import exit_code
 from .schema import DataError, UsageError
 
 CHUNK = 2**20
@@ -175,7 +176,12 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, out
     os.replace(partial, target)  # noqa: PTH105
 
 
-def run(command, arguments: list[str] | None, names: tuple[str, str], about: str) -> int:
+def run(
+    command: Callable[..., Path | list[Path]],
+    arguments: list[str] | None,
+    names: tuple[str, str],
+    about: str,
+) -> int:
     """A command line of two paths; returns its exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m data_prep.{command.__name__}")
     parser.description = about
@@ -187,16 +193,13 @@ def run(command, arguments: list[str] | None, names: tuple[str, str], about: str
     options = {}
     if getattr(given, "shard_size", None):
         options["shard_bytes"] = int(given.shard_size * 1e9)
-    try:
+
+    def work() -> int:
         made = command(given.source, given.target, **options)
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(*(made if isinstance(made, list) else [made]), sep="\n")
-    return 0
+        print(*(made if isinstance(made, list) else [made]), sep="\n")
+        return 0
+
+    return exit_code(work)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .schema import DataError, UsageError
+from .command import exit_code
 
 COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",
@@ -31,20 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
             module = importlib.import_module(f"{__package__}.{name}")
             module.add_arguments(command)
             run = module.run
-    try:
-        return run(parser.parse_args(arguments))
-    except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        print(f"error: {error}; nothing is left behind, run it again.", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("Interrupted; nothing is left behind, run it again.", file=sys.stderr)
-        return 1
+    given = parser.parse_args(arguments)
+    return exit_code(lambda: run(given), "nothing is left behind, run it again")
 
 
 if __name__ == "__main__":

@@ -14,10 +14,15 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .arithmetic import invoice_problems
+from .command import exit_code
 from .dataset import ordered_map
 from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
+
+if TYPE_CHECKING:
+    from jsonschema.protocols import Validator
 
 BATCH = 64
 PARQUET_BATCH = 16
@@ -275,7 +280,13 @@ def check_value(value: object, read: Callable[[int, str], bytes | None]) -> Outc
     return row, problems, digests
 
 
-def check_row(row: Row, place: str, findings: Findings, checker, max_characters: int) -> None:
+def check_row(
+    row: Row,
+    place: str,
+    findings: Findings,
+    checker: "Validator | None",
+    max_characters: int,
+) -> None:
     """What a row's texts can have wrong."""
     answer = row.completion[-1]["content"]
     asked = "\n".join(message["content"] for message in row.prompt)
@@ -340,7 +351,7 @@ def unspelt(tokenizer: str | Path, characters: Counter) -> list[str]:
     ]
 
 
-def load_schema(path: str | Path):
+def load_schema(path: str | Path) -> "Validator":
     """A validator of the JSON Schema in a file."""
     import jsonschema
 
@@ -411,7 +422,8 @@ def main(arguments: list[str] | None = None) -> int:
     add_argument("--max-characters", type=int, default=4000, metavar="N")
     add_argument("--workers", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args(arguments)
-    try:
+
+    def work() -> int:
         result = validate(
             given.dataset,
             schema=given.schema,
@@ -419,11 +431,10 @@ def main(arguments: list[str] | None = None) -> int:
             max_characters=given.max_characters,
             workers=given.workers,
         )
-    except (DataError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
-    print(describe(result, given.dataset))
-    return 0 if result["ok"] else 1
+        print(describe(result, given.dataset))
+        return 0 if result["ok"] else 1
+
+    return exit_code(work)
 
 
 if __name__ == "__main__":

@@ -130,6 +130,13 @@ def test_missing_predictions_are_empty_strings():
     assert metrics.char_confusions(["ab"], [None]) == {("a", ""): 1, ("b", ""): 1}
 
 
+def test_lists_that_are_given_stay_as_they_are():
+    references, predictions = [unicodedata.normalize("NFD", "한"), "b"], ["한", None]
+    before = references.copy(), predictions.copy()
+    assert metrics.process_edits(references, predictions).cer.part.tolist() == [0, 1]
+    assert (references, predictions) == before
+
+
 def test_a_single_string_is_one_pair():
     assert metrics.cer("abc", "abd") == 1 / 3
     assert metrics.exact_match("abc", "abc") == 1
@@ -157,6 +164,13 @@ def test_confusions():
     assert metrics.char_confusions(["a"], ["ab"]) == {("", "b"): 1}
     with pytest.raises(ValueError, match="'word' is unknown"):
         metrics.char_confusions(["a"], ["b"], unit="word")
+
+
+def test_confusions_of_more_characters_than_a_table_holds():
+    references = [chr(0x4E00 + number) for number in range(2100)] * 2
+    predictions = [chr(0xAC00 + number) for number in range(2100)] * 2
+    found = metrics.char_confusions(references, predictions)
+    assert found == dict.fromkeys(zip(references, predictions), 2)
 
 
 VERBS = ["cer", "cer_grapheme", "wer", "exact_match", "normalized_match", "ned_similarity"]

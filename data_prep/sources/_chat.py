@@ -94,6 +94,12 @@ def checked(record: object, where: str) -> dict | Reject:
     return Reject(where, "malformed record", f"no object but {type(record).__name__}")
 
 
+def images_of(record: dict) -> list[object]:
+    """The pictures that a record names beside its messages: a list, one, or none."""
+    images = record.get("images") or record.get("image") or []
+    return images if isinstance(images, list) else [images]
+
+
 def read_messages(value: object) -> Conversation:
     """Messages whose content is a text or a list of parts, and the pictures among the parts."""
     if not isinstance(value, list) or not value:

@@ -18,10 +18,8 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def read(record: dict) -> _chat.Conversation:
     """A record's messages and pictures."""
-    images = record.get("images") or record.get("image") or []
-    images = images if isinstance(images, list) else [images]
     turns = [
         {"role": turn.get("from", turn.get("role")), "content": turn.get("value")}
         for turn in record["conversations"]
     ]
-    return _chat.read_messages(turns)[0], images
+    return _chat.read_messages(turns)[0], _chat.images_of(record)

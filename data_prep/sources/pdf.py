@@ -7,6 +7,7 @@ does a JSON list of as many objects. Otherwise one item shows all pages.
 from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from PIL import Image
 
@@ -14,6 +15,9 @@ from ..archive import Tree
 from ..pictures import MAX_PIXELS, PictureError
 from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
 from . import slug, stem
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument
 
 EXAMPLE = "invoices/ --task fields --dpi 150 --out data/invoices"
 TASKS = ("text", "fields")
@@ -78,7 +82,7 @@ def count_pages(load: partial) -> int:
         document.close()
 
 
-def open_document(load: partial):
+def open_document(load: partial) -> "PdfDocument":
     """A pypdfium2 document; PictureError if the file is missing or no PDF."""
     import pypdfium2
 

@@ -18,8 +18,6 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def read(record: dict) -> _chat.Conversation:
     """A record's messages and pictures; a plain text as prompt is the user's message."""
-    images = record.get("images") or record.get("image") or []
-    images = images if isinstance(images, list) else [images]
     if "messages" in record:
         messages, found = _chat.read_messages(record["messages"])
     else:
@@ -30,4 +28,4 @@ def read(record: dict) -> _chat.Conversation:
             completion = [{"role": "assistant", "content": completion}]
         messages, found = _chat.read_messages([*prompt, *completion])
     # Parts of type image either name their picture or stand for one of `images`.
-    return messages, images or found
+    return messages, _chat.images_of(record) or found
