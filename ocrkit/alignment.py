@@ -16,7 +16,7 @@ from rapidfuzz.distance import Levenshtein
 NOTHING = -1
 LONG = 256  # units; what is longer is rare, and rapidfuzz aligns it in less than it costs here
 WINDOW = 32  # units that are compared at once
-BANDS = (8, 16, 32, 64)
+BANDS = (8, 16, 32, 64)  # bits, the narrowest first
 ROOM = LONG + BANDS[-1]
 CELLS = 2**18  # units at a time: what belongs to a block of pairs stays in the processor's cache
 
