@@ -360,6 +360,8 @@ def token_lengths(
     rows = data if isinstance(data, Sequence) else data.remove_columns("images")
     texts = []
     for start in range(0, len(rows), _TOGETHER):
-        part = [rows[i] for i in range(start, min(start + _TOGETHER, len(rows)))]
+        places = range(start, min(start + _TOGETHER, len(rows)))
+        listed = isinstance(rows, Sequence)
+        part = [rows[i] for i in places] if listed else rows.__getitems__(list(places))
         texts += collator.text_tokens(part)
     return picture_tokens(data, processor, config), texts

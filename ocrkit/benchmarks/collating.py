@@ -27,14 +27,14 @@ def collating(
     from data_prep.convert import convert
     from ocrkit.model import TINY
 
-    printed_lines(folder / "lines", round(lines / 0.8))
-    write_pages(folder / "pages", max(20, round(lines / 2 / 0.8)))
-    convert("hwdb-dgrl", folder / "pages", folder / "handwriting", progress=False)
-    street_signs(folder / "photos", round(photos / 0.8))
+    printed_lines(folder / "lines", lines)
+    write_pages(folder / "pages", max(20, lines // 2))
+    convert("hwdb-dgrl", folder / "pages", folder / "writing", split="1,0,0", progress=False)
+    street_signs(folder / "photos", photos)
     large = qwen2_vl_processor(folder / "processor")
     kinds = {
         "lines of print": (folder / "lines", TINY, 32, 2.0),
-        "lines of handwriting": (folder / "handwriting", large, 16, 2.0),
+        "lines of handwriting": (folder / "writing", large, 16, 2.0),
         "photographs 1280x960": (folder / "photos", large, 4, 1.5),
     }
     rows = []

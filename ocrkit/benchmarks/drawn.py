@@ -16,9 +16,6 @@ from data_prep.receipts import line_of
 from data_prep.render import draw_line, load_font, shipped_fonts
 from data_prep.schema import PROMPTS, Item, Picture
 
-SHARES = (0.8, 0.0, 0.2)
-
-
 # --- dataset folders ---
 
 
@@ -57,7 +54,7 @@ def _item(number: int, text: str, load: partial) -> Item:
 
 def _write(items: Callable, out: Path, source: str, count: int, seed: int) -> None:
     settings = {"count": count, "seed": seed, "layout": "prompt_completion"}
-    write_dataset(items, out, source, [], settings, SHARES, progress=False)
+    write_dataset(items, out, source, [], settings, (1.0, 0.0, 0.0), progress=False)
 
 
 def _printed(text: str, font: str) -> Image.Image:

@@ -21,7 +21,7 @@ def generation(folder: Path, rounds: int = 3, count: int = 192, single: int = 24
     from ocrkit.model import load_model
     from ocrkit.predict import predict_stream
 
-    printed_lines(folder / "data", round(count / 0.8))
+    printed_lines(folder / "data", count)
     config = TrainConfig.from_recipe(
         "quickstart",
         dataset=str(folder / "data"),

@@ -20,7 +20,7 @@ def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) ->
     """
     from ocrkit.benchmarks.measure import in_turns
 
-    printed_lines(folder / "data", round(steps * batch / 0.8))
+    printed_lines(folder / "data", steps * batch)
     sides = {
         "ours": lambda: _kit(folder, batch),
         "bare": lambda: _bare(folder, batch),
@@ -165,7 +165,7 @@ def padding(folder: Path, count: int = 2000, batch: int = 8) -> list[dict[str, A
     from ocrkit.data import load_data
     from ocrkit.model import TINY
 
-    printed_lines(folder / "mixed", round(count / 0.8))
+    printed_lines(folder / "mixed", count)
     config = replace(_config(folder, batch), dataset=str(folder / "mixed"))
     rows = load_data(config)["train"]
     images, texts = token_lengths(rows, AutoProcessor.from_pretrained(TINY), config)
