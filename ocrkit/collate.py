@@ -81,8 +81,9 @@ class Collator:
         self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
         self._prompts: dict[str, np.ndarray] = {}
-        # None: not yet known; see `_processed`.
+        # None: not yet known; see `_processed`. Then, whether the processor tells kinds of token.
         self._shortcut: bool | None = None
+        self._kinds = False
 
     def render(self, row: dict) -> tuple[str, str]:
         """The row's prompt as the chat template writes it, and its completion with end of turn."""
@@ -183,7 +184,9 @@ class Collator:
         if self._shortcut is None:
             self._shortcut = cuts(self.processor.image_processor)
             if self._shortcut:
-                own, short = self._by_processor(prompts, pictures), self._short(prompts, pictures)
+                own = self._by_processor(prompts, pictures)
+                self._kinds = "mm_token_type_ids" in own
+                short = self._short(prompts, pictures)
                 self._shortcut = short is not None and _equal(own, short)
                 return own
         short = self._short(prompts, pictures) if self._shortcut else None
@@ -219,7 +222,7 @@ class Collator:
             repeats[places] = [next(counts) for _ in range(places.sum())]
             ids.append(tokens.repeat(repeats))
         batch["input_ids"] = ids
-        if "mm_token_type_ids" in self.processor.model_input_names:
+        if self._kinds:
             batch["mm_token_type_ids"] = [(tokens == picture).astype(int) for tokens in ids]
         batch["attention_mask"] = [np.ones_like(tokens) for tokens in ids]
         return batch

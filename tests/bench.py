@@ -26,9 +26,9 @@ def update_readme(readme: Path, results: Path) -> None:
             parts.append(markdown(json.loads((results / name).read_text(encoding="utf-8"))))
     before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- bench -->\n")
     after = rest.partition("<!-- end of bench -->")[2]
-    text = "\n\n".join(parts)
+    text = "\n\n".join(parts) + "\n" * bool(parts)
     readme.write_text(
-        f"{before}<!-- bench -->\n{text}\n<!-- end of bench -->{after}", encoding="utf-8"
+        f"{before}<!-- bench -->\n{text}<!-- end of bench -->{after}", encoding="utf-8"
     )
 
 

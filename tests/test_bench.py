@@ -49,7 +49,7 @@ def test_the_shortcut_makes_the_processors_batches(name, tmp_path):
         completion = [{"role": "assistant", "content": f"No. {number}"}]
         rows.append({"prompt": prompt, "completion": completion, "images": images})
     short, own = Collator(processor), Collator(processor)
-    own._shortcut = False
+    own._shortcut = False  # The processor itself.
     short(rows[:1])
     assert short._shortcut is True
     for part in (rows, rows[:1], rows[1:2], rows[2:4]):
