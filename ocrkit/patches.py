@@ -114,7 +114,8 @@ def _floats(patches: np.ndarray, processor: Any, frames: int) -> torch.Tensor:
     if patches.shape[1] == 1 and len(mean.unique()) == len(std.unique()) == 1:
         mean, std = mean[:1], std[:1]
     count, _, side, _ = patches.shape
-    values = torch.empty(count, 3, frames, side, side)
+    # Numpy asks the system for large pages; torch's small ones would cost more than the numbers.
+    values = torch.from_numpy(np.empty((count, 3, frames, side, side), np.float32))
     step = max(1, _BLOCK // (3 * side * side))
     for start in range(0, count, step):
         block = torch.from_numpy(patches[start : start + step]).float()
