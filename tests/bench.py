@@ -10,8 +10,6 @@ import shutil
 import sys
 from pathlib import Path
 
-from ocrkit.benchmarks.suite import benchmark, markdown, missed
-
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "notebooks" / "benchmarks"
 README = ROOT / "README.md"
@@ -20,6 +18,8 @@ WORK = ROOT / "runs" / "bench"
 
 def update_readme(readme: Path, results: Path) -> None:
     """Put the tables of bench.json and bench-gpu.json between the README's marks."""
+    from ocrkit.benchmarks.suite import markdown
+
     parts = []
     for name in ("bench.json", "bench-gpu.json"):
         if (results / name).is_file():
@@ -34,6 +34,9 @@ def update_readme(readme: Path, results: Path) -> None:
 
 def main(arguments: list[str]) -> int:
     """Measure; 1 where a figure misses its aim."""
+    # Not at the top: workers of a conversion import this module when they start.
+    from ocrkit.benchmarks.suite import benchmark, missed
+
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--hardware", default="cpu", choices=("cpu", "gpu"))

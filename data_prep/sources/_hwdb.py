@@ -142,11 +142,11 @@ def page_lines(path: str, pattern: str, read_line: Callable) -> Iterator[Item | 
     """
     tree = Tree(path)
     for name in tree.files(pattern):
+        key, group, split = slug(stem(name)), writer(name), tree.split(name)
         for number, item in enumerate(_read_page(tree, name, read_line), 1):
             item.where = f"{name} line {number}"
             if isinstance(item, Item):
-                item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
-                item.split = tree.split(name)
+                item.key, item.group, item.split = f"{key}-{number:03d}", group, split
             yield item
 
 

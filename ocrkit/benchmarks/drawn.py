@@ -1,6 +1,7 @@
 """What is measured on: lines, photographs, handwriting and pairs of texts, drawn from a seed."""
 
 import io
+import math
 import random
 import struct
 import unicodedata
@@ -20,14 +21,17 @@ from data_prep.schema import PROMPTS, Item, Picture
 
 
 def printed_lines(out: Path, count: int, longest: int = 48, seed: int = 0) -> None:
-    """A dataset of printed lines, 32 pixels high, of 1 to `longest` characters."""
+    """A dataset of printed lines, 32 pixels high, their lengths spread as on real receipts.
+
+    Of 1,419 lines of SROIE half have up to 7 characters and 95 % up to 30; the longest has 45.
+    """
 
     def items() -> Iterator[Item]:
         rng = random.Random(seed)
         font = str(shipped_fonts("DejaVuSans")[0])
         for number in range(count):
-            most = rng.randint(1, longest)
-            text = line_of(rng, max(1, most - 4), most)
+            length = min(longest, max(1, round(rng.lognormvariate(math.log(7), 0.88))))
+            text = line_of(rng, max(1, length - 1), length)
             yield _item(number, text, partial(_printed, text, font))
 
     _write(items, out, "bench-lines", count, seed)

@@ -49,7 +49,7 @@ def generation(folder: Path, rounds: int = 3, count: int = 192, single: int = 24
 
     sides = {"ours": lambda: read(rows, config), "order": in_file_order, "single": one_by_one}
     seconds = in_turns(sides, rounds)
-    inputs = f"{count} lines of 1 to 48 characters, embedded model, batches of {size}"
+    inputs = f"{count} lines, as short and long as on receipts, embedded model, batches of {size}"
     counted: dict[str, Any] = {"unit": "samples/s", "count": count, "inputs": inputs}
     what = "generation for evaluation"
     return [
