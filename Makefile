@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
-.PHONY: help setup demo test check notebooks clean
+.PHONY: help setup demo test check bench notebooks clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -34,6 +34,9 @@ test: $(VENV)/.tests  ## ruff, the tests and the notebook gates, with reduced co
 
 check: $(VENV)/.tests  ## the full counts behind the README's figures, into notebooks/benchmarks
 	$(PY) -m tests.check $(PARTS)
+
+bench: $(VENV)/.tests  ## speed and size beside what people use today, into notebooks/benchmarks
+	$(PY) -m tests.bench $(PARTS)
 
 notebooks: $(VENV)/.tests  ## build the notebooks from notebooks/src
 	$(PY) notebooks/build.py

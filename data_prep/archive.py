@@ -116,6 +116,11 @@ class Tree:
         place, member = self._place(name)
         return Path(place).open("rb") if member is None else _open_member(place, member)
 
+    def on_disk(self, name: str) -> str | None:
+        """The path of a file that lies in no archive."""
+        place, member = self._place(name)
+        return place if member is None else None
+
     def size(self, name: str) -> int:
         """A file's size in bytes, as its archive states it."""
         place, member = self._place(name)

@@ -198,6 +198,8 @@ def ordered_map(function: Callable, work: Iterable, workers: int) -> Iterator:
     methods = multiprocessing.get_all_start_methods()
     # Not fork: a notebook's process has threads, whose locks a fork would copy while held.
     context = multiprocessing.get_context("forkserver" if "forkserver" in methods else "spawn")
+    # Imported once for all workers. (Without effect on "spawn", and once the server runs.)
+    context.set_forkserver_preload(["__main__", __name__, f"{__package__}.pictures"])
     with ProcessPoolExecutor(workers, context, initializer=end_with_parent) as pool:
         waiting: deque = deque()
         try:

@@ -15,6 +15,7 @@ import warnings
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
@@ -33,6 +34,20 @@ class PictureError(Exception):
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+
+class Span(NamedTuple):
+    """Where bytes lie: a file, the first of them and how many."""
+
+    path: str
+    start: int
+    count: int
+
+    def read(self) -> bytes:
+        """The bytes, fewer where the file has become shorter."""
+        with Path(self.path).open("rb") as file:
+            file.seek(self.start)
+            return file.read(self.count)
 
 
 class Opened:
@@ -110,8 +125,9 @@ def to_png(image: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
-def bitmap(data: bytes, width: int, height: int, bits: int = 8) -> Image.Image:
+def bitmap(data: bytes | Span, width: int, height: int, bits: int = 8) -> Image.Image:
     """A grey picture, ink black, from rows of 8 or 1 bits a pixel; for `Picture.load`."""
+    data = data.read() if isinstance(data, Span) else data
     image = read_bitmap(data, width, height, bits)
     return image if bits == 8 else ink_to_black([image])[0]
 

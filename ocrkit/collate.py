@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 
@@ -17,9 +18,13 @@ from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
 from ocrkit.confusion import touched
 from ocrkit.data import open_image, text_of
+from ocrkit.patches import cut_patches, cuts
 
 # Not found in any text; where a template puts it, a completion goes.
 _COMPLETION = " \ue000 "
+
+# Rows whose tokens are counted at once.
+_TOGETHER = 256
 
 # Per-token sequences that processors return beside input_ids, and what padding holds there.
 _TOKEN_KEYS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
@@ -75,7 +80,10 @@ class Collator:
         self.generation, self.characters, self.with_ids = generation, characters, with_ids
         self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
-        self._prompt_tokens: dict[str, int] = {}
+        self._prompts: dict[str, np.ndarray] = {}
+        # None: not yet known; see `_processed`. Then, whether the processor tells kinds of token.
+        self._shortcut: bool | None = None
+        self._kinds = False
 
     def render(self, row: dict) -> tuple[str, str]:
         """The row's prompt as the chat template writes it, and its completion with end of turn."""
@@ -101,72 +109,123 @@ class Collator:
         text = text_of(row["completion"]) if row.get("completion") else ""
         return before, (text.strip() if trims else text) + after
 
-    def text_tokens(self, row: dict) -> int:
-        """Tokens of the row's prompt and completion, without those of its pictures."""
-        pictures = len(row["sizes"])
-        before, completion = self.render({**row, "images": [None] * pictures})
-        if before not in self._prompt_tokens:
-            ids = self.tokenizer(before, add_special_tokens=False)["input_ids"]
-            # The placeholder that the prompt holds for a picture is one of the picture's tokens.
-            self._prompt_tokens[before] = len(ids) - pictures
-        return self._prompt_tokens[before] + len(self.completion_ids(completion))
+    def text_tokens(self, rows: Sequence[dict]) -> list[int]:
+        """Tokens of each row's prompt and completion, without those of its pictures."""
+        pictures = [len(row["sizes"]) for row in rows]
+        rendered = [
+            self.render({**row, "images": [None] * count}) for row, count in zip(rows, pictures)
+        ]
+        completions = self.completion_ids([completion for _, completion in rendered])
+        # The placeholder that the prompt holds for a picture is one of the picture's tokens.
+        return [
+            len(self._prompt_ids(prompt)) - count + len(completion)
+            for (prompt, _), count, completion in zip(rendered, pictures, completions)
+        ]
 
-    def completion_ids(self, completion: str) -> list[int]:
-        """Token ids of a rendered completion, ending with the end-of-turn token."""
-        ids = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+    def completion_ids(self, completions: Sequence[str]) -> list[list[int]]:
+        """Token ids of rendered completions, each ending with the end-of-turn token."""
+        found = self.tokenizer(list(completions), add_special_tokens=False)["input_ids"]
         end = self.tokenizer.eos_token_id
         # What a template writes after the end of turn (a line break) is never generated.
-        return [*ids[: ids.index(end)], end] if end in ids else [*ids, end]
+        return [[*ids[: ids.index(end)], end] if end in ids else [*ids, end] for ids in found]
+
+    def _prompt_ids(self, prompt: str) -> np.ndarray:
+        """Token ids of a rendered prompt, one placeholder for each picture."""
+        if prompt not in self._prompts:
+            ids = self.tokenizer(prompt, add_special_tokens=False)["input_ids"]
+            self._prompts[prompt] = np.array(ids)
+        return self._prompts[prompt]
 
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Collate rows; see the class for what comes out."""
         rendered = [self.render(row) for row in rows]
         pictures = [scaled_pictures(row, self.image_height) for row in rows]
         if self.augment:
+            pictures = [[image.convert("RGB") for image in images] for images in pictures]
             pictures = self.augment(rows, pictures)
-        batch = dict(
-            self.processor(
-                text=[prompt for prompt, _ in rendered],
-                images=pictures,
-                padding=False,
-                add_special_tokens=False,
-            )
-        )
-        ids = [list(sequence) for sequence in batch.pop("input_ids")]
-        beside = {key: [list(s) for s in batch.pop(key)] for key in _TOKEN_KEYS if key in batch}
-        beside["attention_mask"] = [[1] * len(sequence) for sequence in ids]
+        batch = self._processed([prompt for prompt, _ in rendered], pictures)
+        sequences = {key: batch.pop(key) for key in ("input_ids", *_TOKEN_KEYS) if key in batch}
         # Mllama's: for every token the tiles that it looks at, (tokens, pictures, tiles) a row.
         crossing = batch.pop("cross_attention_mask", None)
-        padding = {**_TOKEN_KEYS, "input_ids": self.tokenizer.pad_token_id, "labels": -100}
+        texts = [completion for _, completion in rendered]
+        completions = [[]] * len(rows) if self.generation else self.completion_ids(texts)
+        prompts = [len(ids) for ids in sequences["input_ids"]]
+        lengths = [prompt + len(ids) for prompt, ids in zip(prompts, completions)]
+        width = max(lengths)
+        starts = [width - length if self.generation else 0 for length in lengths]
+        padding = {**_TOKEN_KEYS, "input_ids": self.tokenizer.pad_token_id}
+        for key, found in sequences.items():
+            padded = np.full((len(rows), width), padding[key])
+            for line, start, prompt in zip(padded, starts, found):
+                line[start : start + len(prompt)] = prompt
+            batch[key] = padded
+        batch["attention_mask"] = np.zeros_like(batch["input_ids"])
+        labels = np.full_like(batch["input_ids"], -100)
+        for row, (start, prompt, length) in enumerate(zip(starts, prompts, lengths)):
+            batch["attention_mask"][row, start : start + length] = 1
+            batch["input_ids"][row, start + prompt : start + length] = completions[row]
+            labels[row, start + prompt : start + length] = completions[row]
         if not self.generation:
-            completions = [self.completion_ids(completion) for _, completion in rendered]
-            labels = [[-100] * len(p) + c for p, c in zip(ids, completions)]
-            ids = [p + c for p, c in zip(ids, completions)]
-            for key, sequences in beside.items():
-                fill = 1 if key == "attention_mask" else 0
-                beside[key] = [s + [fill] * len(c) for s, c in zip(sequences, completions)]
-            beside["labels"] = labels
-        width = max(map(len, ids))
-        if self.characters and not self.generation:
-            starts = [len(i) - len(c) for i, c in zip(ids, completions)]
-            texts = [completion for _, completion in rendered]
-            batch["label_characters"] = self._characters(texts, completions, starts, width)
-        for key, sequences in {"input_ids": ids, **beside}.items():
-            fill = [padding[key]]
-            batch[key] = torch.tensor(
-                [
-                    fill * (width - len(s)) + s if self.generation else s + fill * (width - len(s))
-                    for s in sequences
-                ]
-            )
+            batch["labels"] = labels
+            if self.characters:
+                batch["label_characters"] = self._characters(texts, completions, prompts, width)
         if crossing is not None:
-            lengths = [int(mask.sum()) for mask in batch["attention_mask"]]
-            prompts = lengths
-            if not self.generation:
-                prompts = [length - len(c) for length, c in zip(lengths, completions)]
             batch["cross_attention_mask"] = _grown(crossing, prompts, lengths, self.generation)
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
         return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
+
+    def _processed(self, prompts: list[str], pictures: list[list[Image.Image]]) -> dict[str, Any]:
+        """What the processor makes of prompts with pictures: lists of ids, and picture tensors.
+
+        Where the processor is known, a shortcut comes to the same numbers several times faster.
+        The first batch is made both ways, and a processor that was changed to do anything else is
+        left to do it.
+        """
+        if self._shortcut is None:
+            self._shortcut = cuts(self.processor.image_processor)
+            if self._shortcut:
+                own = self._by_processor(prompts, pictures)
+                self._kinds = "mm_token_type_ids" in own
+                short = self._short(prompts, pictures)
+                self._shortcut = short is not None and _equal(own, short)
+                return own
+        short = self._short(prompts, pictures) if self._shortcut else None
+        return short or self._by_processor(prompts, pictures)
+
+    def _by_processor(
+        self, prompts: list[str], pictures: list[list[Image.Image]]
+    ) -> dict[str, Any]:
+        pictures = [[image.convert("RGB") for image in images] for images in pictures]
+        return dict(
+            self.processor(text=prompts, images=pictures, padding=False, add_special_tokens=False)
+        )
+
+    def _short(
+        self, prompts: list[str], pictures: list[list[Image.Image]]
+    ) -> dict[str, Any] | None:
+        """As `_by_processor`, for processors that `cuts` holds for; None where it cannot be so."""
+        picture = getattr(self.processor, "image_token_id", None)
+        known = [self._prompt_ids(prompt) for prompt in prompts]
+        video = getattr(self.processor, "video_token_id", None)
+        if any((ids == picture).sum() != len(row) for ids, row in zip(known, pictures)) or any(
+            (ids == video).any() for ids in known if video is not None
+        ):
+            return None
+        flat = [image for row in pictures for image in row]
+        batch: dict[str, Any] = cut_patches(flat, self.processor.image_processor) if flat else {}
+        merged = self.processor.image_processor.merge_size**2
+        counts = iter((batch["image_grid_thw"].prod(dim=1) // merged).tolist() if flat else [])
+        ids = []
+        for tokens in known:
+            places = tokens == picture
+            repeats = np.ones(len(tokens), int)
+            repeats[places] = [next(counts) for _ in range(places.sum())]
+            ids.append(tokens.repeat(repeats))
+        batch["input_ids"] = ids
+        if self._kinds:
+            batch["mm_token_type_ids"] = [(tokens == picture).astype(int) for tokens in ids]
+        batch["attention_mask"] = [np.ones_like(tokens) for tokens in ids]
+        return batch
 
     def _characters(
         self, texts: list[str], completions: list[list[int]], starts: list[int], width: int
@@ -183,6 +242,18 @@ class Collator:
         if at:
             characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
         return characters
+
+
+def _equal(own: dict[str, Any], short: dict[str, Any]) -> bool:
+    """Whether a processor's batch and the shortcut's hold the same numbers."""
+    pictures = {"pixel_values", "image_grid_thw"}
+    return (
+        own.keys() == short.keys()
+        and all(torch.equal(torch.as_tensor(own[key]), short[key]) for key in pictures & set(own))
+        and all(
+            list(map(list, own[key])) == list(map(list, short[key])) for key in set(own) - pictures
+        )
+    )
 
 
 def _grown(
@@ -210,8 +281,9 @@ def _grown(
 
 
 def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:
-    """The row's pictures in RGB, scaled to `image_height` pixels where that is set."""
-    images = [open_image(image).convert("RGB") for image in row["images"]]
+    """The row's pictures in mode L or RGB, scaled to `image_height` pixels where that is set."""
+    images = [open_image(image) for image in row["images"]]
+    images = [image if image.mode in ("L", "RGB") else image.convert("RGB") for image in images]
     if image_height:
         images = [
             image if image.height == image_height else fit_height(image, image_height)
@@ -289,4 +361,10 @@ def token_lengths(
     """
     collator = collator or Collator(processor, config.image_height)
     rows = data if isinstance(data, Sequence) else data.remove_columns("images")
-    return picture_tokens(data, processor, config), [collator.text_tokens(row) for row in rows]
+    texts = []
+    for start in range(0, len(rows), _TOGETHER):
+        places = range(start, min(start + _TOGETHER, len(rows)))
+        listed = isinstance(rows, Sequence)
+        part = [rows[i] for i in places] if listed else rows.__getitems__(list(places))
+        texts += collator.text_tokens(part)
+    return picture_tokens(data, processor, config), texts

@@ -18,12 +18,9 @@ from importlib.metadata import version
 from pathlib import Path
 
 from data_prep.convert import convert
+from ocrkit.benchmarks.preparing import peak_memory
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "tests"))  # where pytest, too, looks for what tests share
-
-from speed import conversion, metrics_beside_jiwer, peak_memory  # noqa: E402
-
 RUNS = ROOT / "runs" / "check"
 RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
 SEEDS = (42, 43, 44)
@@ -98,50 +95,6 @@ def receipts(data: Path) -> dict:
         found["tesseract"] = theirs.metrics["cer"]
         found["tesseract CER, case folded"] = cer(*zip(*pairs))
     return found
-
-
-def start() -> dict:
-    """Seconds that `import ocrkit` takes, the median of nine, less a bare interpreter's."""
-
-    def median(code: str) -> float:
-        times = []
-        for _ in range(9):
-            began = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
-            times.append(time.perf_counter() - began)
-        return sorted(times)[4]
-
-    seconds = median("import ocrkit") - median("pass")
-    return {"aims": {"import ocrkit, seconds": aim(seconds, seconds < 0.3, "under 0.3")}}
-
-
-def metrics() -> dict:
-    """100,000 pairs of 30 characters beside jiwer's alignment of the same, on one core."""
-    found = {f"{rate:.0%} errors": metrics_beside_jiwer(rate) for rate in (0.05, 0.3)}
-    aims = {}
-    for name, seconds in found.items():
-        ours, times = seconds["one pass"], seconds["jiwer"] / seconds["one pass"]
-        aims[f"{name}: CER, NED, matches, confusions, seconds"] = aim(ours, ours < 1, "under 1")
-        aims[f"{name}: times faster than jiwer"] = aim(times, times >= 20, "at least 20")
-        took = seconds["1,000 replicates"]
-        aims[f"{name}: 1,000 bootstrap replicates, seconds"] = aim(took, took < 1, "under 1")
-    return {"seconds": found, "aims": aims}
-
-
-def convert_lines() -> dict:
-    """4,000 handwritten .dgrl lines, converted by one and two workers and by a naive parser."""
-    found = conversion(RUNS / "conversion")
-    speed, sizes = found["lines a second"], found["bytes"]
-    faster = speed["two workers"] / speed["naive"]
-    second = speed["two workers"] / speed["one worker"]
-    larger = sizes["ours"] / sizes["naive"]
-    return found | {
-        "aims": {
-            "times faster than naive, two workers": aim(faster, faster >= 3, "at least 3"),
-            "times faster by the second worker": aim(second, second >= 1.8, "at least 1.8"),
-            "bytes / naive bytes": aim(larger, larger <= 1.2, "at most 1.2"),
-        }
-    }
 
 
 def memory() -> dict:
@@ -265,9 +218,9 @@ def readme_part(result: dict) -> str:
             "",
             f"The same {rows:,} worn lines, one setting changed at a time.",
         ]
-    text += ["", "| speed and size | measured | aim |", "| --- | --- | --- |"]
+    text += ["", "| memory of a conversion | measured | aim |", "| --- | --- | --- |"]
     for part, name, figure in aims_of(result):
-        if part in ("start", "metrics", "conversion", "memory"):
+        if part == "memory":
             below = "" if figure["met"] else " (**below aim**)"
             text.append(f"| {name} | {figure['value']:.3g}{below} | {figure['aim']} |")
     return "\n".join(text)
@@ -284,8 +237,7 @@ def update_readme(result: dict) -> None:
 
 def main(chosen: list[str]) -> int:
     """Measure everything, or chosen parts anew; write check.json and print what missed its aim."""
-    parts = {"start": start, "metrics": metrics, "conversion": convert_lines, "memory": memory}
-    parts["demo"] = demo
+    parts = {"memory": memory, "demo": demo}
     data = os.environ.get("OCRKIT_TEST_DATA")
     if data:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")

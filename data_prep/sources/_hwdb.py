@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 from ..archive import Tree
+from ..pictures import Span
 from ..schema import Item, Reject
 from . import slug, stem
 
@@ -25,10 +26,13 @@ class Broken(Exception):
 
 
 class Reader:
-    """Reads little-endian fields and never asks for more bytes than the file still has."""
+    """Reads little-endian fields and never asks for more bytes than the file still has.
 
-    def __init__(self, stream: BinaryIO, size: int) -> None:
-        self.stream, self.size, self.at = stream, size, 0
+    `path` is that of a file on disk, whose pixels workers then read themselves.
+    """
+
+    def __init__(self, stream: BinaryIO, size: int, path: str | None = None) -> None:
+        self.stream, self.size, self.at, self.path = stream, size, 0, path
         self.peeked = b""
 
     @property
@@ -38,8 +42,7 @@ class Reader:
 
     def take(self, count: int) -> bytes:
         """The next bytes; Broken where the file ends before."""
-        if count < 0 or count > min(self.left, MAX_RECORD):
-            raise Broken("truncated record", f"{count} bytes wanted at {self.at}, {self.left} left")
+        self._check(count)
         data, self.peeked = self.peeked[:count], self.peeked[count:]
         if len(data) < count:
             data += self.stream.read(count - len(data))
@@ -47,6 +50,21 @@ class Reader:
             raise Broken("truncated record", f"{count} bytes wanted at {self.at}, {len(data)} read")
         self.at += count
         return data
+
+    def pixels(self, count: int) -> bytes | Span:
+        """The next bytes, or where they lie on disk: sending them to a worker would cost more."""
+        if self.path is None:
+            return self.take(count)
+        self._check(count)
+        span = Span(self.path, self.at, count)
+        self.at += count
+        self.stream.seek(self.at)
+        self.peeked = b""
+        return span
+
+    def _check(self, count: int) -> None:
+        if count < 0 or count > min(self.left, MAX_RECORD):
+            raise Broken("truncated record", f"{count} bytes wanted at {self.at}, {self.left} left")
 
     def peek(self, count: int) -> bytes:
         """The next bytes, fewer at the end, which stay to be read."""
@@ -124,11 +142,11 @@ def page_lines(path: str, pattern: str, read_line: Callable) -> Iterator[Item | 
     """
     tree = Tree(path)
     for name in tree.files(pattern):
+        key, group, split = slug(stem(name)), writer(name), tree.split(name)
         for number, item in enumerate(_read_page(tree, name, read_line), 1):
             item.where = f"{name} line {number}"
             if isinstance(item, Item):
-                item.key, item.group = f"{slug(stem(name))}-{number:03d}", writer(name)
-                item.split = tree.split(name)
+                item.key, item.group, item.split = f"{key}-{number:03d}", group, split
             yield item
 
 
@@ -136,7 +154,7 @@ def _read_page(tree: Tree, name: str, read_line: Callable) -> Iterator[Item | Re
     read, lines = 0, 0
     try:
         with tree.open(name) as stream:
-            reader = Reader(stream, tree.size(name))
+            reader = Reader(stream, tree.size(name), tree.on_disk(name))
             code_length, bits, lines = read_page_header(reader)
             while read < lines:
                 yield read_line(reader, code_length, bits)

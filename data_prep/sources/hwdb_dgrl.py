@@ -26,8 +26,9 @@ def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:
         raise Broken("malformed record", f"a line of {count} characters")
     label = reader.take(count * code_length)
     top, left, height, width = reader.unpack("iiii")
-    data = reader.take(bitmap_size(width, height, bits))
-    if not data:
+    size = bitmap_size(width, height, bits)
+    data = reader.pixels(size)
+    if not size:
         return Reject("", "empty picture", f"{width}x{height}")
     try:
         text = decode_label(label, code_length)

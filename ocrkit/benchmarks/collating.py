@@ -1,0 +1,71 @@
+"""Collating: pictures from files to batches, in one worker with one thread, beside two peers."""
+
+from pathlib import Path
+from typing import Any
+
+from ocrkit.benchmarks.drawn import printed_lines, street_signs, write_pages
+from ocrkit.benchmarks.measure import in_own_process, ratio_row
+
+PEERS = {
+    "trl": "TRL's DataCollatorForVisionLanguageModeling",
+    "unsloth": "UnslothVisionDataCollator, resize='max'",
+}
+
+
+def collating(
+    folder: Path,
+    rounds: int = 5,
+    lines: int = 320,
+    photos: int = 40,
+    peers: tuple[str, ...] = ("trl", "unsloth"),
+) -> list[dict[str, Any]]:
+    """CPU seconds of the kit's collator and two others for the same rows, batch by batch.
+
+    Lines of print pass through the embedded model's processor; handwriting and photographs through
+    Qwen2-VL's with the budget of its checkpoint's class, 1,003,520 pixels.
+    """
+    from data_prep.convert import convert
+    from ocrkit.model import TINY
+
+    printed_lines(folder / "lines", lines)
+    write_pages(folder / "pages", max(20, lines // 2))
+    convert("hwdb-dgrl", folder / "pages", folder / "writing", split="1,0,0", progress=False)
+    street_signs(folder / "photos", photos)
+    large = qwen2_vl_processor(folder / "processor")
+    kinds = {
+        "lines of print": (folder / "lines", TINY, 32, 2.0),
+        "lines of handwriting": (folder / "writing", large, 16, 2.0),
+        "photographs 1280x960": (folder / "photos", large, 4, 1.5),
+    }
+    rows = []
+    for peer in peers:
+        for kind, (dataset, processor, batch, aim) in kinds.items():
+            found = in_own_process(
+                "ocrkit.benchmarks.collators", peer, dataset, processor, batch, rounds, folder / "x"
+            )
+            row = ratio_row(
+                f"collating {kind}",
+                PEERS[peer],
+                found["ours"],
+                found["theirs"],
+                aim,
+                unit="pictures/s",
+                count=found["pictures"],
+                inputs=f"{found['pictures']} pictures, batches of {batch}, one thread, CPU time",
+            )
+            row["same ids"] = found["same ids"]
+            row["largest difference of a pixel"] = found["pixels"]
+            rows.append(row)
+    return rows
+
+
+def qwen2_vl_processor(folder: Path) -> Path:
+    """A folder with a processor that cuts pictures as Qwen2-VL's does."""
+    from transformers import AutoProcessor, Qwen2VLImageProcessor
+
+    from ocrkit.model import TINY
+
+    processor = AutoProcessor.from_pretrained(TINY)
+    processor.image_processor = Qwen2VLImageProcessor()
+    processor.save_pretrained(folder)
+    return folder

@@ -1,0 +1,82 @@
+"""One collator beside the kit's, in a process of its own: PEER DATASET PROCESSOR BATCH ROUNDS TEMP.
+
+A process of its own, because importing Unsloth changes transformers for good.
+"""
+
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ocrkit.benchmarks.measure import in_turns
+
+
+def main(peer: str, dataset: str, folder: str, batch: int, rounds: int, temporary: str) -> dict:
+    """Seconds of both sides, and whether they made the same batches."""
+    if peer == "unsloth":
+        from ocrkit.benchmarks.unsloth_peer import import_unsloth
+
+        import_unsloth()
+    import torch
+    from datasets import load_dataset
+    from transformers import AutoProcessor
+
+    from ocrkit.collate import Collator
+    from ocrkit.config import TrainConfig
+    from ocrkit.curriculum import TrainRows
+    from ocrkit.data import load_data
+
+    torch.set_num_threads(1)
+    config = TrainConfig(dataset=dataset, output_dir=temporary)
+    own = TrainRows(load_data(config)["train"])
+    collate = Collator(AutoProcessor.from_pretrained(folder))
+    stock = load_dataset("imagefolder", data_dir=dataset, cache_dir=temporary)["train"]
+    theirs = _peer(peer, AutoProcessor.from_pretrained(folder), folder)
+    starts = range(0, len(own) - batch + 1, batch)
+
+    def ours() -> None:
+        for start in starts:
+            collate(own.__getitems__(list(range(start, start + batch))))
+
+    def other() -> None:
+        for start in starts:
+            theirs(stock.__getitems__(list(range(start, start + batch))))
+
+    same, largest = True, 0.0
+    for start in starts[:2]:
+        places = list(range(start, start + batch))
+        one, two = collate(own.__getitems__(places)), theirs(stock.__getitems__(places))
+        same = same and _same_ids(one, two)
+        difference = one["pixel_values"] - two["pixel_values"].float()
+        largest = max(largest, float(difference.abs().max()))
+    seconds = in_turns({"ours": ours, "theirs": other}, rounds, time.process_time)
+    return {**seconds, "pictures": len(starts) * batch, "same ids": same, "pixels": largest}
+
+
+def _peer(peer: str, processor: Any, folder: str) -> Callable[[Sequence[dict]], dict]:
+    if peer == "trl":
+        from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+        return DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    from ocrkit.benchmarks.unsloth_peer import collator
+
+    return collator(processor)
+
+
+def _same_ids(ours: dict, theirs: dict) -> bool:
+    """Whether theirs are ours, but for what a template writes after the end of turn."""
+    for row, mask, other, other_mask in zip(
+        ours["input_ids"], ours["attention_mask"], theirs["input_ids"], theirs["attention_mask"]
+    ):
+        ids, others = row[mask == 1].tolist(), other[other_mask == 1].tolist()
+        if others[: len(ids)] != ids or len(others) - len(ids) > 1:
+            return False
+    return True
+
+
+if __name__ == "__main__":
+    peer, dataset, folder, batch, rounds, temporary = sys.argv[1:]
+    Path(temporary).mkdir(parents=True, exist_ok=True)
+    print(json.dumps(main(peer, dataset, folder, int(batch), int(rounds), temporary)))

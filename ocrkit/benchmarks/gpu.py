@@ -1,0 +1,137 @@
+"""Whole models on a GPU: the kit beside TRL with PEFT and bitsandbytes, and beside Unsloth.
+
+The models have random weights of published geometries: speed and memory do not depend on what the
+weights are, and nothing has to be downloaded. Every side is measured in processes of its own, in
+turns, since Unsloth changes the others for good.
+"""
+
+import json
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from ocrkit.benchmarks.drawn import street_signs, write_pages
+from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
+
+# The recipe of each geometry.
+RECIPES = {"qwen2_vl_2b": "korean", "qwen3_vl_2b": "bangla"}
+LEGIBLE = 16
+
+
+def signs(
+    folder: Path,
+    rounds: int = 3,
+    pictures: int = 512,
+    steps: int = 12,
+    geometries: tuple[str, ...] = ("qwen2_vl_2b", "qwen3_vl_2b"),
+    sides: tuple[str, ...] = ("trl", "unsloth", "kit", "kit at the stock budget", "kit as on a T4"),
+) -> list[dict[str, Any]]:
+    """Street signs of 1280x960: samples per second, memory, waiting and FLOPs of every side.
+
+    - `trl`: TRL, PEFT and bitsandbytes with stock collator, settings and pixel budget.
+    - `unsloth`: Unsloth with its stock collator and settings.
+    - `kit`: the recipe; `kit at the stock budget`: with the pixel budget of `trl`.
+    - `kit as on a T4`: the recipe in float16 without flash attention.
+
+    Args:
+        steps: optimizer steps that are measured, after three that are not.
+    """
+    street_signs(folder / "data", pictures)
+    rows = []
+    for geometry in geometries:
+        model = _built(geometry, folder)
+        job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
+        job |= {"recipe": RECIPES.get(geometry, "korean"), "output": str(folder / "run")}
+        found = measured(job, sides, rounds)
+        inputs = f"{geometry}, random weights, {pictures} photographs of 1280x960, {steps} steps"
+        rows += sign_rows(geometry, found, inputs)
+        shutil.rmtree(model)
+    return rows
+
+
+def handwriting(
+    folder: Path,
+    rounds: int = 3,
+    lines: int = 2048,
+    steps: int = 12,
+    geometry: str = "qwen2_vl_2b",
+    recipe: str = "chinese",
+) -> list[dict[str, Any]]:
+    """Lines of handwriting: the recipe beside batch 8, float32 and 4 workers."""
+    from data_prep.convert import convert
+
+    write_pages(folder / "pages", lines)
+    convert("hwdb-dgrl", folder / "pages", folder / "data", split="1,0,0", progress=False)
+    model = _built(geometry, folder)
+    job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
+    job |= {"recipe": recipe, "output": str(folder / "run")}
+    found = measured(job, ("naive", "kit"), rounds)
+    inputs = f"{geometry}, random weights, {lines} lines of handwriting, {steps} steps"
+    what = f"training on handwriting, {geometry}"
+    row = _rates(what, "TRL in float32, batch 8, 4 workers", found, "kit", "naive", 24, inputs)
+    return [{**row, "sides": _medians(found)}]
+
+
+def measured(job: dict, sides: tuple[str, ...], rounds: int) -> dict[str, list[dict]]:
+    """What every side came to in every round; each round has all sides, in alternating order."""
+    found: dict[str, list[dict]] = {side: [] for side in sides}
+    for number in range(rounds):
+        for side in sides if number % 2 == 0 else sides[::-1]:
+            given = json.dumps({**job, "side": side})
+            found[side].append(in_own_process("ocrkit.benchmarks.gpu_side", given))
+    return found
+
+
+def sign_rows(geometry: str, found: dict[str, list[dict]], inputs: str) -> list[dict[str, Any]]:
+    """The rows that the sides which were measured allow."""
+    what = f"training on signs, {geometry}"
+    trl, unsloth = "TRL, PEFT, bitsandbytes, stock", "Unsloth, stock collator"
+    rows = []
+    if {"kit", "trl"} <= set(found):
+        rows.append(_rates(what, trl, found, "kit", "trl", 3, inputs))
+        sizes = [[result["peak_gb"] for result in found[side]] for side in ("kit", "trl")]
+        rows.append(ratio_row(f"{what}, peak memory", trl, *sizes, 2, "GB", inputs=inputs))
+    if {"kit", "unsloth"} <= set(found):
+        rows.append(_rates(what, unsloth, found, "kit", "unsloth", 1.3, inputs))
+    if {"kit at the stock budget", "trl"} <= set(found):
+        same = f"{what}, at the same pixel budget"
+        rows.append(_rates(same, trl, found, "kit at the stock budget", "trl", 1.3, inputs))
+    if "kit" in found:
+        height = min(result["smallest_text"] for result in found["kit"])
+        text = f"{what}, smallest line of text as the model sees it"
+        rows.append(limit_row(text, height, "px", least=LEGIBLE, inputs=inputs))
+    if "kit as on a T4" in found:
+        peak = max(result["peak_gb"] for result in found["kit as on a T4"])
+        rows.append(limit_row(f"{what}, float16 as on a T4, peak", peak, "GB", 14, inputs))
+    return [{**row, "sides": _medians(found)} for row in rows]
+
+
+def _rates(
+    what: str,
+    beside: str,
+    found: dict[str, list[dict]],
+    ours: str,
+    theirs: str,
+    aim: float,
+    inputs: str,
+) -> dict[str, Any]:
+    seconds = [[1 / result["samples_per_second"] for result in found[s]] for s in (ours, theirs)]
+    return ratio_row(what, beside, *seconds, aim, "samples/s", 1, inputs=inputs)
+
+
+def _medians(found: dict[str, list[dict]]) -> dict[str, dict[str, float | None]]:
+    """The median over rounds of everything that was measured of each side."""
+    middle: dict[str, dict[str, float | None]] = {}
+    for side, results in found.items():
+        middle[side] = {}
+        for key in results[0]:
+            values = [result[key] for result in results if result[key] is not None]
+            middle[side][key] = round(statistics.median(values), 4) if values else None
+    return middle
+
+
+def _built(geometry: str, folder: Path) -> Path:
+    """The folder of a model of this geometry, written by a process that frees its memory again."""
+    in_own_process("ocrkit.benchmarks.geometry", geometry, folder / geometry)
+    return folder / geometry

@@ -1,0 +1,348 @@
+"""One way to train a whole model, in a process of its own: a job as JSON.
+
+The job holds `side`, `model`, `dataset`, `recipe`, `output`, and how many steps to measure
+(`steps`) after how many that warm up (`warm`). Without CUDA the same code runs on the CPU, in
+float32 and without 4 bits: for tests, not for figures.
+"""
+
+import json
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+# Dense half-precision FLOP/s that the makers state, by a part of the device's name.
+PEAKS = {
+    "H200": 989e12,
+    "H100": 989e12,
+    "A100": 312e12,
+    "L40S": 362e12,
+    "L4": 121e12,
+    "A10G": 70e12,
+    "T4": 65e12,
+}
+
+
+def main(job: dict[str, Any]) -> dict[str, float | None]:
+    """Samples per second, peak memory, share of waiting, FLOPs utilisation and more of a side."""
+    if job["side"] == "unsloth":
+        from ocrkit.benchmarks.unsloth_peer import import_unsloth
+
+        import_unsloth()
+    # The kit imports Unsloth itself, first, where there is CUDA.
+    build = {"trl": trl, "naive": naive, "unsloth": unsloth}.get(job["side"], kit)
+    trainer, smallest = build(job)
+    import torch
+
+    meter = meter_of(job["warm"])
+    trainer.add_callback(meter)
+    hook = trainer.model.register_forward_pre_hook(meter.see, with_kwargs=True)
+    with _busy() as busy:
+        trainer.train()
+    hook.remove()
+    cuda = torch.cuda.is_available()
+    samples, flops = meter.work(job["model"])
+    peak = next((f for n, f in PEAKS.items() if cuda and n in torch.cuda.get_device_name()), None)
+    return {
+        "samples_per_second": samples / meter.seconds,
+        "peak_gb": _peak(cuda),
+        "data_wait": meter.waited / meter.seconds,
+        "model_flops_utilization": flops / meter.seconds / peak if peak else None,
+        "gpu_utilization": sum(busy) / len(busy) if busy else None,
+        "tokens_per_sample": meter.tokens / samples,
+        "smallest_text": smallest,
+    }
+
+
+# --- the sides: (trainer, pixels that the smallest line of text keeps) ---
+
+
+def kit(job: dict[str, Any]) -> tuple[Any, float]:
+    """The kit's recipe, also at the stock pixel budget, and in float16 as on a T4."""
+    from ocrkit import TrainConfig, load_data, load_model
+    from ocrkit.train import make_trainer
+
+    changes: dict[str, Any] = {}
+    if job["side"] == "kit at the stock budget":
+        changes = {"min_pixels": None, "max_pixels": None}
+    if job["side"] == "kit as on a T4":
+        changes = {"dtype": "float16", "attn_implementation": "sdpa"}
+    config = TrainConfig.from_recipe(
+        job["recipe"],
+        model_name_or_path=job["model"],
+        dataset=job["dataset"],
+        output_dir=job["output"],
+        max_steps=job["warm"] + job["steps"],
+        eval_steps=None,
+        augmentation={},
+        sft_kwargs={"save_strategy": "no"},
+        **changes,
+    )
+    if not _cuda():
+        config.backend, config.optim, config.gradient_checkpointing = (
+            "transformers",
+            "adamw_torch",
+            False,
+        )
+        config.dtype = "float32"
+    model, processor = load_model(config)
+    data = load_data(config)
+    return make_trainer(model, processor, data, config, []), smallest_text(data, processor, config)
+
+
+def trl(job: dict[str, Any]) -> tuple[Any, None]:
+    """TRL, PEFT and bitsandbytes as their documentation has it: 4 bits, every linear layer."""
+    from transformers import BitsAndBytesConfig
+
+    options: dict[str, Any] = {"dtype": "auto"}
+    if _cuda():
+        import torch
+
+        options["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+        )
+        options["device_map"] = {"": 0}
+    return _stock(job, options), None
+
+
+def naive(job: dict[str, Any]) -> tuple[Any, None]:
+    """Batch 8, float32, 4 workers, as the guide for Chinese handwriting has it."""
+    options = {"dtype": "float32", **({"device_map": {"": 0}} if _cuda() else {})}
+    return _stock(job, options, bf16=False, dataloader_num_workers=4), None
+
+
+def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> Any:
+    from datasets import load_dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
+    from trl import SFTConfig, SFTTrainer
+
+    class OnCpu(SFTTrainer):
+        # TRL's own loss asks for a GPU.
+        compute_loss = Trainer.compute_loss
+
+    if not _cuda():
+        options["dtype"] = "float32"
+        settings |= {"bf16": False, "use_cpu": True}
+    rows = load_dataset(
+        "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
+    )
+    return (SFTTrainer if _cuda() else OnCpu)(
+        model=AutoModelForImageTextToText.from_pretrained(job["model"], **options),
+        args=SFTConfig(
+            output_dir=job["output"],
+            max_steps=job["warm"] + job["steps"],
+            # The default would cut pictures.
+            max_length=None,
+            save_strategy="no",
+            report_to="none",
+            **settings,
+        ),
+        train_dataset=rows["train"],
+        processing_class=AutoProcessor.from_pretrained(job["model"]),
+        peft_config=LoraConfig(r=16, lora_alpha=16, target_modules="all-linear"),
+    )
+
+
+def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
+    """Unsloth with its stock collator and the settings of its notebooks for vision."""
+    import torch
+    from unsloth import FastVisionModel
+    from unsloth.trainer import UnslothVisionDataCollator
+
+    model, processor = FastVisionModel.from_pretrained(
+        job["model"],
+        load_in_4bit=_cuda(),
+        load_in_16bit=not _cuda(),
+        use_gradient_checkpointing="unsloth" if _cuda() else False,
+    )
+    model = FastVisionModel.get_peft_model(model, r=16, lora_alpha=16)
+    FastVisionModel.for_training(model)
+    from datasets import load_dataset
+    from transformers import Trainer
+    from trl import SFTConfig, SFTTrainer
+
+    class OnCpu(SFTTrainer):
+        compute_loss = Trainer.compute_loss
+
+    rows = load_dataset(
+        "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
+    )["train"]
+    bf16 = _cuda() and torch.cuda.is_bf16_supported()
+    trainer = (SFTTrainer if _cuda() else OnCpu)(
+        model=model,
+        processing_class=processor,
+        data_collator=UnslothVisionDataCollator(model, processor),
+        train_dataset=_Conversations(rows),
+        args=SFTConfig(
+            output_dir=job["output"],
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=4,
+            max_steps=job["warm"] + job["steps"],
+            optim="adamw_8bit" if _cuda() else "adamw_torch",
+            bf16=bf16,
+            fp16=_cuda() and not bf16,
+            use_cpu=not _cuda(),
+            report_to="none",
+            save_strategy="no",
+            remove_unused_columns=False,
+            dataset_text_field="",
+            dataset_kwargs={"skip_prepare_dataset": True},
+            max_length=None,
+        ),
+    )
+    return trainer, None
+
+
+class _Conversations(list):
+    """Rows as Unsloth's notebooks make them, their pictures decoded when they are taken."""
+
+    def __init__(self, rows: Any):
+        super().__init__([None] * len(rows))
+        self.rows = rows
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        row = self.rows[place]
+        question = {"type": "text", "text": row["prompt"][0]["content"]}
+        answer = {"type": "text", "text": row["completion"][0]["content"]}
+        user = [question, {"type": "image", "image": row["images"][0]}]
+        return {
+            "messages": [
+                {"role": "user", "content": user},
+                {"role": "assistant", "content": [answer]},
+            ]
+        }
+
+
+# --- what is measured ---
+
+
+def meter_of(warm: int) -> Any:
+    """A callback that times steps after the first `warm`, and sees what passes the model."""
+    from transformers import TrainerCallback
+
+    class Meter(TrainerCallback):
+        seconds, waited, tokens, steps = 0.0, 0.0, 0, 0
+
+        def __init__(self) -> None:
+            self.seen: list[tuple[Any, Any]] = []
+
+        def see(self, module: Any, args: Any, inputs: dict[str, Any]) -> None:
+            if self.steps >= warm and module.training:
+                lengths = inputs["attention_mask"].sum(dim=1)
+                self.seen.append((lengths, inputs.get("image_grid_thw")))
+
+        def on_step_begin(self, *args: Any, **kwargs: Any) -> None:
+            now = _now()
+            if self.steps >= warm:
+                self.waited += now - self.last
+                self.seconds += now - self.last
+            self.last = now
+
+        def on_step_end(self, *args: Any, **kwargs: Any) -> None:
+            now = _now()
+            if self.steps >= warm:
+                self.seconds += now - self.last
+            self.steps, self.last = self.steps + 1, now
+
+        def on_train_begin(self, *args: Any, **kwargs: Any) -> None:
+            self.last = _now()
+
+        def work(self, folder: str) -> tuple[int, float]:
+            """Samples, and FLOPs that training adapters on them takes, recomputing left out."""
+            samples, flops = 0, 0.0
+            count = flops_of(folder)
+            for lengths, grids in self.seen:
+                patches = grids.prod(dim=1).tolist() if grids is not None else []
+                samples, self.tokens = samples + len(lengths), self.tokens + int(lengths.sum())
+                flops += count(lengths.tolist(), patches)
+            return samples, flops
+
+    return Meter()
+
+
+def flops_of(folder: str) -> Any:
+    """A function of tokens and patches of samples: FLOPs of a forward and a backward pass.
+
+    Frozen weights cost 2 a token forwards and 2 backwards (none for their own gradients), attention
+    its two products once forwards and twice backwards, half of that where it is causal.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForImageTextToText
+
+    config = AutoConfig.from_pretrained(folder)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    vision = sum(size for name, size in sizes.items() if "visual" in name)
+    text = sum(n for name, n in sizes.items() if "visual" not in name and "embed" not in name)
+    language = config.get_text_config()
+    seeing = config.vision_config
+    width = getattr(seeing, "embed_dim", None) or seeing.hidden_size
+
+    def count(tokens: list[int], patches: list[int]) -> float:
+        matrices = 4.0 * (text * sum(tokens) + vision * sum(patches))
+        reading = language.num_hidden_layers * language.hidden_size * sum(n * n for n in tokens)
+        looking = seeing.depth * width * sum(n * n for n in patches)
+        return matrices + 3 * (2.0 * reading + 4.0 * looking)
+
+    return count
+
+
+def smallest_text(data: Any, processor: Any, config: Any, lowest: int = 20) -> float:
+    """Pixels that a line of text of `lowest` pixels keeps in the picture that shrinks most."""
+    from ocrkit.plan import shrink_scales
+
+    return lowest * min(shrink_scales(data["train"], processor, config))
+
+
+def _now() -> float:
+    if _cuda():
+        import torch
+
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def _peak(cuda: bool) -> float:
+    from ocrkit.benchmarks.measure import peak_memory
+
+    if cuda:
+        import torch
+
+        return torch.cuda.max_memory_reserved() / 1e9
+    return peak_memory() / 1e3
+
+
+class _busy:
+    """Collects the GPU's utilisation in percent while its block runs, where it can be asked for."""
+
+    def __enter__(self) -> list[float]:
+        self.found: list[float] = []
+        self.end = threading.Event()
+        if _cuda():
+            threading.Thread(target=self._ask, daemon=True).start()
+        return self.found
+
+    def __exit__(self, *error: Any) -> None:
+        self.end.set()
+
+    def _ask(self) -> None:
+        import torch
+
+        # Without nvidia-ml-py there is no answer.
+        with suppress(ModuleNotFoundError, RuntimeError):
+            while not self.end.wait(0.2):
+                self.found.append(float(torch.cuda.utilization()))
+
+
+if __name__ == "__main__":
+    print(json.dumps(main(json.loads(sys.argv[1]))))

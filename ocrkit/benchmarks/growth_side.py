@@ -1,0 +1,53 @@
+"""One task on so many rows, in a process of its own: TASK INPUT OUT ROWS."""
+
+import json
+import sys
+import time
+from pathlib import Path
+
+from ocrkit.benchmarks.measure import peak_memory
+
+
+def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
+    """Seconds, without imports, and MB resident at most."""
+    began = time.perf_counter()
+    if task == "convert":
+        from data_prep.convert import convert
+
+        source = "hwdb-gnt" if Path(given).suffix == ".gnt" else "hwdb-dgrl"
+        convert(source, given, out, split="1,0,0", progress=False)
+    elif task == "evaluate":
+        from ocrkit.benchmarks.drawn import noisy_pairs
+        from ocrkit.evaluation import score
+
+        pairs = zip(*noisy_pairs(size, 0.1))
+        records = [
+            {"id": str(n), "reference": true, "prediction": read, "group": str(n // 10)}
+            for n, (true, read) in enumerate(pairs)
+        ]
+        began = time.perf_counter()
+        score(records)
+    else:
+        from ocrkit.config import TrainConfig
+        from ocrkit.data import load_data
+
+        config = TrainConfig(dataset=given, output_dir=out, image_height=32)
+        import datasets  # noqa: F401
+
+        began = time.perf_counter()
+        rows = load_data(config)["train"]
+        if task == "plan":
+            from transformers import AutoProcessor
+
+            from ocrkit.collate import token_lengths
+            from ocrkit.model import TINY
+
+            processor = AutoProcessor.from_pretrained(TINY)
+            began = time.perf_counter()
+            token_lengths(rows, processor, config)
+    return {"seconds": time.perf_counter() - began, "MB": peak_memory()}
+
+
+if __name__ == "__main__":
+    task, given, out, size = sys.argv[1:]
+    print(json.dumps(main(task, given, out, int(size))))

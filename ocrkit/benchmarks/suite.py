@@ -1,0 +1,134 @@
+"""`benchmark`: every part in one run, with inputs and versions, into bench.json."""
+
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterable
+from datetime import datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from ocrkit.benchmarks import collating, gpu, preparing, reading, training
+from ocrkit.benchmarks.measure import table
+from ocrkit.config import ConfigError
+
+PACKAGES = (
+    "torch torchvision transformers trl peft unsloth bitsandbytes datasets pillow numpy rapidfuzz "
+    "jiwer"
+).split()
+CPU_PARTS = {
+    "training": training.training,
+    "padding": training.padding,
+    "loss": training.loss,
+    "collating": collating.collating,
+    "generation": reading.generation,
+    "metrics": reading.metrics,
+    "conversion": preparing.conversion,
+    "start": preparing.start,
+    "growth": preparing.growth,
+}
+GPU_PARTS = {"signs": gpu.signs, "handwriting": gpu.handwriting}
+
+
+def benchmark(
+    hardware: str = "cpu",
+    output_dir: str | Path = "runs/benchmark",
+    parts: Iterable[str] = (),
+    settings: dict[str, dict] | None = None,
+) -> dict[str, Any]:
+    """Measure, and write `<output_dir>/bench.json` (bench-gpu.json) after every part.
+
+    Args:
+        hardware: "cpu", or "gpu" for training whole models; without CUDA that measures nothing
+            and says so.
+        parts: some of them only; what the file holds of others stays.
+        settings: smaller (or larger) counts for a part, as {part: {argument: value}}.
+
+    Returns:
+        What the file holds: machine, versions, and for each part its date, seconds and rows.
+
+    Raises:
+        ConfigError: hardware or a part that does not exist.
+    """
+    if hardware not in ("cpu", "gpu"):
+        raise ConfigError(f"hardware={hardware!r} is not one of cpu, gpu.")
+    every = CPU_PARTS if hardware == "cpu" else GPU_PARTS
+    if unknown := set(parts) - set(every):
+        raise ConfigError(
+            f"hardware={hardware} has no part {', '.join(sorted(unknown))}; it has "
+            f"{', '.join(every)}."
+        )
+    folder = Path(output_dir)
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ("bench.json" if hardware == "cpu" else "bench-gpu.json")
+    known = json.loads(path.read_text(encoding="utf-8")) if parts and path.is_file() else {}
+    result = {**known, **machine(hardware), "parts": known.get("parts", {})}
+    if hardware == "gpu" and not result["device"]:
+        print("There is no CUDA device on this machine: nothing was measured on a GPU.")
+        every = {}
+    for name in [name for name in every if not parts or name in parts]:
+        work = folder / "work" / name
+        shutil.rmtree(work, ignore_errors=True)
+        work.mkdir(parents=True)
+        began = time.perf_counter()
+        rows = every[name](work, **(settings or {}).get(name, {}))
+        result["parts"][name] = {
+            "date": f"{datetime.now():%Y-%m-%d %H:%M}",
+            "seconds": round(time.perf_counter() - began, 1),
+            # Above the number of cores, others worked too, and figures on the clock are bent.
+            "load": round(os.getloadavg()[0], 1),
+            "rows": rows,
+        }
+        path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(table(rows), flush=True)
+        shutil.rmtree(work)
+    for row in missed(result):
+        print(f"BELOW AIM: {row['what']} beside {row['beside']}: {row['aim']}")
+    return result
+
+
+def machine(hardware: str) -> dict[str, Any]:
+    """What it is measured with: device, cores, Python and packages."""
+    import torch
+
+    packages = {}
+    for name in PACKAGES:
+        try:
+            packages[name] = version(name)
+        except PackageNotFoundError:
+            packages[name] = None
+    gpu_name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "hardware": hardware,
+        "device": gpu_name if hardware == "gpu" else platform.machine(),
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "packages": packages,
+    }
+
+
+def all_rows(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows of every part."""
+    return [row for part in result["parts"].values() for row in part["rows"]]
+
+
+def missed(result: dict[str, Any]) -> list[dict[str, Any]]:
+    """The rows below their aim."""
+    return [row for row in all_rows(result) if not row["met"]]
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table of a result with the machine and the dates below it."""
+    rows = all_rows(result)
+    if not rows:
+        return f"Nothing was measured: there is no device for hardware={result['hardware']} here."
+    dates = sorted(part["date"] for part in result["parts"].values())
+    made = ", ".join(f"{name} {number}" for name, number in result["packages"].items() if number)
+    return (
+        f"{table(rows)}\n\n{result['device']}, {result['cores']} cores, {dates[-1][:10]}, Python "
+        f"{result['python']}, {made}. Ratios are medians over rounds in which both sides take "
+        "turns, with the lowest and the highest in brackets."
+    )
