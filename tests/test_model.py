@@ -3,22 +3,17 @@ import json
 import re
 
 import pytest
-import torch
 
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.data import load_data
 from ocrkit.model import (
     TINY,
     ModelError,
     apply_pixel_budget,
     choose_backend,
-    export,
     load_model,
     lora_targets,
     resolve_model,
 )
-from ocrkit.predict import predict
-from ocrkit.train import train
 
 
 def test_the_backend_is_chosen_without_torch(monkeypatch):
@@ -101,72 +96,6 @@ def test_an_adapter_made_elsewhere_finds_the_embedded_model(tmp_path):
     assert resolve_model(str(tmp_path)) == (str(TINY), str(tmp_path))
 
 
-def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path):
-    data = load_data(config)
-    model, processor = load_model(config)
-    train(model, processor, data, config)
-    texts = predict(model, processor, data["test"], config)
-    for name, format in (("adapter", "adapter"), ("merged", "merged_16bit")):
-        folder = export(
-            model, processor, tmp_path / name, format=format, rows=data["test"], config=config
-        )
-        again = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(folder)})
-        again.use_peft = format == "adapter"
-        loaded, loaded_processor = load_model(again)
-        same = [
-            a == b for a, b in zip(texts, predict(loaded, loaded_processor, data["test"], again))
-        ]
-        # The merged weights are rounded to 16 bits, which may tip a close decision.
-        assert sum(same) >= (10 if format == "adapter" else 9), name
-    readme = (tmp_path / "merged" / "README.md").read_text()
-    assert readme.startswith("---\npipeline_tag: image-text-to-text")
-    assert "of 10 rows are read the same by the merged model and the adapter" in readme
-    assert "## Data" in readme and "Rows: train 40" in readme
-    assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
-    # Nothing of this machine.
-    assert str(tmp_path) not in readme and str(TINY) not in readme
-
-
-def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
-    model, processor = load_model(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    # As if the adapters had been lost on the way.
-    monkeypatch.setattr("ocrkit.model._merge", lambda model: model.get_base_model())
-    monkeypatch.setattr("ocrkit.model._read_alike", lambda model, *args: 7)
-    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the adapter does"):
-        export(model, processor, tmp_path / "merged", format="merged_16bit")
-    assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
-
-
-def test_a_merge_is_compared_on_drawn_lines_where_no_rows_are_given(config, tmp_path, capsys):
-    model, processor = load_model(config)
-    export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
-    assert "3 of 3 rows are read the same" in capsys.readouterr().out
-
-
-def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, monkeypatch):
-    model, processor = load_model(config)
-    from collections import namedtuple
-
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(10**7, 9 * 10**6, 10**6))
-    with pytest.raises(ModelError, match=r"its disk has 0\.00 GB free"):
-        export(model, processor, tmp_path / "out" / "merged", format="merged_16bit")
-    assert not (tmp_path / "out").exists()
-
-
-def test_formats_that_only_unsloth_writes(config, tmp_path):
-    model, processor = load_model(config)
-    for format in ("gguf", "merged_4bit"):
-        with pytest.raises(ModelError, match="written by Unsloth only"):
-            export(model, processor, tmp_path, format=format)
-    with pytest.raises(ModelError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
-        export(model, processor, tmp_path, format="onnx")
-
-
 def _linked(text: str, cause: str) -> OSError:
     """An error as transformers raises it, from one of huggingface_hub's of the given name."""
     error = OSError(text)
@@ -217,13 +146,6 @@ def test_an_adapter_without_its_base(tmp_path):
     (tmp_path / "adapter_config.json").write_text(json.dumps(missing))
     with pytest.raises(ModelError, match=r"was trained on .*gone', which does not exist"):
         resolve_model(str(tmp_path))
-
-
-def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):
-    model, processor = load_model(config)
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    export(model, processor, tmp_path / "merged", format="merged_16bit")
-    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
 def test_peft_takes_the_arguments_that_are_passed():

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import build
 
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
@@ -113,6 +114,53 @@ def test_unsloths_merge_reads_like_its_adapter(driven):
     same = sum(a == b for a, b in zip(texts, theirs["after"]))
     # The merged weights are rounded to 16 bits, which may tip a close decision.
     assert same >= len(texts) - 1
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "qwen2_vl",
+        pytest.param("qwen2_5_vl", marks=pytest.mark.slow),
+        pytest.param("paddleocr_vl", marks=pytest.mark.slow),
+        pytest.param("mllama", marks=pytest.mark.slow),
+    ],
+)
+def test_other_architectures_train_and_read_alike_on_both_backends(name, thermal, tmp_path):
+    config = TrainConfig.from_dict(
+        {
+            "model_name_or_path": str(build(name, tmp_path / name)),
+            "dataset": str(thermal),
+            "load_in_4bit": False,
+            "dtype": "float32",
+            "attn_implementation": "eager",
+            "gradient_checkpointing": False,
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "logging_steps": 1,
+            "learning_rate": 0.005,
+            "warmup_steps": 0,
+            "max_eval_samples": 6,
+            "max_new_tokens": 12,
+        }
+    )
+    job = _job(tmp_path, config)
+    theirs = _drive(tmp_path, job)
+    assert theirs["unsloth"] and theirs["heavy_before"] == []
+    config = _with(config, model_name_or_path=job["start"], output_dir=str(tmp_path / "ours"))
+    data = load_data(config)
+    model, processor = load_model(config)
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    assert targets == theirs["targets"]
+    assert predict(model, processor, data["test"], config) == theirs["before"]
+    result = train(model, processor, data, config)
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert len(losses) == 3
+    assert losses == pytest.approx(theirs["losses"], abs=1e-4)
+    assert predict(model, processor, data["test"], config) == theirs["after"]
+    merged = _with(config, model_name_or_path=job["merged"], use_peft=False)
+    texts = predict(*load_model(merged), data["test"], merged)
+    # The merged weights are rounded to 16 bits, which may tip a close decision.
+    assert sum(a == b for a, b in zip(texts, theirs["after"])) >= len(texts) - 1
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
