@@ -1,8 +1,11 @@
 import inspect
 import json
 import re
+import shutil
 
 import pytest
+import torch
+from architectures import build
 
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.model import (
@@ -23,6 +26,22 @@ def test_the_backend_is_chosen_without_torch(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
     assert choose_backend(TrainConfig()) == ("unsloth", "a CUDA driver is present")
+    assert choose_backend(TrainConfig(max_image_tiles=2))[0] == "transformers"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    backend, why = choose_backend(TrainConfig())
+    assert backend == "transformers" and "unsloth is not installed" in why
+
+
+def test_a_driver_for_which_torch_was_not_built(config, monkeypatch, capsys):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    load_model(config)
+    said = capsys.readouterr().out
+    assert "Backend: transformers (torch" in said and "sees none: install a torch" in said
+    config.backend = "unsloth"
+    with pytest.raises(ModelError, match=r"needs a GPU, and torch .* set backend=transformers"):
+        load_model(config)
 
 
 def test_load_model_says_what_it_took(config, capsys):
@@ -139,6 +158,48 @@ def test_a_model_that_reads_no_pictures(config, tmp_path):
     config.model_name_or_path = str(tmp_path)
     with pytest.raises(ModelError, match="reads no pictures; take a"):
         load_model(config)
+
+
+def test_a_model_that_does_not_fit_the_memory(config, monkeypatch):
+    from types import SimpleNamespace
+
+    # The embedded model has 2.3 million weights of 4 bytes.
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
+    with pytest.raises(ModelError, match="set dtype=bfloat16, or take a smaller model"):
+        load_model(config)
+    monkeypatch.undo()
+
+    def full(*args, **options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", full)
+    with pytest.raises(ModelError, match="does not fit the memory of the GPU") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_of_another_architecture(config, tmp_path):
+    shutil.copytree(TINY, tmp_path / "mixed")
+    build("qwen2_vl", tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "mixed" / "model.safetensors")
+    config.model_name_or_path = str(tmp_path / "mixed")
+    with pytest.raises(ModelError, match="another architecture") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_of_another_model(config, tmp_path):
+    model, _ = load_model(config)
+    model.save_pretrained(tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    # One whose layers have other shapes, and one whose layers have other names.
+    for name in ("qwen3_vl", "mllama"):
+        settings["base_model_name_or_path"] = str(build(name, tmp_path / name))
+        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+        config.model_name_or_path = str(tmp_path / "adapter")
+        with pytest.raises(ModelError, match="was made for another model than") as raised:
+            load_model(config)
+        assert "\n" not in str(raised.value)
 
 
 def test_an_adapter_without_its_base(tmp_path):
