@@ -166,10 +166,8 @@ def _read_alike(
     """How many rows the model in `folder` reads as `model` does.
 
     Raises:
-        ModelError: there is no memory for a second model.
+        ModelError: it cannot be loaded, for want of memory for a second model above all.
     """
-    import torch
-
     texts = predict(model, processor, rows, config)
     settings = {
         "model_name_or_path": str(folder),
@@ -181,13 +179,12 @@ def _read_alike(
     }
     try:
         alone, beside = load_model(replace(config, **settings))
-        again = predict(alone, beside, rows, config)
-    except torch.cuda.OutOfMemoryError:
-        torch.cuda.empty_cache()
+    except ModelError as error:
         raise ModelError(
-            f"The merged model is in {folder}, but there is no memory to load it beside the "
-            "adapter's and compare them; evaluate it by itself, or export with samples=0."
+            f"The merged model is in {folder}, but it was not compared with the adapter ({error}) "
+            "Evaluate it by itself, or export with samples=0."
         ) from None
+    again = predict(alone, beside, rows, config)
     return sum(a == b for a, b in zip(texts, again))
 
 

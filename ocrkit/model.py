@@ -25,6 +25,12 @@ class ModelError(RuntimeError):
     """A model that cannot be loaded or written: value, cause and way out in one sentence."""
 
 
+def has_driver() -> bool:
+    """Whether this machine has a driver for CUDA, whatever torch makes of it."""
+    found = ctypes.util.find_library("cuda") is not None
+    return found or Path("/proc/driver/nvidia").exists()
+
+
 def choose_backend(config: TrainConfig) -> tuple[str, str]:
     """Which backend a run takes, ("unsloth" or "transformers", why), decided without torch.
 
@@ -35,7 +41,7 @@ def choose_backend(config: TrainConfig) -> tuple[str, str]:
         return config.backend, f"backend={config.backend}"
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return "transformers", "CUDA_VISIBLE_DEVICES hides every GPU"
-    if ctypes.util.find_library("cuda") is None and not Path("/proc/driver/nvidia").exists():
+    if not has_driver():
         return "transformers", "no CUDA driver on this machine"
     if importlib.util.find_spec("unsloth") is None:
         return "transformers", "a CUDA driver is present, but unsloth is not installed"
@@ -173,6 +179,11 @@ def _why(error: BaseException, base: str, adapter: str | None) -> str:
         return (
             f"the adapter in {adapter} was made for another model than {base} ({text[:120]}...); "
             "name its own base under base_model_name_or_path in its adapter_config.json."
+        )
+    if "ignore_mismatched_sizes" in text:
+        return (
+            "its weights have other shapes than its config.json says, so they are another "
+            "architecture's; put the config.json there that belongs to them."
         )
     if "GatedRepoError" in kinds or "gated repo" in text:
         return (

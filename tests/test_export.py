@@ -85,3 +85,16 @@ def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     export(model, processor, tmp_path / "merged", format="merged_16bit")
     assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+def test_no_memory_for_a_second_model(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+
+    def full(config):
+        raise ModelError("It does not fit the memory of the GPU.")
+
+    monkeypatch.setattr(MODULE, "load_model", full)
+    with pytest.raises(ModelError, match=r"was not compared .* export with samples=0") as raised:
+        export(model, processor, tmp_path / "merged", format="merged_16bit", config=config)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
