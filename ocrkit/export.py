@@ -7,11 +7,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ocrkit.budget import fit_tiles
 from ocrkit.card import card
 from ocrkit.config import TrainConfig
 from ocrkit.data import drawn_rows
 from ocrkit.hub import push, reserve
-from ocrkit.model import ModelError, fit_tiles, load_model
+from ocrkit.model import ModelError, load_model
 from ocrkit.predict import predict
 
 FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")

@@ -7,11 +7,11 @@ import pytest
 import torch
 from architectures import build
 
+from ocrkit.budget import apply_pixel_budget
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.model import (
     TINY,
     ModelError,
-    apply_pixel_budget,
     choose_backend,
     load_model,
     lora_targets,
@@ -41,6 +41,25 @@ def test_a_driver_for_which_torch_was_not_built(config, monkeypatch, capsys):
     assert "Backend: transformers (torch" in said and "sees none: install a torch" in said
     config.backend = "unsloth"
     with pytest.raises(ModelError, match=r"needs a GPU, and torch .* set backend=transformers"):
+        load_model(config)
+
+
+def test_what_unsloth_cannot_load_transformers_does(config, monkeypatch, capsys):
+    def lacking(config, base, adapter):
+        raise AttributeError("'Qwen9Config' object has no attribute 'vocab_size'")
+
+    monkeypatch.setattr("ocrkit.model._load_unsloth", lacking)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
+    monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
+    model, _ = load_model(config)
+    assert model.ocrkit_backend == "transformers"
+    said = capsys.readouterr().out.splitlines()
+    assert "Unsloth cannot load it ('Qwen9Config' object has no attribute 'vocab_size')" in said[1]
+    assert said[0].startswith("Backend: unsloth") and said[2].startswith("Backend: transformers")
+    # Asked for by name, nothing else is taken for it.
+    config.backend = "unsloth"
+    with pytest.raises(AttributeError, match="Qwen9Config"):
         load_model(config)
 
 

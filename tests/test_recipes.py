@@ -13,9 +13,10 @@ from transformers import (
     Qwen2VLImageProcessor,
 )
 
+from ocrkit.budget import apply_pixel_budget
 from ocrkit.collate import picture_canvases, picture_tokens
 from ocrkit.config import RECIPES, TrainConfig, recipes
-from ocrkit.model import apply_pixel_budget, lora_targets
+from ocrkit.model import lora_targets
 
 # What the recipes' models publish as preprocessor_config.json.
 QWEN2 = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
