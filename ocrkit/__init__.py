@@ -15,7 +15,7 @@ _MODULE_OF = {
     "TrainConfig": "config",
     "load_data": "data",
     "load_model": "model",
-    "export": "model",
+    "export": "export",
     "plan": "plan",
     "preview_augmentations": "augment",
     "find_lr": "lr_finder",

@@ -95,7 +95,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--out", type=Path, help="a .jsonl file, or a folder for text files; resumable"
             )
-            command.add_argument("--prompt", default="Transcribe the text in the image.")
+            command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
         if name == "export":
             command.add_argument(
                 "--format", default="adapter", help="adapter, merged_16bit, merged_4bit or gguf"
@@ -110,6 +110,12 @@ def _parser() -> argparse.ArgumentParser:
                 "--min_equal", type=float, default=0.5, help="share to be equal (%(default)s)"
             )
             command.add_argument("--out", required=True, type=Path, help="folder to write")
+            command.add_argument(
+                "--push_to_hub", metavar="USER/NAME", help="upload it to this new repository"
+            )
+            command.add_argument(
+                "--hub_private_repo", action="store_true", default=None, help="which is private"
+            )
     command = commands.add_parser("compare", help="compare evaluations of the same rows")
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
     command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
@@ -221,9 +227,12 @@ def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
 
 
 def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
+    from data_prep.schema import PROMPTS
     from ocrkit.data import DataError
     from ocrkit.pictures import list_pictures, missing, read_pictures, write_predictions
 
+    prompts = PROMPTS | config.prompts
+    prompt = arguments.prompt or prompts["transcription"]
     pictures = list_pictures(arguments.images)
     if arguments.out:
         # Listed before the model is loaded, so that nothing is loaded for nothing.
@@ -233,7 +242,7 @@ def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
             from ocrkit.model import load_model
 
             loaded = load_model(config)
-            failed = write_predictions(*loaded, left, arguments.prompt, config, arguments.out)
+            failed = write_predictions(*loaded, left, prompt, config, arguments.out)
         print(
             f"{len(left) - failed} read, {failed} failed, {len(pictures) - len(left)} were there "
             f"already; in {arguments.out}"
@@ -241,7 +250,7 @@ def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
         return 1 if failed else 0
     from ocrkit.model import load_model
 
-    results = read_pictures(*load_model(config), pictures, arguments.prompt, config)
+    results = read_pictures(*load_model(config), pictures, prompt, config)
     by_id = {result["id"]: result for result in results}
     failed = [picture.id for picture in pictures if by_id[picture.id]["error"]]
     for name in failed:
@@ -269,6 +278,8 @@ def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
         config=config,
         samples=arguments.samples,
         min_equal=arguments.min_equal,
+        push_to_hub=arguments.push_to_hub,
+        hub_private_repo=arguments.hub_private_repo,
     )
     print(f"{arguments.format} in {folder}")
 

@@ -17,6 +17,8 @@ from typing import Any
 import yaml
 
 RECIPES = Path(__file__).parent / "recipes"
+# Tasks whose prompt may be set for all rows; in the others (vqa) every row asks for itself.
+PROMPTED_TASKS = ("transcription", "extraction")
 LOSSES = (
     "cross_entropy",
     "label_smoothing",
@@ -114,6 +116,9 @@ class TrainConfig:
     finetune_mlp_modules: bool = _setting(True, "adapters on the feed-forward layers")
     # Data
     dataset: str = _setting("", "dataset folder as data_prep.convert writes it")
+    prompts: dict = _setting(
+        {}, "what to ask for instead of the rows' own prompts, by task: {transcription: 'OCR:'}"
+    )
     max_train_samples: int | None = _setting(None, "use only the first N training rows")
     max_eval_samples: int | None = _setting(None, "use only the first N validation and test rows")
     streaming: bool = _setting(False, "read training rows as they are needed (needs max_steps)")
@@ -224,6 +229,10 @@ class TrainConfig:
                 "load_in_4bit=True cannot train every weight (use_peft=False); "
                 "set load_in_4bit=False or use_peft=True."
             )
+        for task, prompt in self.prompts.items():
+            _choice("prompts: task", task, PROMPTED_TASKS)
+            if not isinstance(prompt, str) or not prompt.strip():
+                raise ConfigError(f"prompts: {task}={prompt!r} must be a text that asks for it.")
         self._check_training()
         self._check_trackers()
         augmentation_ranges(self.augmentation)

@@ -17,6 +17,8 @@ from ocrkit.processes import is_main_process
 SPLITS = ("train", "validation", "test")
 # Columns that are taken from the pictures themselves.
 _MEASURED = ("width", "height", "sizes")
+# What is not taken from a parquet file as it stands there.
+_OURS = (*_MEASURED, "prompt")
 # Rows that are Python's at once: Arrow holds them in a sixth of the memory.
 _PART = 1000
 
@@ -38,9 +40,9 @@ def load_data(config: TrainConfig) -> Any:
 
     Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
     and height in pixels of each picture; of the first also as `width` and `height`), and what else
-    the folder has. A row that cannot be used (broken line,
-    empty text, missing or unreadable picture) is left out; every one of them is listed in
-    `<output_dir>/skipped.jsonl`, and their number is printed.
+    the folder has. Rows of a task that `config.prompts` names are asked for by that prompt. A row
+    that cannot be used (broken line, empty text, missing or unreadable picture) is left out; every
+    one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed.
 
     With `streaming` the result is a dict whose train split is a `RowStream`, read while it trains.
 
@@ -65,7 +67,7 @@ def load_data(config: TrainConfig) -> Any:
         if split == "train" and config.streaming:
             continue
         limit = config.max_train_samples if split == "train" else config.max_eval_samples
-        rows = _split(paths, limit, skipped)
+        rows = _split(paths, limit, skipped, config.prompts)
         if rows is not None:
             splits[split] = rows
     record_skipped(config.output_dir, skipped, place=str(folder))
@@ -106,7 +108,7 @@ def dataset_of(rows: list[dict]) -> Any:
     return Dataset.from_dict({n: [row.get(n) for row in rows] for n in columns}, features=columns)
 
 
-def _split(paths: list[Path], limit: int | None, skipped: list[dict]) -> Any:
+def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: dict) -> Any:
     """The usable rows of a split as a Dataset; None where there are none."""
     from datasets import Dataset, concatenate_datasets
 
@@ -114,12 +116,12 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict]) -> Any:
     parquet = paths[0].suffix == ".parquet"
     for path in paths:
         for number, raw in raw_rows(path):
-            row, problem = usable_row(path, number, raw)
+            row, problem = usable_row(path, number, raw, prompts)
             if row is None:
                 skipped.append(problem)
                 continue
             # Parquet keeps its pictures inside; only which rows are good is kept in memory.
-            rows.append({name: row[name] for name in _MEASURED} if parquet else row)
+            rows.append({name: row[name] for name in _OURS} if parquet else row)
             numbers.append(number - 1)
             found += 1
             if not parquet and len(rows) == _PART:
@@ -129,8 +131,8 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict]) -> Any:
                 break
         if parquet and numbers:
             part = Dataset.from_parquet(str(path)).select(numbers)
-            part = part.remove_columns([n for n in _MEASURED if n in part.column_names])
-            for name in _MEASURED:
+            part = part.remove_columns([n for n in _OURS if n in part.column_names])
+            for name in _OURS:
                 part = part.add_column(name, [row[name] for row in rows])
             parts.append(part.select_columns(list(features())).cast(features()))
             rows, numbers = [], []
@@ -156,16 +158,22 @@ def raw_rows(path: Path) -> Iterator[tuple[int, str | dict]]:
                 yield number, line
 
 
-def usable_row(path: Path, number: int, raw: str | dict) -> tuple[dict | None, dict | None]:
+def usable_row(
+    path: Path, number: int, raw: str | dict, prompts: dict[str, str] | None = None
+) -> tuple[dict | None, dict | None]:
     """A row to train on, or None and why not as `{where, reason, detail}`.
 
     Args:
         path: the file that the row stands in; pictures are named from its folder.
         number: of the row or line in it.
         raw: a line of metadata.jsonl, or a row of a parquet file.
+        prompts: what to ask for instead of the row's own prompt, by task.
     """
     try:
-        return _row(json.loads(raw) if isinstance(raw, str) else raw, path.parent), None
+        row = _row(json.loads(raw) if isinstance(raw, str) else raw, path.parent)
+        if prompt := (prompts or {}).get(row.get("task")):
+            row["prompt"] = [{"role": "user", "content": prompt}]
+        return row, None
     except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         reason = "broken line" if isinstance(error, json.JSONDecodeError) else "bad row"
         if isinstance(error, DataError):
@@ -255,3 +263,21 @@ def _skipped(output_dir: str | os.PathLike) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def drawn_rows(count: int) -> list[dict[str, Any]]:
+    """Rows of printed lines, drawn on the spot, for models whose own data is not at hand."""
+    from data_prep.render import draw_line, load_font, shipped_fonts
+    from data_prep.schema import PROMPTS
+
+    font = load_font(shipped_fonts("DejaVuSans")[0], 21)
+    texts = [f"No. {37 * number} of 9" for number in range(count)]
+    return [
+        {
+            "id": f"line-{number}",
+            "prompt": [{"role": "user", "content": PROMPTS["transcription"]}],
+            "completion": [{"role": "assistant", "content": text}],
+            "images": [draw_line(text, font)],
+        }
+        for number, text in enumerate(texts)
+    ]

@@ -101,13 +101,10 @@ def _backend() -> Iterator[Finding]:
 
     backend, why = choose_backend(TrainConfig())
     if backend == "unsloth":
-        try:
-            yield "ok", "backend", f"unsloth {metadata.version('unsloth')} ({why})"
-        except metadata.PackageNotFoundError:
-            text = f"{why}, but unsloth is not installed: install it, or set backend=transformers"
-            yield "fail", "backend", text
+        yield "ok", "backend", f"unsloth {metadata.version('unsloth')} ({why})"
     else:
-        yield "ok", "backend", f"transformers and PEFT ({why})"
+        state = "warn" if "not installed" in why else "ok"
+        yield state, "backend", f"transformers and PEFT ({why})"
 
 
 def _gpu() -> Iterator[Finding]:
@@ -116,10 +113,10 @@ def _gpu() -> Iterator[Finding]:
     except ImportError:
         # Already a finding among the packages.
         return
-    from ocrkit.model import choose_backend
+    from ocrkit.model import has_driver
 
     if not torch.cuda.is_available():
-        if choose_backend(TrainConfig())[0] == "unsloth":
+        if has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
             text = (
                 f"a driver is present, but torch {torch.__version__} (CUDA {torch.version.cuda}) "
                 "sees no GPU: install a torch for this driver, or set backend=transformers"

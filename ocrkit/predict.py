@@ -52,7 +52,7 @@ def predict_stream(
         while start < len(order):
             chosen = order[start : start + batch_size]
             try:
-                results = _read(model, collate, [data[i] for i in chosen], config)
+                results = read_batch(model, collate, [data[i] for i in chosen], config)
             except torch.cuda.OutOfMemoryError:
                 torch.cuda.empty_cache()
                 if batch_size == 1:
@@ -100,13 +100,18 @@ def _failed(error: Exception | str) -> dict[str, Any]:
 
 def _read_one(model: Any, collate: Collator, data: Any, index: int, config: TrainConfig) -> dict:
     try:
-        return _read(model, collate, [data[index]], config)[0]
+        return read_batch(model, collate, [data[index]], config)[0]
     except Exception as error:
         return _failed(error)
 
 
 @torch.inference_mode()
-def _read(model: Any, collate: Collator, rows: list[dict], config: TrainConfig) -> list[dict]:
+def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainConfig) -> list[dict]:
+    """Read rows as one batch, in `inference_mode`; what `predict_stream` yields, without ids.
+
+    Args:
+        collate: one for generation.
+    """
     from transformers import LogitsProcessorList
 
     batch = {key: value.to(model.device) for key, value in collate(rows).items()}
@@ -155,9 +160,10 @@ def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> s
             values = values[:: values.numel() // 1024]
         digest.update(name.encode())
         digest.update(values.cpu().float().numpy().tobytes())
-    ids = [row["id"] for row in data] if isinstance(data, Sequence) else list(data["id"])
+    rows = isinstance(data, Sequence)
     settings = {
-        "ids": ids,
+        "ids": [row["id"] for row in data] if rows else list(data["id"]),
+        "prompts": [row["prompt"] for row in data] if rows else list(data["prompt"]),
         "size": str(getattr(processor.image_processor, "size", None)),
         "image_height": config.image_height,
         "max_new_tokens": config.max_new_tokens,

@@ -90,7 +90,7 @@ class RowStream(IterableDataset):
 
     def _checked(self, rows: Iterator[tuple]) -> Iterator[tuple[dict | None, dict | None]]:
         for path, number, raw in rows:
-            row, problem = usable_row(path, number, raw)
+            row, problem = usable_row(path, number, raw, self.config.prompts)
             if row is not None and self.processor is not None:
                 images, texts = token_lengths([row], self.processor, self.config, self.collator)
                 length = images[0] + texts[0]

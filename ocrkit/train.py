@@ -16,7 +16,7 @@ from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped, skipped_counts
-from ocrkit.model import export
+from ocrkit.export import export
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
 from ocrkit.train_log import read_log

@@ -89,18 +89,15 @@ _TEXT = {
     "initializer_range": 0.2,
     "tie_word_embeddings": True,
 }
+# Pixels of 4 to 64 tokens, which cover 2 x 2 patches of 8 x 8 pixels each.
+_SIZE = {"shortest_edge": 4 * 16 * 16, "longest_edge": 64 * 16 * 16}
 _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3, 3]}
 
 
 def build(name: str, folder: Path, seed: int = 0) -> Path:
     """Write a random model of the architecture `name` with its processor and return its folder."""
-    processor, model = {
-        "qwen2_vl": _qwen2_vl,
-        "qwen2_5_vl": _qwen2_5_vl,
-        "qwen3_vl": _qwen3_vl,
-        "paddleocr_vl": _paddleocr_vl,
-        "mllama": _mllama,
-    }[name](seed)
+    other = {"paddleocr_vl": _paddleocr_vl, "mllama": _mllama}
+    processor, model = other[name](seed) if name in other else _qwen(name, seed)
     tokenizer = processor.tokenizer
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -127,7 +124,7 @@ def _random(kind: Any, config: Any, seed: int) -> Any:
     return kind._from_config(config, attn_implementation="eager")
 
 
-def _qwen_parts(patch_size: int) -> tuple[PreTrainedTokenizerFast, dict, dict]:
+def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
     """Tokenizer, picture settings and the token ids of a Qwen config."""
     tokenizer = _tokenizer(
         _QWEN_TOKENS,
@@ -140,12 +137,11 @@ def _qwen_parts(patch_size: int) -> tuple[PreTrainedTokenizerFast, dict, dict]:
             "vision_end_token": "<|vision_end|>",
         },
     )
-    unit = (2 * patch_size) ** 2
     pictures = {
-        "patch_size": patch_size,
+        "patch_size": 8,
         "merge_size": 2,
         "temporal_patch_size": 2,
-        "size": {"shortest_edge": 4 * unit, "longest_edge": 64 * unit},
+        "size": dict(_SIZE),
     }
     token = tokenizer.convert_tokens_to_ids
     ids = {
@@ -169,83 +165,58 @@ def _text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict:
     return {**_TEXT, "vocab_size": len(tokenizer), **tokens, **more}
 
 
-def _qwen2_vl(seed: int) -> tuple[Any, Any]:
-    tokenizer, pictures, ids = _qwen_parts(8)
-    config = Qwen2VLConfig(
-        text_config=_text(tokenizer, rope_parameters=_MROPE),
-        vision_config={
-            "depth": 2,
-            "embed_dim": 64,
-            "hidden_size": 64,
-            "num_heads": 4,
-            "mlp_ratio": 2,
-            "patch_size": 8,
-            "initializer_range": 0.2,
-        },
-        **ids,
-    )
-    processor = Qwen2VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**pictures),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(**pictures),
-        chat_template=_QWEN_TEMPLATE,
-    )
-    return processor, _random(Qwen2VLForConditionalGeneration, config, seed)
-
-
-def _qwen2_5_vl(seed: int) -> tuple[Any, Any]:
-    tokenizer, pictures, ids = _qwen_parts(8)
-    config = Qwen2_5_VLConfig(
-        text_config=_text(tokenizer, rope_parameters=_MROPE),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 64,
+# Classes of each Qwen, and what its text model and its vision tower have of their own.
+_QWEN = {
+    "qwen2_vl": (
+        (Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor, Qwen2VLVideoProcessor),
+        {"rope_parameters": _MROPE},
+        {"embed_dim": 64, "mlp_ratio": 2},
+    ),
+    "qwen2_5_vl": (
+        (
+            Qwen2_5_VLConfig,
+            Qwen2_5_VLForConditionalGeneration,
+            Qwen2_5_VLProcessor,
+            Qwen2VLVideoProcessor,
+        ),
+        {"rope_parameters": _MROPE},
+        # Windows of 2 x 2 tokens in one layer, all of the picture in the other.
+        {
             "intermediate_size": 96,
-            "num_heads": 4,
-            "patch_size": 8,
-            # Windows of 2 x 2 tokens in one layer, all of the picture in the other.
+            "out_hidden_size": 64,
             "window_size": 32,
             "fullatt_block_indexes": [1],
-            "out_hidden_size": 64,
-            "initializer_range": 0.2,
         },
-        **ids,
-    )
-    processor = Qwen2_5_VLProcessor(
-        image_processor=Qwen2VLImageProcessor(**pictures),
-        tokenizer=tokenizer,
-        video_processor=Qwen2VLVideoProcessor(**pictures),
-        chat_template=_QWEN_TEMPLATE,
-    )
-    return processor, _random(Qwen2_5_VLForConditionalGeneration, config, seed)
-
-
-def _qwen3_vl(seed: int) -> tuple[Any, Any]:
-    tokenizer, pictures, ids = _qwen_parts(8)
-    config = Qwen3VLConfig(
-        text_config=_text(
-            tokenizer, head_dim=16, rope_parameters={**_MROPE, "mrope_interleaved": True}
-        ),
-        vision_config={
-            "depth": 2,
-            "hidden_size": 64,
+    ),
+    "qwen3_vl": (
+        (Qwen3VLConfig, Qwen3VLForConditionalGeneration, Qwen3VLProcessor, Qwen3VLVideoProcessor),
+        {"head_dim": 16, "rope_parameters": {**_MROPE, "mrope_interleaved": True}},
+        {
             "intermediate_size": 96,
-            "num_heads": 4,
-            "patch_size": 8,
             "out_hidden_size": 64,
             "num_position_embeddings": 64,
             "deepstack_visual_indexes": [0],
-            "initializer_range": 0.2,
         },
+    ),
+}
+
+
+def _qwen(name: str, seed: int) -> tuple[Any, Any]:
+    (config, model, processor, video), text, vision = _QWEN[name]
+    tokenizer, pictures, ids = _qwen_parts()
+    sizes = {"depth": 2, "hidden_size": 64, "num_heads": 4, "patch_size": 8}
+    config = config(
+        text_config=_text(tokenizer, **text),
+        vision_config={**sizes, **vision, "initializer_range": 0.2},
         **ids,
     )
-    processor = Qwen3VLProcessor(
+    processor = processor(
         image_processor=Qwen2VLImageProcessor(**pictures),
         tokenizer=tokenizer,
-        video_processor=Qwen3VLVideoProcessor(**pictures),
+        video_processor=video(**pictures),
         chat_template=_QWEN_TEMPLATE,
     )
-    return processor, _random(Qwen3VLForConditionalGeneration, config, seed)
+    return processor, _random(model, config, seed)
 
 
 def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
@@ -273,9 +244,8 @@ def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
         vision_start_token_id=token("<|IMAGE_START|>"),
         vision_end_token_id=token("<|IMAGE_END|>"),
     )
-    size = {"shortest_edge": 4 * 16 * 16, "longest_edge": 64 * 16 * 16}
     processor = PaddleOCRVLProcessor(
-        image_processor=PaddleOCRVLImageProcessor(patch_size=8, size=size),
+        image_processor=PaddleOCRVLImageProcessor(patch_size=8, size=dict(_SIZE)),
         tokenizer=tokenizer,
         chat_template=_PADDLE_TEMPLATE,
     )

@@ -7,12 +7,14 @@ import pytest
 import torch
 from architectures import ARCHITECTURES, build
 from PIL import Image, ImageDraw
+from transformers import AutoModelForImageTextToText
 
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import dataset_of
+from ocrkit.export import export
 from ocrkit.losses import supervised_loss
-from ocrkit.model import export, load_model
+from ocrkit.model import load_model
 from ocrkit.plan import plan
 from ocrkit.predict import predict
 from ocrkit.train import train
@@ -144,6 +146,24 @@ def test_the_loss_is_that_of_the_models_own_logits(folder, data, tmp_path):
         logits[:, :-1].flatten(0, 1).float(), labels[:, 1:].flatten(), ignore_index=-100
     )
     assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_attention_and_patch_embedding_change_nothing_that_comes_out(folder, data, tmp_path):
+    stock = AutoModelForImageTextToText.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation="eager"
+    )
+    config = _config(folder, tmp_path, use_peft=False, attn_implementation=None)
+    model, processor = load_model(config)
+    assert model.config._attn_implementation == "sdpa"
+    # Llama's convolution goes over whole tiles.
+    products = [m for m in model.modules() if type(m).__name__.startswith("_PatchConv")]
+    assert len(products) == 1
+    batch = Collator(processor)([data["train"][i] for i in range(3)])
+    batch.pop("labels")
+    with torch.no_grad():
+        ours, theirs = model(**batch).logits, stock(**batch).logits
+    real = batch["attention_mask"].bool()
+    torch.testing.assert_close(ours[real], theirs[real], rtol=1e-4, atol=1e-4)
 
 
 def test_lengths_are_those_of_collated_samples(folder, data, tmp_path):

@@ -86,3 +86,16 @@ def test_a_misspelt_parameter_is_refused():
         TrainConfig.from_parameters({"recipe": "quickstart", "max_step": 3})
     with pytest.raises(ConfigError, match="did you mean 'receipts'"):
         TrainConfig.from_parameters({"reciepts": 3}, also=["receipts"])
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"vqa": "Answer."}, "not one of transcription, extraction"),
+        ({"transcription": ""}, "must be a text that asks for it"),
+        ({"extraction": 3}, "must be a text that asks for it"),
+    ],
+)
+def test_prompts_that_cannot_be(prompts, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig.from_dict({"prompts": prompts})

@@ -62,6 +62,18 @@ def test_bad_rows_are_counted_and_nothing_else_is_lost(config, copied, capsys):
     assert json.loads(listed[0])["where"] == f"{path}:1"
 
 
+def test_a_recipes_prompt_replaces_that_of_its_task_alone(config, copied):
+    path, rows = copied
+    question = [{"role": "user", "content": "What is the total?"}]
+    for row in rows[:3]:
+        row |= {"task": "vqa", "prompt": question}
+    _write(path, rows)
+    config.prompts = {"transcription": "OCR:"}
+    asked = list(load_data(config)["train"]["prompt"])
+    assert asked[:3] == [question] * 3
+    assert asked[3:] == [[{"role": "user", "content": "OCR:"}]] * (len(rows) - 3)
+
+
 def test_limits(config):
     config.max_train_samples, config.max_eval_samples = 5, 3
     data = load_data(config)

@@ -1,3 +1,5 @@
+import importlib.util
+
 import pytest
 
 from ocrkit import doctor
@@ -48,6 +50,19 @@ def test_a_driver_that_torch_does_not_see_fails(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
     assert found["GPU"][0] == "fail" and "sees no GPU" in found["GPU"][1]
+
+
+def test_a_gpu_without_unsloth_is_said(tmp_path, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
+    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert found["backend"][0] == "ok" and found["backend"][1].startswith("unsloth 20")
+    real = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec", lambda name: None if name == "unsloth" else real(name)
+    )
+    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert found["backend"][0] == "warn" and "is not installed" in found["backend"][1]
 
 
 def test_little_disk_and_the_place_are_told(tmp_path, monkeypatch):

@@ -62,6 +62,25 @@ def test_predict_reads_pictures(tmp_path, capsys):
     assert capsys.readouterr().out.splitlines()[-1] == f"{path}\tTOTAL 9.00"
 
 
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        (["--recipe", "quickstart"], "Transcribe the text in the image."),
+        (["--recipe", "financial"], "OCR:"),
+        (["--recipe", "financial", "--prompt", "What is the total?"], "What is the total?"),
+    ],
+)
+def test_predict_asks_as_the_model_was_trained(given, asked, tmp_path, monkeypatch, capsys):
+    def read(model, processor, pictures, prompt, config):
+        return [{"id": picture.id, "prediction": prompt, "error": None} for picture in pictures]
+
+    monkeypatch.setattr("ocrkit.model.load_model", lambda config: (None, None))
+    monkeypatch.setattr("ocrkit.pictures.read_pictures", read)
+    (tmp_path / "a.png").touch()
+    assert main(["predict", str(tmp_path / "a.png"), *given]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / 'a.png'}\t{asked}\n"
+
+
 def test_plan_prints_a_table(thermal, tmp_path, capsys):
     arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
     assert main(["plan", *arguments, "--output_dir", str(tmp_path)]) == 0

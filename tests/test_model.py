@@ -1,24 +1,22 @@
 import inspect
 import json
 import re
+import shutil
 
 import pytest
 import torch
+from architectures import build
 
+from ocrkit.budget import apply_pixel_budget
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.data import load_data
 from ocrkit.model import (
     TINY,
     ModelError,
-    apply_pixel_budget,
     choose_backend,
-    export,
     load_model,
     lora_targets,
     resolve_model,
 )
-from ocrkit.predict import predict
-from ocrkit.train import train
 
 
 def test_the_backend_is_chosen_without_torch(monkeypatch):
@@ -28,6 +26,41 @@ def test_the_backend_is_chosen_without_torch(monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
     assert choose_backend(TrainConfig()) == ("unsloth", "a CUDA driver is present")
+    assert choose_backend(TrainConfig(max_image_tiles=2))[0] == "transformers"
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    backend, why = choose_backend(TrainConfig())
+    assert backend == "transformers" and "unsloth is not installed" in why
+
+
+def test_a_driver_for_which_torch_was_not_built(config, monkeypatch, capsys):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    load_model(config)
+    said = capsys.readouterr().out
+    assert "Backend: transformers (torch" in said and "sees none: install a torch" in said
+    config.backend = "unsloth"
+    with pytest.raises(ModelError, match=r"needs a GPU, and torch .* set backend=transformers"):
+        load_model(config)
+
+
+def test_what_unsloth_cannot_load_transformers_does(config, monkeypatch, capsys):
+    def lacking(config, base, adapter):
+        raise AttributeError("'Qwen9Config' object has no attribute 'vocab_size'")
+
+    monkeypatch.setattr("ocrkit.model._load_unsloth", lacking)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
+    monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
+    model, _ = load_model(config)
+    assert model.ocrkit_backend == "transformers"
+    said = capsys.readouterr().out.splitlines()
+    assert "Unsloth cannot load it ('Qwen9Config' object has no attribute 'vocab_size')" in said[1]
+    assert said[0].startswith("Backend: unsloth") and said[2].startswith("Backend: transformers")
+    # Asked for by name, nothing else is taken for it.
+    config.backend = "unsloth"
+    with pytest.raises(AttributeError, match="Qwen9Config"):
+        load_model(config)
 
 
 def test_load_model_says_what_it_took(config, capsys):
@@ -101,72 +134,6 @@ def test_an_adapter_made_elsewhere_finds_the_embedded_model(tmp_path):
     assert resolve_model(str(tmp_path)) == (str(TINY), str(tmp_path))
 
 
-def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path):
-    data = load_data(config)
-    model, processor = load_model(config)
-    train(model, processor, data, config)
-    texts = predict(model, processor, data["test"], config)
-    for name, format in (("adapter", "adapter"), ("merged", "merged_16bit")):
-        folder = export(
-            model, processor, tmp_path / name, format=format, rows=data["test"], config=config
-        )
-        again = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(folder)})
-        again.use_peft = format == "adapter"
-        loaded, loaded_processor = load_model(again)
-        same = [
-            a == b for a, b in zip(texts, predict(loaded, loaded_processor, data["test"], again))
-        ]
-        # The merged weights are rounded to 16 bits, which may tip a close decision.
-        assert sum(same) >= (10 if format == "adapter" else 9), name
-    readme = (tmp_path / "merged" / "README.md").read_text()
-    assert readme.startswith("---\npipeline_tag: image-text-to-text")
-    assert "of 10 rows are read the same by the merged model and the adapter" in readme
-    assert "## Data" in readme and "Rows: train 40" in readme
-    assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
-    # Nothing of this machine.
-    assert str(tmp_path) not in readme and str(TINY) not in readme
-
-
-def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
-    model, processor = load_model(config)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "lora_B" in name:
-                weight.normal_(std=0.3)
-    # As if the adapters had been lost on the way.
-    monkeypatch.setattr("ocrkit.model._merge", lambda model: model.get_base_model())
-    monkeypatch.setattr("ocrkit.model._read_alike", lambda model, *args: 7)
-    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the adapter does"):
-        export(model, processor, tmp_path / "merged", format="merged_16bit")
-    assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
-
-
-def test_a_merge_is_compared_on_drawn_lines_where_no_rows_are_given(config, tmp_path, capsys):
-    model, processor = load_model(config)
-    export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
-    assert "3 of 3 rows are read the same" in capsys.readouterr().out
-
-
-def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, monkeypatch):
-    model, processor = load_model(config)
-    from collections import namedtuple
-
-    usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(10**7, 9 * 10**6, 10**6))
-    with pytest.raises(ModelError, match=r"its disk has 0\.00 GB free"):
-        export(model, processor, tmp_path / "out" / "merged", format="merged_16bit")
-    assert not (tmp_path / "out").exists()
-
-
-def test_formats_that_only_unsloth_writes(config, tmp_path):
-    model, processor = load_model(config)
-    for format in ("gguf", "merged_4bit"):
-        with pytest.raises(ModelError, match="written by Unsloth only"):
-            export(model, processor, tmp_path, format=format)
-    with pytest.raises(ModelError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
-        export(model, processor, tmp_path, format="onnx")
-
-
 def _linked(text: str, cause: str) -> OSError:
     """An error as transformers raises it, from one of huggingface_hub's of the given name."""
     error = OSError(text)
@@ -212,18 +179,53 @@ def test_a_model_that_reads_no_pictures(config, tmp_path):
         load_model(config)
 
 
+def test_a_model_that_does_not_fit_the_memory(config, monkeypatch):
+    from types import SimpleNamespace
+
+    # The embedded model has 2.3 million weights of 4 bytes.
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
+    with pytest.raises(ModelError, match="set dtype=bfloat16, or take a smaller model"):
+        load_model(config)
+    monkeypatch.undo()
+
+    def full(*args, **options):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", full)
+    with pytest.raises(ModelError, match="does not fit the memory of the GPU") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_weights_of_another_architecture(config, tmp_path):
+    shutil.copytree(TINY, tmp_path / "mixed")
+    build("qwen2_vl", tmp_path / "other")
+    shutil.copy(tmp_path / "other" / "model.safetensors", tmp_path / "mixed" / "model.safetensors")
+    config.model_name_or_path = str(tmp_path / "mixed")
+    with pytest.raises(ModelError, match="another architecture") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_an_adapter_of_another_model(config, tmp_path):
+    model, _ = load_model(config)
+    model.save_pretrained(tmp_path / "adapter")
+    settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
+    # One whose layers have other shapes, and one whose layers have other names.
+    for name in ("qwen3_vl", "mllama"):
+        settings["base_model_name_or_path"] = str(build(name, tmp_path / name))
+        (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
+        config.model_name_or_path = str(tmp_path / "adapter")
+        with pytest.raises(ModelError, match="was made for another model than") as raised:
+            load_model(config)
+        assert "\n" not in str(raised.value)
+
+
 def test_an_adapter_without_its_base(tmp_path):
     missing = {"base_model_name_or_path": str(tmp_path / "gone")}
     (tmp_path / "adapter_config.json").write_text(json.dumps(missing))
     with pytest.raises(ModelError, match=r"was trained on .*gone', which does not exist"):
         resolve_model(str(tmp_path))
-
-
-def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):
-    model, processor = load_model(config)
-    before = {name: weight.clone() for name, weight in model.named_parameters()}
-    export(model, processor, tmp_path / "merged", format="merged_16bit")
-    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
 def test_peft_takes_the_arguments_that_are_passed():

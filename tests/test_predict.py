@@ -103,8 +103,11 @@ def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
     others.add(fingerprint(model, processor, data, config))
     config.max_new_tokens -= 1
     others.add(fingerprint(model, processor, data.select(range(3)), config))
+    asked = [[{"role": "user", "content": "OCR:"}]] * len(data)
+    asked = data.remove_columns("prompt").add_column("prompt", asked)
+    others.add(fingerprint(model, processor, asked, config))
     weight = next(w for n, w in model.named_parameters() if "lora_B" in n)
     with torch.no_grad():
         weight += 1e-3
     others.add(fingerprint(model, processor, data, config))
-    assert len(others | {first}) == 4
+    assert len(others | {first}) == 5

@@ -54,12 +54,14 @@ def test_every_epoch_has_every_row_in_another_order(config):
 
 
 def test_rows_are_those_that_load_data_gives(config, processor):
+    config.prompts = {"transcription": "OCR:"}
     whole = {row["id"]: row for row in load_data(config)["train"]}
     collate = Collator(processor, config.image_height)
     for row in islice(_stream(config), 40):
         known = whole[row["id"]]
         for name in ("prompt", "completion", "width", "height", "task", "group", "meta"):
             assert row[name] == known[name]
+        assert row["prompt"] == [{"role": "user", "content": "OCR:"}]
         one, other = collate([row]), collate([known])
         assert all(torch.equal(one[name], other[name]) for name in other)
 
@@ -86,7 +88,7 @@ def test_a_stream_goes_on_where_a_batch_ended(config, workers):
 
 
 def test_parquet_streams_and_loads(config, parquet):
-    config.dataset = str(parquet)
+    config.dataset, config.prompts = str(parquet), {"transcription": "OCR:"}
     whole = load_data(config)
     assert {"train", "validation", "test"} == set(whole)
     assert {image.mode for image in whole["train"][0]["images"]} <= {"L", "RGB"}
@@ -97,6 +99,7 @@ def test_parquet_streams_and_loads(config, parquet):
         same = known[row["id"]]
         assert (row["width"], row["height"]) == (same["width"], same["height"])
         assert same["images"][0].size == (row["width"], row["height"])
+        assert same["prompt"] == row["prompt"] == [{"role": "user", "content": "OCR:"}]
 
 
 def test_what_cannot_be_used_is_listed_once(config, thermal, tmp_path):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from architectures import build
 
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
@@ -17,6 +18,8 @@ from ocrkit.predict import predict
 from ocrkit.train import train
 
 ROOT = Path(__file__).parents[1]
+# What Unsloth supports of the recipes' models beside that of the embedded one, Qwen3-VL.
+OTHERS = ("mllama", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl")
 
 
 def _job(folder: Path, config: TrainConfig, **changes) -> dict:
@@ -31,14 +34,16 @@ def _job(folder: Path, config: TrainConfig, **changes) -> dict:
     return job | {"config": settings}
 
 
-def _drive(folder: Path, job: dict) -> dict:
-    path = folder / "job.json"
-    path.write_text(json.dumps(job))
+def _drive(folder: Path, *jobs: dict) -> list[dict]:
+    """What a process of its own made of the jobs, one after the other."""
+    paths = [folder / f"job-{number}.json" for number in range(len(jobs))]
+    for path, job in zip(paths, jobs):
+        path.write_text(json.dumps(job))
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     if torch.cuda.is_available():
         environment.pop("CUDA_VISIBLE_DEVICES", None)
     done = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("unsloth_on_cpu.py")), str(path)],
+        [sys.executable, str(Path(__file__).with_name("unsloth_on_cpu.py")), *map(str, paths)],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -46,7 +51,8 @@ def _drive(folder: Path, job: dict) -> dict:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return json.loads(Path(job["result"]).read_text()) | {"output": done.stdout + done.stderr}
+    results = [json.loads(Path(job["result"]).read_text()) for job in jobs]
+    return [result | {"output": done.stdout + done.stderr} for result in results]
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +74,9 @@ def driven(thermal, tmp_path_factory):
         warmup_steps=1,
     )
     job = _job(folder, config)
-    return job, _drive(folder, job), config, folder
+    (result,) = _drive(folder, job)
+    assert "error" not in result, result["error"]
+    return job, result, config, folder
 
 
 def _with(config: TrainConfig, **changes) -> TrainConfig:
@@ -115,11 +123,63 @@ def test_unsloths_merge_reads_like_its_adapter(driven):
     assert same >= len(texts) - 1
 
 
+@pytest.fixture(scope="module")
+def others(thermal, tmp_path_factory):
+    """Name of each other model: the job, what Unsloth did with it, and the config."""
+    folder = tmp_path_factory.mktemp("others")
+    jobs, configs = {}, {}
+    for name in OTHERS:
+        settings = {
+            "model_name_or_path": str(build(name, folder / name / "base")),
+            "dataset": str(thermal),
+            "load_in_4bit": False,
+            "dtype": "float32",
+            "attn_implementation": "eager",
+            "gradient_checkpointing": False,
+            "max_steps": 3,
+            "per_device_train_batch_size": 4,
+            "logging_steps": 1,
+            "learning_rate": 0.005,
+            "warmup_steps": 0,
+            "max_eval_samples": 6,
+            "max_new_tokens": 12,
+        }
+        configs[name] = TrainConfig.from_dict(settings)
+        jobs[name] = _job(folder / name, configs[name])
+    results = _drive(folder, *jobs.values())
+    return {
+        name: (job, result, configs[name], folder / name)
+        for (name, job), result in zip(jobs.items(), results)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_models_train_and_read_alike_on_both_backends(name, others):
+    job, theirs, config, folder = others[name]
+    assert "error" not in theirs, theirs["error"]
+    config = _with(config, model_name_or_path=job["start"], output_dir=str(folder / "ours"))
+    data = load_data(config)
+    model, processor = load_model(config)
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    assert targets == theirs["targets"]
+    assert predict(model, processor, data["test"], config) == theirs["before"]
+    result = train(model, processor, data, config)
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert len(losses) == 3
+    assert losses == pytest.approx(theirs["losses"], abs=1e-4)
+    assert predict(model, processor, data["test"], config) == theirs["after"]
+    merged = _with(config, model_name_or_path=job["merged"], use_peft=False)
+    texts = predict(*load_model(merged), data["test"], merged)
+    # The merged weights are rounded to 16 bits, which may tip a close decision.
+    assert sum(a == b for a, b in zip(texts, theirs["after"])) >= len(texts) - 1
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_four_bit_trains_on_a_gpu(driven, tmp_path):
     _, _, config, _ = driven
     job = _job(tmp_path, config, load_in_4bit=True, dtype="auto", gradient_checkpointing=True)
-    result = _drive(tmp_path, job)
+    (result,) = _drive(tmp_path, job)
     assert len(result["losses"]) == 4
     assert all(0 < loss < 20 for loss in result["losses"])
 

@@ -1,4 +1,4 @@
-"""Drive the real Unsloth classes on a machine without a GPU: `unsloth_on_cpu.py JOB.json`.
+"""Drive the real Unsloth classes on a machine without a GPU: `unsloth_on_cpu.py JOB.json...`.
 
 Unsloth has no CPU path for vision models, but what it does to a model can be run on a CPU once
 its questions about the graphics card are answered. Started in a process of its own, because
@@ -8,14 +8,15 @@ Unsloth patches transformers for good. On a machine with CUDA nothing is stood i
 import json
 import os
 import sys
+import traceback
 from pathlib import Path
 from types import SimpleNamespace
 
-job = json.loads(Path(sys.argv[1]).read_text())
+jobs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
 os.environ |= {
     "HF_HUB_OFFLINE": "1",
     "UNSLOTH_DISABLE_STATISTICS": "1",
-    "UNSLOTH_COMPILE_LOCATION": job["cache"],
+    "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
 }
 
 import torch  # noqa: E402
@@ -36,23 +37,35 @@ if not torch.cuda.is_available():
 
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
-config = TrainConfig.from_dict(job["config"])
-data = load_data(config)
-heavy_before = [name for name in ("unsloth", "transformers", "trl", "peft") if name in sys.modules]
-model, processor = load_model(config)
-targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
-export(model, processor, job["start"])
-before = predict(model, processor, data["test"], config)
-outcome = train(model, processor, data, config)
-after = predict(model, processor, data["test"], config)
-export(model, processor, job["merged"], "merged_16bit", rows=data["test"], config=config)
-losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
-result = {
-    "heavy_before": heavy_before,
-    "targets": targets,
-    "before": before,
-    "after": after,
-    "losses": losses,
-    "unsloth": "unsloth" in sys.modules,
-}
-Path(job["result"]).write_text(json.dumps(result))
+
+def drive(job: dict) -> dict:
+    """Load, export, read, train, read, merge; what came of it."""
+    config = TrainConfig.from_dict(job["config"])
+    data = load_data(config)
+    names = ("unsloth", "transformers", "trl", "peft")
+    heavy_before = [name for name in names if name in sys.modules]
+    model, processor = load_model(config)
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    export(model, processor, job["start"])
+    before = predict(model, processor, data["test"], config)
+    outcome = train(model, processor, data, config)
+    after = predict(model, processor, data["test"], config)
+    export(model, processor, job["merged"], "merged_16bit", rows=data["test"], config=config)
+    losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+    return {
+        "heavy_before": heavy_before,
+        "targets": targets,
+        "before": before,
+        "after": after,
+        "losses": losses,
+        "unsloth": "unsloth" in sys.modules,
+    }
+
+
+for job in jobs:
+    try:
+        result = drive(job)
+    except Exception:
+        # The other jobs of this process are worth their results.
+        result = {"error": traceback.format_exc()}
+    Path(job["result"]).write_text(json.dumps(result))

@@ -1,0 +1,206 @@
+"""Write what was trained: the adapter, or its base merged with it, held against each other."""
+
+import math
+import shutil
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ocrkit.budget import fit_tiles
+from ocrkit.card import card
+from ocrkit.config import TrainConfig
+from ocrkit.data import drawn_rows
+from ocrkit.hub import push, reserve
+from ocrkit.model import ModelError, load_model
+from ocrkit.predict import predict
+
+FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
+
+
+def export(
+    model: Any,
+    processor: Any,
+    output_dir: str | Path,
+    format: str = "adapter",
+    rows: Any = None,
+    config: TrainConfig | None = None,
+    samples: int = 20,
+    min_equal: float = 0.5,
+    push_to_hub: str | None = None,
+    hub_private_repo: bool | None = None,
+) -> Path:
+    """Write what was trained, with its processor and a model card, and return the folder.
+
+    What was merged is loaded again and reads some rows; the share that it reads as the model with
+    its adapters does is printed and stands in the card.
+
+    Args:
+        format: "adapter" (small; needs the base to load), "merged_16bit" (the base with the
+            adapters added to its weights, in 16 bits, loadable by any transformers or vLLM),
+            "merged_4bit" or "gguf" (both by Unsloth only).
+        rows: what both read, the first `samples` of them; None draws lines of print.
+        config: settings of the run; None takes those of the run folder that `output_dir` lies in,
+            if it lies in one.
+        samples: rows to compare; 0 compares nothing.
+        min_equal: share of the rows that both have to read alike. Rounding to 16 bits tips close
+            decisions, and a model that hardly reads its rows makes many of them.
+        push_to_hub: "user/name" of a new or empty repository of the Hub that the folder is
+            uploaded to; what would refuse it is found first. None pushes nothing.
+        hub_private_repo: whether that repository is private; None leaves it to the account.
+
+    Raises:
+        ModelError: a format that is unknown or needs Unsloth, a disk that cannot hold the model,
+            a merged model that reads other than the adapters did, or an adapter to be pushed whose
+            base is a folder of this machine.
+        HubError: no token, no network, no right to write, or a repository that holds files.
+    """
+    output_dir = Path(output_dir)
+    _check(model, output_dir, format, pushed=bool(push_to_hub))
+    run = output_dir.parent if config is None else Path(config.output_dir)
+    if config is None and (run / "config.yaml").is_file():
+        config = TrainConfig.from_recipe(str(run / "config.yaml"))
+    hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
+    merged = format != "adapter" and hasattr(model, "peft_config")
+    _write(model, processor, output_dir, format)
+    equal, compared = 0, 0
+    if merged and format != "gguf" and samples:
+        if rows is None:
+            rows = drawn_rows(samples)
+        rows = [rows[i] for i in range(min(samples, len(rows)))]
+        settings = config or TrainConfig(max_new_tokens=64)
+        equal, compared = _read_alike(model, processor, output_dir, rows, settings), len(rows)
+    check = f"{equal} of {compared} rows are read the same by the merged model and the adapter."
+    check = check if compared else ""
+    if merged:
+        print(check or f"{output_dir} was not compared with the adapter.")
+    title = Path(push_to_hub or output_dir.resolve()).name
+    text = card(title, format, _base_name(model), run, config, check)
+    (output_dir / "README.md").write_text(text, encoding="utf-8")
+    if compared and equal < min_equal * compared:
+        raise ModelError(
+            f"The model in {output_dir} reads only {equal} of {compared} rows as the adapter does, "
+            f"and min_equal={min_equal} asks for more; evaluate both before you use it, or lower "
+            "min_equal where the base was in 4 bits or the model hardly reads these rows."
+        )
+    if hub:
+        print(f"Pushed to {push(hub, push_to_hub, output_dir)}")
+    return output_dir
+
+
+def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
+    """Refuse what cannot be written, or what nobody else could load, before the work.
+
+    Raises:
+        ModelError: as `export`.
+    """
+    if format not in FORMATS:
+        raise ModelError(f"format={format!r} is not one of {', '.join(FORMATS)}.")
+    if format in ("merged_4bit", "gguf") and getattr(model, "ocrkit_backend", "") != "unsloth":
+        raise ModelError(
+            f"format={format!r} is written by Unsloth only, and this model was loaded by "
+            "transformers; load it with backend=unsloth on a machine with CUDA, or export "
+            "merged_16bit and convert that."
+        )
+    base = _base_name(model)
+    if pushed and format == "adapter" and hasattr(model, "peft_config") and Path(base).exists():
+        raise ModelError(
+            f"The adapter's base is a folder of this machine ({base}), so nobody else could load "
+            "it; push format=merged_16bit, or train on a model of the Hub."
+        )
+    _check_disk(model, output_dir, format)
+
+
+def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
+    """Write weights and processor; the model itself stays as it is."""
+    if format == "adapter" or not hasattr(model, "peft_config"):
+        model.save_pretrained(output_dir)
+    elif format == "gguf":
+        model.save_pretrained_gguf(str(output_dir), processor, quantization_method="q8_0")
+    elif getattr(model, "ocrkit_backend", "") == "unsloth":
+        # Unsloth wants to be told twice to merge into 4 bits, which loses accuracy.
+        method = "merged_4bit_forced" if format == "merged_4bit" else format
+        model.save_pretrained_merged(str(output_dir), processor, save_method=method)
+    else:
+        _merge(model).save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
+
+
+def _base_name(model: Any) -> str:
+    if hasattr(model, "peft_config"):
+        return str(model.peft_config["default"].base_model_name_or_path)
+    return str(getattr(model.config, "_name_or_path", "") or "unknown")
+
+
+def _check_disk(model: Any, output_dir: Path, format: str) -> None:
+    """Refuse a folder whose disk has no room for what will be written.
+
+    Raises:
+        ModelError: with the bytes that are there and those that are needed.
+    """
+    place = output_dir.resolve()
+    while not place.exists():
+        place = place.parent
+    needed = 0
+    for weight in model.parameters():
+        if format == "adapter" and hasattr(model, "peft_config"):
+            needed += weight.requires_grad * weight.numel() * weight.element_size()
+            continue
+        # Four-bit weights are packed; this is what they are when unpacked.
+        state = getattr(weight, "quant_state", None)
+        count = weight.numel() if state is None else math.prod(state.shape)
+        # A GGUF of 8 bits is made from the merge in 16, which lies beside it meanwhile.
+        needed += count * {"merged_16bit": 2, "merged_4bit": 1, "gguf": 3}.get(
+            format, weight.element_size()
+        )
+    free = shutil.disk_usage(place).free
+    if free < 1.05 * needed:
+        raise ModelError(
+            f"{output_dir} needs {needed / 1e9:.2f} GB for format={format} and its disk has "
+            f"{free / 1e9:.2f} GB free; free some, or give a folder on another disk."
+        )
+
+
+def _read_alike(
+    model: Any, processor: Any, folder: Path, rows: list[dict], config: TrainConfig
+) -> int:
+    """How many rows the model in `folder` reads as `model` does.
+
+    Raises:
+        ModelError: it cannot be loaded, for want of memory for a second model above all.
+    """
+    texts = predict(model, processor, rows, config)
+    settings = {
+        "model_name_or_path": str(folder),
+        "backend": model.ocrkit_backend,
+        # Unsloth takes a model without adapters for one that trains every weight, and changes
+        # settings of the whole process; adapters that were never trained change no reading.
+        "use_peft": model.ocrkit_backend == "unsloth",
+        "load_in_4bit": False,
+    }
+    try:
+        alone, beside = load_model(replace(config, **settings))
+    except ModelError as error:
+        raise ModelError(
+            f"The merged model is in {folder}, but it was not compared with the adapter ({error}) "
+            "Evaluate it by itself, or export with samples=0."
+        ) from None
+    again = predict(alone, beside, rows, config)
+    return sum(a == b for a, b in zip(texts, again))
+
+
+def _merge(model: Any) -> Any:
+    """The base in 16 bits with the model's adapters merged; the model itself stays as it is."""
+    import torch
+    from peft import PeftModel
+    from transformers import AutoModelForImageTextToText
+
+    base_name = model.peft_config["default"].base_model_name_or_path
+    # Merged in float32 and rounded once: adding in 16 bits would lose small updates.
+    base = AutoModelForImageTextToText.from_pretrained(base_name, dtype=torch.float32)
+    vision = getattr(model.config, "vision_config", None)
+    fit_tiles(base, getattr(vision, "max_num_tiles", None))
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+    return merged.to(torch.bfloat16)
