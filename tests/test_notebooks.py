@@ -131,6 +131,8 @@ def test_quickstart_runs_headless(tmp_path):
     assert (run / "adapter" / "adapter_model.safetensors").is_file()
     assert (run / "merged" / "model.safetensors").is_file()
     text = out.read_text(encoding="utf-8")
+    assert "Done: step 4 of 4" in text and '"image/png": "' in text
+    assert "samples that tuned read worst" in text
     assert "rows are read the same by the merged model" in text and "data:image/" in text
 
 
