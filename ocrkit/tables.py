@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -85,7 +85,7 @@ def kind_table(comparison: Comparison) -> Table:
 def confusion_table(
     evaluation: Evaluation,
     unit: str = "char",
-    only: Callable[[str], bool] | None = None,
+    kind: str | None = None,
     most: int = 12,
 ) -> Table:
     """What was most often read in the place of what, with how often the truth holds it.
@@ -93,7 +93,7 @@ def confusion_table(
     Args:
         evaluation: whose readings.
         unit: `char` for code points, `grapheme` for letters as people see them.
-        only: a test that the unit of the truth has to pass.
+        kind: only letters of Bangla of this kind, as `ocrkit.text.bangla_kind` names them.
         most: rows.
     """
     from ocrkit.report_html import visible
@@ -110,7 +110,7 @@ def confusion_table(
             "of": there[true] if true else "",
         }
         for (true, read), times in counted.most_common()
-        if only is None or (true and only(true))
+        if kind is None or bangla_kind(true) == kind
     ]
     return Table(rows[:most], f"{len(rows)} kinds of confusion" if rows else "no confusion")
 
@@ -204,6 +204,16 @@ def document_table(comparison: Comparison, schema: dict | None = None) -> Table:
             cells = {e.name: interval(e.metrics.get(name)) for e in comparison.evaluations}
             rows.append({"metric": NAMES.get(name, name.replace("_", " ")), **cells})
     return Table(rows, "95 % intervals over documents")
+
+
+def prompt_table(rows: Any, count: int = 6) -> Table:
+    """What the first `count` rows of a dataset are asked, and what is to be answered."""
+    from ocrkit.data import text_of
+
+    chosen = rows.select(range(min(count, len(rows)))).remove_columns("images")
+    return Table(
+        [{"asked": text_of(r["prompt"]), "answer": text_of(r["completion"])} for r in chosen]
+    )
 
 
 def loss_table(row: dict, processor: Any, config: Any) -> Table:

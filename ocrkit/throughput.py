@@ -1,6 +1,7 @@
 """Measure how fast a setting trains, one change at a time, before a long run is started."""
 
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +86,15 @@ def measure(
         "samples/s": size * batches / (waited + worked),
         "waiting": f"{waited / (waited + worked):.0%}",
         "memory GiB": memory,
+    }
+
+
+def fastest(steps: Sequence[dict[str, Any]]) -> dict[str, int]:
+    """Batch and workers of the step of `measure` with the most samples a second, as settings."""
+    best = max(steps, key=lambda step: step["samples/s"])
+    return {
+        "per_device_train_batch_size": best["batch"],
+        "dataloader_num_workers": best["workers"],
     }
 
 
