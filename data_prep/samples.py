@@ -1,8 +1,8 @@
 """Draws the small datasets that ship with the kit, a folder a domain: `make samples`.
 
-`python -m data_prep.samples OUT [DOMAIN...]` draws them anew. The same fonts give the same pictures.
-Pictures are grey, 32 pixels high a line, and packed as WebP of low quality in parquet, so that each
-folder stays under 300 KB.
+`python -m data_prep.samples OUT [DOMAIN...]` draws them anew; the same fonts give the same
+pictures. They are grey, 32 pixels high a line, and packed as WebP of low quality in parquet, so
+that each folder stays under 300 KB.
 """
 
 import io

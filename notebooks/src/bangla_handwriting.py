@@ -60,9 +60,9 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample of short lines that the project drew in Bangla type, shaken like a hand. A
-# tar from Drive is unpacked onto the local disk, and a known format is converted. A page is a group:
-# all its lines lie in one split, so the test shows pages that were never trained on.
+# Nothing given: a sample of short lines that the project drew in Bangla type, shaken like a hand.
+# A tar from Drive is unpacked onto the local disk, and a known format is converted. A page is a
+# group: all its lines lie in one split, so the test shows pages that were never trained on.
 
 # %%
 from ocrkit import load_data

@@ -81,13 +81,12 @@ if not runs:
 # next section decides that.
 
 # %%
-import pandas
-
 from ocrkit.leaderboard import leaderboard, plot_leaderboard, table
+from ocrkit.tables import Table
 
 shown = sorted({metric, "cer", "exact_match"})
 rows = leaderboard(runs, evaluation=evaluation)
-pandas.DataFrame(table(rows, shown))
+Table(table(rows, shown))
 
 # %%
 plot_leaderboard(rows, metric)
@@ -106,7 +105,7 @@ plot_leaderboard(rows, metric)
 from ocrkit.leaderboard import change_table, one_at_a_time, plot_changes
 
 changes = one_at_a_time(rows, shown)
-pandas.DataFrame(change_table(changes, shown))
+Table(change_table(changes, shown))
 
 # %%
 plot_changes(changes, metric)

@@ -120,7 +120,8 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # ## Evaluate and compare
 #
 # *Exact* is equal in every character. *Normalised* leaves out case, spaces and the width of
-# letters: `스타 벅스` is `스타벅스`, and ㈜ is (주). *Similar* is at most a fifth of the characters wrong.
+# letters: `스타 벅스` is `스타벅스`, and ㈜ is (주). *Similar* is at most a fifth of the characters
+# wrong.
 
 # %%
 from ocrkit import compare
