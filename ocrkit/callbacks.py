@@ -35,7 +35,7 @@ class LogFile(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns Ctrl+C, a notebook's stop and SIGTERM into a checkpoint after the step at hand.
+    """Turns Ctrl+C, a notebook's interrupt and SIGTERM into a checkpoint after the step at hand.
 
     An interrupt in the middle of a step would leave weights and optimizer apart. A second one
     stops at once. Use as a context around `trainer.train`: signals are as before outside it.
@@ -58,6 +58,10 @@ class StopOnSignal(TrainerCallback):
         """Give the signals back."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
+
+    def request(self) -> None:
+        """Stop as the first Ctrl+C does."""
+        self.caught = self.caught or signal.SIGINT
 
     def _catch(self, number: int, frame: Any) -> None:
         if self.caught:

@@ -35,7 +35,7 @@ class _Confidence:
 
 
 def predict_stream(
-    model: Any, processor: Any, data: Any, config: TrainConfig
+    model: Any, processor: Any, data: Any, config: TrainConfig, progress_bar: bool = True
 ) -> Iterator[dict[str, Any]]:
     """Read every row of `data`; yields `{id, prediction, confidence, finish_reason, error}`.
 
@@ -48,7 +48,8 @@ def predict_stream(
     ids, areas = _ids_and_areas(data, config)
     order = sorted(range(len(ids)), key=lambda i: -areas[i])
     batch_size, start = config.per_device_eval_batch_size, 0
-    with inference_mode(model), tqdm(total=len(order), desc="reading", delay=2) as progress:
+    bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
+    with inference_mode(model), bar as progress:
         while start < len(order):
             chosen = order[start : start + batch_size]
             try:

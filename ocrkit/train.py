@@ -5,6 +5,7 @@ import json
 import platform
 import shutil
 import subprocess
+from contextlib import nullcontext
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -41,35 +42,67 @@ class TrainResult:
     adapter_dir: Path
 
 
+class Stopped(KeyboardInterrupt):
+    """A run that was stopped, saved, and can be resumed; one line where a notebook shows it."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def train(
-    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list | None = None
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: TrainConfig,
+    callbacks: list | None = None,
+    panel: bool = True,
 ) -> TrainResult:
     """Train on `data["train"]` and leave adapter, checkpoints, log and versions in the run folder.
 
     Samples longer than the context (`max_length`, or the model's own) are left out, counted and
-    listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's stop and SIGTERM
-    save a checkpoint and raise KeyboardInterrupt; `resume_from_checkpoint="auto"` goes on from the
-    latest that is whole, as if the run had never stopped.
+    listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's interrupt, the stop
+    button of its panel and SIGTERM save a checkpoint and raise `Stopped`;
+    `resume_from_checkpoint="auto"` goes on from the latest that is whole, as if the run had never
+    stopped.
+
+    Args:
+        model: what `load_model` returned.
+        processor: likewise.
+        data: splits as `load_data` gives them.
+        config: the settings of the run.
+        callbacks: transformers' TrainerCallbacks to add.
+        panel: show progress in a notebook as `panel.TrainingPanel`, not as transformers' own bar.
 
     Raises:
         DataError: no training row, or none that fits the context.
         ConfigError: settings that contradict each other or that SFTConfig does not know.
         TrainingError: the loss is no number, or a batch does not fit the memory.
-        KeyboardInterrupt: the run was stopped and can be resumed.
+        Stopped: the run was stopped and can be resumed; a KeyboardInterrupt.
     """
     from ocrkit.callbacks import LogFile, StopOnSignal
+    from ocrkit.notebook import kernel
     from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
     stop = StopOnSignal()
-    watchers = [LogFile(folder / "train_log.jsonl"), stop, *(callbacks or [])]
+    shown = []
+    if panel and kernel():
+        from ocrkit.panel import TrainingPanel
+
+        shown = [TrainingPanel(folder, stop)]
+    watchers = [LogFile(folder / "train_log.jsonl"), *shown, stop, *(callbacks or [])]
     trainer = make_trainer(model, processor, data, config, watchers, checkpoint)
+    if shown:
+        from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
+
+        trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
+        trainer.quiet = True
     if trainer.is_world_process_zero():
         trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
-    with stop, tracked(trainer):
+    with stop, tracked(trainer), shown[0] if shown else nullcontext():
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if config.streaming:
         left_out = sum(skipped_counts(folder).values())
@@ -78,8 +111,8 @@ def train(
             + f"; see {folder / 'skipped.jsonl'}" * bool(left_out)
         )
     if stop.caught:
-        print(f"Stopped at step {output.global_step}; resume_from_checkpoint=auto goes on.")
-        raise KeyboardInterrupt
+        done = output.global_step
+        raise Stopped(f"Stopped at step {done}; resume_from_checkpoint='auto' goes on from there.")
     adapter = folder / "adapter"
     if trainer.is_world_process_zero():
         export(trainer.accelerator.unwrap_model(trainer.model), processor, adapter)

@@ -56,6 +56,8 @@ class OCRTrainer(SFTTrainer):
         else:
             super().__init__(*args, train_dataset=train_dataset, **kwargs)
         self.config = config
+        # A training panel shows what evaluations would print.
+        self.quiet = False
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
         self.model_accepts_loss_kwargs = True
         self.confusions: ConfusionWeights | None = None
@@ -208,7 +210,9 @@ class OCRTrainer(SFTTrainer):
         """
         rows, process = dataloader.dataset, self.accelerator.process_index
         mine = rows.select(range(process, len(rows), self.accelerator.num_processes))
-        read = list(predict_stream(self.model, self.processing_class, mine, self.config))
+        read = list(
+            predict_stream(self.model, self.processing_class, mine, self.config, not self.quiet)
+        )
         shares = gather_object([(read, *self._cross_entropy(mine))])
         readings = {one["id"]: one for share in shares for one in share[0]}
         records = [record | readings.get(record["id"], {}) for record in records_of(rows)]
@@ -252,7 +256,8 @@ class OCRTrainer(SFTTrainer):
                 for line in (f"  TRU {_line(record['reference'])}", f"  PRE {_line(said(record))}")
             ]
             head = f"step {step}: CER {found['cer']:.1%}, exact match {found['exact_match']:.1%}"
-            tqdm.write("\n".join([head, *texts]))
+            if not self.quiet:
+                tqdm.write("\n".join([head, *texts]))
             entry["samples"] = [
                 {"id": r["id"], "reference": r["reference"], "prediction": said(r)} for r in records
             ]

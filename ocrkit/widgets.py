@@ -1,59 +1,41 @@
-"""What notebooks show: pictures with their texts."""
+"""What notebooks show at the end of a cell: pictures with their texts, predictions to browse."""
 
 from typing import Any
 
 from markupsafe import Markup
 
+from ocrkit.browser import Browser, Samples, picture, worst
 from ocrkit.data import text_of
+from ocrkit.evaluation import Evaluation
+from ocrkit.notebook import Shown, looked_at
+from ocrkit.report import Comparison
 
 
-def gallery(rows: Any, count: int = 8) -> Any:
-    """The first `count` rows as pictures with their texts, for the end of a notebook cell.
+def gallery(rows: Any, count: int = 8) -> Shown:
+    """The first `count` rows as pictures with their texts.
 
     Args:
         rows: a split as `load_data` gives it.
         count: how many to show.
     """
     chosen = rows.select(range(min(count, len(rows))))
-    return _table([(row["images"][0], [text_of(row["completion"])]) for row in chosen])
+    texts = [text_of(row["completion"]) for row in chosen]
+    line = Markup("<tr><td>{}</td><td class='text'>{}</td></tr>")
+    lines = [line.format(picture(row["images"][0]), text) for row, text in zip(chosen, texts)]
+    return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), "\n".join(texts))
 
 
-def worst(evaluation: Any, count: int = 8) -> Any:
-    """The rows read worst, by edits per character: picture, truth, and what was read instead.
+def browse(found: Evaluation | Comparison, count: int = 8) -> Browser | Shown:
+    """Predictions to look through: picture, truth, and what was read, with its differences.
+
+    To a person it is a browser, with filters by kind of error, rate, length, language, field and
+    text, and a list that the arrow keys move in. Where no one looks on, such as under papermill,
+    and on GitHub, it is a table of the worst.
 
     Args:
-        evaluation: as `evaluate` returns it.
-        count: how many to show.
+        found: an evaluation, or a comparison to see all its systems on the same samples. Pictures
+            are there as long as the evaluations were made in this session.
+        count: rows of the table.
     """
-    from ocrkit.metrics import process_cer
-    from ocrkit.report_html import differences
-
-    records = evaluation.records
-    tally = process_cer([r["reference"] for r in records], [r["prediction"] for r in records])
-    rates = tally.part / tally.whole.clip(min=1)
-    chosen = [records[i] for i in (-rates).argsort(kind="stable")[:count]]
-    return _table(
-        [
-            (record["image"], [record["reference"], differences(record["reference"], said)])
-            for record in chosen
-            for said in [record["prediction"] or ""]
-        ]
-    )
-
-
-def _table(rows: list[tuple[Any, list[str]]]) -> Any:
-    from IPython.display import HTML
-
-    from ocrkit.report_html import thumbnail
-
-    lines = []
-    for image, texts in rows:
-        picture = thumbnail(image) or {"src": "", "width": 0, "height": 0}
-        cells = [
-            Markup("<img src='{src}' width='{width}' height='{height}' alt=''>").format(**picture),
-            *(Markup("<code>{}</code>").format(text) for text in texts),
-        ]
-        cell = Markup("<td style='text-align:left'>{}</td>")
-        lines.append(Markup("<tr>{}</tr>").format(Markup("").join(map(cell.format, cells))))
-    style = Markup("<style>del{color:#b00020}ins{color:#00695c}</style>")
-    return HTML(str(style + Markup("<table>{}</table>").format(Markup("").join(lines))))
+    samples = Samples(found)
+    return Browser(samples, count) if looked_at() else worst(samples, count)

@@ -55,7 +55,7 @@ def _read(monkeypatch, reading):
     """Stand in for generation: `reading(truth, number of the evaluation)` is what was read."""
     count = [0]
 
-    def predict_stream(model, processor, rows, config):
+    def predict_stream(model, processor, rows, config, progress_bar=True):
         count[0] += 1
         for row in rows.remove_columns("images"):
             text = reading(row["completion"][0]["content"], count[0])

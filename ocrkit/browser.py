@@ -1,0 +1,263 @@
+"""A browser of predictions: which samples fit the filters, and how one looks."""
+
+from collections import Counter
+from typing import Any
+
+from markupsafe import Markup
+
+from ocrkit.analysis import KINDS, error_kinds, said
+from ocrkit.evaluation import Evaluation, extractions
+from ocrkit.fields import field_table
+from ocrkit.metrics import process_cer
+from ocrkit.notebook import STYLE, Shown
+from ocrkit.report import Comparison
+from ocrkit.report_html import LONGEST, differences, thumbnail
+
+LISTED = 1000  # samples in the browser's list; a front end is slow with more
+ORDERS = ("worst first", "as in the data", "least confident first", "confident and wrong first")
+
+
+class Samples:
+    """What the browser filters by, sample by sample; of several systems the last one counts.
+
+    `rates` are CERs in percent by system, `kinds` those of `analysis.error_kinds`, `wrong` the
+    fields of JSON that were read wrong.
+    """
+
+    def __init__(self, found: Evaluation | Comparison):
+        self.systems = found.evaluations if isinstance(found, Comparison) else [found]
+        self.records = self.systems[-1].records
+        truths = [record["reference"] for record in self.records]
+        self.rates = []
+        for system in self.systems:
+            tally = process_cer(truths, list(map(said, system.records)))
+            self.rates.append((100 * tally.part / tally.whole.clip(min=1)).tolist())
+        self.kinds = error_kinds(self.records)
+        self.wrong: list[set[str]] = [set() for _ in self.records]
+        numbers, known, read = extractions(self.records)
+        for field, tally in field_table(known, read).items() if known else ():
+            for number, part, whole in zip(numbers, *tally):
+                if part < whole:
+                    self.wrong[number].add(field)
+        self.texts = [
+            "\n".join([truth, *(said(system.records[n]) for system in self.systems)]).casefold()
+            for n, truth in enumerate(truths)
+        ]
+
+    def change(self, number: int) -> float:
+        """Percentage points of CER that the last system has over the first one."""
+        return self.rates[-1][number] - self.rates[0][number]
+
+    def order(self, name: str) -> list[int]:
+        """All samples in one of `ORDERS`, or by `change` where it is another name."""
+        rates, numbers = self.rates[-1], range(len(self.records))
+        sure = [record.get("confidence") or 0.0 for record in self.records]
+        keys = {
+            "worst first": lambda n: -rates[n],
+            "as in the data": lambda n: n,
+            "least confident first": lambda n: sure[n],
+            "confident and wrong first": lambda n: (not rates[n], -sure[n]),
+        }
+        return sorted(numbers, key=keys.get(name, lambda n: -self.change(n)))
+
+    def label(self, number: int) -> str:
+        """A sample in a line: its rates and the beginning of its truth."""
+        # Figure spaces are as wide as digits, and a list keeps them.
+        rates = " → ".join(f"{rates[number]:3.0f}".replace(" ", "\u2007") for rates in self.rates)
+        return f"{rates} %  {' '.join(self.records[number]['reference'].split())[:60]}"
+
+    def image(self, number: int) -> Markup:
+        """The picture of a sample, from the first system that has it."""
+        images = (system.records[number].get("image") for system in self.systems)
+        return picture(next((image for image in images if image is not None), None))
+
+    def html(self, number: int) -> Markup:
+        """A sample in full: picture, truth, what each system read, rates and confidence."""
+        record = self.records[number]
+        rows = [_row("truth", _cut(record["reference"]), "")]
+        for system, rates in zip(self.systems, self.rates):
+            one = system.records[number]
+            text: Any = differences(record["reference"], said(one)) or _cut("")
+            if one.get("error"):
+                text = f"failed: {one['error']}"
+            note = Markup("CER {:.0f} %").format(rates[number])
+            if one.get("confidence") is not None:
+                note += Markup("<br>{:.0%} sure").format(one["confidence"])
+            rows.append(_row(system.name, text, note))
+        about = [str(record["id"]), record.get("language"), self.kinds[number]]
+        if self.wrong[number]:
+            about.append(f"wrong: {', '.join(sorted(self.wrong[number]))}")
+        sample = Markup(
+            "<div class='sample' lang='{}'>{}<table>{}</table></div><p class='soft'>{}</p>"
+        )
+        return sample.format(
+            record.get("language") or "",
+            self.image(number),
+            Markup("").join(rows),
+            " · ".join(filter(None, about)),
+        )
+
+
+class Browser:
+    """Widgets to look through samples; without a kernel, the table of the worst.
+
+    `chosen` holds the numbers of the samples that the filters let through, in order.
+
+    Args:
+        samples: what there is to see.
+        count: rows of the table.
+    """
+
+    def __init__(self, samples: Samples, count: int):
+        self.samples, self.chosen = samples, []
+        self.fallback = worst(samples, count)
+        self._make_filters()
+        self._make_box()
+        self.filter()
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return {**self.box._repr_mimebundle_(), **self.fallback._repr_mimebundle_()}
+
+    def _make_filters(self) -> None:
+        import ipywidgets as widgets
+
+        samples = self.samples
+        look = {
+            "layout": {"width": "auto", "flex": "1 1 0"},
+            "style": {"description_width": "70px"},
+        }
+
+        def dropdown(name: str, options: list) -> widgets.Dropdown:
+            return widgets.Dropdown(options=options, description=name, **look)
+
+        def span(name: str, top: int) -> widgets.IntRangeSlider:
+            return widgets.IntRangeSlider(
+                value=(0, top), max=top, description=name, continuous_update=False, **look
+            )
+
+        languages = [record.get("language") for record in samples.records]
+        orders = [*ORDERS, *(["largest loss first"] if len(samples.systems) > 1 else [])]
+        self.search = widgets.Text(description="Search", placeholder="truth or reading", **look)
+        self.kind = dropdown("Show", self._kinds())
+        self.language = dropdown("Language", _counted(languages))
+        self.field = dropdown("Field", _counted([f for wrong in samples.wrong for f in wrong]))
+        self.order = dropdown("Order", orders)
+        self.length = span("Length", max(len(record["reference"]) for record in samples.records))
+        self.rate = span("CER, %", 100)
+        self.filters = [self.search, self.kind, self.order, self.length, self.rate]
+        # A filter that has nothing to choose from only takes room.
+        self.filters += [one for one in (self.language, self.field) if len(one.options) > 2]
+        for one in self.filters:
+            one.observe(self.filter, "value")
+
+    def _make_box(self) -> None:
+        import ipywidgets as widgets
+
+        grow = {"flex": "1 1 0", "min_width": "0"}
+        self.list = widgets.Select(rows=14, layout={"width": "320px", "flex": "0 0 auto"})
+        self.list.observe(self._show, "index")
+        self.previous = widgets.Button(description="Previous", icon="arrow-left")
+        self.next = widgets.Button(description="Next", icon="arrow-right")
+        self.previous.on_click(lambda _: self.move(-1))
+        self.next.on_click(lambda _: self.move(1))
+        self.place = widgets.HTML(layout={"margin": "0 12px"})
+        self.detail = widgets.HTML(layout=grow)
+        steps = widgets.HBox([self.previous, self.next, self.place])
+        right = widgets.VBox([steps, self.detail], layout=grow)
+        lines = [self.filters[:3], self.filters[3:], [self.list, right]]
+        self.box = widgets.VBox(list(map(widgets.HBox, lines)), layout={"max_width": "1040px"})
+
+    def _kinds(self) -> list[tuple[str, str]]:
+        samples, count = self.samples, len(self.samples.records)
+        wrong = [kind for kind in samples.kinds if kind]
+        found = {"all": count, "wrong": len(wrong), "right": count - len(wrong)}
+        if len(samples.systems) > 1:
+            changes = [samples.change(n) for n in range(count)]
+            found["better"] = sum(change < 0 for change in changes)
+            found["worse"] = sum(change > 0 for change in changes)
+        found |= {kind: wrong.count(kind) for kind in KINDS}
+        return [(f"{name} ({n})", name) for name, n in found.items() if n or name == "all"]
+
+    def _fits(self, number: int) -> bool:
+        samples, record, kind = self.samples, self.samples.records[number], self.kind.value
+        found, rate = samples.kinds[number], min(samples.rates[-1][number], 100)
+        shown = {
+            "all": True,
+            "wrong": found is not None,
+            "right": found is None,
+            "better": samples.change(number) < 0,
+            "worse": samples.change(number) > 0,
+        }
+        return (
+            shown.get(kind, found == kind)
+            and self.search.value.casefold() in samples.texts[number]
+            and self.length.value[0] <= len(record["reference"]) <= self.length.value[1]
+            and self.rate.value[0] <= rate <= self.rate.value[1]
+            and self.language.value in (None, record.get("language"))
+            and (self.field.value is None or self.field.value in samples.wrong[number])
+        )
+
+    def filter(self, change: Any = None) -> None:
+        """List the samples that fit all filters, and show the first."""
+        self.chosen = [n for n in self.samples.order(self.order.value) if self._fits(n)]
+        self.list.options = [(self.samples.label(n), n) for n in self.chosen[:LISTED]]
+        self.list.index = 0 if self.chosen else None
+        self._show()
+
+    def move(self, steps: int) -> None:
+        """Go to another sample of the list, as far as there is one."""
+        if self.chosen:
+            last = len(self.list.options) - 1
+            self.list.index = min(max((self.list.index or 0) + steps, 0), last)
+
+    def _show(self, change: Any = None) -> None:
+        place, listed = self.list.index, len(self.list.options)
+        self.previous.disabled = not place
+        self.next.disabled = place is None or place + 1 >= listed
+        if place is None:
+            self.place.value, self.detail.value = "no sample fits", ""
+            return
+        more = f", the first {listed} listed" if listed < len(self.chosen) else ""
+        self.place.value = f"{place + 1} of {len(self.chosen)}{more}"
+        html = Markup("{}<div class='ocrkit'>{}</div>")
+        self.detail.value = str(html.format(STYLE, self.samples.html(self.list.value)))
+
+
+def worst(samples: Samples, count: int) -> Shown:
+    """The samples that the last system read worst, as a table that needs no kernel."""
+    chosen = samples.order("worst first")[:count]
+    names = [system.name for system in samples.systems]
+    head = Markup("").join(map(Markup("<th>{}</th>").format, ("", "truth", *names)))
+    lines, texts = [Markup("<tr>{}</tr>").format(head)], []
+    for number in chosen:
+        truth = samples.records[number]["reference"]
+        read = [said(system.records[number]) for system in samples.systems]
+        cells = [samples.image(number), _cut(truth), *(differences(truth, text) for text in read)]
+        cells = Markup("").join(map(Markup("<td>{}</td>").format, cells))
+        lines.append(Markup("<tr>{}</tr>").format(cells))
+        texts += [f"{name}: {text}" for name, text in zip(("truth", *names), (truth, *read))]
+    note = f"The {len(chosen)} of {len(samples.records)} samples that {names[-1]} read worst."
+    table = Markup("<p>{}</p><table>{}</table>").format(note, Markup("").join(lines))
+    return Shown(table, "\n".join([note, *texts]))
+
+
+def picture(image: Any) -> Markup:
+    """A small picture as an HTML tag; nothing where it cannot be had. As `thumbnail` takes it."""
+    found = thumbnail(image)
+    tag = Markup("<img src='{src}' width='{width}' height='{height}' alt=''>")
+    return tag.format(**found) if found else Markup("")
+
+
+def _cut(text: str) -> str | Markup:
+    return text[:LONGEST] + "…" * (len(text) > LONGEST) or Markup("<i class='soft'>empty</i>")
+
+
+def _row(name: str, text: Any, note: Any) -> Markup:
+    row = Markup("<tr><th>{}</th><td class='text'>{}</td><td class='rate'>{}</td></tr>")
+    return row.format(name, text, note)
+
+
+def _counted(values: list) -> list[tuple[str, str | None]]:
+    """Values and how often they come, most often first, as a dropdown's options."""
+    found = Counter(value for value in values if value is not None).most_common()
+    return [("any", None), *((f"{value} ({count})", value) for value, count in found)]
