@@ -13,43 +13,33 @@ from ocrkit.analysis import said
 from ocrkit.evaluation import Evaluation, extractions
 from ocrkit.fields import process_schema_pass_rate
 from ocrkit.metrics import char_confusions, process_normalized_match
+from ocrkit.notebook import Shown
 from ocrkit.report import NAMES, Comparison, interval
 from ocrkit.tally import Tally
 from ocrkit.text import bangla_kind, graphemes
 
+_HEAD, _BODY = Markup("<th>{}</th>"), Markup("<td>{}</td>")
 DOCUMENTS = (
     "json_parse_rate field_accuracy field_f1 nted numeric_accuracy teds teds_structure"
 ).split()
 
 
-class Table:
-    """Rows of named cells, shown as a table by a notebook and as columns by a console."""
+class Table(Shown):
+    """Rows of named cells: a table in a notebook, columns of plain text elsewhere."""
 
     def __init__(self, rows: Sequence[Mapping[str, Any]], note: str = ""):
         self.rows = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        self.note = note
-
-    def __repr__(self) -> str:
-        """Return columns of plain text."""
-        if not self.rows:
-            return self.note or "nothing to show"
-        lines = [list(self.rows[0]), *(list(row.values()) for row in self.rows)]
+        note = note if rows else note or "nothing to show"
+        lines = [list(row) for row in self.rows[:1]] + [list(row.values()) for row in self.rows]
         widths = [max(map(len, column)) for column in zip(*lines)]
         text = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
-        return "\n".join([*text, *([self.note] if self.note else [])])
-
-    def _repr_html_(self) -> str:
-        if not self.rows:
-            return str(Markup("<p>{}</p>").format(self.note or "nothing to show"))
-        head = Markup("").join(Markup("<th>{}</th>").format(name) for name in self.rows[0])
-        body = Markup("").join(
-            Markup("<tr>{}</tr>").format(
-                Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row.values())
-            )
-            for row in self.rows
-        )
-        note = Markup("<p>{}</p>").format(self.note) if self.note else ""
-        return str(Markup("<table><tr>{}</tr>{}</table>{}").format(head, body, note))
+        head, *body = [
+            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, line)))
+            for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
+        ] or [Markup("")]
+        table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
+        below = Markup("<p>{}</p>").format(note) if note else Markup("")
+        super().__init__(table + below, "\n".join([*text, *([note] if note else [])]))
 
 
 def _cell(value: Any) -> str:

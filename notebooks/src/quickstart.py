@@ -138,11 +138,13 @@ forgotten
 
 # %% [markdown]
 # ## Worst cases
+#
+# In a live notebook you can filter by kind of error, length and text.
 
 # %%
-from ocrkit.widgets import worst
+from ocrkit.widgets import browse
 
-worst(after, 8)
+browse(comparison)
 
 # %% [markdown]
 # ## Report
