@@ -44,7 +44,7 @@ class Lines:
 
 @dataclass(frozen=True)
 class Toys:
-    """A sample of small tasks of `data_prep.toys`, {task: count}."""
+    """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn."""
 
     tasks: tuple[tuple[str, int], ...]
     quality: int = 20
@@ -54,8 +54,8 @@ class Toys:
 SAMPLES = {
     "bangla": Lines("bn", "handwriting", (3, 9)),
     "korean": Lines("ko", "sign", (2, 7)),
-    "chinese": Lines("zh", "handwriting", (2, 7)),
-    "financial": Toys((("receipts", 280), ("tables", 140))),
+    "chinese": Lines("zh", "handwriting", (2, 7), count=530),
+    "financial": Toys((("receipts", 250), ("tables", 125)), quality=12),
     "vqa": Toys((("questions", 560),)),
 }
 
