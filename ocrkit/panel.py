@@ -63,19 +63,18 @@ class TrainingPanel(TrainerCallback):
             display(content, raw=True, metadata={"image/png": {"width": 820}})
 
     def _ending(self, error: BaseException | None) -> str:
-        state = self.state
+        step = self.state.global_step
         if error is not None:
-            return f"Failed after step {state.global_step}: {str(error) or type(error).__name__}"
+            return f"Failed after step {step}: {str(error) or type(error).__name__}"
         if self.stop.caught:
-            return (
-                f"Stopped after step {state.global_step}, and saved checkpoint-{state.global_step}"
-            )
-        return "Ended early" if state.global_step < state.max_steps else "Done"
+            return f"Stopped after step {step}, and saved checkpoint-{step}"
+        return "Ended early" if step < self.state.max_steps else "Done"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Show the panel."""
-        self.state, self.args = state, args
-        self.first, self.started, self.drawn = state.global_step, time.perf_counter(), 0.0
+        self.state = state
+        self.first, self.started = state.global_step, time.perf_counter()
+        self.drawn = {"progress": self.started, "curves": self.started}
         if state.is_world_process_zero:
             self.log = read_log(self.folder / "train_log.jsonl")
             content = self._widgets() if self.live else self._shown()
@@ -92,18 +91,23 @@ class TrainingPanel(TrainerCallback):
             self.doing = "Reading validation rows"
         elif self.stop.caught:
             self.doing = "Saving a checkpoint"
-        if control.should_evaluate or self.stop.caught or self._due():
+        if control.should_evaluate or self.stop.caught or self._due("progress", 1):
             self._draw()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Draw the curves as train_log.jsonl has them now."""
-        if self.handle is not None and (self._due() or "eval_cer" in (logs or {})):
-            self.log = read_log(self.folder / "train_log.jsonl")
+        evaluated = "eval_cer" in (logs or {})
+        if self.handle is not None and (evaluated or self._due("curves", 2)):
+            self.log, self.doing = read_log(self.folder / "train_log.jsonl"), "Training"
             self._draw(curves=True)
 
-    def _due(self) -> bool:
-        """Whether a second has passed since the panel was drawn; elsewhere than live, ten."""
-        return time.perf_counter() - self.drawn > (1 if self.live else 10)
+    def _due(self, part: str, seconds: float) -> bool:
+        """Whether a part was drawn that many seconds ago; ten where no one looks on."""
+        now = time.perf_counter()
+        if now - self.drawn[part] < (seconds if self.live else 10):
+            return False
+        self.drawn[part] = now
+        return True
 
     def _draw(self, curves: bool = False) -> None:
         if not self.live:
@@ -112,7 +116,6 @@ class TrainingPanel(TrainerCallback):
             self.head.value = str(wrapped(self._progress() + self._numbers()))
             if curves:
                 self.body.value = str(wrapped(self._curves() + sample_table(self.log)))
-        self.drawn = time.perf_counter()
 
     def _widgets(self) -> Any:
         import ipywidgets as widgets
@@ -128,8 +131,9 @@ class TrainingPanel(TrainerCallback):
             layout={"width": "150px", "flex": "0 0 auto", "margin": "0 0 0 20px"},
         )
         self.button.on_click(self._clicked)
-        # A kernel that keeps clicks until the cell's end shows no button that does nothing.
-        self.button.disabled = not handle_widget_messages()
+        # Where a click would wait for the cell's end, the interrupt is the way.
+        if not handle_widget_messages():
+            self.button.layout.display = "none"
         self.top = widgets.HBox([self.head, self.button])
         self.box = widgets.VBox([self.top, self.body], layout={"max_width": "1040px"})
         return self.box
@@ -140,7 +144,7 @@ class TrainingPanel(TrainerCallback):
 
     def _shown(self) -> Shown:
         html = self._progress() + self._numbers() + sample_table(self.log)
-        texts = [f"{name} {value} {note}".strip() for name, value, note in self._found()]
+        texts = [f"{name} {value} {note}".strip() for name, value, note in found_in(self.log)]
         lines = [f"{self._line()}: {', '.join(texts)}"]
         for sample in last_samples(self.log):
             lines += [f"TRU {cut(sample['reference'])}", f"PRE {cut(sample['prediction'])}"]
@@ -160,12 +164,8 @@ class TrainingPanel(TrainerCallback):
         bar = Markup("<div class='track'><i style='width:{:.1f}%'></i></div>").format(share)
         return Markup("<p><b>{}</b>{}</p>").format(*self._line().partition(":")[::2]) + bar
 
-    def _found(self) -> list[tuple[str, str, str]]:
-        """Name, value and remark of what the log says last."""
-        return found_in(self.log)
-
     def _numbers(self) -> Markup:
-        found = self._found()
+        found = found_in(self.log)
         names = Markup("").join(Markup("<th>{}</th>").format(name) for name, _, _ in found)
         cell = Markup("<td>{} <small>{}</small></td>")
         values = Markup("").join(cell.format(value, note) for _, value, note in found)

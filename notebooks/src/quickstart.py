@@ -110,7 +110,9 @@ printed_before = evaluate(model, processor, printed, config, name="printed-base"
 # ## Train
 #
 # LoRA adapters on what sees and on what writes. Only the answer carries loss, and a few validation
-# lines are read along the way: `eval_cer` is the same measure as in the report.
+# lines are read along the way: their CER is the same measure as in the report. The button stops
+# the run after a checkpoint, as the kernel's interrupt does; with
+# `config.resume_from_checkpoint = "auto"` the cell goes on from there.
 
 # %%
 from ocrkit import train
@@ -139,7 +141,8 @@ forgotten
 # %% [markdown]
 # ## Worst cases
 #
-# In a live notebook you can filter by kind of error, length and text.
+# Search, filter by kind of error, rate or length, and go through the list with the arrow keys:
+# what the model read before and after. Where no kernel runs, this is a table of the worst.
 
 # %%
 from ocrkit.widgets import browse

@@ -1,0 +1,238 @@
+"""JupyterLab in headless Chromium, driven as a person does: python -m tests.lab makes pictures.
+
+The pictures in notebooks/benchmarks come from a run of the quickstart in JupyterLab.
+"""
+
+import argparse
+import base64
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+ROOT = Path(__file__).parents[1]
+FLAGS = (
+    "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions "
+    "--disable-background-networking --disable-component-update --disable-sync "
+    "--remote-allow-origins=* --hide-scrollbars --force-device-scale-factor=1"
+).split()
+
+
+class Page:
+    """A page of Chromium behind its DevTools socket; times are in seconds."""
+
+    def __init__(self, port: int):
+        import websocket
+
+        pages = json.loads(_get(f"http://127.0.0.1:{port}/json/list"))
+        url = next(page["webSocketDebuggerUrl"] for page in pages if page["type"] == "page")
+        self.socket = websocket.create_connection(url, timeout=120)
+        self.sent = 0
+
+    def call(self, method: str, **parameters: Any) -> dict:
+        """Send a command and return its result."""
+        self.sent += 1
+        self.socket.send(json.dumps({"id": self.sent, "method": method, "params": parameters}))
+        while True:
+            answer = json.loads(self.socket.recv())
+            if answer.get("id") == self.sent:
+                if "error" in answer:
+                    raise RuntimeError(f"{method}: {answer['error']['message']}")
+                return answer["result"]
+
+    def js(self, expression: str) -> Any:
+        """The value of a JavaScript expression, awaited."""
+        found = self.call(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
+        if "exceptionDetails" in found:
+            raise RuntimeError(f"{expression}: {found['exceptionDetails']}")
+        return found["result"].get("value")
+
+    def wait(self, expression: str, seconds: float = 60) -> Any:
+        """The value of a JavaScript expression as soon as it is true."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            with suppress(RuntimeError):
+                value = self.js(expression)
+                if value:
+                    return value
+            time.sleep(0.3)
+        raise TimeoutError(f"{expression} was not true within {seconds} s")
+
+    def box(self, element: str) -> dict[str, float]:
+        """Where the element of a JavaScript expression is, after scrolling to it."""
+        return self.js(
+            f"(() => {{const e = {element}; e.scrollIntoView({{block: 'center'}});"
+            "const {x, y, width, height} = e.getBoundingClientRect();"
+            "return {x, y, width, height}})()"
+        )
+
+    def click(self, element: str) -> None:
+        """Click in the middle of an element with the mouse."""
+        box = self.box(element)
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        for kind in ("mousePressed", "mouseReleased"):
+            self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **where)
+
+    def key(self, key: str) -> None:
+        """Press a key that has a name, such as ArrowDown."""
+        code = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9}[key]
+        for kind in ("rawKeyDown", "keyUp"):
+            self.call(
+                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
+            )
+
+    def write(self, text: str) -> None:
+        """Type a text where the focus is."""
+        self.call("Input.insertText", text=text)
+
+    def picture(self, path: Path, element: str | None = None) -> None:
+        """Save what is seen, or one element of it, as a PNG."""
+        options = {"clip": {**self.box(element), "scale": 1}} if element else {}
+        found = self.call("Page.captureScreenshot", format="png", **options)
+        path.write_bytes(base64.b64decode(found["data"]))
+
+
+def _get(url: str, seconds: float = 60) -> bytes:
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return urllib.request.urlopen(url, timeout=10).read()
+        except OSError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return found.getsockname()[1]
+
+
+@contextmanager
+def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
+    """A notebook in `folder` opened in JupyterLab, 1280 x 900 pixels, its kernel ready.
+
+    Settings, caches and kernels stay within `folder`, and all that was started ends.
+    """
+    own = folder / ".lab"
+    settings = own / "settings" / "@jupyterlab"
+    _write(settings / "notebook-extension/tracker", {"windowingMode": "none"})
+    _write(settings / "apputils-extension/themes", {"theme": f"JupyterLab {theme}"})
+    _write(settings / "apputils-extension/notification", {"fetchNews": "false"})
+    environment = {
+        **os.environ,
+        "JUPYTER_CONFIG_DIR": str(own / "config"),
+        "JUPYTER_RUNTIME_DIR": str(own / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(own / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
+        "PYTHONPATH": str(ROOT),
+    }
+    ports = _free_port(), _free_port()
+    server = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    server += [f"--port={ports[0]}", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
+    server += ["--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]
+    browser = [CHROMIUM, *FLAGS, f"--remote-debugging-port={ports[1]}", "--window-size=1280,900"]
+    browser += [f"--user-data-dir={own / 'chromium'}", "about:blank"]
+    started = []
+    try:
+        for command in (server, browser):
+            with (own / f"{len(started)}.log").open("wb") as log:
+                process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
+                started.append(process)
+        _get(f"http://127.0.0.1:{ports[0]}/api")
+        page = Page(ports[1])
+        page.call("Page.navigate", url=f"http://127.0.0.1:{ports[0]}/doc/tree/{notebook}")
+        page.wait(f"{KERNEL}.status == 'idle'")
+        yield page
+    finally:
+        for process in reversed(started):
+            process.terminate()
+            process.wait(30)
+
+
+def _write(path: Path, settings: dict) -> None:
+    path = path.with_suffix(".jupyterlab-settings")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(settings))
+
+
+def run_all(page: Page) -> None:
+    """Begin to run the notebook from the top, without waiting for its end."""
+    page.js("void jupyterapp.commands.execute('notebook:run-all-cells')")
+
+
+def button(name: str) -> str:
+    """JavaScript for the button of a widget, by its text."""
+    return f"[...document.querySelectorAll('.jupyter-button')].find(b => b.innerText == '{name}')"
+
+
+KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+#: JavaScript for the box of a panel or browser, a browser's list, a panel's progress in percent.
+VBOX = "[...document.querySelectorAll('.jp-OutputArea-output > .widget-vbox')].at(-1)"
+LIST = "document.querySelector('.widget-select select')"
+SHARE = "parseFloat(document.querySelector('.ocrkit .track i').style.width)"
+#: JavaScript for the heights of all cells' outputs, in pixels.
+HEIGHTS = "[...document.querySelectorAll('.jp-Cell-outputWrapper')].map(e => e.clientHeight)"
+#: JavaScript for the errors that cells show.
+ERRORS = "[...document.querySelectorAll('[data-mime-type*=stderr], .jp-OutputArea-output"
+ERRORS += "[data-mime-type*=error]')].map(e => e.innerText).filter(t => t.includes('Error'))"
+
+
+def main() -> None:
+    """Run the quickstart in JupyterLab and take pictures of panel, browser and report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "notebooks" / "benchmarks")
+    parser.add_argument("--work", type=Path, default=ROOT / "runs" / "lab")
+    parser.add_argument("--at", type=float, default=70, help="percent of the steps, for the panel")
+    parser.add_argument("--theme", default="Light", choices=("Light", "Dark"))
+    parser.add_argument("--parameters", default="{}", help="of the quickstart, as JSON")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    source = ROOT / "notebooks" / "quickstart.ipynb"
+    target = options.work / "quickstart.ipynb"
+    target.write_text(_with_parameters(source, json.loads(options.parameters)), encoding="utf-8")
+    with lab(options.work.resolve(), "quickstart.ipynb", options.theme) as page:
+        run_all(page)
+        page.wait(f"{SHARE} > {options.at}", 3600)
+        page.picture(options.out / "panel.png", VBOX)
+        page.wait(LIST, 3600)
+        page.wait(f"{KERNEL}.status == 'idle'", 600)
+        page.key("ArrowDown")
+        page.picture(options.out / "browser.png", VBOX)
+        print("tallest outputs, pixels:", sorted(page.js(HEIGHTS))[-3:])
+        print("errors:", page.js(ERRORS))
+        report = options.work / "runs" / "quickstart" / "report" / "index.html"
+        page.call("Page.navigate", url=report.resolve().as_uri())
+        page.wait("document.images.length")
+        page.picture(options.out / "report.png")
+    for name in ("panel", "browser", "report"):
+        path = options.out / f"{name}.png"
+        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
+            path, optimize=True
+        )
+
+
+def _with_parameters(source: Path, parameters: dict) -> str:
+    import nbformat
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    return nbformat.writes(parameterize_notebook(load_notebook_node(str(source)), parameters))
+
+
+if __name__ == "__main__":
+    main()

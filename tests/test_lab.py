@@ -1,0 +1,84 @@
+"""A notebook opened in JupyterLab and used with mouse and keys, in headless Chromium."""
+
+import importlib.util
+import json
+import time
+
+import nbformat
+import pytest
+
+from ocrkit.checkpoint import whole_checkpoints
+from tests import lab
+from tests.lab import LIST
+
+MISSING = [
+    name
+    for name, found in (
+        ("Chromium", lab.CHROMIUM),
+        ("jupyterlab", importlib.util.find_spec("jupyterlab")),
+        ("websocket-client", importlib.util.find_spec("websocket")),
+    )
+    if not found
+]
+DETAIL = "document.querySelector('.ocrkit .sample').innerText"
+STEP = "parseInt(/step (\\d+)/.exec(document.querySelector('.ocrkit p').innerText)[1])"
+CELLS = """
+from ocrkit import TrainConfig, compare, evaluate, load_data, load_model, train
+from ocrkit.widgets import browse
+
+settings = {settings}
+config = TrainConfig.from_recipe("quickstart", **settings)
+data = load_data(config)
+model, processor = load_model(config)
+# ---
+browse(evaluate(model, processor, data["test"], config))
+# ---
+train(model, processor, data, config)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(MISSING, reason=f"needs {', '.join(MISSING)}")
+def test_browser_filters_and_button_stops(config, tmp_path):
+    config.max_steps, config.eval_steps, config.eval_samples = 500, 2, 4
+    settings = {key: value for key, value in config.to_dict().items() if value is not None}
+    cells = CELLS.format(settings=repr(settings)).split("# ---\n")
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    (tmp_path / "n.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
+    with lab.lab(tmp_path, "n.ipynb") as page:
+        lab.run_all(page)
+        page.wait(f"{LIST} && {DETAIL}", 240)
+        _use_browser(page)
+        page.wait(f"{STEP} >= 2", 240)
+        page.click(lab.button("Stop and save"))
+        page.wait("document.body.innerText.includes('Stopped at step')", 120)
+        step = page.js("parseInt(/Stopped at step (\\d+)/.exec(document.body.innerText)[1])")
+        assert 2 <= step < 500
+        assert page.js("document.querySelectorAll('.ocrkit .track').length") == 1
+        assert page.js(lab.button("Stop and save")) is None
+        page.wait("[...document.images].every(i => i.naturalWidth)")
+        assert max(page.js(lab.HEIGHTS)) < 800
+    saved = [path.name for path in whole_checkpoints(config.output_dir)]
+    assert saved == [f"checkpoint-{step}"]
+    log = (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["step"] for line in log) == step
+
+
+def _use_browser(page):
+    """All that a person can do with the browser, while the next cell trains."""
+    count = page.js(f"{LIST}.options.length")
+    assert count == 10
+    first = page.js(DETAIL)
+    page.click(LIST)
+    page.js(f"{LIST}.focus()")
+    page.key("ArrowDown")
+    second = page.wait(f"{DETAIL} != {json.dumps(first)} && {DETAIL}")
+    # The notebook's own shortcuts leave the arrow keys to the list.
+    assert page.js(f"document.activeElement == {LIST}")
+    page.click(lab.button("Previous"))
+    page.wait(f"{DETAIL} != {json.dumps(second)}")
+    page.click("document.querySelector('.widget-text input')")
+    page.write("TOTAL")
+    page.wait(f"{LIST}.options.length < {count}")
+    assert page.js(f"[...{LIST}.options].every(o => o.text.length)")
+    time.sleep(0.5)
