@@ -54,8 +54,9 @@ seed = 42  # @param {type:"integer"}
 from ocrkit import TrainConfig
 from ocrkit.places import load_secrets, mount_drive
 
-own = ["raw_data", "source", "schema_file", "export_format"]
-config = TrainConfig.from_parameters(globals(), also=own)
+config = TrainConfig.from_parameters(
+    globals(), also=["raw_data", "source", "schema_file", "export_format"]
+)
 load_secrets()
 mount_drive(config.dataset, raw_data, config.output_dir)
 print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {config.learning_rate}")
