@@ -96,9 +96,9 @@ budget = plan(config, data, model, processor)
 # First as most scripts begin: one line at a time, pictures opened between the steps.
 
 # %%
-from ocrkit.throughput import measure
-
 from dataclasses import replace
+
+from ocrkit.throughput import measure
 
 trial = replace(config, per_device_train_batch_size=1, dataloader_num_workers=0)
 steps = [measure("one line at a time", data, model, processor, trial)]
