@@ -82,12 +82,14 @@ def line_items(wanted: Lines) -> Iterator[Item]:
 
 
 def task_items(wanted: Toys) -> Iterator[Item]:
-    """Worn receipts, tables or questions."""
+    """Worn receipts, tables or questions, mixed evenly."""
     fonts = [str(path) for path in shipped_fonts(*TILL_FONTS)]
+    placed = []
     for task, count in wanted.tasks:
-        for item in toy_items(task, count, SEED, 1.0, True, fonts):
+        for number, item in enumerate(toy_items(task, count, SEED, 1.0, True, fonts)):
             load = partial(_packed, item.pictures[0].load, wanted.quality)
-            yield replace(item, pictures=[Picture(load=load)])
+            placed.append((number / count, replace(item, pictures=[Picture(load=load)])))
+    yield from (item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
 
 def _line_picture(line: Line, quality: int) -> bytes:

@@ -196,16 +196,6 @@ def document_table(comparison: Comparison, schema: dict | None = None) -> Table:
     return Table(rows, "95 % intervals over documents")
 
 
-def prompt_table(rows: Any, count: int = 6) -> Table:
-    """What the first `count` rows of a dataset are asked, and what is to be answered."""
-    from ocrkit.data import text_of
-
-    chosen = rows.select(range(min(count, len(rows)))).remove_columns("images")
-    return Table(
-        [{"asked": text_of(r["prompt"]), "answer": text_of(r["completion"])} for r in chosen]
-    )
-
-
 def loss_table(row: dict, processor: Any, config: Any) -> Table:
     """What the model is given of a row and what carries loss, as a collated batch has it.
 

@@ -82,7 +82,7 @@ print({split: len(rows) for split, rows in data.items()})
 # %%
 from ocrkit.widgets import gallery
 
-gallery(data["train"], 8)
+gallery(data["train"], 6)
 
 # %% [markdown]
 # ## Model and plan

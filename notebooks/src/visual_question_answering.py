@@ -74,11 +74,6 @@ data = load_data(config)
 print({split: len(rows) for split, rows in data.items()})
 
 # %%
-from ocrkit.tables import prompt_table
-
-prompt_table(data["train"], 6)
-
-# %%
 from ocrkit.widgets import gallery
 
 gallery(data["train"], 6)
