@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
-.PHONY: help setup demo test check bench notebooks clean
+.PHONY: help setup demo test check bench notebooks build samples clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,8 +38,15 @@ check: $(VENV)/.tests  ## the full counts behind the README's figures, into note
 bench: $(VENV)/.tests  ## speed and size beside what people use today, into notebooks/benchmarks
 	$(PY) -m tests.bench $(PARTS)
 
-notebooks: $(VENV)/.tests  ## build the notebooks from notebooks/src
+notebooks: $(VENV)/.ready  ## run all notebooks headless; copies, HTML and a table in runs/notebooks
+	$(PY) notebooks/run.py $(NOTEBOOKS)
+
+build: $(VENV)/.tests  ## build the notebooks from notebooks/src
 	$(PY) notebooks/build.py
+
+samples: $(VENV)/.ready  ## draw the shipped samples anew (fonts: see python -m ocrkit doctor)
+	rm -rf ocrkit/assets/samples
+	$(PY) -m data_prep.samples ocrkit/assets/samples
 
 clean:  ## remove what runs left behind
 	rm -rf runs .pytest_cache .ruff_cache

@@ -305,14 +305,15 @@ def toys(
     settings |= {"knowledge": knowledge, "fonts": list(fonts), "split": split}
     settings["layout"] = "prompt_completion"
     paths = [str(path) for path in shipped_fonts(*fonts)]
-    items = partial(_items, task, count, seed, damage, knowledge, paths)
+    items = partial(toy_items, task, count, seed, damage, knowledge, paths)
     source = f"toy-{task}"
     return write_dataset(items, out, source, [], settings, shares, progress=progress, total=count)
 
 
-def _items(
-    task: str, count: int, seed: int, damage: float, knowledge: bool, fonts: list[str]
+def toy_items(
+    task: str, count: int, seed: int, damage: float, knowledge: bool, fonts: Sequence[str]
 ) -> Iterator[Item]:
+    """The toys of a dataset; arguments as in `toys`, but `fonts` are font files."""
     for number in range(count):
         # Everything about a toy follows from its own seed, so more toys change none.
         toy = write_toy(task, random.Random(f"{seed}/{number}"))
@@ -330,7 +331,7 @@ def _items(
         )
 
 
-def _draw(toy: Toy, seed: str, fonts: list[str], damage: float) -> Image.Image:
+def _draw(toy: Toy, seed: str, fonts: Sequence[str], damage: float) -> Image.Image:
     return toy_picture(toy, random.Random(seed), fonts, damage)
 
 

@@ -1,17 +1,45 @@
-"""Build the notebooks from their percent-format sources: `python notebooks/build.py [--check]`."""
+"""Build the notebooks from their percent-format sources: `python notebooks/build.py [--check]`.
+
+In a source, `{repository}` stands for the address in pyproject.toml and `{badges}` for the buttons
+that open the notebook in Colab and Kaggle, so the address is written down once.
+"""
 
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
 import nbformat
 
 FOLDER = Path(__file__).parent
+COLAB = "https://colab.research.google.com"
+KAGGLE = "https://kaggle.com"
+
+
+def repository() -> str:
+    """The address of the repository, as pyproject.toml has it."""
+    with (FOLDER.parent / "pyproject.toml").open("rb") as file:
+        return tomllib.load(file)["project"]["urls"]["Repository"]
+
+
+def badges(notebook: str) -> str:
+    """Buttons in Markdown that open a notebook, by its name, in Colab and in Kaggle."""
+    address = repository()
+    place = f"{address}/blob/main/notebooks/{notebook}.ipynb"
+    colab = f"{COLAB}/github/{place.removeprefix('https://github.com/')}"
+    return (
+        f"[![Open in Colab]({COLAB}/assets/colab-badge.svg)]({colab})\n"
+        f"[![Open in Kaggle]({KAGGLE}/static/images/open-in-kaggle.svg)]"
+        f"({KAGGLE}/kernels/welcome?src={place})"
+    )
 
 
 def build(source: Path) -> str:
     """The notebook of a source as JSON: no outputs, cell ids by position."""
     notebook = jupytext.read(source, fmt="py:percent")
+    for cell in notebook.cells:
+        cell.source = cell.source.replace("{badges}", badges(source.stem))
+        cell.source = cell.source.replace("{repository}", repository())
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
         if cell.cell_type == "code":

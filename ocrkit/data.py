@@ -88,6 +88,23 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     return found or {split: paths for split, paths in parquet.items() if paths}
 
 
+def without_knowledge(rows: Any) -> Any:
+    """Rows of questions whose prompts have lost what was told before the question.
+
+    Knowledge stands before the question with an empty line between, in rows whose `meta` has
+    `need_external_knowledge`; the others stay as they are.
+    """
+
+    prompts = []
+    for row in rows.remove_columns("images"):
+        *before, last = row["prompt"]
+        if json.loads(row["meta"] or "{}").get("need_external_knowledge"):
+            last = {**last, "content": text_of([last]).rpartition("\n\n")[2]}
+        prompts.append([*before, last])
+    column = rows.features["prompt"]
+    return rows.remove_columns("prompt").add_column("prompt", prompts, feature=column)
+
+
 def features() -> Any:
     """The columns of a Dataset of rows."""
     from datasets import Features, Image, List, Value

@@ -229,6 +229,8 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
 
     # torchao, which transformers imports, makes torch warn twice about a matter of its own.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
+    # And bitsandbytes, which peft imports, misses 4-bit kernels that no CPU run uses.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
     cuda = torch.cuda.is_available()

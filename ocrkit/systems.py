@@ -115,6 +115,22 @@ def evaluate_engine(
     return _run(data, folder, stamp, stream, profile, locale)
 
 
+def tesseract_baseline(data: Any, config: Any) -> list[Evaluation]:
+    """Evaluate Tesseract on the rows of `data`, to stand beside a model in a comparison.
+
+    Returns:
+        A list of its one evaluation; of none where it cannot be run or lacks a language, which is
+        printed.
+
+    """
+    try:
+        profile = config.normalization_profile
+        return [evaluate_engine("tesseract", data, config.output_dir, profile=profile)]
+    except (RuntimeError, ValueError) as error:
+        print(f"Left out: {error}")
+        return []
+
+
 def evaluate_file(
     path: str | Path, name: str | None = None, profile: str = "strict", locale: str = "en"
 ) -> Evaluation:

@@ -62,6 +62,8 @@ _BY_LANGUAGE = {
 _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SQUAD_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _GRAPHEME = regex.compile(r"\X")
+_CONJUNCT = re.compile("\u09cd\u200d?[\u0995-\u09b9\u09dc-\u09df\u09f0\u09f1]")
+_VOWEL_SIGN = re.compile("[\u09be-\u09c4\u09c7-\u09cc\u09d7]")
 
 
 def normalize(text: str, profile: str = "strict", language: str | None = None) -> str:
@@ -113,6 +115,19 @@ def graphemes(text: str) -> list[str]:
 
 _SCRIPT_NAMES = "Latin Bengali Hangul Han Hiragana Katakana Arabic Cyrillic Devanagari Greek Thai"
 _SCRIPTS = {name: regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPT_NAMES.split()}
+
+
+def bangla_kind(grapheme: str) -> str:
+    """Sort a grapheme cluster of Bangla: conjunct, vowel sign, plain letter or other.
+
+    A conjunct holds two consonants or more, joined by a hasanta (U+09CD); what carries a vowel
+    sign besides is one still. Everything outside the Bengali block is other, and so are its digits.
+    """
+    if not grapheme or not "\u0980" <= grapheme[0] <= "\u09ff" or grapheme[0].isdigit():
+        return "other"
+    if _CONJUNCT.search(grapheme):
+        return "conjunct"
+    return "vowel sign" if _VOWEL_SIGN.search(grapheme) else "plain letter"
 
 
 def script(text: str) -> str:

@@ -12,17 +12,23 @@ from ocrkit.report import Comparison
 
 
 def gallery(rows: Any, count: int = 8) -> Shown:
-    """The first `count` rows as pictures with their texts.
+    """The first `count` rows: pictures with their texts, and with prompts where these differ.
 
     Args:
         rows: a split as `load_data` gives it.
         count: how many to show.
     """
     chosen = rows.select(range(min(count, len(rows))))
-    texts = [text_of(row["completion"]) for row in chosen]
-    line = Markup("<tr><td>{}</td><td class='text'>{}</td></tr>")
-    lines = [line.format(picture(row["images"][0]), text) for row, text in zip(chosen, texts)]
-    return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), "\n".join(texts))
+    shown = [[text_of(row["completion"])] for row in chosen]
+    prompts = [text_of(row["prompt"]) for row in chosen]
+    if len(set(prompts)) > 1:
+        shown = [[prompt, *texts] for prompt, texts in zip(prompts, shown)]
+    cell, lines = Markup("<td class='text'>{}</td>"), []
+    for row, texts in zip(chosen, shown):
+        cells = Markup("").join(map(cell.format, texts))
+        lines.append(Markup("<tr><td>{}</td>{}</tr>").format(picture(row["images"][0]), cells))
+    text = "\n".join(" | ".join(texts) for texts in shown)
+    return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), text)
 
 
 def browse(found: Evaluation | Comparison, count: int = 8) -> Browser | Shown:

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Compare runs: which settings read better, and is it more than luck?
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/ocrkit/ocrkit/blob/main/notebooks/compare_runs.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/ocrkit/ocrkit/blob/main/notebooks/compare_runs.ipynb)
+# {badges}
 #
 # You trained with several learning rates, ranks or losses, by `python -m ocrkit sweep` or by hand.
 # This notebook answers three questions:
@@ -25,7 +24,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 https://github.com/ocrkit/ocrkit ocrkit-src
+    # !git clone --quiet --depth 1 {repository} ocrkit-src
     # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
 
@@ -82,13 +81,12 @@ if not runs:
 # next section decides that.
 
 # %%
-import pandas
-
 from ocrkit.leaderboard import leaderboard, plot_leaderboard, table
+from ocrkit.tables import Table
 
 shown = sorted({metric, "cer", "exact_match"})
 rows = leaderboard(runs, evaluation=evaluation)
-pandas.DataFrame(table(rows, shown))
+Table(table(rows, shown))
 
 # %%
 plot_leaderboard(rows, metric)
@@ -107,7 +105,7 @@ plot_leaderboard(rows, metric)
 from ocrkit.leaderboard import change_table, one_at_a_time, plot_changes
 
 changes = one_at_a_time(rows, shown)
-pandas.DataFrame(change_table(changes, shown))
+Table(change_table(changes, shown))
 
 # %%
 plot_changes(changes, metric)

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Quickstart: teach a small model to read worn receipts
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/ocrkit/ocrkit/blob/main/notebooks/quickstart.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/ocrkit/ocrkit/blob/main/notebooks/quickstart.ipynb)
+# {badges}
 #
 # In about five minutes, on two CPU cores and without a download, you will have
 #
@@ -27,7 +26,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 https://github.com/ocrkit/ocrkit ocrkit-src
+    # !git clone --quiet --depth 1 {repository} ocrkit-src
     # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
 

@@ -1,0 +1,133 @@
+"""Draws the small datasets that ship with the kit, a folder a domain: `make samples`.
+
+`python -m data_prep.samples OUT [DOMAIN...]` draws them anew; the same fonts give the same
+pictures. They are grey, 32 pixels high a line, and packed as WebP of low quality in parquet, so
+that each folder stays under 300 KB.
+"""
+
+import io
+import random
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from PIL import Image
+
+from .dataset import write_dataset
+from .fonts import font_name
+from .lines import Line, choose_fonts, draw, plan_lines
+from .receipts import TILL_FONTS
+from .render import shipped_fonts
+from .schema import PROMPTS, Item, Picture
+from .texts import load_vocabulary
+from .toys import toy_items
+
+SEED = 0
+LINES_PER_PAGE = 5
+LIMIT = 300_000  # bytes of a folder
+
+
+@dataclass(frozen=True)
+class Lines:
+    """A sample of lines: `words` of the language's list, so that few lines show each often."""
+
+    language: str
+    face: str
+    length: tuple[int, int]
+    count: int = 560
+    words: int = 120
+    quality: int = 35
+    split: tuple[float, float, float] = (0.72, 0.1, 0.18)
+
+
+@dataclass(frozen=True)
+class Toys:
+    """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn."""
+
+    tasks: tuple[tuple[str, int], ...]
+    quality: int = 20
+    split: tuple[float, float, float] = (0.72, 0.1, 0.18)
+
+
+SAMPLES = {
+    "bangla": Lines("bn", "handwriting", (3, 9)),
+    "korean": Lines("ko", "sign", (2, 7)),
+    "chinese": Lines("zh", "handwriting", (2, 7), count=530),
+    "financial": Toys((("receipts", 250), ("tables", 125)), quality=12),
+    "vqa": Toys((("questions", 560),)),
+}
+
+
+def line_items(wanted: Lines) -> Iterator[Item]:
+    """Lines of a few words in one face; a page of five is a group."""
+    whole = load_vocabulary(wanted.language, random_share=0)
+    chosen = random.Random(SEED).sample(whole.words, min(wanted.words, len(whole.words)))
+    vocabulary = replace(whole, words=tuple(chosen))
+    fonts, _ = choose_fonts([wanted.language], [wanted.face])
+    planned = plan_lines([vocabulary], fonts, wanted.count, SEED, wanted.length, LINES_PER_PAGE)
+    for index, line in enumerate(planned):
+        if isinstance(line, Line):
+            yield Item(
+                key=f"{wanted.language}-{index:04d}",
+                where=f"line {index}",
+                text=line.text,
+                pictures=[Picture(load=partial(_line_picture, line, wanted.quality))],
+                group=f"{index // LINES_PER_PAGE:04d}",
+                language=wanted.language,
+                prompt=PROMPTS["transcription"],
+                meta={"face": line.face, "font": font_name(line.font)},
+            )
+
+
+def task_items(wanted: Toys) -> Iterator[Item]:
+    """Worn receipts, tables or questions, mixed evenly."""
+    fonts = [str(path) for path in shipped_fonts(*TILL_FONTS)]
+    placed = []
+    for task, count in wanted.tasks:
+        for number, item in enumerate(toy_items(task, count, SEED, 1.0, True, fonts)):
+            load = partial(_packed, item.pictures[0].load, wanted.quality)
+            placed.append((number / count, replace(item, pictures=[Picture(load=load)])))
+    yield from (item for _, item in sorted(placed, key=lambda pair: pair[0]))
+
+
+def _line_picture(line: Line, quality: int) -> bytes:
+    return _webp(Image.open(io.BytesIO(draw(line, 32))), quality)
+
+
+def _packed(load: partial, quality: int) -> bytes:
+    return _webp(load(), quality)
+
+
+def _webp(image: Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    image.convert("L").save(buffer, "WEBP", quality=quality, method=6)
+    return buffer.getvalue()
+
+
+def make_sample(domain: str, out: str | Path) -> dict:
+    """Draw the sample of a domain into the dataset folder `out`; returns its dataset.json.
+
+    Raises:
+        DataError: a face has no font, or `out` holds something else.
+        ValueError: the folder became larger than what ships.
+    """
+    wanted = SAMPLES[domain]
+    items = partial(line_items if isinstance(wanted, Lines) else task_items, wanted)
+    settings = {"seed": SEED, "layout": "prompt_completion", "format": "parquet"}
+    settings |= {"sample": repr(wanted)}
+    found = write_dataset(
+        items, out, f"sample-{domain}", [], settings, wanted.split, progress=False
+    )
+    size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
+    if size > LIMIT:
+        raise ValueError(f"{out} has {size:,} bytes, more than {LIMIT:,}: draw fewer, or coarser.")
+    rows = ", ".join(f"{split} {count}" for split, count in found["rows"].items())
+    print(f"{out}: {rows}; {size:,} bytes")
+    return found
+
+
+if __name__ == "__main__":
+    for name in sys.argv[2:] or SAMPLES:
+        make_sample(name, Path(sys.argv[1]) / name)

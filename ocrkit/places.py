@@ -1,0 +1,123 @@
+"""Where a notebook runs and where its data lies: Colab, Kaggle, Drive, archives, samples."""
+
+import os
+import shutil
+import zipfile
+from pathlib import Path
+from typing import Any
+
+SAMPLES = Path(__file__).parent / "assets" / "samples"
+SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
+DRIVE = "/content/drive"
+
+
+def where() -> str:
+    """The place that this runs in: colab, kaggle or local."""
+    if "COLAB_RELEASE_TAG" in os.environ:
+        return "colab"
+    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "local"
+
+
+def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
+    """Put tokens from Colab's or Kaggle's own store into the environment; returns those set.
+
+    What the environment has already is kept, and elsewhere nothing else is looked at. No value is
+    printed, only the names that were found.
+    """
+    for name in names:
+        if name not in os.environ and where() != "local":
+            try:
+                os.environ[name] = _secret(name)
+            except Exception as error:  # each store has errors of its own for a missing secret
+                print(f"{name}: not in {where()}'s secrets ({type(error).__name__}).")
+    found = [name for name in names if os.environ.get(name)]
+    print(f"Secrets: {', '.join(found) or 'none, so only public models and data'}.")
+    return found
+
+
+def _secret(name: str) -> str:
+    if where() == "colab":
+        from google.colab import userdata
+
+        return userdata.get(name)
+    from kaggle_secrets import UserSecretsClient
+
+    return UserSecretsClient().get_secret(name)
+
+
+def mount_drive(*paths: str | Path) -> bool:
+    """Mount Google Drive on Colab where one of `paths` lies on it; tells whether it did."""
+    if where() != "colab" or not any(str(path).startswith(DRIVE) for path in paths):
+        return False
+    from google.colab import drive
+
+    drive.mount(DRIVE)
+    return True
+
+
+def sample(domain: str) -> Path:
+    """The dataset folder of a small sample that ships with the kit.
+
+    Raises:
+        ValueError: there is no sample of that name.
+    """
+    names = sorted(path.name for path in SAMPLES.iterdir() if path.is_dir())
+    if domain not in names:
+        raise ValueError(f"There is no sample {domain!r}; there are {', '.join(names)}.")
+    return SAMPLES / domain
+
+
+def local_dataset(
+    dataset: str, domain: str, raw_data: str = "", source: str = "", local: str | Path = "data"
+) -> str:
+    """The dataset folder to train on, brought to the local disk where that takes something.
+
+    Args:
+        dataset: a dataset folder; a tar as `data_prep.pack` makes it, which is unpacked; or
+            nothing, for the shipped sample or for what `raw_data` becomes.
+        domain: the sample to take where nothing else is given.
+        raw_data: a file or folder in a data set's own format, which is converted.
+        source: that format, one of `python -m data_prep.convert --list`.
+        local: the folder to unpack and convert into; what is done there already is kept.
+
+    Raises:
+        ValueError: the data cannot be used as asked; the message says why.
+    """
+    if raw_data:
+        from data_prep.convert import convert
+
+        out = Path(local) / (source or "unknown")
+        rows = convert(source, raw_data, out)["rows"]
+        print(f"{raw_data} as {source}: {', '.join(f'{k} {v:,}' for k, v in rows.items())} rows")
+        return str(out)
+    if dataset.endswith(".tar"):
+        from data_prep.pack import unpack
+
+        return str(unpack(dataset, Path(local) / Path(dataset).stem))
+    return dataset or str(sample(domain))
+
+
+def download(output_dir: str | Path, *folders: str | Path) -> Any:
+    """Zip folders of a run into `<output_dir>/results.zip` and offer it: returns a link to it.
+
+    On Colab the browser downloads it at once; on Kaggle it lies among the notebook's output.
+
+    Args:
+        output_dir: the run folder.
+        folders: what to take along, such as its report and its adapter.
+    """
+    from IPython.display import FileLink
+
+    path = Path(output_dir) / "results.zip"
+    part = path.with_suffix(".part")
+    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
+        for folder in map(Path, folders):
+            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+                archive.write(file, Path(folder.name) / file.relative_to(folder))
+    shutil.move(part, path)
+    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
+    if where() == "colab":
+        from google.colab import files
+
+        files.download(str(path))
+    return FileLink(path)

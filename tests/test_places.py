@@ -1,0 +1,59 @@
+import zipfile
+
+import pytest
+
+from data_prep.pack import pack
+from ocrkit.places import download, load_secrets, local_dataset, mount_drive, sample, where
+
+
+def test_a_plain_machine_has_neither_drive_nor_secrets(monkeypatch, capsys):
+    for name in ("COLAB_RELEASE_TAG", "KAGGLE_KERNEL_RUN_TYPE", "HF_TOKEN", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    assert where() == "local"
+    assert not mount_drive("/content/drive/MyDrive/data")
+    assert load_secrets() == []
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    assert load_secrets() == ["HF_TOKEN"]
+    assert "hf_secret" not in capsys.readouterr().out
+
+
+def test_a_missing_secret_is_told_and_no_error(monkeypatch, capsys):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert "HF_TOKEN" not in load_secrets(("HF_TOKEN",))
+    assert "HF_TOKEN: not in kaggle's secrets" in capsys.readouterr().out
+
+
+def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path):
+    assert local_dataset(str(thermal), "bangla") == str(thermal)
+    assert local_dataset("", "bangla") == str(sample("bangla"))
+    pack(thermal, tmp_path / "drive" / "lines.tar")
+    unpacked = local_dataset(str(tmp_path / "drive" / "lines.tar"), "bangla", local=tmp_path)
+    assert unpacked == str(tmp_path / "lines")
+    assert (tmp_path / "lines" / "dataset.json").read_bytes() == (
+        thermal / "dataset.json"
+    ).read_bytes()
+    with pytest.raises(ValueError, match="no sample 'klingon'"):
+        sample("klingon")
+
+
+def test_raw_data_is_converted(tmp_path):
+    from PIL import Image
+
+    for number in range(10):
+        path = tmp_path / "raw" / f"word{number}_{number}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.new("L", (40, 20), 255).save(path)
+    found = local_dataset("", "bangla", str(tmp_path / "raw"), "folder", tmp_path / "local")
+    assert (tmp_path / "local" / "folder" / "dataset.json").is_file()
+    assert found == str(tmp_path / "local" / "folder")
+
+
+def test_results_are_one_zip(tmp_path):
+    (tmp_path / "report" / "deep").mkdir(parents=True)
+    (tmp_path / "report" / "index.html").write_text("a")
+    (tmp_path / "report" / "deep" / "b.txt").write_text("b")
+    link = download(tmp_path, tmp_path / "report")
+    assert str(link.path).endswith("results.zip")
+    with zipfile.ZipFile(tmp_path / "results.zip") as archive:
+        assert sorted(archive.namelist()) == ["report/deep/b.txt", "report/index.html"]
