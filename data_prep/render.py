@@ -56,6 +56,7 @@ def draw_line(
     right: int = 2,
     shift: int = 0,
     ink: int = 0,
+    extent: str = _LATIN_EXTENT,
 ) -> Image.Image:
     """`text` on one line, `height` pixels high, as wide as it needs to be.
 

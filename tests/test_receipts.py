@@ -1,5 +1,6 @@
 import json
 import random
+from pathlib import Path
 
 from data_prep.receipts import (
     TILL_FONTS,
@@ -9,7 +10,7 @@ from data_prep.receipts import (
     receipt_line,
     thermal_receipts,
 )
-from ocrkit.tiny import training_fonts
+from ocrkit.tiny_lines import FONTS, fonts
 
 
 def test_lines_have_the_length_that_is_asked_for():
@@ -56,4 +57,4 @@ def test_printed_receipts_are_all_for_testing(tmp_path):
 
 
 def test_the_quickstarts_fonts_are_none_that_the_base_saw():
-    assert not set(TILL_FONTS) & {path.stem for path in training_fonts()}
+    assert not set(TILL_FONTS) & {Path(font).stem for font in fonts("en", FONTS["en"])}

@@ -1,0 +1,248 @@
+"""What the embedded model learns from: printed lines of four scripts, drawn as they are needed.
+
+A script is named by the language that stands for it: "en" (Latin), "bn", "ko" and "zh". Some fonts
+of each are never trained on, so that reading can be measured on faces that are new.
+"""
+
+import random
+from functools import lru_cache
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from data_prep.fonts import installed_fonts, undrawn
+from data_prep.lines import sized_font
+from data_prep.receipts import TILL_FONTS, line_of
+from data_prep.render import crop_to_ink, draw_line, fit_height, shipped_fonts, soften
+from data_prep.schema import DataError
+from data_prep.texts import graphemes, line_text, load_vocabulary, standard_characters
+
+SCRIPTS = {"en": "Latin", "bn": "Bangla", "ko": "Hangul", "zh": "Han"}
+HEIGHT = 32
+MAX_WIDTH = 576
+
+# Families as fontconfig names them -> the Debian package that has them.
+FONTS: dict[str, dict[str, str]] = {
+    "en": {
+        "DejaVu Sans Condensed": "fonts-dejavu-extra",
+        "Liberation Sans": "fonts-liberation",
+        "Liberation Serif": "fonts-liberation",
+        "Liberation Mono": "fonts-liberation",
+        "FreeMono": "fonts-freefont-ttf",
+        "FreeSans": "fonts-freefont-ttf",
+        "FreeSerif": "fonts-freefont-ttf",
+        "Roboto": "fonts-roboto-unhinted",
+        "Roboto Condensed": "fonts-roboto-unhinted",
+        "Open Sans": "fonts-open-sans",
+        "Lato": "fonts-lato",
+        "OCRB": "fonts-ocr-b",
+        "Courier Prime": "fonts-courier-prime",
+        "Courier Prime Sans": "fonts-courier-prime",
+        "Inconsolata": "fonts-inconsolata",
+        "Anonymous Pro": "fonts-anonymous-pro",
+        "Noto Mono": "fonts-noto-mono",
+        "Cantarell": "fonts-cantarell",
+        "Carlito": "fonts-crosextra-carlito",
+        "TeX Gyre Cursor": "fonts-texgyre",
+        "Nimbus Mono PS": "fonts-urw-base35",
+        "Nimbus Sans Narrow": "fonts-urw-base35",
+        "C059": "fonts-urw-base35",
+        "P052": "fonts-urw-base35",
+        "JetBrains Mono": "fonts-jetbrains-mono",
+        "Tlwg Typewriter": "fonts-tlwg-typewriter-ttf",
+    },
+    "bn": {
+        "Noto Sans Bengali": "fonts-noto-core",
+        "Noto Sans Bengali UI": "fonts-noto-ui-core",
+        "Noto Serif Bengali": "fonts-noto-core",
+        "Mukti": "fonts-beng-extra",
+        "Likhan": "fonts-beng-extra",
+        "Jamrul": "fonts-beng-extra",
+    },
+    "ko": {
+        "NanumGothic": "fonts-nanum",
+        "NanumMyeongjo": "fonts-nanum",
+        "NanumSquare": "fonts-nanum",
+        "Noto Sans CJK KR": "fonts-noto-cjk",
+        "Noto Serif CJK KR": "fonts-noto-cjk",
+        "UnBatang": "fonts-unfonts-core",
+        "UnDotum": "fonts-unfonts-core",
+        "Baekmuk Batang": "fonts-baekmuk",
+        "Baekmuk Dotum": "fonts-baekmuk",
+    },
+    "zh": {
+        "Noto Sans CJK SC": "fonts-noto-cjk",
+        "Noto Serif CJK SC": "fonts-noto-cjk",
+        "AR PL UMing CN": "fonts-arphic-uming",
+        "WenQuanYi Micro Hei": "fonts-wqy-microhei",
+        "LXGW WenKai": "fonts-lxgw-wenkai",
+    },
+}
+_SHIPPED = (
+    "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSerif DejaVuSerif-Bold STIXGeneral "
+    "STIXGeneralBol cmr10 cmss10"
+).split()
+# Never trained on; those of Latin are matplotlib's own, by file name.
+HELD_OUT: dict[str, dict[str, str]] = {
+    "en": dict.fromkeys(TILL_FONTS, "matplotlib"),
+    "bn": {"Lohit Bengali": "fonts-lohit-beng-bengali"},
+    "ko": {"NanumBarunGothic": "fonts-nanum", "Baekmuk Gulim": "fonts-baekmuk"},
+    "zh": {"WenQuanYi Zen Hei": "fonts-wqy-zenhei"},
+}
+
+# Height of a letter's body at which signs above and below still fit into the line.
+_BODY = {"en": 15, "bn": 16, "ko": 24, "zh": 25}
+# Letters that reach the highest and the lowest point of a line: they decide where it stands.
+_EXTENT = {"en": "bdfhklgjpqyQ|0", "bn": "কিঁকুকৃর্কক্ষ", "ko": "를한있", "zh": "国最的"}
+_PUNCTUATION = {
+    "ko": ".,?!()~-·:%/",
+    "zh": "，。、：；？！“”（）《》·…—￥%.-",
+    "bn": "।,?!-:()৳%.",
+}
+
+
+def characters() -> dict[str, str]:
+    """The characters of each script that the model has a token for."""
+    bangla = "".join(chr(c) for c in range(0x980, 0xA00) if chr(c).isprintable())
+    return {
+        "en": "".join(map(chr, range(32, 127))),
+        "bn": bangla + "।॥\u200c\u200d",
+        "ko": "".join(frequent("ko")) + _PUNCTUATION["ko"],
+        "zh": "".join(frequent("zh")) + _PUNCTUATION["zh"] + "‘’〈〉「」『』【】～",
+    }
+
+
+@lru_cache(maxsize=4)
+def frequent(script: str) -> tuple[str, ...]:
+    """Hangul syllables (KS X 1001) or Han characters (GB 2312 level 1), most frequent first."""
+    path = Path(__file__).parent / "assets" / "frequent" / f"{script}.txt"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return tuple("".join(line for line in lines if not line.startswith("#")))
+
+
+def fonts(script: str, families: dict[str, str]) -> list[str]:
+    """Installed fonts of the families; those that matplotlib ships count as installed.
+
+    Raises:
+        DataError: none is there; the message names the packages.
+    """
+    shipped = _SHIPPED if families is FONTS["en"] else families if script == "en" else ()
+    found = [str(path) for path in shipped_fonts(*shipped)]
+    for family in families:
+        found += [font for _, font in installed_fonts().get(family, [])]
+    if not found:
+        packages = " ".join(dict.fromkeys(families.values()))
+        raise DataError(
+            f"No font for {SCRIPTS[script]} is installed; `apt-get install fontconfig {packages}`."
+        )
+    return found
+
+
+@lru_cache(maxsize=4)
+def _words(script: str):
+    return load_vocabulary(script, random_share=0.0)
+
+
+def text_of_script(script: str, rng: random.Random, length: int, classes: int) -> str:
+    """About `length` characters (graphemes in Bangla): words and numbers, or strings without sense.
+
+    Args:
+        classes: how many of the most frequent Hangul syllables and Han characters the strings
+            are made of.
+    """
+    if script == "en":
+        if rng.random() < 0.25:
+            return line_text(_words("en"), 0, rng, length, length)
+        return line_of(rng, length, length)
+    # Words alone would never show rare characters, and strings alone no language.
+    if length > 3 and rng.random() < 0.45:
+        text = line_text(_words(script), 0, rng, length, length)
+    else:
+        known = standard_characters("bn") if script == "bn" else frequent(script)[:classes]
+        text = ""
+        for at in range(length):
+            spaced = script != "zh" and at and rng.random() < 0.25
+            mark = at and rng.random() < 0.05
+            text += " " if spaced else ""
+            text += rng.choice(_PUNCTUATION[script]) if mark else rng.choice(known)
+    if rng.random() < 0.1:
+        other = line_of(rng, 2, 8)
+        text = f"{text} {other}" if rng.random() < 0.5 else f"{other} {text}"
+    return text
+
+
+def fitting_text(
+    script: str, font: str, body: float, width: int, rng: random.Random, classes: int
+) -> str:
+    """A text that takes about `width` pixels in a font, and that the font can draw."""
+    drawn = sized_font(font, script, body)
+    for _ in range(20):
+        per_character = {"en": 0.75, "bn": 1.15, "ko": 1.05, "zh": 1.12}[script] * body
+        text = text_of_script(script, rng, max(1, round(width / per_character)), classes)
+        units = graphemes(text)
+        while len(units) > 1 and drawn.getlength("".join(units)) > width:
+            units = units[: min(len(units) - 1, int(len(units) * 0.95))]
+        text = " ".join("".join(units).split())
+        if text and not undrawn(font, text):
+            return text
+    return "1"
+
+
+def draw_sample(
+    text: str, script: str, font: str, body: float, rng: random.Random, variety: float
+) -> Image.Image:
+    """A picture of a line, 32 pixels high.
+
+    `variety` grows from 0 (on the baseline, black on white) to 1 (tight boxes as annotators draw
+    them, stretched, softened as by a scanner, light on dark).
+    """
+    drawn, extent = sized_font(font, script, body), _EXTENT[script]
+    if rng.random() >= variety:
+        return draw_line(text, drawn, HEIGHT, extent=extent)
+    image = draw_line(
+        text,
+        drawn,
+        HEIGHT + 8,
+        left=rng.randint(0, 6),
+        right=rng.randint(0, 6),
+        ink=rng.randint(0, 60),
+        extent=extent,
+    )
+    if rng.random() < 0.5:
+        image = fit_height(crop_to_ink(image, tuple(rng.randint(0, 4) for _ in range(4))), HEIGHT)
+    else:
+        top = rng.randint(2, 6)
+        image = image.crop((0, top, image.width, top + HEIGHT))
+    width = max(8, round(image.width * rng.uniform(0.8, 1.15)))
+    image = image.resize((width, HEIGHT), Image.Resampling.BICUBIC)
+    if rng.random() < 0.7:
+        image = soften(image, rng)
+    return ImageOps.invert(image) if rng.random() < 0.08 else image
+
+
+def body_of(script: str, rng: random.Random, variety: float) -> float:
+    """The height of letters to draw: one size without variety, many with it."""
+    wide = rng.uniform(0.8, 1.12) if rng.random() < variety else 1.0
+    return _BODY[script] * wide
+
+
+def widened(image: Image.Image, width: int) -> Image.Image:
+    """The picture on paper `width` pixels wide, of the grey that its right edge has."""
+    edge = sorted(image.crop((image.width - 1, 0, image.width, image.height)).tobytes())
+    paper = Image.new("L", (width, image.height), edge[len(edge) // 2])
+    paper.paste(image, (0, 0))
+    return paper
+
+
+def held_out_lines(
+    script: str, families: dict[str, str], count: int, seed: int, variety: float = 0.0
+) -> tuple[list[Image.Image], list[str]]:
+    """Pictures and texts of lines that training does not see (another stream of the generator)."""
+    rng = random.Random(f"held out/{script}/{seed}")
+    chosen, images, texts = fonts(script, families), [], []
+    for _ in range(count):
+        font, body = rng.choice(chosen), body_of(script, rng, variety)
+        text = fitting_text(script, font, body, rng.randint(40, 480), rng, 10_000)
+        texts.append(text)
+        images.append(draw_sample(text, script, font, body, rng, variety))
+    return images, texts

@@ -1,0 +1,289 @@
+"""Trains the embedded model from scratch on lines that are drawn as it learns.
+
+It begins with single characters of a few hundred classes. As the loss falls, lines become longer,
+more Hangul and Han classes come in, beside lines the small tasks of `data_prep.toys`, and at last
+sizes, tight boxes and noise.
+"""
+
+import json
+import math
+import random
+import sys
+import time
+from pathlib import Path
+from types import MethodType
+from typing import Any
+
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch.nn import functional
+from tqdm import tqdm
+from transformers import PreTrainedTokenizerFast
+from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
+
+from data_prep.toys import TASKS, toy_sample
+from ocrkit.collate import Collator
+from ocrkit.metrics import cer, exact_match
+from ocrkit.tiny import build_model, build_processor, build_tokenizer, read_lines, sample_row, save
+from ocrkit.tiny_lines import (
+    FONTS,
+    HELD_OUT,
+    MAX_WIDTH,
+    SCRIPTS,
+    body_of,
+    draw_sample,
+    fitting_text,
+    fonts,
+    frequent,
+    held_out_lines,
+    widened,
+)
+
+# Lines: widest in pixels, classes of Hangul and of Han, variety.
+START = {"width": 32, "classes": 200, "variety": 0.0}
+MOST_CLASSES = len(frequent("zh"))
+# Latin is quickest to learn, and Hangul and Han share how they are drawn.
+SHARES = {"en": 0.25, "bn": 0.27, "ko": 0.22, "zh": 0.26}
+TOYS_FROM, TOYS_SHARE = 320, 0.12  # lines as wide as this, share of the batches
+
+
+class Lines(torch.utils.data.IterableDataset):
+    """Endless batches, drawn in a worker so that drawing and training overlap.
+
+    `limits` is shared memory that training changes: width, classes, variety in thousandths.
+    """
+
+    def __init__(self, processor: Any, limits: torch.Tensor, batch: int, seed: str):
+        self.collator, self.limits = Collator(processor), limits
+        self.batch, self.seed = batch, seed
+        self.fonts = {script: fonts(script, FONTS[script]) for script in SCRIPTS}
+
+    def __iter__(self):
+        torch.set_num_threads(1)
+        rng = random.Random(self.seed)
+        while True:
+            widest, classes, thousandths = self.limits.tolist()
+            variety = thousandths / 1000
+            if widest >= TOYS_FROM and rng.random() < TOYS_SHARE:
+                yield self.collator(toy_rows(rng, self.fonts["en"], self.batch // 2, variety))
+            else:
+                # A step should be worth its overhead also while lines are short.
+                count = round(self.batch * min(3, max(1, 256 / widest)))
+                rows = line_rows(rng, self.fonts, count, widest, classes, variety)
+                yield self.collator(rows)
+
+
+def line_rows(
+    rng: random.Random,
+    known: dict[str, list[str]],
+    count: int,
+    widest: int,
+    classes: int,
+    variety: float,
+) -> list[dict]:
+    """Rows of `count` lines of all scripts, all pictures of one size, so little is padding."""
+    width = rng.randint(16, widest) if rng.random() < 0.5 else widest
+    scripts = rng.choices(list(SHARES), list(SHARES.values()), k=count)
+    drawn = []
+    for script in scripts:
+        font, body = rng.choice(known[script]), body_of(script, rng, variety)
+        text = fitting_text(script, font, body, round(width * rng.uniform(0.8, 1)), rng, classes)
+        drawn.append((text, draw_sample(text, script, font, body, rng, variety)))
+    # A text cut to its ink and scaled up may be much wider than it was meant to be.
+    most = min(max(32, round(1.15 * width)), max(image.width for _, image in drawn))
+    most = 16 * math.ceil(most / 16)
+    return [sample_row(text, fitted(image, most)) for text, image in drawn]
+
+
+def fitted(image: Image.Image, width: int) -> Image.Image:
+    """The picture on paper of `width`, squeezed where it is wider."""
+    if image.width > width:
+        return image.resize((width, image.height), Image.Resampling.BICUBIC)
+    return widened(image, width)
+
+
+def toy_rows(rng: random.Random, known: list[str], count: int, variety: float) -> list[dict]:
+    """Rows of one of the small tasks in a Latin font."""
+    task = rng.choice(TASKS)
+    rows = []
+    for _ in range(count):
+        image, prompt, completion = toy_sample(task, rng, known, damage=0.2 * variety)
+        rows.append(sample_row(completion, image, prompt))
+    return rows
+
+
+def loss_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross entropy at the supervised positions; only they are multiplied with the vocabulary."""
+    labels = batch["labels"][:, 1:]
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    hidden = model.model(**inputs).last_hidden_state[:, :-1]
+    chosen = labels != -100
+    return functional.cross_entropy(model.lm_head(hidden[chosen]), labels[chosen])
+
+
+def attend_together(model: Any) -> None:
+    """Let all pictures of a batch attend in one product a layer; they must be of one size.
+
+    The stock layer goes through them one after the other.
+    """
+    for block in model.model.visual.blocks:
+        block.attn.forward = MethodType(_attention, block.attn)
+
+
+def attend_apart(model: Any) -> None:
+    """Undo `attend_together`."""
+    for block in model.model.visual.blocks:
+        block.attn.__dict__.pop("forward", None)
+
+
+def _attention(
+    self: Any,
+    hidden_states: torch.Tensor,
+    cu_seqlens: torch.Tensor,
+    position_embeddings: tuple[torch.Tensor, torch.Tensor],
+    **ignored: Any,
+) -> torch.Tensor:
+    parts = self.qkv(hidden_states).reshape(len(hidden_states), 3, self.num_heads, -1).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(parts[0], parts[1], *position_embeddings)
+    shape = (len(cu_seqlens) - 1, -1, self.num_heads, self.head_dim)
+    query, key, value = (part.reshape(shape).transpose(1, 2) for part in (query, key, parts[2]))
+    scores = (query @ key.transpose(2, 3) * self.scaling).softmax(-1)
+    return self.proj((scores @ value).transpose(1, 2).reshape(hidden_states.shape))
+
+
+def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
+    matrices = [p for p in model.parameters() if p.ndim > 1]
+    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    groups = [
+        {"params": matrices, "weight_decay": 0.01},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), fused=True)
+
+
+def train_reader(
+    minutes: float,
+    steps: int | None = None,
+    start: Path | None = None,
+    out: Path = Path("runs/tiny"),
+    batch: int = 32,
+    learning_rate: float = 2e-3,
+    seed: int = 0,
+    measured: int = 40,
+    every: int = 1500,
+) -> tuple[Any, Any, dict]:
+    """Train on freshly drawn lines; returns model, processor and what `curve.json` holds.
+
+    The rate is constant after 50 steps of warm-up and falls linearly over the last 40 %.
+
+    Args:
+        minutes: how long; more reads better.
+        steps: stop after so many steps even if there is time left.
+        start: folder of an earlier build to go on from, instead of from scratch.
+        out: where what was learned so far is saved at every measurement.
+        measured: lines read of each script and kind of font at a measurement.
+        every: steps between measurements.
+    """
+    tokenizer = build_tokenizer()
+    processor, model = build_processor(tokenizer), build_model(tokenizer, seed)
+    history: dict = {"parts": [], "curve": []}
+    if start:
+        load_weights(model, tokenizer, start)
+        history = json.loads((start / "curve.json").read_text())
+    history["parts"].append({"minutes": minutes, "learning_rate": learning_rate, "seed": seed})
+    curve = history["curve"]
+    last = curve[-1] if curve else {"step": 0, "minutes": 0, **START}
+    level = {name: last[name] for name in START}
+    limits = torch.tensor(_limits(level)).share_memory_()
+    # Seeds differ from those of earlier parts, so no part repeats another's lines.
+    lines = Lines(processor, limits, batch, f"{seed}/{last['step']}")
+    stems = {script: {Path(font).stem for font in found} for script, found in lines.fonts.items()}
+    history["fonts"] = {script: sorted(found) for script, found in stems.items()}
+    batches = iter(torch.utils.data.DataLoader(lines, batch_size=None, num_workers=1))
+    optimizer = _optimizer(model, learning_rate)
+    history["parameters"] = sum(weight.numel() for weight in model.parameters())
+    tests = {
+        f"{script}_{kind}": held_out_lines(script, families[script], measured, seed=777)
+        for kind, families in (("known", FONTS), ("unseen", HELD_OUT))
+        for script in SCRIPTS
+    }
+    losses, grown, began, step = [], 0, time.time(), 0
+    progress = tqdm(desc="tiny", mininterval=10)
+    while (done := _done(began, minutes, step, steps)) < 1:
+        rate = learning_rate * min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        drawn = next(batches)
+        (attend_together if _one_size(drawn) else attend_apart)(model)
+        # Products in bfloat16, which take half the time where the processor has them.
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = loss_of(model, drawn)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        losses.append(loss.item())
+        step += 1
+        recent = losses[-10:]
+        if step - grown >= 10 and harder(level, sum(recent) / len(recent)):
+            grown = step
+            limits.copy_(torch.tensor(_limits(level)))
+        progress.update()
+        progress.set_postfix(loss=f"{sum(recent) / len(recent):.3f}", **level)
+        if step % every == 0 or _done(began, minutes, step, steps) >= 1:
+            entry = {"step": last["step"] + step, "loss": round(sum(losses[-200:]) / 200, 4)}
+            entry["minutes"] = round(last["minutes"] + (time.time() - began) / 60, 1)
+            entry |= level
+            attend_apart(model)
+            for name, (images, texts) in tests.items():
+                read = read_lines(model, processor, images)
+                entry[f"cer_{name}"] = round(cer(texts, read), 4)
+                entry[f"exact_{name}"] = round(exact_match(texts, read), 4)
+            curve.append(entry)
+            history["parts"][-1]["steps"] = step
+            tqdm.write(json.dumps(entry), file=sys.stderr)
+            save(model, processor, history, out)
+    return model, processor, history
+
+
+def _one_size(batch: dict[str, torch.Tensor]) -> bool:
+    return bool((batch["image_grid_thw"] == batch["image_grid_thw"][0]).all())
+
+
+def load_weights(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Take the weights of an earlier build; tokens are found by name, new ones stay untrained."""
+    state = load_file(folder / "model.safetensors")
+    theirs = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
+    name = "model.language_model.embed_tokens.weight"
+    embedding = model.get_input_embeddings().weight.detach().clone()
+    shared = [(index, theirs[t]) for t, index in tokenizer.get_vocab().items() if t in theirs]
+    ours, others = map(list, zip(*shared))
+    embedding[ours] = state[name][others].to(embedding.dtype)
+    # lm_head.weight is the embedding itself, so it is not in the file.
+    missing = model.load_state_dict({**state, name: embedding}, strict=False).missing_keys
+    if missing != ["lm_head.weight"]:
+        raise ValueError(f"{folder} is another architecture: it lacks {', '.join(missing)}.")
+
+
+def harder(level: dict[str, Any], loss: float) -> bool:
+    """One step up, in place, where the loss allows it; returns whether anything was changed.
+
+    Lines become longer first: to find the next character is learned before all are told apart.
+    """
+    before = dict(level)
+    if loss < 1.2:
+        level["width"] = min(MAX_WIDTH, math.ceil(level["width"] * 1.1))
+    if loss < 1.0:
+        level["classes"] = min(MOST_CLASSES, math.ceil(level["classes"] * 1.1))
+    if loss < 1.0 and before["width"] == MAX_WIDTH:
+        level["variety"] = min(0.9, round(level["variety"] + 0.02, 2))
+    return level != before
+
+
+def _limits(level: dict[str, Any]) -> list[int]:
+    return [level["width"], level["classes"], round(1000 * level["variety"])]
+
+
+def _done(began: float, minutes: float, step: int, steps: int | None) -> float:
+    return max((time.time() - began) / 60 / minutes, step / steps if steps else 0)
