@@ -12,15 +12,21 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from functools import partial
 from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 
 from data_prep.convert import convert
 from ocrkit.benchmarks.preparing import peak_memory
 
 ROOT = Path(__file__).parents[1]
+sys.path.append(str(ROOT / "notebooks"))
+
+from run import run as run_notebook  # noqa: E402
+
 RUNS = ROOT / "runs" / "check"
 RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
 SEEDS = (42, 43, 44)
@@ -108,43 +114,99 @@ def memory() -> dict:
     }
 
 
-def training() -> dict:
-    """Plain, confusion-weighted and curriculum training on worn receipts, three seeds each.
+CHANGES = {
+    "plain": {},
+    "confusion-weighted": {"loss": "confusion_weighted"},
+    "curriculum by length": {"curriculum": "length"},
+}
+# What is trained on, with which recipe, for how many steps, and the metrics that tell.
+EXPERIMENTS = {
+    "lines": ("quickstart", 120, ("cer",)),
+    "documents": ("tiny", 100, ("numeric_accuracy", "teds")),
+}
 
-    Short runs on the same rows, so that they differ by one setting alone.
+
+def training() -> dict:
+    """Plain, confusion-weighted and curriculum training, three seeds each.
+
+    On worn receipt lines, and on the sample of worn three-line receipts and tables. Short runs on
+    the same rows, so that they differ by one setting alone; two at a time, on a core each.
     """
     from data_prep.receipts import thermal_receipts
-    from ocrkit import TrainConfig, evaluate, load_data, load_model, train
 
     folder = RUNS / "training"
     shutil.rmtree(folder, ignore_errors=True)
-    thermal_receipts(folder / "data", receipts=150, seed=7, progress=False)
-    changes = {
-        "plain": {},
-        "confusion-weighted": {"loss": "confusion_weighted"},
-        "curriculum by length": {"curriculum": "length"},
-    }
-    found: dict[str, dict] = {name: {} for name in changes}
-    for seed in SEEDS:
-        for name, change in changes.items():
-            config = TrainConfig.from_recipe(
-                "quickstart",
-                dataset=str(folder / "data"),
-                output_dir=str(folder / f"{name}-{seed}"),
-                seed=seed,
-                max_steps=120,
-                per_device_train_batch_size=16,
-                eval_steps=40,
-                eval_samples=30,
-                save_steps=120,
-                **change,
-            )
-            data = load_data(config)
-            model, processor = load_model(config)
-            train(model, processor, data, config)
-            read = evaluate(model, processor, data["test"], config, name="tuned")
-            found[name][str(seed)] = read.metrics["cer"]
-    return {"rows": len(data["train"]), "cer": found}
+    thermal_receipts(folder / "lines", receipts=150, seed=7, progress=False)
+    shutil.copytree(ROOT / "ocrkit" / "assets" / "samples" / "financial", folder / "documents")
+    jobs = [(e, c, seed) for e in EXPERIMENTS for seed in SEEDS for c in CHANGES]
+    found: dict[str, dict] = {e: {c: {} for c in CHANGES} for e in EXPERIMENTS}
+    with ProcessPoolExecutor(2, get_context("spawn"), one_core) as pool:
+        for (experiment, change, seed), figures in zip(jobs, pool.map(trained, jobs)):
+            found[experiment][change][str(seed)] = figures
+    return found
+
+
+def one_core() -> None:
+    """Keep a process of a pool to one core."""
+    import torch
+
+    torch.set_num_threads(1)
+
+
+def trained(job: tuple[str, str, int]) -> dict:
+    """Train one of the `EXPERIMENTS` with one of the `CHANGES` and a seed; its test metrics."""
+    from ocrkit import TrainConfig, evaluate, load_data, load_model, train
+
+    experiment, change, seed = job
+    recipe, steps, metrics = EXPERIMENTS[experiment]
+    folder = RUNS / "training"
+    config = TrainConfig.from_recipe(
+        recipe,
+        dataset=str(folder / experiment),
+        output_dir=str(folder / f"{experiment}-{change}-{seed}"),
+        seed=seed,
+        max_steps=steps,
+        per_device_train_batch_size=16,
+        eval_steps=40,
+        eval_samples=30,
+        save_steps=steps,
+        **CHANGES[change],
+    )
+    data = load_data(config)
+    model, processor = load_model(config)
+    train(model, processor, data, config)
+    read = evaluate(model, processor, data["test"], config, name="tuned")
+    return {"rows": len(data["train"]), **{name: read.metrics[name] for name in metrics}}
+
+
+# The metric that each notebook's story turns on.
+STORIES = {
+    "bangla_handwriting": "cer",
+    "korean_signboards": "cer",
+    "chinese_handwriting": "cer",
+    "financial_documents": "field_accuracy",
+    "visual_question_answering": "exact_match",
+}
+
+
+def notebooks() -> dict:
+    """The notebooks of five domains as a newcomer runs them: seconds, the test before and after."""
+    found: dict[str, dict] = {}
+    aims = {}
+    for name, metric in STORIES.items():
+        folder = RUNS / "notebooks" / name
+        shutil.rmtree(folder, ignore_errors=True)
+        result = run_notebook(name, folder)
+        if result["error"]:
+            raise RuntimeError(f"{name} failed: {result['error']}")
+        report = json.loads((folder / "run/report/report.json").read_text(encoding="utf-8"))
+        before, after = (report["evaluations"][at]["metrics"][metric] for at in (0, -1))
+        seconds = result["seconds"]
+        found[name] = {"metric": metric, "before": before, "after": after, "seconds": seconds}
+        better = after["high"] < before["low"] if metric == "cer" else after["low"] > before["high"]
+        aims[f"{name}, seconds"] = aim(seconds, seconds <= 240, "at most 240")
+        aims[f"{name}, {metric} after"] = aim(after["value"], better, "better, intervals apart")
+    return {"runs": found, "aims": aims}
 
 
 def slow_tests() -> dict:
@@ -210,14 +272,16 @@ def readme_part(result: dict) -> str:
             )
     if "training" in result:
         seeds = " | ".join(f"seed {seed}" for seed in SEEDS)
-        text += ["", f"| CER after 120 steps | {seeds} |", f"| --- |{' --- |' * len(SEEDS)}"]
-        for name, runs in result["training"]["cer"].items():
-            text.append(f"| {name} | {' | '.join(cell(run) for run in runs.values())} |")
-        rows = result["training"]["rows"]
-        text += [
-            "",
-            f"The same {rows:,} worn lines, one setting changed at a time.",
-        ]
+        for experiment, (_, steps, metrics) in EXPERIMENTS.items():
+            runs = result["training"][experiment]
+            rows = runs["plain"][str(SEEDS[0])]["rows"]
+            for metric in metrics:
+                text += ["", f"| {TITLES[metric]} after {steps} steps | {seeds} |"]
+                text += [f"| --- |{' --- |' * len(SEEDS)}"]
+                for name, seeded in runs.items():
+                    cells = " | ".join(cell(run[metric]) for run in seeded.values())
+                    text.append(f"| {name} | {cells} |")
+            text += ["", f"The same {rows:,} worn {experiment}, one setting changed at a time."]
     text += ["", "| memory of a conversion | measured | aim |", "| --- | --- | --- |"]
     for part, name, figure in aims_of(result):
         if part == "memory":
@@ -226,13 +290,39 @@ def readme_part(result: dict) -> str:
     return "\n".join(text)
 
 
+TITLES = {
+    "cer": "CER",
+    "field_accuracy": "fields right",
+    "exact_match": "answers right",
+    "numeric_accuracy": "amounts right",
+    "teds": "TEDS of the tables",
+}
+
+
+def notebooks_part(result: dict) -> str:
+    """The README's table of what the domain notebooks reach, in Markdown."""
+    lines = ["| notebook on its sample, two CPU cores | measure | before | after | seconds |"]
+    lines.append("| --- | --- | --- | --- | --- |")
+    for name, run in result["notebooks"]["runs"].items():
+        cells = [
+            "{value:.1%} [{low:.1%}, {high:.1%}]".format(**run[k]) for k in ("before", "after")
+        ]
+        lines.append(
+            f"| {name} | {TITLES[run['metric']]} | {' | '.join(cells)} | {run['seconds']:.0f} |"
+        )
+    return "\n".join(lines)
+
+
 def update_readme(result: dict) -> None:
     """Put the figures between the README's marks."""
     path = ROOT / "README.md"
-    before, _, rest = path.read_text(encoding="utf-8").partition("<!-- figures -->\n")
-    after = rest.partition("<!-- end of figures -->")[2]
-    part = f"<!-- figures -->\n{readme_part(result)}\n<!-- end of figures -->"
-    path.write_text(before + part + after, encoding="utf-8")
+    for mark, part in (("figures", readme_part), ("notebooks", notebooks_part)):
+        if mark == "notebooks" and mark not in result:
+            continue
+        before, _, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
+        after = rest.partition(f"<!-- end of {mark} -->")[2]
+        text = f"<!-- {mark} -->\n{part(result)}\n<!-- end of {mark} -->"
+        path.write_text(before + text + after, encoding="utf-8")
 
 
 def main(chosen: list[str]) -> int:
@@ -243,7 +333,7 @@ def main(chosen: list[str]) -> int:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")
     else:
         print("OCRKIT_TEST_DATA is not set: nothing is measured on real receipts.")
-    parts |= {"training": training, "slow tests": slow_tests}
+    parts |= {"training": training, "notebooks": notebooks, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
         print(f"No part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
         return 2
