@@ -226,8 +226,8 @@ def train_reader(
         losses.append(loss.item())
         step += 1
         recent = losses[-10:]
-        # What comes in while the rate falls would not be learned any more.
-        settled = done > 0.6 or step - grown < 10
+        # What came in late would not be learned any more.
+        settled = done > 0.4 or step - grown < 10
         if not settled and harder(level, sum(recent) / len(recent)):
             grown = step
             limits.copy_(torch.tensor(_limits(level)))
