@@ -160,7 +160,7 @@ def test_sides_take_turns():
 
 
 def test_a_side_that_fails_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match="No such file"):
+    with pytest.raises(RuntimeError, match="no such file"):
         in_own_process("ocrkit.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
 
 

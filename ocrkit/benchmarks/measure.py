@@ -135,7 +135,7 @@ def peak_memory() -> float:
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def in_own_process(module: str, *arguments: object, limit: float | None = None) -> dict[str, Any]:
+def in_own_process(module: str, *arguments: object, limit: float | None = None) -> Any:
     """What `python -m MODULE ARGUMENTS` prints as its last line, in JSON.
 
     Raises:
