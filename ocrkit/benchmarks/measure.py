@@ -74,7 +74,11 @@ def ratio_row(
         "unit": unit,
         "ours": _rounded(shown[0]),
         "theirs": _rounded(shown[1]),
-        "ratio": {"value": _rounded(ratio), "low": _rounded(min(ratios)), "high": max(ratios)},
+        "ratio": {
+            "value": _rounded(ratio),
+            "low": _rounded(min(ratios)),
+            "high": _rounded(max(ratios)),
+        },
         "rounds": len(ratios),
         "aim": f"at least {aim:g} times",
         "met": ratio >= aim,
