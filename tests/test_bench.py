@@ -160,7 +160,7 @@ def test_sides_take_turns():
 
 
 def test_a_side_that_fails_says_why(tmp_path):
-    with pytest.raises(RuntimeError, match="No such file"):
+    with pytest.raises(RuntimeError, match="no such file"):
         in_own_process("ocrkit.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
 
 
@@ -254,7 +254,9 @@ def test_conversion(tmp_path):
 
 def test_start_and_growth(tmp_path):
     _checked(preparing.start(tmp_path, rounds=1), 3)
-    rows = _checked(preparing.growth(tmp_path, sizes=(5, 10, 40)), 8)
+    # So few rows tell nothing of time.
+    rows = preparing.growth(tmp_path, sizes=(5, 10, 40))
+    assert len(rows) == 8 and all(row["ours"] > 0 for row in rows if "memory" in row["what"])
     assert {row["what"].split(":")[0] for row in rows} == {
         f"growth of {task}" for task in preparing.TASKS
     }

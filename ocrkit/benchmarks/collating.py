@@ -1,5 +1,6 @@
 """Collating: pictures from files to batches, in one worker with one thread, beside two peers."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,14 @@ def collating(
         "lines of handwriting": (folder / "writing", large, 16, 2.0),
         "photographs 1280x960": (folder / "photos", large, 4, 1.5),
     }
+    jobs = [[str(data), str(processor), batch] for data, processor, batch, _ in kinds.values()]
     rows = []
     for peer in peers:
-        for kind, (dataset, processor, batch, aim) in kinds.items():
-            found = in_own_process(
-                "ocrkit.benchmarks.collators", peer, dataset, processor, batch, rounds, folder / "x"
-            )
+        given = json.dumps(jobs)
+        module = "ocrkit.benchmarks.collators"
+        for (kind, (_, _, batch, aim)), found in zip(
+            kinds.items(), in_own_process(module, peer, rounds, folder / peer, given)
+        ):
             row = ratio_row(
                 f"collating {kind}",
                 PEERS[peer],

@@ -1,6 +1,7 @@
-"""One collator beside the kit's, in a process of its own: PEER DATASET PROCESSOR BATCH ROUNDS TEMP.
+"""One collator beside the kit's, in a process of its own: PEER ROUNDS TEMP JOBS.
 
-A process of its own, because importing Unsloth changes transformers for good.
+JOBS are in JSON, each a dataset, a processor's folder and a batch size. A process of its own,
+because importing Unsloth changes transformers for good.
 """
 
 import json
@@ -13,12 +14,18 @@ from typing import Any
 from ocrkit.benchmarks.measure import in_turns
 
 
-def main(peer: str, dataset: str, folder: str, batch: int, rounds: int, temporary: str) -> dict:
-    """Seconds of both sides, and whether they made the same batches."""
+def main(peer: str, rounds: int, temporary: str, jobs: list[list]) -> list[dict]:
+    """Seconds of both sides for every job, and whether they made the same batches."""
     if peer == "unsloth":
         from ocrkit.benchmarks.unsloth_peer import import_unsloth
 
         import_unsloth()
+    return [_measured(peer, rounds, temporary, *job) for job in jobs]
+
+
+def _measured(
+    peer: str, rounds: int, temporary: str, dataset: str, folder: str, batch: int
+) -> dict[str, Any]:
     import torch
     from datasets import load_dataset
     from transformers import AutoProcessor
@@ -33,7 +40,7 @@ def main(peer: str, dataset: str, folder: str, batch: int, rounds: int, temporar
     own = TrainRows(load_data(config)["train"])
     collate = Collator(AutoProcessor.from_pretrained(folder))
     stock = load_dataset("imagefolder", data_dir=dataset, cache_dir=temporary)["train"]
-    theirs = _peer(peer, AutoProcessor.from_pretrained(folder), folder)
+    theirs = _peer(peer, AutoProcessor.from_pretrained(folder))
     starts = range(0, len(own) - batch + 1, batch)
 
     def ours() -> None:
@@ -55,7 +62,7 @@ def main(peer: str, dataset: str, folder: str, batch: int, rounds: int, temporar
     return {**seconds, "pictures": len(starts) * batch, "same ids": same, "pixels": largest}
 
 
-def _peer(peer: str, processor: Any, folder: str) -> Callable[[Sequence[dict]], dict]:
+def _peer(peer: str, processor: Any) -> Callable[[Sequence[dict]], dict]:
     if peer == "trl":
         from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
@@ -77,6 +84,6 @@ def _same_ids(ours: dict, theirs: dict) -> bool:
 
 
 if __name__ == "__main__":
-    peer, dataset, folder, batch, rounds, temporary = sys.argv[1:]
+    peer, rounds, temporary, jobs = sys.argv[1:]
     Path(temporary).mkdir(parents=True, exist_ok=True)
-    print(json.dumps(main(peer, dataset, folder, int(batch), int(rounds), temporary)))
+    print(json.dumps(main(peer, int(rounds), temporary, json.loads(jobs))))

@@ -74,7 +74,11 @@ def ratio_row(
         "unit": unit,
         "ours": _rounded(shown[0]),
         "theirs": _rounded(shown[1]),
-        "ratio": {"value": _rounded(ratio), "low": _rounded(min(ratios)), "high": max(ratios)},
+        "ratio": {
+            "value": _rounded(ratio),
+            "low": _rounded(min(ratios)),
+            "high": _rounded(max(ratios)),
+        },
         "rounds": len(ratios),
         "aim": f"at least {aim:g} times",
         "met": ratio >= aim,
@@ -135,7 +139,7 @@ def peak_memory() -> float:
     return most / (1 << 20 if sys.platform == "darwin" else 1 << 10)
 
 
-def in_own_process(module: str, *arguments: object, limit: float | None = None) -> dict[str, Any]:
+def in_own_process(module: str, *arguments: object, limit: float | None = None) -> Any:
     """What `python -m MODULE ARGUMENTS` prints as its last line, in JSON.
 
     Raises:

@@ -14,9 +14,9 @@ from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
 def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) -> list[dict]:
     """Samples per second of one epoch: the kit, a bare loop over ready batches, TRL's SFTTrainer.
 
-    All train the embedded model's adapters in float32 on the same lines, as short and long as on receipts. The
-    bare loop takes the kit's batches, ready made; TRL has its own collator, random order and
-    transformers' loss, since its own needs a GPU.
+    All train the embedded model's adapters in float32 on the same lines, as short and long as on
+    receipts. The bare loop takes the kit's batches, ready made; TRL has its own collator, random
+    order and transformers' loss, since its own needs a GPU.
     """
     from ocrkit.benchmarks.measure import in_turns
 
@@ -186,7 +186,7 @@ def wasted(lengths: np.ndarray, batch: int) -> float:
 
 def loss(
     folder: Path,
-    rounds: int = 3,
+    rounds: int = 2,
     rows: int = 8,
     tokens: int = 512,
     labels: int = 64,

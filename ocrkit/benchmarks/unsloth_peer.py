@@ -42,8 +42,12 @@ def collator(processor: Any) -> Callable[[Sequence[dict]], dict]:
     from ocrkit.collate import with_image_parts
 
     vision = SimpleNamespace(patch_size=processor.image_processor.patch_size)
-    config = SimpleNamespace(vision_config=vision, dtype=torch.float32, torch_dtype=torch.float32)
-    theirs = UnslothVisionDataCollator(SimpleNamespace(config=config), processor, resize="max")
+    # What the collator asks of a model.
+    model = SimpleNamespace(
+        config=SimpleNamespace(vision_config=vision, dtype=torch.float32),
+        get_input_embeddings=lambda: SimpleNamespace(weight=torch.zeros(1)),
+    )
+    theirs = UnslothVisionDataCollator(model, processor, resize="max")
     prompts: dict[str, list[dict]] = {}
 
     def collate(rows: Sequence[dict]) -> dict:
