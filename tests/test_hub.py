@@ -7,6 +7,8 @@ import pytest
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
+import ocrkit
+from ocrkit.__main__ import main
 from ocrkit.export import export
 from ocrkit.hub import HubError, platform_token, push, reserve
 from ocrkit.model import ModelError, load_model
@@ -151,3 +153,18 @@ def test_kaggles_secret_is_found(monkeypatch):
     secrets.clear()
     monkeypatch.setenv("HF_TOKEN", "")
     platform_token()
+
+
+@pytest.mark.parametrize(("flags", "private"), [([], None), (["--hub_private_repo"], True)])
+def test_the_command_takes_the_same_names(flags, private, tmp_path, monkeypatch):
+    given = {}
+
+    def export(model, processor, output_dir, **settings):
+        given.update(settings)
+        return output_dir
+
+    monkeypatch.setattr(ocrkit, "load_model", lambda config: (None, None))
+    monkeypatch.setattr(ocrkit, "export", export)
+    pushed = ["--push_to_hub", "someone/receipts", *flags]
+    assert main(["export", "--out", str(tmp_path / "adapter"), *pushed]) == 0
+    assert (given["push_to_hub"], given["hub_private_repo"]) == ("someone/receipts", private)

@@ -37,7 +37,8 @@ def parquet(thermal, tmp_path_factory):
         rows.append({"messages": row["prompt"] + row["completion"], "images": [picture]})
         rows[-1]["messages"][0]["content"] = "<image>" + rows[-1]["messages"][0]["content"]
     pages.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    convert("trl", pages, folder, format="parquet", split="0.8,0.1,0.1")
+    splits = "0.8,0.1,0.1"
+    convert("trl", pages, folder, task="transcription", format="parquet", split=splits)
     return folder
 
 
