@@ -7,6 +7,7 @@ import argparse
 import base64
 import json
 import os
+import secrets
 import shutil
 import socket
 import subprocess
@@ -65,9 +66,8 @@ class Page:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with suppress(RuntimeError):
-                value = self.js(expression)
-                if value:
-                    return value
+                if self.js(f"!!({expression})"):
+                    return self.js(expression)
             time.sleep(0.3)
         raise TimeoutError(f"{expression} was not true within {seconds} s")
 
@@ -141,12 +141,12 @@ def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
         "JUPYTERLAB_WORKSPACES_DIR": str(own / "workspaces"),
         "PYTHONPATH": str(ROOT),
     }
-    ports = _free_port(), _free_port()
+    ports, token = (_free_port(), _free_port()), secrets.token_hex()
     server = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    server += [f"--port={ports[0]}", f"--ServerApp.root_dir={folder}", "--IdentityProvider.token="]
-    server += ["--expose-app-in-browser", "--ServerApp.disable_check_xsrf=True"]
-    browser = [CHROMIUM, *FLAGS, f"--remote-debugging-port={ports[1]}", "--window-size=1280,900"]
-    browser += [f"--user-data-dir={own / 'chromium'}", "about:blank"]
+    server += [f"--port={ports[0]}", f"--ServerApp.root_dir={folder}"]
+    server += [f"--IdentityProvider.token={token}", "--expose-app-in-browser"]
+    browser = [CHROMIUM, *FLAGS, f"--remote-debugging-port={ports[1]}", "about:blank"]
+    browser += [f"--user-data-dir={own / 'chromium'}"]
     started = []
     try:
         for command in (server, browser):
@@ -155,7 +155,10 @@ def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
                 started.append(process)
         _get(f"http://127.0.0.1:{ports[0]}/api")
         page = Page(ports[1])
-        page.call("Page.navigate", url=f"http://127.0.0.1:{ports[0]}/doc/tree/{notebook}")
+        size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        page.call("Emulation.setDeviceMetricsOverride", **size)
+        address = f"http://127.0.0.1:{ports[0]}/doc/tree/{notebook}?token={token}"
+        page.call("Page.navigate", url=address)
         page.wait(f"{KERNEL}.status == 'idle'")
         yield page
     finally:
@@ -172,6 +175,7 @@ def _write(path: Path, settings: dict) -> None:
 
 def run_all(page: Page) -> None:
     """Begin to run the notebook from the top, without waiting for its end."""
+    page.js(f"jupyterapp.shell.activateById({OPENED}.id)")
     page.js("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
@@ -180,7 +184,8 @@ def button(name: str) -> str:
     return f"[...document.querySelectorAll('.jupyter-button')].find(b => b.innerText == '{name}')"
 
 
-KERNEL = "jupyterapp.shell.currentWidget.sessionContext.session.kernel"
+OPENED = "[...jupyterapp.shell.widgets('main')][0]"
+KERNEL = f"{OPENED}.sessionContext.session.kernel"
 #: JavaScript for the box of a panel or browser, a browser's list, a panel's progress in percent.
 VBOX = "[...document.querySelectorAll('.jp-OutputArea-output > .widget-vbox')].at(-1)"
 LIST = "document.querySelector('.widget-select select')"

@@ -44,6 +44,7 @@ def test_browser_filters_and_button_stops(config, tmp_path):
     settings = {key: value for key, value in config.to_dict().items() if value is not None}
     cells = CELLS.format(settings=repr(settings)).split("# ---\n")
     notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     (tmp_path / "n.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
     with lab.lab(tmp_path, "n.ipynb") as page:
         lab.run_all(page)

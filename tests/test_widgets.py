@@ -234,7 +234,9 @@ def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, ca
     monkeypatch.setattr(notebook, "kernel", lambda: object())
     monkeypatch.setattr(panel, "looked_at", lambda: False)
     config.eval_steps = config.max_steps = 2
-    train(*load_model(config), load_data(config), config)
+    model, processor = load_model(config)
+    capsys.readouterr()
+    train(model, processor, load_data(config), config)
     table, curves = screen.outputs
     assert set(table._repr_mimebundle_()) == {"text/html", "text/plain"}
     assert repr(table).startswith("Done: step 2 of 2, 0:0") and "validation CER" in repr(table)
