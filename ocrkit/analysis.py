@@ -37,15 +37,15 @@ def with_intervals(tallies: dict[str, Tally], groups: Sequence | None) -> dict[s
     """
     sums = resample(np.column_stack([part for tally in tallies.values() for part in tally]), groups)
     own = [number if group is None else (group,) for number, group in enumerate(groups or ())]
-    count = len(set(own)) if groups is not None else None
     found = {}
     for number, (name, tally) in enumerate(tallies.items()):
         part, whole = sums[:, 2 * number], sums[:, 2 * number + 1]
         low, high = np.percentile(part / np.where(whole == 0, 1, whole), [2.5, 97.5])
-        size = len(tally.part)
-        if name in SHARES and (low == high or count in (None, size)):
-            independent = size if count is None else count
-            low, high = wilson_interval(round(tally.rate * independent), independent)
+        if name in SHARES:
+            there = np.flatnonzero(tally.whole)
+            independent = len({own[i] for i in there}) if groups is not None else len(there)
+            if low == high or independent == len(there):
+                low, high = wilson_interval(round(tally.rate * independent), independent)
         found[name] = {"value": tally.rate, "low": float(low), "high": float(high)}
     return found
 

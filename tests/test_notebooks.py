@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from notebooks.build import badges, repository
-from notebooks.run import run, summary, to_html
+from notebooks.run import into_readme, run, summary, to_html
 from ocrkit.config import ConfigError, TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -164,6 +164,7 @@ def test_a_story_runs_headless(name, tmp_path):
     assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
     table = summary([result]).splitlines()[-1]
     assert table.startswith(f"| {name} |") and table.endswith(" done |") and "%" in table
+    assert table.count("|") == 9
 
 
 def test_quickstart_runs_headless(tmp_path):
@@ -200,6 +201,16 @@ def test_a_failure_is_told_and_counted(tmp_path):
     result = run("quickstart", tmp_path, {"max_step": 4})
     assert "did you mean 'max_steps'" in result["error"]
     assert "did you mean" in summary([result])
+
+
+def test_the_table_goes_between_its_marks_in_the_readme(tmp_path):
+    readme = tmp_path / "README.md"
+    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
+    for table in ("| one |\n", "| two |\n"):
+        into_readme(table, readme)
+        text = readme.read_text(encoding="utf-8")
+        assert table in text and text.count("<!-- notebooks -->") == 1
+    assert "| one |" not in text and text.endswith("MIT.\n")
 
 
 def test_the_readme_has_every_notebook_with_its_badges_and_a_line_for_papermill():

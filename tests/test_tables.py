@@ -4,6 +4,7 @@ import pytest
 
 from data_prep.toys import SCHEMA
 from ocrkit.evaluation import score
+from ocrkit.metrics import wilson
 from ocrkit.report import compare, interval
 from ocrkit.tables import (
     Table,
@@ -115,6 +116,9 @@ def test_documents_are_asked_for_schema_fields_and_tables():
     assert rows["passes the schema"]["tuned"].startswith("0.0 %")
     assert rows["numeric accuracy"]["tuned"].startswith("100.0 %")
     assert rows["TEDS"]["base"].startswith("0.0 %")
+    # One row alone is JSON, and one row tells little.
+    low, high = wilson(1, 1)
+    assert rows["valid JSON"]["tuned"] == interval({"value": 1, "low": low, "high": high})
     fields = {row["field"]: row["tuned"] for row in field_table(comparison).rows}
     assert fields["shop"].startswith("100.0 %") and fields["total"].startswith("0.0 %")
 
