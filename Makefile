@@ -30,7 +30,7 @@ demo: $(VENV)/.ready  ## run the quickstart notebook on the CPU and print what i
 test: $(VENV)/.tests  ## ruff, the tests and the notebook gates, with reduced counts
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
-	$(PY) -m pytest -m "not slow" $(PYTEST)
+	$(PY) -m pytest -m "not slow" -n logical --dist worksteal $(PYTEST)
 
 check: $(VENV)/.tests  ## the full counts behind the README's figures, into notebooks/benchmarks
 	$(PY) -m tests.check $(PARTS)
