@@ -182,13 +182,13 @@ class Collator:
         left to do it.
         """
         if self._shortcut is None:
-            self._shortcut = cuts(self.processor.image_processor)
-            if self._shortcut:
-                own = self._by_processor(prompts, pictures)
-                self._kinds = "mm_token_type_ids" in own
-                short = self._short(prompts, pictures)
-                self._shortcut = short is not None and _equal(own, short)
-                return own
+            # A batch that the processor refuses decides nothing.
+            own = self._by_processor(prompts, pictures)
+            self._kinds = "mm_token_type_ids" in own
+            known = cuts(self.processor.image_processor)
+            short = self._short(prompts, pictures) if known else None
+            self._shortcut = short is not None and _equal(own, short)
+            return own
         short = self._short(prompts, pictures) if self._shortcut else None
         return short or self._by_processor(prompts, pictures)
 
