@@ -161,11 +161,18 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
     model = FastVisionModel.get_peft_model(model, r=16, lora_alpha=16)
     FastVisionModel.for_training(model)
     from datasets import load_dataset
-    from transformers import Trainer
     from trl import SFTConfig, SFTTrainer
 
+    from ocrkit.losses import supervised_loss
+
     class OnCpu(SFTTrainer):
-        compute_loss = Trainer.compute_loss
+        # Unsloth's own loss asks for a GPU, and its models return no logits beside it.
+        def compute_loss(
+            self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch=None
+        ) -> Any:
+            """The kit's, so that the rest can be run."""
+            loss = supervised_loss(model, dict(inputs), num_items_in_batch)
+            return (loss, {}) if return_outputs else loss
 
     rows = load_dataset(
         "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
