@@ -139,9 +139,9 @@ class Collator:
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Collate rows; see the class for what comes out."""
         rendered = [self.render(row) for row in rows]
-        pictures = [scaled_pictures(row, self.image_height) for row in rows]
+        grey = self.augment is None
+        pictures = [scaled_pictures(row, self.image_height, grey) for row in rows]
         if self.augment:
-            pictures = [[image.convert("RGB") for image in images] for images in pictures]
             pictures = self.augment(rows, pictures)
         batch = self._processed([prompt for prompt, _ in rendered], pictures)
         sequences = {key: batch.pop(key) for key in ("input_ids", *_TOKEN_KEYS) if key in batch}
@@ -182,13 +182,13 @@ class Collator:
         left to do it.
         """
         if self._shortcut is None:
-            self._shortcut = cuts(self.processor.image_processor)
-            if self._shortcut:
-                own = self._by_processor(prompts, pictures)
-                self._kinds = "mm_token_type_ids" in own
-                short = self._short(prompts, pictures)
-                self._shortcut = short is not None and _equal(own, short)
-                return own
+            # A batch that the processor refuses decides nothing.
+            own = self._by_processor(prompts, pictures)
+            self._kinds = "mm_token_type_ids" in own
+            known = cuts(self.processor.image_processor)
+            short = self._short(prompts, pictures) if known else None
+            self._shortcut = short is not None and _equal(own, short)
+            return own
         short = self._short(prompts, pictures) if self._shortcut else None
         return short or self._by_processor(prompts, pictures)
 
@@ -280,10 +280,17 @@ def _grown(
     return grown
 
 
-def scaled_pictures(row: dict, image_height: int | None = None) -> list[Image.Image]:
-    """The row's pictures in mode L or RGB, scaled to `image_height` pixels where that is set."""
+def scaled_pictures(
+    row: dict, image_height: int | None = None, grey: bool = False
+) -> list[Image.Image]:
+    """The row's pictures in RGB, scaled to `image_height` pixels where that is set.
+
+    Args:
+        grey: leave grey pictures in mode L, which costs a third.
+    """
     images = [open_image(image) for image in row["images"]]
-    images = [image if image.mode in ("L", "RGB") else image.convert("RGB") for image in images]
+    kept = ("L", "RGB") if grey else ("RGB",)
+    images = [image if image.mode in kept else image.convert("RGB") for image in images]
     if image_height:
         images = [
             image if image.height == image_height else fit_height(image, image_height)

@@ -212,7 +212,7 @@ def card(history: dict, measured: dict) -> str:
         rows.append(f"| {name} | {' | '.join(cells)} |")
     command = (
         "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g}` "
-        "({steps:,} steps)"
+        "({steps:,} steps{note})"
     )
     packages = {package for families in FONTS.values() for package in families.values()}
     names = history["fonts"].items()
@@ -223,7 +223,7 @@ def card(history: dict, measured: dict) -> str:
         rows="\n".join(rows),
         count=measured["lines"],
         milliseconds=measured["milliseconds"],
-        parts=", then ".join(command.format(**part) for part in history["parts"]),
+        parts=", then ".join(command.format(**{"note": "", **part}) for part in history["parts"]),
         packages=", ".join(sorted(packages)),
         fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
     )

@@ -235,14 +235,19 @@ def widened(image: Image.Image, width: int) -> Image.Image:
 
 
 def held_out_lines(
-    script: str, families: dict[str, str], count: int, seed: int, variety: float = 0.0
+    script: str,
+    families: dict[str, str],
+    count: int,
+    seed: int,
+    classes: int = 10_000,
+    variety: float = 0.0,
 ) -> tuple[list[Image.Image], list[str]]:
     """Pictures and texts of lines that training does not see (another stream of the generator)."""
     rng = random.Random(f"held out/{script}/{seed}")
     chosen, images, texts = fonts(script, families), [], []
     for _ in range(count):
         font, body = rng.choice(chosen), body_of(script, rng, variety)
-        text = fitting_text(script, font, body, rng.randint(40, 480), rng, 10_000)
+        text = fitting_text(script, font, body, rng.randint(40, 480), rng, classes)
         texts.append(text)
         images.append(draw_sample(text, script, font, body, rng, variety))
     return images, texts

@@ -115,6 +115,20 @@ def test_an_upright_tag_is_obeyed(tmp_path, processor):
         assert batch["image_grid_thw"].tolist() == [[1, 8, 4]]
 
 
+def test_a_batch_that_is_refused_decides_nothing(processor):
+    row = {"prompt": [{"role": "user", "content": "Read."}]}
+    collate, own = (Collator(processor, generation=True) for _ in range(2))
+    own._shortcut = False
+    with pytest.raises(ValueError, match="aspect ratio"):
+        collate([{**row, "images": [Image.new("L", (4000, 8))]}])
+    good = [{**row, "images": [_picture("L", (64, 32))]}]
+    for _ in range(2):
+        batch, theirs = collate(good), own(good)
+        assert batch.keys() == theirs.keys()
+        assert all(torch.equal(batch[key], theirs[key]) for key in theirs)
+    assert collate._shortcut is True
+
+
 def test_patches_of_a_picture_too_long_are_refused(processor):
     with pytest.raises(ValueError, match="aspect ratio"):
         cut_patches([Image.new("L", (4000, 8))], processor.image_processor)

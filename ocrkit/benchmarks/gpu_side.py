@@ -161,11 +161,18 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
     model = FastVisionModel.get_peft_model(model, r=16, lora_alpha=16)
     FastVisionModel.for_training(model)
     from datasets import load_dataset
-    from transformers import Trainer
     from trl import SFTConfig, SFTTrainer
 
+    from ocrkit.losses import supervised_loss
+
     class OnCpu(SFTTrainer):
-        compute_loss = Trainer.compute_loss
+        # Unsloth's own loss asks for a GPU, and its models return no logits beside it.
+        def compute_loss(
+            self, model: Any, inputs: dict, return_outputs: bool = False, num_items_in_batch=None
+        ) -> Any:
+            """The kit's, so that the rest can be run."""
+            loss = supervised_loss(model, dict(inputs), num_items_in_batch)
+            return (loss, {}) if return_outputs else loss
 
     rows = load_dataset(
         "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
@@ -175,7 +182,7 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
         model=model,
         processing_class=processor,
         data_collator=UnslothVisionDataCollator(model, processor),
-        train_dataset=_Conversations(rows),
+        train_dataset=rows.with_transform(_conversations),
         args=SFTConfig(
             output_dir=job["output"],
             per_device_train_batch_size=2,
@@ -196,24 +203,16 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
     return trainer, None
 
 
-class _Conversations(list):
-    """Rows as Unsloth's notebooks make them, their pictures decoded when they are taken."""
-
-    def __init__(self, rows: Any):
-        super().__init__([None] * len(rows))
-        self.rows = rows
-
-    def __getitem__(self, place: int) -> dict[str, Any]:
-        row = self.rows[place]
-        question = {"type": "text", "text": row["prompt"][0]["content"]}
-        answer = {"type": "text", "text": row["completion"][0]["content"]}
-        user = [question, {"type": "image", "image": row["images"][0]}]
-        return {
-            "messages": [
-                {"role": "user", "content": user},
-                {"role": "assistant", "content": [answer]},
-            ]
-        }
+def _conversations(rows: dict[str, list]) -> dict[str, list]:
+    """Rows as Unsloth's notebooks make them, their pictures in the messages."""
+    found = []
+    for prompt, images, completion in zip(rows["prompt"], rows["images"], rows["completion"]):
+        question = {"type": "text", "text": prompt[0]["content"]}
+        user = [question, {"type": "image", "image": images[0]}]
+        answer = [{"type": "text", "text": completion[0]["content"]}]
+        messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
+        found.append(messages)
+    return {"messages": found}
 
 
 # --- what is measured ---
