@@ -36,17 +36,13 @@ from .invoice_words import LABELS, LANGUAGES, WORDS
 from .page import Page
 from .pictures import to_png
 from .render import degrade_thermal, load_font, shipped_fonts
-from .schema import DataError, Item, Picture, UsageError, dump_json
+from .schema import PROMPTS, DataError, Item, Picture, UsageError, dump_json
 from .split import parse_shares
 
 SOURCE = "synthetic-invoices"
 SCHEMA = Path(__file__).parent / "schemas" / "invoice.schema.json"
 TASKS = ("extraction", "tables")
 DAMAGES = ("mixed", "clean", "scan", "photo")
-PROMPTS = {
-    "extraction": "Extract the fields of this document as JSON.",
-    "tables": "Write the table of this document as HTML.",
-}
 
 # Latin families that are drawn with where they are; the kit's own are enough without them.
 MORE_LATIN = ("Carlito", "Lato", "Open Sans", "Roboto")

@@ -16,7 +16,7 @@ from data_prep.schema import PROMPTS, Item, Picture, UsageError
 TILL_FONTS = ("DejaVuSansMono", "DejaVuSansMono-Bold", "cmtt10")
 BASE_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "STIXGeneral")
 
-_GOODS = """
+GOODS = """
 apple apron bacon bagel banana batteries beans beef beer biscuit blanket bolt bottle bowl bread
 broccoli brush bucket burger butter cable cake candle carrot cereal cheese chicken chilli
 chocolate cider coconut coffee cola cookie corn crab cream cucumber cup curry detergent donut duck
@@ -28,7 +28,7 @@ rice roll rope salad salmon salt sandwich sauce sausage screw set shampoo shirt 
 spicy spinach sponge stapler steak sticker straw sugar tape tea tissue toast tofu tomato tooth
 towel tray tube tuna turkey vanilla vinegar wafer water wheat wine wrap yam yogurt
 """.split()
-_SHOP = """
+SHOPS = """
 avenue bakery bank bar big block branch bridge building cafe catering centre city company corner
 court eastern electrical enterprise express family fashion floor food fresh garden gift global
 golden grand green hardware hill holdings home hotel house industrial jalan kitchen lane limited
@@ -92,7 +92,7 @@ def receipt_line(rng: random.Random) -> str:
     kind = rng.randrange(12)
     money = rng.choice(_CURRENCIES) + _amount(rng)
     if kind == 0:
-        return f"{_words(_GOODS, rng, 1, 4)} {money}"
+        return f"{_words(GOODS, rng, 1, 4)} {money}"
     if kind == 1:
         return f"{rng.randint(1, 24)} {rng.choice('xX@')} {_amount(rng)} {money}"
     if kind == 2:
@@ -103,13 +103,13 @@ def receipt_line(rng: random.Random) -> str:
         number = f"{_digits(rng, 2, 3)}-{_digits(rng, 3, 4)} {_digits(rng, 4, 4)}"
         return f"{rng.choice(('Tel', 'TEL:', 'Fax :', 'H/P', 'TEL/FAX:'))} {number}"
     if kind == 5:
-        place = f"{_words(_SHOP, rng, 1, 3)}, {_digits(rng, 5, 5)} {_words(_SHOP, rng, 1, 2)}"
+        place = f"{_words(SHOPS, rng, 1, 3)}, {_digits(rng, 5, 5)} {_words(SHOPS, rng, 1, 2)}"
         return rng.choice(("", "No. ", "LOT ", "NO.")) + f"{_digits(rng, 1, 3)}, {place}."
     if kind == 6:
         label = _words(_TILL, rng, 1, 2)
         return f"{label}{rng.choice((': ', ' #', ' NO: ', ' : '))}{_digits(rng, 3, 12)}"
     if kind == 7:
-        return _words(_SHOP, rng, 2, 4)
+        return _words(SHOPS, rng, 2, 4)
     if kind == 8:
         return f"({_digits(rng, 5, 7)}-{rng.choice('ABDHKMPTUVWX')})"
     if kind == 9:

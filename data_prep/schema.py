@@ -18,6 +18,7 @@ ROLES = ("system", "user", "assistant")
 PROMPTS = {
     "transcription": "Transcribe the text in the image.",
     "extraction": "Extract the fields of this document as JSON.",
+    "tables": "Write the table of this document as HTML.",
 }
 
 Message = dict[str, str]

@@ -1,4 +1,4 @@
-"""Makes data where there is none: `python -m data_prep.synthesize lines|invoices|receipts`."""
+"""Makes data where there is none: `python -m data_prep.synthesize lines|invoices|receipts|toys`."""
 
 import argparse
 import importlib
@@ -10,6 +10,7 @@ COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",
     "invoices": "business documents with their fields as JSON",
     "receipts": "lines of worn till receipts, in fonts that need no download",
+    "toys": "small tasks for the embedded model: fields, tables and questions",
 }
 
 

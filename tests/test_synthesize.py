@@ -64,6 +64,8 @@ def test_the_list_of_fonts_names_packages(capsys):
         (["lines", "en", "--split", "0.5,0.1", "--out", "x"], "--split is '0.5,0.1'"),
         (["lines", "en", "--split", "source", "--out", "x"], "--split is 'source'"),
         (["receipts", "--count", "-1", "--out", "x"], "--count is -1"),
+        (["toys", "--damage", "2", "--out", "x"], "--damage is 2.0"),
+        (["toys", "--without-knowledge", "--out", "x"], "--without-knowledge is for questions"),
     ],
 )
 def test_wrong_usage_is_one_sentence_and_exit_code_2(wrong, says, capsys, tmp_path, monkeypatch):
@@ -80,7 +82,7 @@ def test_what_cannot_be_read_is_one_sentence_and_exit_code_1(tmp_path, capsys):
     assert "none.ttf cannot be read as a font" in error and error.count("\n") == 2
 
 
-@pytest.mark.parametrize("command", ["lines", "invoices", "receipts"])
+@pytest.mark.parametrize("command", ["lines", "invoices", "receipts", "toys"])
 def test_every_command_tells_its_options(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
@@ -103,4 +105,4 @@ def test_help_teaches_without_importing_any_command():
     shown = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert all(name in shown for name in ("lines", "invoices", "receipts"))
+    assert all(name in shown for name in ("lines", "invoices", "receipts", "toys"))
