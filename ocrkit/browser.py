@@ -21,10 +21,12 @@ class Samples:
     """What the browser filters by, sample by sample; of several systems the last one counts.
 
     `rates` are CERs in percent by system, `kinds` those of `analysis.error_kinds`, `wrong` the
-    fields of JSON that were read wrong.
+    fields of JSON that were read wrong. `rows` have the pictures of evaluations that have none.
     """
 
-    def __init__(self, found: Evaluation | Comparison):
+    def __init__(self, found: Evaluation | Comparison, rows: Any = None):
+        self.rows = rows
+        self.places = {} if rows is None else {key: n for n, key in enumerate(rows["id"])}
         self.systems = found.evaluations if isinstance(found, Comparison) else [found]
         self.records = self.systems[-1].records
         truths = [record["reference"] for record in self.records]
@@ -67,8 +69,11 @@ class Samples:
         return f"{rates} %  {' '.join(self.records[number]['reference'].split())[:60]}"
 
     def image(self, number: int) -> Markup:
-        """The picture of a sample, from the first system that has it."""
-        images = (system.records[number].get("image") for system in self.systems)
+        """The picture of a sample, from the first system that has it, or from the rows."""
+        images = [system.records[number].get("image") for system in self.systems]
+        place = self.places.get(self.records[number]["id"])
+        if place is not None:
+            images.append(self.rows[place]["images"][0])
         return picture(next((image for image in images if image is not None), None))
 
     def html(self, number: int) -> Markup:
@@ -158,12 +163,22 @@ class Browser:
         self.list.observe(self._show, "index")
         self.previous = widgets.Button(description="Previous", icon="arrow-left")
         self.next = widgets.Button(description="Next", icon="arrow-right")
-        self.previous.on_click(lambda _: self.move(-1))
-        self.next.on_click(lambda _: self.move(1))
-        self.place = widgets.HTML(layout={"margin": "0 12px"})
+        self.previous.on_click(lambda _: self.move_to((self.list.index or 0) - 1))
+        self.next.on_click(lambda _: self.move_to((self.list.index or 0) + 1))
+        # JupyterLab takes the arrow keys for itself everywhere but where one can write.
+        self.place = widgets.BoundedIntText(
+            min=1,
+            max=1,
+            description="Sample",
+            tooltip="The arrow keys go up and down the list",
+            style={"description_width": "60px"},
+            layout={"width": "140px"},
+        )
+        self.place.observe(lambda change: self.move_to(change["new"] - 1), "value")
+        self.count = widgets.HTML(layout={"margin": "0 0 0 8px"})
         self.detail = widgets.HTML(layout=grow)
-        steps = widgets.HBox([self.previous, self.next, self.place])
-        right = widgets.VBox([steps, self.detail], layout=grow)
+        steps = widgets.HBox([self.previous, self.next, self.place, self.count])
+        right = widgets.VBox([steps, self.detail], layout={**grow, "margin": "0 0 0 14px"})
         lines = [self.filters[:3], self.filters[3:], [self.list, right]]
         self.box = widgets.VBox(list(map(widgets.HBox, lines)), layout={"max_width": "1040px"})
 
@@ -201,24 +216,26 @@ class Browser:
         """List the samples that fit all filters, and show the first."""
         self.chosen = [n for n in self.samples.order(self.order.value) if self._fits(n)]
         self.list.options = [(self.samples.label(n), n) for n in self.chosen[:LISTED]]
+        self.place.max = max(1, len(self.list.options))
         self.list.index = 0 if self.chosen else None
         self._show()
 
-    def move(self, steps: int) -> None:
-        """Go to another sample of the list, as far as there is one."""
-        if self.chosen:
-            last = len(self.list.options) - 1
-            self.list.index = min(max((self.list.index or 0) + steps, 0), last)
+    def move_to(self, place: int) -> None:
+        """Show the sample at a place of the list; nothing happens where there is none."""
+        if 0 <= place < len(self.list.options):
+            self.list.index = place
 
     def _show(self, change: Any = None) -> None:
         place, listed = self.list.index, len(self.list.options)
         self.previous.disabled = not place
         self.next.disabled = place is None or place + 1 >= listed
+        self.place.disabled = place is None
         if place is None:
-            self.place.value, self.detail.value = "no sample fits", ""
+            self.count.value, self.detail.value = "no sample fits", ""
             return
+        self.place.value = place + 1
         more = f", the first {listed} listed" if listed < len(self.chosen) else ""
-        self.place.value = f"{place + 1} of {len(self.chosen)}{more}"
+        self.count.value = f"of {len(self.chosen)}{more}"
         html = Markup("{}<div class='ocrkit'>{}</div>")
         self.detail.value = str(html.format(STYLE, self.samples.html(self.list.value)))
 

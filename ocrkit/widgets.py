@@ -31,7 +31,7 @@ def gallery(rows: Any, count: int = 8) -> Shown:
     return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), text)
 
 
-def browse(found: Evaluation | Comparison, count: int = 8) -> Browser | Shown:
+def browse(found: Evaluation | Comparison, count: int = 8, rows: Any = None) -> Browser | Shown:
     """Predictions to look through: picture, truth, and what was read, with its differences.
 
     To a person it is a browser, with filters by kind of error, rate, length, language, field and
@@ -39,9 +39,10 @@ def browse(found: Evaluation | Comparison, count: int = 8) -> Browser | Shown:
     and on GitHub, it is a table of the worst.
 
     Args:
-        found: an evaluation, or a comparison to see all its systems on the same samples. Pictures
-            are there as long as the evaluations were made in this session.
+        found: an evaluation, or a comparison to see all its systems on the same samples.
         count: rows of the table.
+        rows: the split that was read, for the pictures; an evaluation that was made in this
+            session has them, one that was loaded has not.
     """
-    samples = Samples(found)
+    samples = Samples(found, rows)
     return Browser(samples, count) if looked_at() else worst(samples, count)

@@ -19,7 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
+import nbformat
+from PIL import Image, ImageOps
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 ROOT = Path(__file__).parents[1]
@@ -61,7 +62,7 @@ class Page:
             raise RuntimeError(f"{expression}: {found['exceptionDetails']}")
         return found["result"].get("value")
 
-    def wait(self, expression: str, seconds: float = 60) -> Any:
+    def wait(self, expression: str, seconds: float = 240) -> Any:
         """The value of a JavaScript expression as soon as it is true."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -88,11 +89,10 @@ class Page:
 
     def key(self, key: str) -> None:
         """Press a key that has a name, such as ArrowDown."""
-        code = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9}[key]
+        number = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9}[key]
+        names = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         for kind in ("rawKeyDown", "keyUp"):
-            self.call(
-                "Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code
-            )
+            self.call("Input.dispatchKeyEvent", type=kind, nativeVirtualKeyCode=number, **names)
 
     def write(self, text: str) -> None:
         """Type a text where the focus is."""
@@ -105,7 +105,7 @@ class Page:
         path.write_bytes(base64.b64decode(found["data"]))
 
 
-def _get(url: str, seconds: float = 60) -> bytes:
+def _get(url: str, seconds: float = 240) -> bytes:
     end = time.monotonic() + seconds
     while True:
         try:
@@ -186,57 +186,88 @@ def button(name: str) -> str:
 
 OPENED = "[...jupyterapp.shell.widgets('main')][0]"
 KERNEL = f"{OPENED}.sessionContext.session.kernel"
-#: JavaScript for the box of a panel or browser, a browser's list, a panel's progress in percent.
+#: JavaScript for the box of a panel or browser, a browser's list and the place in it.
 VBOX = "[...document.querySelectorAll('.jp-OutputArea-output > .widget-vbox')].at(-1)"
 LIST = "document.querySelector('.widget-select select')"
+SEARCH = "document.querySelector('.widget-text input[type=text]')"
+PLACE = "document.querySelector('.widget-text input[type=number]')"
+BROWSE = """
+from ocrkit import TrainConfig, compare, load_data
+from ocrkit.report import Evaluation
+from ocrkit.widgets import browse
+
+run = "{run}"
+config = TrainConfig.from_recipe("quickstart", dataset=f"{{run}}/data")
+base, tuned = (Evaluation.load(f"{{run}}/eval/{{name}}") for name in ("base", "tuned"))
+browse(compare(base, tuned), rows=load_data(config)["test"])
+"""
+#: JavaScript for a panel's progress in percent.
 SHARE = "parseFloat(document.querySelector('.ocrkit .track i').style.width)"
 #: JavaScript for the heights of all cells' outputs, in pixels.
 HEIGHTS = "[...document.querySelectorAll('.jp-Cell-outputWrapper')].map(e => e.clientHeight)"
-#: JavaScript for the errors that cells show.
-ERRORS = "[...document.querySelectorAll('[data-mime-type*=stderr], .jp-OutputArea-output"
-ERRORS += "[data-mime-type*=error]')].map(e => e.innerText).filter(t => t.includes('Error'))"
 
 
 def main() -> None:
-    """Run the quickstart in JupyterLab and take pictures of panel, browser and report."""
+    """Take the pictures of panel, browser and report."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("run", type=Path, help="folder of a finished run of the quickstart")
     parser.add_argument("--out", type=Path, default=ROOT / "notebooks" / "benchmarks")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "lab")
-    parser.add_argument("--at", type=float, default=70, help="percent of the steps, for the panel")
     parser.add_argument("--theme", default="Light", choices=("Light", "Dark"))
+    parser.add_argument("--only", default="", help="panel, or browser")
     parser.add_argument("--parameters", default="{}", help="of the quickstart, as JSON")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    source = ROOT / "notebooks" / "quickstart.ipynb"
-    target = options.work / "quickstart.ipynb"
-    target.write_text(_with_parameters(source, json.loads(options.parameters)), encoding="utf-8")
-    with lab(options.work.resolve(), "quickstart.ipynb", options.theme) as page:
-        run_all(page)
-        page.wait(f"{SHARE} > {options.at}", 3600)
-        page.picture(options.out / "panel.png", VBOX)
-        page.wait(LIST, 3600)
-        page.wait(f"{KERNEL}.status == 'idle'", 600)
-        page.key("ArrowDown")
-        page.picture(options.out / "browser.png", VBOX)
-        print("tallest outputs, pixels:", sorted(page.js(HEIGHTS))[-3:])
-        print("errors:", page.js(ERRORS))
-        report = options.work / "runs" / "quickstart" / "report" / "index.html"
-        page.call("Page.navigate", url=report.resolve().as_uri())
-        page.wait("document.images.length")
-        page.picture(options.out / "report.png")
-    for name in ("panel", "browser", "report"):
-        path = options.out / f"{name}.png"
-        Image.open(path).convert("RGB").quantize(128, dither=Image.Dither.NONE).save(
-            path, optimize=True
-        )
+    if options.only != "browser":
+        _panel(options)
+    if options.only != "panel":
+        _browser_and_report(options)
 
 
-def _with_parameters(source: Path, parameters: dict) -> str:
-    import nbformat
+def _panel(options: argparse.Namespace) -> None:
+    """The panel at 70 % of the quickstart's steps, which its button then stops."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
-    return nbformat.writes(parameterize_notebook(load_notebook_node(str(source)), parameters))
+    source = load_notebook_node(str(ROOT / "notebooks" / "quickstart.ipynb"))
+    notebook = parameterize_notebook(source, json.loads(options.parameters))
+    nbformat.write(notebook, options.work / "quickstart.ipynb")
+    with lab(options.work.resolve(), "quickstart.ipynb", options.theme) as page:
+        run_all(page)
+        page.wait(f"{SHARE} > 70", 3600)
+        page.picture(options.out / "panel.png", VBOX)
+        _finish(options.out / "panel.png")
+        page.click(button("Stop and save"))
+        page.wait("document.body.innerText.includes('Stopped at step')", 600)
+        print("tallest outputs, pixels:", sorted(page.js(HEIGHTS))[-3:])
+
+
+def _browser_and_report(options: argparse.Namespace) -> None:
+    code = BROWSE.format(run=str(options.run.resolve()))
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, options.work / "browser.ipynb")
+    with lab(options.work.resolve(), "browser.ipynb", options.theme) as page:
+        run_all(page)
+        page.wait(LIST, 600)
+        page.click(SEARCH)
+        page.write("total")
+        page.wait(f"{LIST}.options.length < 100")
+        page.click(PLACE)
+        page.key("ArrowUp")
+        page.wait(f"{LIST}.selectedIndex == 1")
+        page.picture(options.out / "browser.png", VBOX)
+    report = (options.run.resolve() / "report" / "index.html").as_uri()
+    flags = [*FLAGS, "--window-size=1060,760", f"--screenshot={options.out / 'report.png'}"]
+    subprocess.run([CHROMIUM, *flags, report], check=True, capture_output=True)
+    _finish(options.out / "browser.png")
+    _finish(options.out / "report.png", margin=0)
+
+
+def _finish(path: Path, margin: int = 14) -> None:
+    """Add a margin, and leave a quarter of the bytes, for a repository."""
+    wide = ImageOps.expand(Image.open(path).convert("RGB"), margin, "white")
+    wide.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 
 from ocrkit.checkpoint import whole_checkpoints
 from tests import lab
-from tests.lab import LIST
+from tests.lab import LIST, PLACE, SEARCH
 
 MISSING = [
     name
@@ -70,15 +70,16 @@ def _use_browser(page):
     count = page.js(f"{LIST}.options.length")
     assert count == 10
     first = page.js(DETAIL)
-    page.click(LIST)
-    page.js(f"{LIST}.focus()")
-    page.key("ArrowDown")
+    page.click(PLACE)
+    page.key("ArrowUp")
     second = page.wait(f"{DETAIL} != {json.dumps(first)} && {DETAIL}")
-    # The notebook's own shortcuts leave the arrow keys to the list.
-    assert page.js(f"document.activeElement == {LIST}")
+    page.key("ArrowUp")
+    page.wait(f"{LIST}.selectedIndex == 2")
+    page.key("ArrowDown")
+    page.wait(f"{DETAIL} == {json.dumps(second)}")
     page.click(lab.button("Previous"))
-    page.wait(f"{DETAIL} != {json.dumps(second)}")
-    page.click("document.querySelector('.widget-text input')")
+    page.wait(f"{DETAIL} == {json.dumps(first)}")
+    page.click(SEARCH)
     page.write("TOTAL")
     page.wait(f"{LIST}.options.length < {count}")
     assert page.js(f"[...{LIST}.options].every(o => o.text.length)")

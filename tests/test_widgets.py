@@ -68,6 +68,10 @@ def chosen(found):
     return [f"row-{n}" for n in found.chosen]
 
 
+def place(found):
+    return f"{found.place.value} {found.count.value}"
+
+
 def test_filters_leave_the_samples_that_fit(looked_at):
     found = widgets.browse(compare(BASE, TUNED))
     everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
@@ -94,10 +98,10 @@ def test_filters_leave_the_samples_that_fit(looked_at):
         filter_.value = before
     assert chosen(found) == everything
     found.search.value = "nowhere"
-    assert chosen(found) == [] and found.place.value == "no sample fits"
-    found.move(1)
+    assert chosen(found) == [] and found.count.value == "no sample fits"
+    found.next.click()
     found.search.value = ""
-    assert chosen(found) == everything and found.place.value == "1 of 5"
+    assert chosen(found) == everything and place(found) == "1 of 5"
 
 
 def test_a_field_that_was_read_wrong_is_a_filter(looked_at):
@@ -116,11 +120,14 @@ def test_buttons_and_list_move_through_the_samples(looked_at):
     assert found.previous.disabled and not found.next.disabled
     for _ in range(7):
         found.next.click()
-    assert found.place.value == "5 of 5" and found.next.disabled
+    assert place(found) == "5 of 5" and found.next.disabled
     assert "서울특별시" in found.detail.value and "row-2 · ko" in found.detail.value
     found.previous.click()
-    found.list.index = 2  # as arrow keys do in a list
-    assert found.place.value == "3 of 5"
+    assert place(found) == "4 of 5"
+    found.list.index = 0
+    assert place(found) == "1 of 5"
+    found.place.value += 2  # as the arrow keys do
+    assert place(found) == "3 of 5" and found.list.index == 2
     page = found.detail.value
     assert "data:image/png;base64" in page and "TOTAL 9.0<del>0</del><ins>O</ins>" in page
     assert "50% sure" in page and "CER 10 %" in page and "base" in page
@@ -136,7 +143,7 @@ def test_markup_in_texts_is_text(looked_at):
 def test_a_long_list_says_that_it_is_cut(looked_at, monkeypatch):
     monkeypatch.setattr(browser, "LISTED", 2)
     found = widgets.browse(TUNED)
-    assert len(found.list.options) == 2 and found.place.value == "1 of 5, the first 2 listed"
+    assert len(found.list.options) == 2 and place(found) == "1 of 5, the first 2 listed"
 
 
 def test_without_a_person_the_worst_are_a_table():
@@ -158,6 +165,14 @@ def test_a_saved_browser_falls_back_to_the_table(looked_at):
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/html"] == widgets.browse(TUNED, 1).fallback._repr_mimebundle_()["text/html"]
     assert bundle["text/plain"].startswith("The 1 of 5 samples")
+
+
+def test_rows_have_the_pictures_that_a_loaded_evaluation_lacks(thermal, config):
+    rows = load_data(config)["test"].select([0, 1])
+    records = [{"id": key, "reference": "a", "prediction": "b"} for key in rows["id"]]
+    assert "<img" not in widgets.browse(score(records))._repr_mimebundle_()["text/html"]
+    page = widgets.browse(score(records), rows=rows)._repr_mimebundle_()["text/html"]
+    assert page.count("<img src='data:image/") == 2
 
 
 def test_the_gallery_shows_pictures_and_texts(config):
