@@ -23,9 +23,10 @@ def gallery(rows: Any, count: int = 8) -> Shown:
     prompts = [text_of(row["prompt"]) for row in chosen]
     if len(set(prompts)) > 1:
         shown = [[prompt, *texts] for prompt, texts in zip(prompts, shown)]
-    cell, lines = Markup("<td class='text'>{}</td>"), []
+    # The first column of texts takes the room that there is.
+    wide, narrow, lines = Markup("<td class='text'>{}</td>"), Markup("<td>{}</td>"), []
     for row, texts in zip(chosen, shown):
-        cells = Markup("").join(map(cell.format, texts))
+        cells = wide.format(texts[0]) + Markup("").join(map(narrow.format, texts[1:]))
         lines.append(Markup("<tr><td>{}</td>{}</tr>").format(picture(row["images"][0]), cells))
     text = "\n".join(" | ".join(texts) for texts in shown)
     return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), text)

@@ -168,9 +168,8 @@ from ocrkit import export
 from ocrkit.places import download
 
 report = comparison.save(f"{config.output_dir}/report", history=result.history)
-exported = export(
-    model, processor, f"{config.output_dir}/export", export_format, data["test"], config
-)
+folder = f"{config.output_dir}/{export_format}"
+exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
