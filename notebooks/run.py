@@ -1,8 +1,7 @@
 """Run the notebooks headless and sum up what they reached: `python notebooks/run.py [NAME...]`.
 
 Each gets a folder OUT/NAME with the executed copy, the same as HTML, and its run folder; the table
-of all stands in OUT/summary.md, and with --readme in the README. `-p NAME VALUE` is passed on to
-all of them, as papermill takes it.
+of all stands in OUT/summary.md. `-p NAME VALUE` is passed on to all of them, as papermill takes it.
 """
 
 import argparse
@@ -71,17 +70,6 @@ def summary(results: list[dict]) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
-def into_readme(table: str, readme: Path = ROOT / "README.md") -> None:
-    """Put the table of all notebooks, with its conditions, where the README has a place for it."""
-    first, last = "<!-- notebooks -->\n", "<!-- end of notebooks -->"
-    before, _, rest = readme.read_text(encoding="utf-8").partition(first)
-    _, end, after = rest.partition(last)
-    cores = os.cpu_count()
-    told = f"`make notebooks` on the samples, the tiny model, {cores} CPU cores, 95 % intervals."
-    text = f"{before}{first}{table}\n{told}\n{end}{after}"
-    readme.write_text(text, encoding="utf-8")
-
-
 def _cell(figure: dict) -> str:
     return "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure)
 
@@ -92,7 +80,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; none: all")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "notebooks")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--readme", action="store_true", help="put the table into the README")
     given = parser.parse_args(arguments)
     unknown = set(given.names) - set(NAMES)
     if unknown:
@@ -106,8 +93,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{name}: {results[-1]['error'] or 'done'}, {results[-1]['seconds']:.0f} s")
     text = summary(results)
     (given.out / "summary.md").write_text(text, encoding="utf-8")
-    if given.readme:
-        into_readme(text)
     print(f"\n{text}")
     return 1 if any(result["error"] for result in results) else 0
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from notebooks.build import badges, repository
-from notebooks.run import into_readme, run, summary, to_html
+from notebooks.run import run, summary, to_html
 from ocrkit.config import ConfigError, TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -201,16 +201,6 @@ def test_a_failure_is_told_and_counted(tmp_path):
     result = run("quickstart", tmp_path, {"max_step": 4})
     assert "did you mean 'max_steps'" in result["error"]
     assert "did you mean" in summary([result])
-
-
-def test_the_table_goes_between_its_marks_in_the_readme(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text((ROOT / "README.md").read_text(encoding="utf-8"), encoding="utf-8")
-    for table in ("| one |\n", "| two |\n"):
-        into_readme(table, readme)
-        text = readme.read_text(encoding="utf-8")
-        assert table in text and text.count("<!-- notebooks -->") == 1
-    assert "| one |" not in text and text.endswith("MIT.\n")
 
 
 def test_the_readme_has_every_notebook_with_its_badges_and_a_line_for_papermill():
