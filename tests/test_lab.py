@@ -48,11 +48,11 @@ def test_browser_filters_and_button_stops(config, tmp_path):
     (tmp_path / "n.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
     with lab.lab(tmp_path, "n.ipynb") as page:
         lab.run_all(page)
-        page.wait(f"{LIST} && {DETAIL}", 240)
+        page.wait(f"{LIST} && {DETAIL}", 900)
         _use_browser(page)
-        page.wait(f"{STEP} >= 2", 240)
+        page.wait(f"{STEP} >= 2", 900)
         page.click(lab.button("Stop and save"))
-        page.wait("document.body.innerText.includes('Stopped at step')", 120)
+        page.wait("document.body.innerText.includes('Stopped at step')", 900)
         step = page.js("parseInt(/Stopped at step (\\d+)/.exec(document.body.innerText)[1])")
         assert 2 <= step < 500
         assert page.js("document.querySelectorAll('.ocrkit .track').length") == 1
