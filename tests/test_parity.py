@@ -24,6 +24,7 @@ VALUES = {
     "loss": "focal",
     "curriculum": "length",
     "augmentation": {"blur": 0.5},
+    "prompts": {"transcription": "OCR:"},
     "per_device_train_batch_size": 3,
     "min_pixels": 4096,
     "metric_for_best_model": "exact_match",

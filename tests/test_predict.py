@@ -29,7 +29,7 @@ def test_the_embedded_model_reads_clean_lines(config, tmp_path):
     config.dataset = str(tmp_path / "printed")
     data = load_data(config)["test"]
     truths = [text_of(completion) for completion in data["completion"]]
-    assert cer(truths, predict(*load_model(config), data, config)) < 0.1
+    assert cer(truths, predict(*load_model(config), data, config)) < 0.2
 
 
 def test_results_carry_confidence_and_reason(loaded):

@@ -1,8 +1,7 @@
 # %% [markdown]
 # # Benchmark: this machine, side by side with what people use today
 #
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/ocrkit/ocrkit/blob/main/notebooks/benchmark.ipynb)
-# [![Open in Kaggle](https://kaggle.com/static/images/open-in-kaggle.svg)](https://kaggle.com/kernels/welcome?src=https://github.com/ocrkit/ocrkit/blob/main/notebooks/benchmark.ipynb)
+# {badges}
 #
 # Every figure is measured here and now, the kit's and that of its peer in turns, after a round that
 # warms up. What misses its aim says so. With `hardware = "cpu"` it takes some minutes on two cores:
@@ -29,7 +28,7 @@ from pathlib import Path
 
 sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 https://github.com/ocrkit/ocrkit ocrkit-src
+    # !git clone --quiet --depth 1 {repository} ocrkit-src
     # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
 
