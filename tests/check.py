@@ -122,7 +122,7 @@ CHANGES = {
 # What is trained on, with which recipe, for how many steps, and the metrics that tell.
 EXPERIMENTS = {
     "lines": ("quickstart", 120, ("cer",)),
-    "documents": ("tiny", 100, ("numeric_accuracy", "teds")),
+    "documents": ("tiny", 120, ("numeric_accuracy", "teds")),
 }
 
 
@@ -169,7 +169,7 @@ def trained(job: tuple[str, str, int]) -> dict:
         per_device_train_batch_size=16,
         eval_steps=40,
         eval_samples=30,
-        save_steps=steps,
+        save_steps=40,
         **CHANGES[change],
     )
     data = load_data(config)
