@@ -17,7 +17,8 @@ from PIL import Image
 
 from .dataset import write_dataset
 from .fonts import font_name
-from .lines import Line, choose_fonts, draw, plan_lines
+from .line_drawing import Line, draw, plan_lines
+from .lines import choose_fonts
 from .receipts import TILL_FONTS
 from .render import shipped_fonts
 from .schema import PROMPTS, Item, Picture

@@ -20,7 +20,8 @@ from kornia.geometry.transform import get_perspective_transform, warp_perspectiv
 from kornia.morphology import dilation
 from PIL import Image, ImageDraw
 
-from ocrkit.config import AUGMENTATIONS, TrainConfig, augmentation_ranges
+from ocrkit.augmentation_ranges import AUGMENTATIONS, augmentation_ranges
+from ocrkit.config import TrainConfig
 from ocrkit.data import DataError
 
 # A picture that is turned shrinks to stay in its frame, and its text at most to this.
@@ -82,7 +83,7 @@ def draw(
 
     Args:
         pixels: the picture, uint8 of shape (height, width, 3).
-        ranges: lowest and highest value of each augmentation (`config.AUGMENTATIONS`).
+        ranges: lowest and highest value of each augmentation (`AUGMENTATIONS`).
         probability: that an augmentation takes part, each by itself.
     """
     height, width = pixels.shape[:2]

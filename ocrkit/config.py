@@ -16,6 +16,9 @@ from typing import Any
 
 import yaml
 
+from ocrkit.augmentation_ranges import augmentation_ranges
+from ocrkit.config_error import ConfigError, choice
+
 RECIPES = Path(__file__).parent / "recipes"
 # Tasks whose prompt may be set for all rows; in the others (vqa) every row asks for itself.
 PROMPTED_TASKS = ("transcription", "extraction")
@@ -33,20 +36,6 @@ METRICS = (
     "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
 ).split()
 LOWER_IS_BETTER = ("loss", "cer", "cer_grapheme", "wer", "runaway_rate")
-# Damage that training pictures may take, with the lowest and highest value that makes sense; a
-# number s instead of [low, high] stands for the range beside it.
-AUGMENTATIONS = {
-    "rotation": (-15, 15, "[-s, s] degrees"),
-    "perspective": (0, 0.3, "[0, s]: way of each corner as a share of width and height"),
-    "brightness": (0.1, 3, "[1 - s, 1 + s]: factor"),
-    "contrast": (0.1, 3, "[1 - s, 1 + s]: factor"),
-    "noise": (0, 0.5, "[0, s]: standard deviation as a share of white"),
-    "blur": (0, 10, "[0, s]: standard deviation in pixels"),
-    "erosion": (0, 5, "[0, s]: pixels that strokes lose on each side"),
-    "dilation": (0, 5, "[0, s]: pixels that strokes gain on each side"),
-    "shadow": (0, 0.9, "[0, s]: share of the light that is taken away"),
-    "jpeg": (1, 95, "[s, 95]: quality"),
-}
 
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {
@@ -66,10 +55,6 @@ _HEIRS = {
     "tokenizer": "model_name_or_path",
     "data": "dataset",
 }
-
-
-class ConfigError(ValueError):
-    """A setting that cannot be: the message states the value, the cause and the way out."""
 
 
 def _setting(default: Any, help: str) -> Any:
@@ -190,10 +175,10 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for spec in fields(self):
             setattr(self, spec.name, _checked(spec.name, getattr(self, spec.name)))
-        _choice("backend", self.backend, ("auto", "unsloth", "transformers"))
-        _choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
-        _choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
-        _choice("loss", self.loss, LOSSES)
+        choice("backend", self.backend, ("auto", "unsloth", "transformers"))
+        choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
+        choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
+        choice("loss", self.loss, LOSSES)
         for name in (
             "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
             "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
@@ -205,7 +190,7 @@ class TrainConfig:
             if isinstance(value, int | float) and value < 1:
                 raise ConfigError(f"{name}={value} must be at least 1.")
         if isinstance(self.per_device_train_batch_size, str):
-            _choice(
+            choice(
                 "per_device_train_batch_size",
                 self.per_device_train_batch_size,
                 ("a number", "auto"),
@@ -230,7 +215,7 @@ class TrainConfig:
                 "set load_in_4bit=False or use_peft=True."
             )
         for task, prompt in self.prompts.items():
-            _choice("prompts: task", task, PROMPTED_TASKS)
+            choice("prompts: task", task, PROMPTED_TASKS)
             if not isinstance(prompt, str) or not prompt.strip():
                 raise ConfigError(f"prompts: {task}={prompt!r} must be a text that asks for it.")
         self._check_training()
@@ -288,7 +273,7 @@ class TrainConfig:
 
     def _check_trackers(self) -> None:
         for name in self.trackers:
-            _choice("report_to", name, ("none", "tensorboard", "wandb"))
+            choice("report_to", name, ("none", "tensorboard", "wandb"))
             try:
                 # Not whether it can be imported: W&B's run folder `wandb` passes for a package.
                 metadata.version(name)
@@ -373,54 +358,6 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of every augmentation that `settings` names; empty: none.
-
-    Besides the names of `AUGMENTATIONS` it may hold `probability` (0 to 1, of each augmentation to
-    take part) and `device` (cpu or cuda).
-
-    Raises:
-        ConfigError: an unknown name, with the nearest; a value out of bounds; nothing to do.
-    """
-    ranges = {}
-    for name, value in settings.items():
-        if name == "device":
-            _choice("augmentation device", value, ("cpu", "cuda"))
-            continue
-        low, high, meaning = AUGMENTATIONS.get(name, (0, 1, ""))
-        if name != "probability" and not meaning:
-            names = [*AUGMENTATIONS, "probability", "device"]
-            nearest = get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
-            raise ConfigError(f"{name!r} is no augmentation; {hint}")
-        pair = list(value) if isinstance(value, list | tuple) else _spread(name, value)
-        fits = all(type(v) in (int, float) and low <= v <= high for v in pair)
-        if len(pair) != 2 or not fits or pair[0] > pair[1]:
-            raise ConfigError(
-                f"augmentation {name}={value!r} is neither a strength nor [low, high] between "
-                f"{low} and {high}."
-            )
-        if name != "probability":
-            ranges[name] = (float(pair[0]), float(pair[1]))
-    if settings and not ranges:
-        raise ConfigError(
-            f"augmentation={dict(settings)!r} names nothing to do; name one of "
-            f"{', '.join(AUGMENTATIONS)}, or leave it empty."
-        )
-    return ranges
-
-
-def _spread(name: str, strength: Any) -> list:
-    """The range that one number stands for; what is no number is left for the caller to refuse."""
-    if type(strength) not in (int, float):
-        return [strength, strength]
-    if name == "rotation":
-        return [-strength, strength]
-    if name in ("brightness", "contrast"):
-        return [1 - strength, 1 + strength]
-    return [strength, 95] if name == "jpeg" else [0, strength]
-
-
 def _known(name: str, also: Iterable[str] = ()) -> None:
     names = [spec.name for spec in fields(TrainConfig)]
     if name in names:
@@ -430,11 +367,6 @@ def _known(name: str, also: Iterable[str] = ()) -> None:
     nearest = get_close_matches(name, [*names, *also], n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else "see `python -m ocrkit train --help`."
     raise ConfigError(f"{name!r} is no setting; {hint}")
-
-
-def _choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
 
 
 def _checked(name: str, value: Any) -> Any:

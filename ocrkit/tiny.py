@@ -175,6 +175,8 @@ def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[st
 def save(model: Any, processor: Any, history: dict, folder: Path) -> None:
     """Write weights in bf16, processor and `curve.json` (parts, learning curve, fonts)."""
     folder.mkdir(parents=True, exist_ok=True)
+    for name in ("measured.json", "README.md"):  # what was measured of earlier weights
+        (folder / name).unlink(missing_ok=True)
     processor.save_pretrained(folder)
     state = {
         name: value.to(torch.bfloat16)
@@ -233,7 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line of `python -m ocrkit.tiny`."""
     parser = argparse.ArgumentParser(prog="python -m ocrkit.tiny", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="train the model and write it")
+    build = commands.add_parser("build", help="train the model and write it; measure it afterwards")
     build.add_argument("--minutes", type=float, default=60, help="how long (default %(default)s)")
     build.add_argument("--steps", type=int, help="stop after so many steps, if that is sooner")
     build.add_argument("--start", type=Path, help="go on from this earlier build")

@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, ImageOps
 
 from data_prep.fonts import installed_fonts, undrawn
-from data_prep.lines import sized_font
+from data_prep.line_drawing import sized_font
 from data_prep.receipts import TILL_FONTS, line_of
 from data_prep.render import crop_to_ink, draw_line, fit_height, shipped_fonts, soften
 from data_prep.schema import DataError

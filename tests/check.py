@@ -20,13 +20,10 @@ from multiprocessing import get_context
 from pathlib import Path
 
 from data_prep.convert import convert
+from notebooks.run import run as run_notebook
 from ocrkit.benchmarks.preparing import peak_memory
 
 ROOT = Path(__file__).parents[1]
-sys.path.append(str(ROOT / "notebooks"))
-
-from run import run as run_notebook  # noqa: E402
-
 RUNS = ROOT / "runs" / "check"
 RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
 SEEDS = (42, 43, 44)

@@ -5,8 +5,9 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
 from ocrkit.augment import _corners, apply, augmenter, draw, preview_augmentations
+from ocrkit.augmentation_ranges import AUGMENTATIONS, augmentation_ranges
 from ocrkit.collate import Collator, scaled_pictures
-from ocrkit.config import AUGMENTATIONS, ConfigError, TrainConfig, augmentation_ranges
+from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.data import DataError, load_data
 from ocrkit.model import load_model

@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 from sources_common import read_rejects, read_rows, snapshot, texts
 
-from data_prep import lines as module
+from data_prep import line_drawing as module
 from data_prep import scenes
 from data_prep.fonts import FACES, KINDS, find_fonts, undrawn
-from data_prep.lines import Line, choose_fonts, draw, hand_mask, lines, plan_lines, sheet, text_mask
+from data_prep.line_drawing import Line, draw, hand_mask, plan_lines, text_mask
+from data_prep.lines import choose_fonts, lines, sheet
 from data_prep.render import load_font, shipped_fonts
 from data_prep.schema import DataError
 from data_prep.texts import Vocabulary, load_vocabulary
