@@ -1,8 +1,9 @@
 """Push an export to the Hugging Face Hub; whatever would refuse it is found before the work."""
 
-import os
 from pathlib import Path
 from typing import Any
+
+from ocrkit.places import load_secret
 
 # What a repository of the Hub holds when nobody has put anything into it.
 _EMPTY = {".gitattributes", "README.md"}
@@ -10,19 +11,6 @@ _EMPTY = {".gitattributes", "README.md"}
 
 class HubError(RuntimeError):
     """A repository that cannot be pushed to: value, cause and way out in one sentence."""
-
-
-def platform_token() -> None:
-    """Put Kaggle's secret HF_TOKEN where huggingface_hub looks, which finds Colab's by itself."""
-    if "KAGGLE_KERNEL_RUN_TYPE" not in os.environ or os.environ.get("HF_TOKEN"):
-        return
-    try:
-        from kaggle_secrets import UserSecretsClient
-
-        os.environ["HF_TOKEN"] = UserSecretsClient().get_secret("HF_TOKEN")
-    except Exception:
-        # A notebook without this secret, or without the internet: the Hub says what it lacks.
-        return
 
 
 def reserve(name: str, private: bool | None = None) -> Any:
@@ -45,7 +33,7 @@ def reserve(name: str, private: bool | None = None) -> Any:
         raise HubError(f"push_to_hub={name!r} is no name of a repository: {reason}") from None
     if "/" not in name:
         raise HubError(f"push_to_hub={name!r} does not say whose it is; give user/name.")
-    platform_token()
+    load_secret("HF_TOKEN")
     token = get_token()
     if token is None:
         raise HubError(

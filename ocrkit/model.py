@@ -17,7 +17,7 @@ from typing import Any
 
 from ocrkit.budget import apply_pixel_budget, fit_tiles
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.hub import platform_token
+from ocrkit.places import load_secret, where
 from ocrkit.processes import is_main_process, process_count
 
 TINY = Path(__file__).parent / "assets" / "tiny"
@@ -112,7 +112,8 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
         backend, reason = "transformers", blind
     if is_main_process():
         print(f"Backend: {backend} ({reason}); model: {config.model_name_or_path}")
-    platform_token()
+    if where() == "kaggle":  # huggingface_hub finds Colab's secret by itself
+        load_secret("HF_TOKEN")
     load = _load_unsloth if backend == "unsloth" else _load_transformers
     try:
         model, processor = load(config, base, adapter)

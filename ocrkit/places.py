@@ -18,19 +18,23 @@ def where() -> str:
     return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "local"
 
 
-def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
-    """Put tokens from Colab's or Kaggle's own store into the environment; returns those set.
+def load_secret(name: str) -> bool:
+    """Put a token from Colab's or Kaggle's own store into the environment; True if it is there.
 
-    What the environment has already is kept, and elsewhere nothing else is looked at. No value is
-    printed, only the names that were found.
+    What the environment has already is kept, and no value is printed. A secret that the store does
+    not have is said in a line.
     """
-    for name in names:
-        if name not in os.environ and where() != "local":
-            try:
-                os.environ[name] = _secret(name)
-            except Exception as error:  # each store has errors of its own for a missing secret
-                print(f"{name}: not in {where()}'s secrets ({type(error).__name__}).")
-    found = [name for name in names if os.environ.get(name)]
+    if not os.environ.get(name) and where() != "local":
+        try:
+            os.environ[name] = _secret(name)
+        except Exception as error:  # each store has errors of its own for a missing secret
+            print(f"{name}: not in {where()}'s secrets ({type(error).__name__}).")
+    return bool(os.environ.get(name))
+
+
+def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
+    """`load_secret` for all of them; prints and returns the names that are there."""
+    found = [name for name in names if load_secret(name)]
     print(f"Secrets: {', '.join(found) or 'none, so only public models and data'}.")
     return found
 

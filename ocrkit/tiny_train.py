@@ -45,7 +45,7 @@ START = {"width": 32, "classes": 200, "variety": 0.0}
 MOST_CLASSES = len(frequent("zh"))
 # Latin is quickest to learn, and Hangul and Han share how they are drawn.
 SHARES = {"en": 0.25, "bn": 0.27, "ko": 0.22, "zh": 0.26}
-TOYS_FROM, TOYS_SHARE = 320, 0.12  # lines as wide as this, share of the batches
+TOYS_FROM, TOYS_SHARE = 320, 0.18  # lines as wide as this, share of the batches
 
 
 class Lines(torch.utils.data.IterableDataset):

@@ -1,5 +1,5 @@
+import importlib
 import sys
-from types import SimpleNamespace
 from unittest.mock import create_autospec
 
 import httpx
@@ -10,13 +10,15 @@ from huggingface_hub.errors import HfHubHTTPError
 import ocrkit
 from ocrkit.__main__ import main
 from ocrkit.export import export
-from ocrkit.hub import HubError, platform_token, push, reserve
+from ocrkit.hub import HubError, push, reserve
 from ocrkit.model import ModelError, load_model
 
 
 @pytest.fixture
 def hub(monkeypatch):
     """HfApi with the real one's signatures, of a Hub that holds nothing."""
+    # Takes names of huggingface_hub as types when it is first imported, so the real ones first.
+    importlib.import_module("transformers.utils.hub")
     api = create_autospec(HfApi, instance=True)
     api.repo_exists.return_value = False
     api.endpoint = "https://huggingface.co"
@@ -135,24 +137,6 @@ def test_without_a_network(monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
     with pytest.raises(HubError, match="cannot be reached; check the network"):
         reserve("someone/receipts")
-
-
-def test_kaggles_secret_is_found(monkeypatch):
-    secrets = {"HF_TOKEN": "hf_of_kaggle"}
-    client = SimpleNamespace(get_secret=secrets.__getitem__)
-    module = SimpleNamespace(UserSecretsClient=lambda: client)
-    monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
-    monkeypatch.setenv("HF_TOKEN", "")
-    platform_token()
-    from huggingface_hub import get_token
-
-    assert get_token() is None
-    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    platform_token()
-    assert get_token() == "hf_of_kaggle"
-    secrets.clear()
-    monkeypatch.setenv("HF_TOKEN", "")
-    platform_token()
 
 
 @pytest.mark.parametrize(("flags", "private"), [([], None), (["--hub_private_repo"], True)])

@@ -1,9 +1,20 @@
+import sys
 import zipfile
+from types import SimpleNamespace
 
 import pytest
+from huggingface_hub import get_token
 
 from data_prep.pack import pack
-from ocrkit.places import download, load_secrets, local_dataset, mount_drive, sample, where
+from ocrkit.places import (
+    download,
+    load_secret,
+    load_secrets,
+    local_dataset,
+    mount_drive,
+    sample,
+    where,
+)
 
 
 def test_a_plain_machine_has_neither_drive_nor_secrets(monkeypatch, capsys):
@@ -22,6 +33,17 @@ def test_a_missing_secret_is_told_and_no_error(monkeypatch, capsys):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert "HF_TOKEN" not in load_secrets(("HF_TOKEN",))
     assert "HF_TOKEN: not in kaggle's secrets" in capsys.readouterr().out
+
+
+def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
+    client = SimpleNamespace(get_secret={"HF_TOKEN": "hf_of_kaggle"}.__getitem__)
+    module = SimpleNamespace(UserSecretsClient=lambda: client)
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert not load_secret("HF_TOKEN")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert load_secret("HF_TOKEN")
+    assert get_token() == "hf_of_kaggle"
 
 
 def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path):
