@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.config import TrainConfig
+from ocrkit.places import where
 
 # (ok, warn or fail; what it is about; what was found and the way out)
 Finding = tuple[str, str, str]
@@ -54,15 +55,15 @@ def table(findings: list[Finding]) -> str:
 
 
 def _place() -> Iterator[Finding]:
-    where = "this machine"
-    if "COLAB_RELEASE_TAG" in os.environ:
-        where = "Colab: the disk goes with the machine, so put output_dir on Drive"
-    elif "KAGGLE_KERNEL_RUN_TYPE" in os.environ:
-        where = "Kaggle: /kaggle/input is read-only, so put output_dir under /kaggle/working"
+    place = {
+        "colab": "Colab: the disk goes with the machine, so put output_dir on Drive",
+        "kaggle": "Kaggle: /kaggle/input is read-only, so put output_dir under /kaggle/working",
+        "local": "this machine",
+    }[where()]
     version = platform.python_version_tuple()
     state = "ok" if (3, 11) <= (int(version[0]), int(version[1])) <= (3, 13) else "warn"
     hint = "" if state == "ok" else "; the kit is tested on 3.11 to 3.13"
-    yield state, "Python", f"{platform.python_version()} on {where}{hint}"
+    yield state, "Python", f"{platform.python_version()} on {place}{hint}"
 
 
 def _packages() -> Iterator[Finding]:

@@ -8,7 +8,6 @@ import re
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, normalize, script
+from ocrkit.versions import package_versions
 
 REQUIRED = {"id", "reference", "prediction"}
 HEADLINE = ("cer", "exact_match")
@@ -38,7 +38,7 @@ class Evaluation:
     by: dict[str, dict]
     profile: dict
     fingerprint: str | None = None
-    versions: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str | None] = field(default_factory=dict)
 
     @property
     def failed(self) -> int:
@@ -148,9 +148,7 @@ def score(
         by=by,
         profile={"name": profile, "version": PROFILE_VERSION[profile], "locale": locale},
         fingerprint=fingerprint,
-        versions={
-            name: metadata.version(name) for name in ("rapidfuzz", "regex", "numpy", "jiwer")
-        },
+        versions=package_versions(("rapidfuzz", "regex", "numpy", "jiwer")),
     )
 
 

@@ -70,6 +70,19 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
+    """The ids that a Qwen's config names, of a tokenizer that has Qwen's special tokens."""
+    token = tokenizer.convert_tokens_to_ids
+    return {
+        "image_token_id": token("<|image_pad|>"),
+        "video_token_id": token("<|video_pad|>"),
+        "vision_start_token_id": token("<|vision_start|>"),
+        "vision_end_token_id": token("<|vision_end|>"),
+        "pad_token_id": tokenizer.pad_token_id,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+
+
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     """Qwen3-VL's processor with 8-pixel patches; white paper becomes 0 (mean 1.0, std 0.3)."""
     pictures = {
@@ -91,7 +104,6 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
 
 def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Any:
     """An untrained Qwen3-VL, 128 wide with 3 layers of vision and 3 of text, in float32."""
-    token = tokenizer.convert_tokens_to_ids
     config = Qwen3VLConfig(
         text_config={
             "vocab_size": len(tokenizer),
@@ -127,13 +139,8 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Any:
             "deepstack_visual_indexes": [0, 1],
             "initializer_range": 0.06,
         },
-        image_token_id=token("<|image_pad|>"),
-        video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"),
         tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+        **token_ids(tokenizer),
     )
     torch.manual_seed(seed)
     model = Qwen3VLForConditionalGeneration._from_config(config, attn_implementation="eager")

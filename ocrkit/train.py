@@ -1,13 +1,8 @@
 """Train: from rows to an adapter, resumable, with everything that was left out counted."""
 
-import hashlib
 import json
-import platform
-import shutil
-import subprocess
 from contextlib import nullcontext
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +16,7 @@ from ocrkit.export import export
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
 from ocrkit.train_log import read_log
-
-PACKAGES = (
-    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes kornia jiwer "
-    "rapidfuzz"
-).split()
+from ocrkit.versions import versions
 
 # Rows of a stream that are looked at before it is read.
 STREAM_SAMPLE = 256
@@ -278,34 +269,6 @@ def context_length(model: Any, config: TrainConfig) -> int:
     text = model.config.get_text_config()
     own = getattr(text, "max_position_embeddings", None) or 1 << 30
     return min(config.max_length or own, own)
-
-
-def versions(config: TrainConfig) -> dict[str, Any]:
-    """What a run was made with: packages, Python, processes, commit, a hash of dataset.json."""
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = None
-    commit = ""
-    if shutil.which("git"):
-        command = ["git", "rev-parse", "HEAD"]
-        done = subprocess.run(
-            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
-        )
-        commit = done.stdout.strip()
-    description = Path(config.dataset) / "dataset.json"
-    digest = None
-    if description.is_file():
-        digest = hashlib.sha256(description.read_bytes()).hexdigest()[:16]
-    return {
-        "python": platform.python_version(),
-        "packages": found,
-        "processes": process_count(),
-        "commit": commit or None,
-        "dataset": digest,
-    }
 
 
 def _sft_config(config: TrainConfig, evaluated: bool) -> Any:

@@ -34,6 +34,8 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
+from ocrkit.tiny import token_ids
+
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl", "mllama")
 
 _QWEN_TOKENS = (
@@ -143,16 +145,7 @@ def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
         "temporal_patch_size": 2,
         "size": dict(_SIZE),
     }
-    token = tokenizer.convert_tokens_to_ids
-    ids = {
-        "image_token_id": token("<|image_pad|>"),
-        "video_token_id": token("<|video_pad|>"),
-        "vision_start_token_id": token("<|vision_start|>"),
-        "vision_end_token_id": token("<|vision_end|>"),
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "tie_word_embeddings": True,
-    }
+    ids = {**token_ids(tokenizer), "tie_word_embeddings": True}
     return tokenizer, pictures, ids
 
 

@@ -15,13 +15,13 @@ from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from datetime import datetime
 from functools import partial
-from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
 from ocrkit.benchmarks.preparing import peak_memory
+from ocrkit.versions import package_versions
 
 ROOT = Path(__file__).parents[1]
 RUNS = ROOT / "runs" / "check"
@@ -339,7 +339,7 @@ def main(chosen: list[str]) -> int:
         "python": platform.python_version(),
         "processor": platform.processor() or platform.machine(),
         "cores": os.cpu_count(),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": package_versions(PACKAGES),
     }
     for name in chosen or parts:
         began = time.perf_counter()

@@ -234,7 +234,7 @@ def test_wasted_counts_padding():
 
 
 def test_loss(tmp_path):
-    small = {"rows": 2, "tokens": 64, "labels": 4, "vocabulary": 30_000}
+    small = {"rows": 4, "tokens": 256, "labels": 16, "vocabulary": 50_000}
     rows = _checked(training.loss(tmp_path, rounds=1, **small), 2)
     assert rows[0]["met"] and rows[0]["unit"] == "MB"
 

@@ -10,27 +10,8 @@ import regex
 from rapidfuzz.distance import Levenshtein
 
 from ocrkit import metrics
+from ocrkit.benchmarks.drawn import ALPHABETS, noisy
 from ocrkit.text import normalize
-
-ALPHABETS = {
-    "latin": "abcdefghijABCDEFGHIJ0123456789 .,-" + "éü",
-    "bangla": "কখগঘঙচছজঝতথদধনপফবভমযরলশসহ" + "ািীুূেোৌ্ঁংঃ" + "য়ড়" + " \u200d।",
-    "hangul": "가나다라마바사아자차카타파하각난닭값ㅋㅎ 0123()",
-    "han": "一二三四五六七八九十國国龍龙。，、「」 ",
-}
-
-
-def noisy(text, alphabet, rng, rate):
-    out = []
-    for char in text:
-        kind = rng.random() / rate
-        if kind < 0.4:
-            out.append(rng.choice(alphabet))
-        elif kind < 0.7:
-            out += [char, rng.choice(alphabet)]
-        elif kind > 1:
-            out.append(char)
-    return "".join(out)
 
 
 def generated(alphabet, count=1250, seed=0):

@@ -10,7 +10,6 @@ import os
 import sys
 import traceback
 from pathlib import Path
-from types import SimpleNamespace
 
 jobs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
 os.environ |= {
@@ -19,21 +18,9 @@ os.environ |= {
     "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
 }
 
-import torch  # noqa: E402
+from ocrkit.benchmarks.unsloth_peer import stand_in_for_card  # noqa: E402
 
-if not torch.cuda.is_available():
-    os.environ |= {"UNSLOTH_ALLOW_CPU": "1", "UNSLOTH_COMPILE_DISABLE": "1"}
-    card = SimpleNamespace(
-        name="none",
-        total_memory=16 << 30,
-        major=9,
-        minor=0,
-        multi_processor_count=1,
-        gcnArchName="",
-    )
-    torch.cuda.get_device_properties = lambda *a, **k: card
-    torch.cuda.mem_get_info = lambda *a, **k: (16 << 30, 16 << 30)
-    torch.cuda.current_device = lambda: 0
+stand_in_for_card()
 
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 

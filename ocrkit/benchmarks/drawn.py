@@ -171,15 +171,21 @@ def noisy_pairs(count: int, rate: float, seed: int = 0) -> tuple[list[str], list
     for alphabet in ALPHABETS.values():
         for _ in range(count // len(ALPHABETS)):
             text = "".join(chance.choices(unicodedata.normalize("NFC", alphabet), k=30))
-            read = []
-            for char in text:
-                kind = chance.random() / rate
-                if kind < 0.4:
-                    read.append(chance.choice(alphabet))
-                elif kind < 0.7:
-                    read += [char, chance.choice(alphabet)]
-                elif kind > 1:
-                    read.append(char)
             references.append(unicodedata.normalize("NFC", text))
-            predictions.append(unicodedata.normalize("NFC", "".join(read)))
+            read = noisy(text, alphabet, chance, rate)
+            predictions.append(unicodedata.normalize("NFC", read))
     return references, predictions
+
+
+def noisy(text: str, alphabet: str, chance: random.Random, rate: float) -> str:
+    """The text with errors: another character, one more or one missing at a share of `rate`."""
+    read = []
+    for char in text:
+        kind = chance.random() / rate
+        if kind < 0.4:
+            read.append(chance.choice(alphabet))
+        elif kind < 0.7:
+            read += [char, chance.choice(alphabet)]
+        elif kind > 1:
+            read.append(char)
+    return "".join(read)

@@ -93,19 +93,11 @@ def build(name: str, folder: Path) -> None:
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
     from ocrkit.model import TINY
+    from ocrkit.tiny import token_ids
 
     geometry = GEOMETRIES[name]
     tokenizer = AutoTokenizer.from_pretrained(TINY)
-    token = tokenizer.convert_tokens_to_ids
-    ids = {
-        "image_token_id": token("<|image_pad|>"),
-        "video_token_id": token("<|video_pad|>"),
-        "vision_start_token_id": token("<|vision_start|>"),
-        "vision_end_token_id": token("<|vision_end|>"),
-        "pad_token_id": tokenizer.pad_token_id,
-        "eos_token_id": tokenizer.eos_token_id,
-        "tie_word_embeddings": True,
-    }
+    ids = {**token_ids(tokenizer), "tie_word_embeddings": True}
     ends = {key: ids[key] for key in ("pad_token_id", "eos_token_id")}
     config = getattr(transformers, f"{geometry['kind']}Config")(
         text_config={**geometry["text"], **ends, "bos_token_id": None, "tie_word_embeddings": True},
@@ -116,8 +108,7 @@ def build(name: str, folder: Path) -> None:
     kind = getattr(transformers, f"{geometry['kind']}ForConditionalGeneration")
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = kind._from_config(config, dtype=torch.bfloat16)
-    model.generation_config.eos_token_id = tokenizer.eos_token_id
-    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    model.generation_config.update(**ends)
     model.save_pretrained(folder)
     pictures = geometry["pictures"]
     processor = getattr(transformers, f"{geometry['kind']}Processor")(

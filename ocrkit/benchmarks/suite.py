@@ -7,13 +7,13 @@ import shutil
 import time
 from collections.abc import Iterable
 from datetime import datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from ocrkit.benchmarks import collating, gpu, preparing, reading, training
 from ocrkit.benchmarks.measure import table
 from ocrkit.config import ConfigError
+from ocrkit.versions import package_versions
 
 PACKAGES = (
     "torch torchvision transformers trl peft unsloth bitsandbytes datasets pillow numpy rapidfuzz "
@@ -94,19 +94,13 @@ def machine(hardware: str) -> dict[str, Any]:
     """What it is measured with: device, cores, Python and packages."""
     import torch
 
-    packages = {}
-    for name in PACKAGES:
-        try:
-            packages[name] = version(name)
-        except PackageNotFoundError:
-            packages[name] = None
     gpu_name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "hardware": hardware,
         "device": gpu_name if hardware == "gpu" else platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
-        "packages": packages,
+        "packages": package_versions(PACKAGES),
     }
 
 

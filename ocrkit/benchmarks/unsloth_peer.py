@@ -10,11 +10,10 @@ from types import SimpleNamespace
 from typing import Any
 
 
-def import_unsloth() -> None:
-    """Import Unsloth, which has to come before transformers, trl and peft."""
+def stand_in_for_card() -> None:
+    """Answer Unsloth's questions about the graphics card where there is none."""
     import torch
 
-    os.environ |= {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
     if not torch.cuda.is_available():
         os.environ |= {"UNSLOTH_ALLOW_CPU": "1", "UNSLOTH_COMPILE_DISABLE": "1"}
         card = SimpleNamespace(
@@ -28,6 +27,12 @@ def import_unsloth() -> None:
         torch.cuda.get_device_properties = lambda *a, **k: card
         torch.cuda.mem_get_info = lambda *a, **k: (16 << 30, 16 << 30)
         torch.cuda.current_device = lambda: 0
+
+
+def import_unsloth() -> None:
+    """Import Unsloth, which has to come before transformers, trl and peft."""
+    os.environ |= {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
+    stand_in_for_card()
     import unsloth  # noqa: F401
 
 
