@@ -159,7 +159,10 @@ class Browser:
         import ipywidgets as widgets
 
         grow = {"flex": "1 1 0", "min_width": "0"}
-        self.list = widgets.Select(rows=14, layout={"width": "320px", "flex": "0 0 auto"})
+        names = " → ".join(system.name for system in self.samples.systems)
+        heading = Markup("{}<div class='ocrkit soft'>CER of {}, and truth</div>")
+        self.heading = widgets.HTML(str(heading.format(STYLE, names)))
+        self.list = widgets.Select(rows=14, layout={"width": "320px"})
         self.list.observe(self._show, "index")
         self.previous = widgets.Button(description="Previous", icon="arrow-left")
         self.next = widgets.Button(description="Next", icon="arrow-right")
@@ -179,7 +182,9 @@ class Browser:
         self.detail = widgets.HTML(layout=grow)
         steps = widgets.HBox([self.previous, self.next, self.place, self.count])
         right = widgets.VBox([steps, self.detail], layout={**grow, "margin": "0 0 0 14px"})
-        lines = [self.filters[:3], self.filters[3:], [self.list, right]]
+        narrow = {"width": "326px", "flex": "0 0 auto"}
+        left = widgets.VBox([self.heading, self.list], layout=narrow)
+        lines = [self.filters[:3], self.filters[3:], [left, right]]
         self.box = widgets.VBox(list(map(widgets.HBox, lines)), layout={"max_width": "1040px"})
 
     def _kinds(self) -> list[tuple[str, str]]:

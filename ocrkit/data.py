@@ -5,6 +5,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -147,11 +148,12 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             if found == limit:
                 break
         if parquet and numbers:
-            part = Dataset.from_parquet(str(path)).select(numbers)
-            part = part.remove_columns([n for n in _OURS if n in part.column_names])
-            for name in _OURS:
-                part = part.add_column(name, [row[name] for row in rows])
-            parts.append(part.select_columns(list(features())).cast(features()))
+            with _without_bars():
+                part = Dataset.from_parquet(str(path)).select(numbers)
+                part = part.remove_columns([n for n in _OURS if n in part.column_names])
+                for name in _OURS:
+                    part = part.add_column(name, [row[name] for row in rows])
+                parts.append(part.select_columns(list(features())).cast(features()))
             rows, numbers = [], []
         if found == limit:
             break
@@ -167,12 +169,34 @@ def raw_rows(path: Path) -> Iterator[tuple[int, str | dict]]:
 
         batches = pq.ParquetFile(path).iter_batches(batch_size=64)
         rows: Iterator = (row for batch in batches for row in batch.to_pylist())
-        yield from enumerate(tqdm(rows, desc=path.name, delay=2), 1)
+        yield from enumerate(_with_bar(rows, path.name), 1)
         return
     with path.open(encoding="utf-8-sig", errors="replace") as lines:
-        for number, line in enumerate(tqdm(lines, desc=path.parent.name, delay=2), 1):
+        for number, line in enumerate(_with_bar(lines, path.parent.name), 1):
             if line.strip():
                 yield number, line
+
+
+def _with_bar(items: Iterator, name: str) -> Iterator:
+    """Items with a bar where they take long; one that is left early is no failure."""
+    with tqdm(desc=name, delay=2) as bar:
+        for item in items:
+            yield item
+            bar.update()
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """No bars of datasets' own: it has two for every file, and calls each split `train`."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
 
 
 def usable_row(

@@ -281,7 +281,7 @@ def _tesseract(rows: Any, language: str | None, psm: int | None) -> Iterator[dic
 
     # Its threads wait for one another on a single line, and for minutes where the machine is busy.
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
-    for number, row in enumerate(tqdm(_without_images(rows), desc="tesseract")):
+    for number, row in enumerate(tqdm(_without_images(rows), desc="tesseract", delay=2)):
         item = {"id": row["id"], "prediction": None, "confidence": None, "finish_reason": None}
         try:
             picture = _picture(rows, number)

@@ -124,7 +124,7 @@ def _free_port() -> int:
 
 @contextmanager
 def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
-    """A notebook in `folder` opened in JupyterLab, 1280 x 900 pixels, its kernel ready.
+    """A notebook in `folder` opened in JupyterLab, 1440 x 900 pixels, its kernel ready.
 
     Settings, caches and kernels stay within `folder`, and all that was started ends.
     """
@@ -155,7 +155,7 @@ def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
                 started.append(process)
         _get(f"http://127.0.0.1:{ports[0]}/api")
         page = Page(ports[1])
-        size = {"width": 1280, "height": 900, "deviceScaleFactor": 1, "mobile": False}
+        size = {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False}
         page.call("Emulation.setDeviceMetricsOverride", **size)
         address = f"http://127.0.0.1:{ports[0]}/doc/tree/{notebook}?token={token}"
         page.call("Page.navigate", url=address)
@@ -171,6 +171,16 @@ def _write(path: Path, settings: dict) -> None:
     path = path.with_suffix(".jupyterlab-settings")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(settings))
+
+
+def place(folder: Path, name: str, parameters: dict[str, object]) -> str:
+    """Write the notebook of that name into `folder`, with parameters; returns its file name."""
+    from papermill.iorw import load_notebook_node
+    from papermill.parameterize import parameterize_notebook
+
+    source = load_notebook_node(str(ROOT / "notebooks" / f"{name}.ipynb"))
+    nbformat.write(parameterize_notebook(source, parameters), folder / f"{name}.ipynb")
+    return f"{name}.ipynb"
 
 
 def run_all(page: Page) -> None:
@@ -203,7 +213,14 @@ browse(compare(base, tuned), rows=load_data(config)["test"])
 """
 #: JavaScript for a panel's progress in percent.
 SHARE = "parseFloat(document.querySelector('.ocrkit .track i').style.width)"
-#: JavaScript for the heights of all cells' outputs, in pixels.
+#: JavaScript for the names and texts of errors among the outputs, and whether no cell is left.
+_CELLS = f"{OPENED}.content.model.toJSON().cells.filter(c => c.cell_type == 'code')"
+_ERRORS = "flatMap(c => c.outputs).filter(o => o.output_type == 'error')"
+ERRORS = f"{_CELLS}.{_ERRORS}.map(o => o.ename + ': ' + o.evalue)"
+_DONE = f"{KERNEL}.status == 'idle' && {_CELLS}.every(c => c.execution_count)"
+ENDED = f"{ERRORS}.length || ({_DONE})"
+#: JavaScript for the height of what is seen of a notebook, and those of all cells' outputs, pixels.
+SEEN = "document.querySelector('.jp-WindowedPanel-outer').clientHeight"
 HEIGHTS = "[...document.querySelectorAll('.jp-Cell-outputWrapper')].map(e => e.clientHeight)"
 
 
@@ -226,20 +243,15 @@ def main() -> None:
 
 def _panel(options: argparse.Namespace) -> None:
     """The panel at 70 % of the quickstart's steps, which its button then stops."""
-    from papermill.iorw import load_notebook_node
-    from papermill.parameterize import parameterize_notebook
-
-    source = load_notebook_node(str(ROOT / "notebooks" / "quickstart.ipynb"))
-    notebook = parameterize_notebook(source, json.loads(options.parameters))
-    nbformat.write(notebook, options.work / "quickstart.ipynb")
-    with lab(options.work.resolve(), "quickstart.ipynb", options.theme) as page:
+    notebook = place(options.work, "quickstart", json.loads(options.parameters))
+    with lab(options.work.resolve(), notebook, options.theme) as page:
         run_all(page)
         page.wait(f"{SHARE} > 70", 3600)
         page.picture(options.out / "panel.png", VBOX)
         _finish(options.out / "panel.png")
         page.click(button("Stop and save"))
         page.wait("document.body.innerText.includes('Stopped at step')", 600)
-        print("tallest outputs, pixels:", sorted(page.js(HEIGHTS))[-3:])
+        print("tallest outputs, pixels:", sorted(page.js(HEIGHTS))[-3:], "of", page.js(SEEN))
 
 
 def _browser_and_report(options: argparse.Namespace) -> None:

@@ -10,6 +10,7 @@ import pytest
 from ocrkit.checkpoint import whole_checkpoints
 from tests import lab
 from tests.lab import LIST, PLACE, SEARCH
+from tests.test_notebooks import FEW, SHOWN
 
 MISSING = [
     name
@@ -37,8 +38,12 @@ train(model, processor, data, config)
 """
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(MISSING, reason=f"needs {', '.join(MISSING)}")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(MISSING, reason=f"needs {', '.join(MISSING)}"),
+]
+
+
 def test_browser_filters_and_button_stops(config, tmp_path):
     config.max_steps, config.eval_steps, config.eval_samples = 5000, 2, 4
     settings = {key: value for key, value in config.to_dict().items() if value is not None}
@@ -58,11 +63,32 @@ def test_browser_filters_and_button_stops(config, tmp_path):
         assert page.js("document.querySelectorAll('.ocrkit .track').length") == 1
         assert page.js(lab.button("Stop and save")) is None
         page.wait("[...document.images].every(i => i.naturalWidth)")
-        assert max(page.js(lab.HEIGHTS)) < 800
+        assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
     saved = [path.name for path in whole_checkpoints(config.output_dir)]
     assert saved == [f"checkpoint-{step}"]
     log = (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()
     assert max(json.loads(line)["step"] for line in log) == step
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_story_in_jupyterlab(name, tmp_path):
+    # Enough steps for the panel to be seen while it trains.
+    few = {**FEW, "max_steps": 8, "eval_steps": 4, "output_dir": str(tmp_path / "run")}
+    with lab.lab(tmp_path, lab.place(tmp_path, name, few)) as page:
+        lab.run_all(page)
+        page.wait(f"{lab.button('Stop and save')} || {lab.ENDED}", 900)
+        assert page.js(lab.ERRORS) == []
+        assert page.js(STEP) <= 8
+        page.wait(lab.ENDED, 900)
+        assert page.js(lab.ERRORS) == []
+        assert "Done step 8 of 8" in page.js("document.body.innerText")
+        assert page.js(f"{LIST}.options.length") == 8
+        page.click(SEARCH)
+        page.write("nowhere")
+        page.wait("document.body.innerText.includes('no sample fits')")
+        assert page.js(f"{LIST}.options.length") == 0
+        page.wait("[...document.querySelectorAll('.ocrkit img')].every(i => i.naturalWidth)")
+        assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
 
 
 def _use_browser(page):

@@ -42,6 +42,20 @@ def test_datasets_reads_the_parquet_as_it_reads_the_folder(tmp_path):
     assert streamed["images"][0].convert("RGB").tobytes() == draw(mark=index).tobytes()
 
 
+def test_parquet_is_read_without_bars_of_others(tmp_path, capsys):
+    import datasets
+
+    from ocrkit import TrainConfig, load_data
+    from ocrkit.places import sample
+
+    hidden = datasets.are_progress_bars_disabled()
+    config = TrainConfig(dataset=str(sample("bangla")), output_dir=str(tmp_path))
+    config.max_train_samples = config.max_eval_samples = 3
+    assert {split: len(rows) for split, rows in load_data(config).items()}["train"] == 3
+    assert capsys.readouterr().err == ""
+    assert datasets.are_progress_bars_disabled() == hidden
+
+
 def test_shards_close_by_size_and_are_the_same_every_time(tmp_path, monkeypatch):
     table = make_table(tmp_path / "in", 30)
     monkeypatch.setattr(parquet, "SHARD_BYTES", 1000)

@@ -76,6 +76,7 @@ def test_filters_leave_the_samples_that_fit(looked_at):
     found = widgets.browse(compare(BASE, TUNED))
     everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
     assert chosen(found) == everything
+    assert "CER of base → tuned, and truth" in found.heading.value
     for filter_, value, left in (
         (found.kind, "wrong", ["row-1", "row-4", "row-0", "row-3"]),
         (found.kind, "right", ["row-2"]),
