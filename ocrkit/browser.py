@@ -41,10 +41,15 @@ class Samples:
             for number, part, whole in zip(numbers, *tally):
                 if part < whole:
                     self.wrong[number].add(field)
-        self.texts = [
-            "\n".join([truth, *(said(system.records[n]) for system in self.systems)]).casefold()
+        read = [
+            [truth, self.question(n), *(said(system.records[n]) for system in self.systems)]
             for n, truth in enumerate(truths)
         ]
+        self.texts = ["\n".join(texts).casefold() for texts in read]
+
+    def question(self, number: int) -> str:
+        """What was asked about a sample, where its row says so; without it answers tell little."""
+        return str(self.records[number].get("question") or "")
 
     def change(self, number: int) -> float:
         """Percentage points of CER that the last system has over the first one."""
@@ -79,7 +84,9 @@ class Samples:
     def html(self, number: int) -> Markup:
         """A sample in full: picture, truth, what each system read, rates and confidence."""
         record = self.records[number]
-        rows = [_row("truth", _cut(record["reference"]), "")]
+        question = self.question(number)
+        rows = [_row("question", _cut(question), "")] if question else []
+        rows.append(_row("truth", _cut(record["reference"]), ""))
         for system, rates in zip(self.systems, self.rates):
             one = system.records[number]
             text: Any = differences(record["reference"], said(one)) or _cut("")
@@ -249,15 +256,18 @@ def worst(samples: Samples, count: int) -> Shown:
     """The samples that the last system read worst, as a table that needs no kernel."""
     chosen = samples.order("worst first")[:count]
     names = [system.name for system in samples.systems]
-    head = Markup("").join(map(Markup("<th>{}</th>").format, ("", "truth", *names)))
+    asked = ["question"] if any(map(samples.question, chosen)) else []
+    head = Markup("").join(map(Markup("<th>{}</th>").format, ("", *asked, "truth", *names)))
     lines, texts = [Markup("<tr>{}</tr>").format(head)], []
     for number in chosen:
         truth = samples.records[number]["reference"]
         read = [said(system.records[number]) for system in samples.systems]
-        cells = [samples.image(number), _cut(truth), *(differences(truth, text) for text in read)]
-        cells = Markup("").join(map(Markup("<td>{}</td>").format, cells))
-        lines.append(Markup("<tr>{}</tr>").format(cells))
-        texts += [f"{name}: {text}" for name, text in zip(("truth", *names), (truth, *read))]
+        question = [samples.question(number)] if asked else []
+        cells = [*question, _cut(truth), *(differences(truth, text) for text in read)]
+        cells = Markup("").join(map(Markup("<td class='read'>{}</td>").format, cells))
+        lines.append(Markup("<tr><td>{}</td>{}</tr>").format(samples.image(number), cells))
+        shown = zip((*asked, "truth", *names), (*question, truth, *read))
+        texts += [f"{name}: {text}" for name, text in shown]
     note = f"The {len(chosen)} of {len(samples.records)} samples that {names[-1]} read worst."
     table = Markup("<p>{}</p><table>{}</table>").format(note, Markup("").join(lines))
     return Shown(table, "\n".join([note, *texts]))

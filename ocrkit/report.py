@@ -217,9 +217,9 @@ class Comparison:
         return self.table()
 
     def _repr_html_(self) -> str:
-        from ocrkit.report_html import small_table
+        from ocrkit.tables import metric_table
 
-        return small_table(self)
+        return str(metric_table(self, list(self.evaluations[0].metrics)).html)
 
 
 _SHOWN = ("id", "reference", "before", "after")

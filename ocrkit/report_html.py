@@ -78,17 +78,6 @@ def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
     }
 
 
-def small_table(comparison: "Comparison") -> str:
-    """Return the table of metrics as HTML for a notebook's cell."""
-    head, *rows = comparison.rows()
-    cells = Markup("").join(Markup("<th>{}</th>").format(cell) for cell in head)
-    lines = [Markup("<tr>{}</tr>").format(cells)]
-    for row in rows:
-        cells = Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row)
-        lines.append(Markup("<tr>{}</tr>").format(cells))
-    return str(Markup("<table>{}</table>").format(Markup("").join(lines)))
-
-
 def section(comparison: "Comparison") -> dict[str, Any]:
     """Return what the template shows of one comparison."""
     from ocrkit.report import NAMES, interval

@@ -34,12 +34,17 @@ class Table(Shown):
         widths = [max(map(len, column)) for column in zip(*lines)]
         text = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
         head, *body = [
-            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, line)))
+            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, map(_whole, line))))
             for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
         ] or [Markup("")]
         table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
         below = Markup("<p>{}</p>").format(note) if note else Markup("")
         super().__init__(table + below, "\n".join([*text, *([note] if note else [])]))
+
+
+def _whole(cell: str) -> str:
+    """A cell's text that breaks only before and after an interval or a p-value."""
+    return re.sub(r"\S+ %|\[[^]]*\]|\bp [<=] \S+", lambda m: m[0].replace(" ", "\u00a0"), cell)
 
 
 def _cell(value: Any) -> str:

@@ -43,6 +43,12 @@ def test_a_table_is_html_and_columns_of_text():
     assert repr(Table([])) == "nothing to show"
 
 
+def test_a_line_breaks_beside_an_interval_and_not_within():
+    table = Table([{"a": "+24.0 points [+16.0, +33.0], p < 0.001", "b": "46.0 % [37.0, 54.0]"}])
+    assert "+24.0 points [+16.0,\u00a0+33.0], p\u00a0&lt;\u00a00.001<" in table.html
+    assert "46.0\u00a0% [37.0,\u00a054.0]<" in table.html and "\u00a0" not in repr(table)
+
+
 def test_metrics_are_the_comparisons_own_and_unknown_ones_left_out():
     comparison = compared(["abcd", "efgh"], ["abcx", ""], ["abcd", "efgh"])
     table = metric_table(comparison, ["cer", "teds"])

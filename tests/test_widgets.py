@@ -161,6 +161,17 @@ def test_without_a_person_the_worst_are_a_table():
     ]
 
 
+def test_a_question_stands_above_its_answers(looked_at):
+    rows = [{"id": n, "reference": "7", "prediction": "1", "question": f"How {n}?"} for n in "ab"]
+    found = widgets.browse(score(rows))
+    assert "<th>question</th><td class='text'>How a?</td>" in found.detail.value
+    found.search.value = "how B"
+    assert found.chosen == [1]
+    bundle = found._repr_mimebundle_()
+    assert "<th>question</th><th>truth</th>" in bundle["text/html"]
+    assert bundle["text/plain"].splitlines()[1:3] == ["question: How a?", "truth: 7"]
+
+
 def test_a_saved_browser_falls_back_to_the_table(looked_at):
     bundle = widgets.browse(TUNED, 1)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
