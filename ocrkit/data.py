@@ -148,7 +148,7 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             if found == limit:
                 break
         if parquet and numbers:
-            with _without_bars():
+            with without_bars():
                 part = Dataset.from_parquet(str(path)).select(numbers)
                 part = part.remove_columns([n for n in _OURS if n in part.column_names])
                 for name in _OURS:
@@ -186,8 +186,8 @@ def _with_bar(items: Iterator, name: str) -> Iterator:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """No bars of datasets' own: it has two for every file, and calls each split `train`."""
+def without_bars() -> Iterator[None]:
+    """No bars of datasets' own: two for every file, which call each split `train`, and more."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()

@@ -11,7 +11,7 @@ from ocrkit.checkpoint import checkpoint_to_resume
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
-from ocrkit.data import DataError, record_skipped, skipped_counts
+from ocrkit.data import DataError, record_skipped, skipped_counts, without_bars
 from ocrkit.export import export
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
@@ -261,7 +261,8 @@ def fit_context(rows: Any, split: str, model: Any, processor: Any, config: Train
             f"No {split} row fits the context of {context} tokens (the shortest needs "
             f"{min(lengths)}); raise max_length or lower max_pixels."
         )
-    return rows.select(kept).add_column("length", [lengths[i] for i in kept])
+    with without_bars():
+        return rows.select(kept).add_column("length", [lengths[i] for i in kept])
 
 
 def context_length(model: Any, config: TrainConfig) -> int:
