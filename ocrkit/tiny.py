@@ -211,11 +211,14 @@ def write_card(folder: Path) -> None:
     text = json.dumps(measured, indent=1, ensure_ascii=False)
     (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
     history = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card(history, measured), encoding="utf-8")
+    tokenizers = json.loads((FOLDER / "tokenizers.json").read_text(encoding="utf-8"))
+    text = card(history, measured, tokenizers)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def card(history: dict, measured: dict) -> str:
+def card(history: dict, measured: dict, tokenizers: dict) -> str:
     """The model card, in Markdown: how it was trained and what was measured."""
+    from ocrkit.tiny_tokenizers import CLASSES, table
 
     def cell(reader: str, kind: str, metric: str) -> str:
         figure = measured.get(reader, {}).get(kind, {}).get(metric)
@@ -240,6 +243,10 @@ def card(history: dict, measured: dict) -> str:
         rows="\n".join(rows),
         count=measured["lines"],
         milliseconds=measured["milliseconds"],
+        tokenizer_minutes=tokenizers["minutes"],
+        tokenizer_lines=tokenizers["lines"],
+        tokenizer_classes=CLASSES,
+        tokenizers=table(tokenizers),
         parts=", then ".join(command.format(**{"note": "", **part}) for part in history["parts"]),
         packages=", ".join(sorted(packages)),
         fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
@@ -265,7 +272,6 @@ def main(arguments: list[str] | None = None) -> int:
         "tokenizers", help="characters, graphemes or byte-level BPE? Train with each, and compare"
     )
     compared.add_argument("--minutes", type=float, default=8, help="on one core (%(default)s)")
-    compared.add_argument("--folder", type=Path, default=FOLDER, help="default %(default)s")
     options = parser.parse_args(arguments)
     if options.command == "measure":
         write_card(options.folder)
@@ -274,7 +280,7 @@ def main(arguments: list[str] | None = None) -> int:
         from ocrkit.tiny_tokenizers import compare_tokenizers
 
         found = compare_tokenizers(options.minutes)
-        (options.folder / "tokenizers.json").write_text(json.dumps(found, indent=1) + "\n")
+        (FOLDER / "tokenizers.json").write_text(json.dumps(found, indent=1) + "\n")
         return 0
 
     from ocrkit.tiny_train import train_reader
