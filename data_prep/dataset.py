@@ -32,6 +32,8 @@ from .schema import (
 )
 from .split import DEFAULT_SHARES, assign_splits, group_key
 
+# Where pictures lie until their rows are dealt to splits.
+STAGED = "pictures"
 BATCH_ITEMS = 64
 BATCH_BYTES = 4 * 2**20
 
@@ -131,8 +133,8 @@ def write_rows(
     from tqdm.auto import tqdm
 
     keys, official = array("Q"), array("B")
-    for folder in range(256):
-        (staging / "images" / f"{folder:02x}").mkdir(parents=True)
+    # One folder, not one a shelf: to remove 256 of them takes a disk a second.
+    (staging / STAGED).mkdir()
     work = partial(process_batch, staging=str(staging), source=source)
     bar = tqdm(
         desc=source,
@@ -286,7 +288,7 @@ def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | 
         shelf = hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
         names.append(f"images/{shelf}/{name}.{extension}")
         clipped.append(clip)
-        place = staging / names[-1]
+        place = staging / STAGED / f"{name}.{extension}"
         if not place.exists():
             place.write_bytes(data)
     meta = item.meta
@@ -338,11 +340,12 @@ def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summar
                 writers[split] = files.enter_context(file).write
             row = json.loads(line)
             for image in row["images_file_names"]:
-                move(f"{staging}/{image}", f"{staging}/{split}/{image}")
+                staged = image.rpartition("/")[2]
+                move(f"{staging}/{STAGED}/{staged}", f"{staging}/{split}/{image}")
             summary.splits[split] += 1
             writers[split](line if layout == "prompt_completion" else as_messages(row, split))
     (staging / "rows.jsonl").unlink()
-    shutil.rmtree(staging / "images")
+    shutil.rmtree(staging / STAGED)
 
 
 def pack_parquet(staging: Path, summary: Summary) -> None:

@@ -51,8 +51,9 @@ def export(
 
     Raises:
         ModelError: a format that is unknown or needs Unsloth, a disk that cannot hold the model,
-            a merged model that reads other than the adapters did, or an adapter to be pushed whose
-            base is a folder of this machine.
+            a folder that holds an adapter where a merged model is to be written, a merged model
+            that reads other than the adapters did, or an adapter to be pushed whose base is a
+            folder of this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
     output_dir = Path(output_dir)
@@ -101,6 +102,11 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             f"format={format!r} is written by Unsloth only, and this model was loaded by "
             "transformers; load it with backend=unsloth on a machine with CUDA, or export "
             "merged_16bit and convert that."
+        )
+    if format != "adapter" and (output_dir / "adapter_config.json").exists():
+        raise ModelError(
+            f"{output_dir} holds an adapter, and a merged model beside it would be loaded as that "
+            "adapter; choose another folder."
         )
     base = _base_name(model)
     if pushed and format == "adapter" and hasattr(model, "peft_config") and Path(base).exists():

@@ -7,6 +7,7 @@
 import argparse
 import json
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ _SPECIAL = (
     "<|image_pad|> <|video_pad|>"
 ).split()
 _TAGS = "<table> </table> <tr> </tr> <td> </td>".split()
+_WORDS = ["user", "assistant", "system", *PROMPTS.values(), *_TAGS]
 _TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}"
@@ -45,16 +47,20 @@ _TEMPLATE = (
 )
 
 
-def build_tokenizer() -> PreTrainedTokenizerFast:
+def build_tokenizer(scripts: Iterable[str] = SCRIPTS) -> PreTrainedTokenizerFast:
     """A token for each character and, so that nothing is unspeakable, for each byte of the rest."""
-    words = ["user", "assistant", "system", *PROMPTS.values(), *_TAGS]
-    tokens = [*_SPECIAL, *words, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokens += "".join(characters().values())
+    tokens = [*_SPECIAL, *_WORDS, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens += "".join(characters()[script] for script in scripts)
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    return with_special_tokens(tokenizer)
+
+
+def with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
+    """The tokenizer with Qwen's special tokens, and a token for each prompt and tag."""
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in _SPECIAL])
-    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _WORDS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="<|endoftext|>",
@@ -160,7 +166,9 @@ def sample_row(text: str, image: Image.Image, prompt: str = PROMPT) -> dict:
 
 
 @torch.no_grad()
-def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[str]:
+def read_lines(
+    model: Any, processor: Any, images: list[Image.Image], max_new_tokens: int = 96
+) -> list[str]:
     """Greedy transcriptions of the pictures, in their order."""
     collate = Collator(processor, image_height=HEIGHT, generation=True)
     order = sorted(range(len(images)), key=lambda i: images[i].width)
@@ -169,7 +177,7 @@ def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[st
     for start in range(0, len(order), 50):
         chosen = order[start : start + 50]
         batch = collate([sample_row("", images[i]) for i in chosen])
-        ids = model.generate(**batch, max_new_tokens=96, do_sample=False)
+        ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
         decoded = processor.tokenizer.batch_decode(
             ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
         )
@@ -203,11 +211,14 @@ def write_card(folder: Path) -> None:
     text = json.dumps(measured, indent=1, ensure_ascii=False)
     (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
     history = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
-    (folder / "README.md").write_text(card(history, measured), encoding="utf-8")
+    tokenizers = json.loads((FOLDER / "tokenizers.json").read_text(encoding="utf-8"))
+    text = card(history, measured, tokenizers)
+    (folder / "README.md").write_text(text, encoding="utf-8")
 
 
-def card(history: dict, measured: dict) -> str:
+def card(history: dict, measured: dict, tokenizers: dict) -> str:
     """The model card, in Markdown: how it was trained and what was measured."""
+    from ocrkit.tiny_tokenizers import CLASSES, table
 
     def cell(reader: str, kind: str, metric: str) -> str:
         figure = measured.get(reader, {}).get(kind, {}).get(metric)
@@ -232,6 +243,10 @@ def card(history: dict, measured: dict) -> str:
         rows="\n".join(rows),
         count=measured["lines"],
         milliseconds=measured["milliseconds"],
+        tokenizer_minutes=tokenizers["minutes"],
+        tokenizer_lines=tokenizers["lines"],
+        tokenizer_classes=CLASSES,
+        tokenizers=table(tokenizers),
         parts=", then ".join(command.format(**{"note": "", **part}) for part in history["parts"]),
         packages=", ".join(sorted(packages)),
         fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
@@ -253,9 +268,19 @@ def main(arguments: list[str] | None = None) -> int:
         "measure", help="read lines in known and unseen fonts beside Tesseract; write the card"
     )
     measured.add_argument("--folder", type=Path, default=FOLDER, help="default %(default)s")
+    compared = commands.add_parser(
+        "tokenizers", help="characters, graphemes or byte-level BPE? Train with each, and compare"
+    )
+    compared.add_argument("--minutes", type=float, default=8, help="on one core (%(default)s)")
     options = parser.parse_args(arguments)
     if options.command == "measure":
         write_card(options.folder)
+        return 0
+    if options.command == "tokenizers":
+        from ocrkit.tiny_tokenizers import compare_tokenizers
+
+        found = compare_tokenizers(options.minutes)
+        (FOLDER / "tokenizers.json").write_text(json.dumps(found, indent=1) + "\n")
         return 0
 
     from ocrkit.tiny_train import train_reader

@@ -241,13 +241,17 @@ def held_out_lines(
     seed: int,
     classes: int = 10_000,
     variety: float = 0.0,
+    widest: int = 480,
 ) -> tuple[list[Image.Image], list[str]]:
-    """Pictures and texts of lines that training does not see (another stream of the generator)."""
+    """Pictures and texts of lines that training does not see (another stream of the generator).
+
+    A text takes 40 to `widest` pixels.
+    """
     rng = random.Random(f"held out/{script}/{seed}")
     chosen, images, texts = fonts(script, families), [], []
     for _ in range(count):
         font, body = rng.choice(chosen), body_of(script, rng, variety)
-        text = fitting_text(script, font, body, rng.randint(40, 480), rng, classes)
+        text = fitting_text(script, font, body, rng.randint(40, widest), rng, classes)
         texts.append(text)
         images.append(draw_sample(text, script, font, body, rng, variety))
     return images, texts

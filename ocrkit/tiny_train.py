@@ -54,10 +54,17 @@ class Lines(torch.utils.data.IterableDataset):
     `limits` is shared memory that training changes: width, classes, variety in thousandths.
     """
 
-    def __init__(self, processor: Any, limits: torch.Tensor, batch: int, seed: str):
+    def __init__(
+        self,
+        processor: Any,
+        limits: torch.Tensor,
+        batch: int,
+        seed: str,
+        shares: dict[str, float] = SHARES,
+    ):
         self.collator, self.limits = Collator(processor), limits
-        self.batch, self.seed = batch, seed
-        self.fonts = {script: fonts(script, FONTS[script]) for script in SCRIPTS}
+        self.batch, self.seed, self.shares = batch, seed, shares
+        self.fonts = {script: fonts(script, FONTS[script]) for script in shares}
 
     def __iter__(self):
         torch.set_num_threads(1)
@@ -70,21 +77,22 @@ class Lines(torch.utils.data.IterableDataset):
             else:
                 # A step should be worth its overhead also while lines are short.
                 count = round(self.batch * min(3, max(1, 256 / widest)))
-                rows = line_rows(rng, self.fonts, count, widest, classes, variety)
+                rows = line_rows(rng, self.shares, self.fonts, count, widest, classes, variety)
                 yield self.collator(rows)
 
 
 def line_rows(
     rng: random.Random,
+    shares: dict[str, float],
     known: dict[str, list[str]],
     count: int,
     widest: int,
     classes: int,
     variety: float,
 ) -> list[dict]:
-    """Rows of `count` lines of all scripts, all pictures of one size, so little is padding."""
+    """Rows of `count` lines of the scripts, all pictures of one size, so little is padding."""
     width = rng.randint(16, widest) if rng.random() < 0.5 else widest
-    scripts = rng.choices(list(SHARES), list(SHARES.values()), k=count)
+    scripts = rng.choices(list(shares), list(shares.values()), k=count)
     drawn = []
     for script in scripts:
         font, body = rng.choice(known[script]), body_of(script, rng, variety)
@@ -152,7 +160,25 @@ def _attention(
     return self.proj((scores @ value).transpose(1, 2).reshape(hidden_states.shape))
 
 
-def _optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
+def train_step(
+    model: Any, batch: dict[str, torch.Tensor], optimizer: torch.optim.Optimizer, rate: float
+) -> float:
+    """One step at a learning rate; returns the loss before it."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    (attend_together if _one_size(batch) else attend_apart)(model)
+    # Products in bfloat16, which take half the time where the processor has them.
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = loss_of(model, batch)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss.item()
+
+
+def make_optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
+    """AdamW that lets only matrices decay."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     groups = [
@@ -201,7 +227,7 @@ def train_reader(
     stems = {script: {Path(font).stem for font in found} for script, found in lines.fonts.items()}
     history["fonts"] = {script: sorted(found) for script, found in stems.items()}
     batches = iter(torch.utils.data.DataLoader(lines, batch_size=None, num_workers=1))
-    optimizer = _optimizer(model, learning_rate)
+    optimizer = make_optimizer(model, learning_rate)
     history["parameters"] = sum(weight.numel() for weight in model.parameters())
     tests = {
         f"{script}_{kind}": held_out_lines(script, families[script], measured, seed=777)
@@ -212,18 +238,7 @@ def train_reader(
     progress = tqdm(desc="tiny", mininterval=10)
     while (done := _done(began, minutes, step, steps)) < 1:
         rate = learning_rate * min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
-        for group in optimizer.param_groups:
-            group["lr"] = rate
-        drawn = next(batches)
-        (attend_together if _one_size(drawn) else attend_apart)(model)
-        # Products in bfloat16, which take half the time where the processor has them.
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, drawn)
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        losses.append(loss.item())
+        losses.append(train_step(model, next(batches), optimizer, rate))
         step += 1
         recent = losses[-10:]
         # What came in late would not be learned any more.
