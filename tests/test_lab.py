@@ -76,8 +76,8 @@ def test_a_story_in_jupyterlab(name, tmp_path):
     few = {**FEW, "max_steps": 8, "eval_steps": 4, "output_dir": str(tmp_path / "run")}
     with lab.lab(tmp_path, lab.place(tmp_path, name, few)) as page:
         lab.run_all(page)
-        page.wait(f"{lab.button('Stop and save')} || {lab.ENDED}", 900)
-        assert page.js(lab.ERRORS) == []
+        state = f"{lab.button('Stop and save')} ? 'training' : ({lab.ENDED}) && 'ended'"
+        assert (page.wait(state, 900), page.js(lab.ERRORS)) == ("training", [])
         assert page.js(STEP) <= 8
         page.wait(lab.ENDED, 900)
         assert page.js(lab.ERRORS) == []
