@@ -257,8 +257,7 @@ def curves_picture(log: Sequence[dict]) -> bytes | None:
             marker = "o" if len(points) < 20 else None
             axes.plot(xs, ys, color=colours[key], label=key, marker=marker, markersize=3.5)
         axes.set_title(title, color=grey, fontsize=9, loc="left")
-        axes.margins(y=0.15)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.06 * axes.get_ylim()[1])
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.tick_params(colors=grey, labelsize=8, length=0)
         axes.grid(color=grey, alpha=0.25, linewidth=0.6)
