@@ -8,7 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_prep.convert import load_source
-from data_prep.dataset import process_batch
+from data_prep.dataset import STAGED, process_batch
 from data_prep.schema import PROMPTS, DataError, Item, Reject, Row
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
@@ -69,8 +69,7 @@ def assert_survives(
     told = {"task": module.TASKS[0], "prompt": None, "inputs": [str(folder / "in")]}
     settings = SimpleNamespace(**module.OPTIONS | told | options)
     out = folder / "out"
-    for shelf in range(256):
-        (out / "images" / f"{shelf:02x}").mkdir(parents=True, exist_ok=True)
+    (out / STAGED).mkdir(parents=True, exist_ok=True)
     place = folder / "in" / name
     place.parent.mkdir(parents=True, exist_ok=True)
     for case, data in enumerate(damaged):
