@@ -25,7 +25,7 @@ from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoP
 
 from data_prep.schema import PROMPTS
 from ocrkit.collate import Collator
-from ocrkit.tiny_lines import FONTS, HEIGHT, HELD_OUT, SCRIPTS, characters
+from ocrkit.tiny_lines import FONTS, HEIGHT, HELD_OUT, SCRIPTS, characters, frequent
 
 FOLDER = Path(__file__).parent / "assets" / "tiny"
 PROMPT = PROMPTS["transcription"]
@@ -236,9 +236,12 @@ def card(history: dict, measured: dict, tokenizers: dict) -> str:
     )
     packages = {package for families in FONTS.values() for package in families.values()}
     names = history["fonts"].items()
+    classes = history["curve"][-1]["classes"]
+    reached = f"the {classes:,} most frequent; rarer ones it has hardly seen"
     template = (FOLDER.parent / "tiny_card.md").read_text(encoding="utf-8")
     return template.format(
         **history["curve"][-1],
+        reached="all of them" if classes >= len(frequent("zh")) else reached,
         parameters=history["parameters"],
         rows="\n".join(rows),
         count=measured["lines"],
