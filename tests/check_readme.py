@@ -124,7 +124,18 @@ def training(result: dict) -> str:
             ]
             text.append(table(head, *rows))
         count = next(iter(plain.values()))["rows"]
-        text.append(f"The same {count:,} worn {experiment}, one setting changed at a time.")
+        apart = [
+            run[metric]["low"] > plain[seed][metric]["high"]
+            or run[metric]["high"] < plain[seed][metric]["low"]
+            for metric in found["metrics"]
+            for name, seeded in found["runs"].items()
+            for seed, run in seeded.items()
+            if name != "plain"
+        ]
+        text.append(
+            f"The same {count:,} worn {experiment}, one setting changed at a time: of "
+            f"{len(apart)} results {sum(apart) or 'none'} lies apart from plain training's."
+        )
     return "\n\n".join(text)
 
 
