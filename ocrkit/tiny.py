@@ -1,4 +1,4 @@
-"""The embedded model: a Qwen3-VL of 2.3 million parameters that reads printed lines.
+"""The embedded model: a Qwen3-VL of 3.1 million parameters that reads lines of four scripts.
 
 `python -m ocrkit.tiny build` draws lines, trains on them from scratch and writes
 `ocrkit/assets/tiny`: weights in bf16, tokenizer, processor, chat template and a model card.

@@ -25,7 +25,7 @@ from ocrkit.tiny import (
     with_special_tokens,
 )
 from ocrkit.tiny_lines import FONTS, SCRIPTS, held_out_lines, text_of_script
-from ocrkit.tiny_train import Lines, attend_apart, make_optimizer, train_step
+from ocrkit.tiny_train import Lines, attend_apart, lr_lambda, make_optimizer, train_step
 
 SCRIPTS_COMPARED = ("bn", "ko")
 # Hangul syllables, and pixels of the widest line: what can be learned in minutes.
@@ -107,7 +107,7 @@ def compare_tokenizers(minutes: float = 8, count: int = 100, seed: int = 0) -> d
 
 
 def _train(model: Any, processor: Any, minutes: float, seed: int, name: str) -> int:
-    """Steps that the time allows; the rate falls over the last 40 %."""
+    """Train for so many minutes of one core; returns the steps that were made."""
     limits = torch.tensor([32, CLASSES, 0]).share_memory_()
     shares = dict.fromkeys(SCRIPTS_COMPARED, 1 / len(SCRIPTS_COMPARED))
     lines = Lines(processor, limits, 32, f"tokenizers/{seed}", shares)
@@ -117,8 +117,7 @@ def _train(model: Any, processor: Any, minutes: float, seed: int, name: str) -> 
     with tqdm(desc=name, total=100, unit="%") as progress:
         while done < 1:
             limits[0] = round(32 + (WIDEST - 32) * min(1, 2 * done))
-            rate = RATE * min(1, (steps + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
-            loss = train_step(model, next(batches), optimizer, rate)
+            loss = train_step(model, next(batches), optimizer, RATE * lr_lambda(steps, done))
             steps += 1
             done = (time.process_time() - began) / 60 / minutes
             progress.n = round(min(100, 100 * done))

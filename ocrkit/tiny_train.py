@@ -177,6 +177,15 @@ def train_step(
     return loss.item()
 
 
+def lr_lambda(step: int, done: float) -> float:
+    """Share of the learning rate at a step: 50 of warm-up, then all of it, falling after 60 %.
+
+    Args:
+        done: share of the whole training, 0 to 1.
+    """
+    return min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
+
+
 def make_optimizer(model: Any, learning_rate: float) -> torch.optim.Optimizer:
     """AdamW that lets only matrices decay."""
     matrices = [p for p in model.parameters() if p.ndim > 1]
@@ -237,7 +246,7 @@ def train_reader(
     losses, grown, began, step = [], 0, time.time(), 0
     progress = tqdm(desc="tiny", mininterval=10)
     while (done := _done(began, minutes, step, steps)) < 1:
-        rate = learning_rate * min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
+        rate = learning_rate * lr_lambda(step, done)
         losses.append(train_step(model, next(batches), optimizer, rate))
         step += 1
         recent = losses[-10:]

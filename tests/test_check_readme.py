@@ -1,0 +1,36 @@
+"""The README's figures are those of check.json: nobody typed them."""
+
+import json
+
+import pytest
+
+from tests import check_readme
+
+
+@pytest.fixture
+def result():
+    path = check_readme.ROOT / "notebooks" / "benchmarks" / "check.json"
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def test_the_readme_shows_what_was_measured(result, tmp_path, monkeypatch):
+    readme = (check_readme.ROOT / "README.md").read_text(encoding="utf-8")
+    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
+    monkeypatch.setattr(check_readme, "ROOT", tmp_path)
+    check_readme.update_readme(result)
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == readme
+    result["demo"]["runs"]["42"]["tuned"]["cer"]["value"] = 0.9
+    check_readme.update_readme(result)
+    assert "90.0% [" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_results_apart_from_plain_training_are_counted(result):
+    figure = {"value": 0.5, "low": 0.4, "high": 0.6}
+    apart = {"value": 0.2, "low": 0.1, "high": 0.3}
+    runs = {"plain": {"1": {"rows": 9, "cer": figure}}, "other": {"1": {"cer": apart}}}
+    part = {"steps": 3, "metrics": ["cer"], "runs": runs}
+    text = check_readme.training({"training": {"lines": part, "documents": part}})
+    assert "of 1 results 1 lies apart" in text and "CER after 3 steps | seed 1" in text
+    runs["other"]["1"]["cer"] = figure
+    text = check_readme.training({"training": {"lines": part, "documents": part}})
+    assert "of 1 results none lies apart" in text
