@@ -347,6 +347,16 @@ print("clicked", len(clicks), flush=True)
 """
 
 
+def next_line(client, cell):
+    """The words of the next line that a cell prints; one print may come in several messages."""
+    text = ""
+    while "\n" not in text:
+        message = client.get_iopub_msg(timeout=30)
+        if message["parent_header"].get("msg_id") == cell and message["msg_type"] == "stream":
+            text += message["content"]["text"]
+    return text.split()
+
+
 SUBSHELL = pytest.mark.skipif(ipykernel.version_info < (7,), reason="ipykernel 6 has no subshells")
 
 
@@ -366,30 +376,16 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
         client.control_channel.send(request)
         reply = client.control_channel.get_msg(timeout=20)
         header["subshell_id"] = reply["content"]["subshell_id"]
-    cell = client.execute(BUSY)
-    texts = []
-
-    def said(parent):
-        message = client.get_iopub_msg(timeout=30)
-        if message["parent_header"].get("msg_id") == parent and message["msg_type"] == "stream":
-            texts.extend(message["content"]["text"].split())
-        return message
-
-    while not texts:
-        said(cell)
+    busy = client.execute(BUSY)
+    (comm_id,) = next_line(client, busy)
     # A cell that waits in line, and then the click.
     after = client.execute("print('after', len(clicks), flush=True)")
     click = {"method": "custom", "content": {"event": "click"}}
-    message = client.session.msg("comm_msg", {"comm_id": texts[0], "data": click})
+    message = client.session.msg("comm_msg", {"comm_id": comm_id, "data": click})
     message["header"].update(header)
     client.shell_channel.send(message)
-    while "clicked" not in texts:
-        said(cell)
-    assert texts[1:] == ["clicked", "1"]
-    texts.clear()
-    while not texts:
-        said(after)
-    assert texts == ["after", "1"]
+    assert next_line(client, busy) == ["clicked", "1"]
+    assert next_line(client, after) == ["after", "1"]
     time.sleep(0.1)
     assert outputs(client, "print(len(clicks))") == ["1"]
 
