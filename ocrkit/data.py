@@ -138,13 +138,16 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             if row is None:
                 skipped.append(problem)
                 continue
-            # Parquet keeps its pictures inside; only which rows are good is kept in memory.
-            rows.append({name: row[name] for name in _OURS} if parquet else row)
-            numbers.append(number - 1)
             found += 1
-            if not parquet and len(rows) == _PART:
-                parts.append(dataset_of(rows))
-                rows = []
+            if parquet:
+                # It keeps its pictures inside; only which rows are good is kept in memory.
+                rows.append({name: row[name] for name in _OURS})
+                numbers.append(number - 1)
+            else:
+                rows.append(row)
+                if len(rows) == _PART:
+                    parts.append(dataset_of(rows))
+                    rows = []
             if found == limit:
                 break
         if parquet and numbers:

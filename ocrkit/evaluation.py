@@ -171,7 +171,7 @@ def tallies(
         part, whole = metrics.process_wer(references, predictions)
         found["wer"] = Tally(part * spaced, whole * spaced)
     found |= {
-        "exact_match": metrics.process_exact_match(references, predictions),
+        "exact_match": counts.exact_match,
         "normalized_match": metrics.process_normalized_match(
             references, predictions, languages, profile
         ),

@@ -9,7 +9,7 @@ import math
 import operator
 import unicodedata
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -52,6 +52,10 @@ __all__ = [
     "wer",
     "wilson",
 ]
+
+
+# Texts that are cut into units at a time.
+_PART = 1000
 
 
 class EditCounts(NamedTuple):
@@ -165,6 +169,21 @@ def _distances(references: Sequence, predictions: Sequence) -> np.ndarray:
     return distances.astype(np.int64)
 
 
+def _process_units(
+    references: Sequence[str], predictions: Sequence[str | None], split: Callable[[str], list[str]]
+) -> Tally:
+    """Count edits and reference units of every sample over the units that `split` cuts."""
+    references, predictions = pairs(references, predictions)
+    edits, lengths = (np.zeros(len(references), np.int64) for _ in range(2))
+    # Lists of units take many times the memory of their texts, so there are few at a time.
+    for start in range(0, len(references), _PART):
+        part = slice(start, start + _PART)
+        truths = [split(text) for text in references[part]]
+        edits[part] = _distances(truths, [split(text) for text in predictions[part]])
+        lengths[part] = _lengths(truths)
+    return Tally(edits, lengths)
+
+
 # --- rates of edits
 
 
@@ -184,11 +203,7 @@ def cer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
 
 def process_cer_grapheme(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Count edits and reference units of every sample over extended grapheme clusters."""
-    references, predictions = pairs(references, predictions)
-    references = [graphemes(text) for text in references]
-    return Tally(
-        _distances(references, [graphemes(text) for text in predictions]), _lengths(references)
-    )
+    return _process_units(references, predictions, graphemes)
 
 
 def cer_grapheme(references: Sequence[str], predictions: Sequence[str | None]) -> float:
@@ -198,11 +213,7 @@ def cer_grapheme(references: Sequence[str], predictions: Sequence[str | None]) -
 
 def process_wer(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Count word edits and reference words of every sample; words are `str.split()`'s."""
-    references, predictions = pairs(references, predictions)
-    references = [text.split() for text in references]
-    return Tally(
-        _distances(references, [text.split() for text in predictions]), _lengths(references)
-    )
+    return _process_units(references, predictions, str.split)
 
 
 def wer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
