@@ -45,7 +45,10 @@ class Lines:
 
 @dataclass(frozen=True)
 class Toys:
-    """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn."""
+    """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn.
+
+    Questions are rephrased: the embedded model knows them as `data_prep.toys` asks them.
+    """
 
     tasks: tuple[tuple[str, int], ...]
     quality: int = 20
@@ -87,7 +90,9 @@ def task_items(wanted: Toys) -> Iterator[Item]:
     fonts = [str(path) for path in shipped_fonts(*TILL_FONTS)]
     placed = []
     for task, count in wanted.tasks:
-        for number, item in enumerate(toy_items(task, count, SEED, 1.0, True, fonts)):
+        asked_anew = task == "questions"
+        items = toy_items(task, count, SEED, 1.0, True, fonts, asked_anew)
+        for number, item in enumerate(items):
             load = partial(_packed, item.pictures[0].load, wanted.quality)
             placed.append((number / count, replace(item, pictures=[Picture(load=load)])))
     yield from (item for _, item in sorted(placed, key=lambda pair: pair[0]))

@@ -44,6 +44,19 @@ _HEADERS = {
     3: (("ITEM", "QTY", "PRICE"), ("Item", "No.", "Price"), ("Goods", "Pcs", "Total")),
 }
 _PLACES = ("code", "shelf", "aisle")
+# Two other ways to ask each question.
+_REPHRASED = {
+    "What is the item?": ("Which product is sold?", "Name the article."),
+    "What is the price?": ("How much does it cost?", "State what has to be paid."),
+    "How many?": ("Which number stands in front?", "Count the pieces."),
+    "What is the first word?": ("Which word begins the line?", "Read only the start."),
+    "What is the last word?": ("Which word ends the goods?", "Read only the end of the name."),
+    "When does it open?": ("From which hour may one enter?", "Tell the earlier hour."),
+    "When does it close?": ("Until which hour may one stay?", "Tell the later hour."),
+    "What is the code?": ("Which code does it carry?", "Look up its code."),
+    "What is the shelf?": ("On which shelf does it stand?", "Look up its shelf."),
+    "What is the aisle?": ("Along which aisle is it found?", "Look up its aisle."),
+}
 
 
 class Toy(NamedTuple):
@@ -153,6 +166,11 @@ def _question(rng: random.Random) -> Toy:
             answers |= {"What is the first word?": words[0], "What is the last word?": words[1]}
     question = rng.choice(list(answers))
     return Toy([[line]], question, answers[question])
+
+
+def rephrased(toy: Toy, rng: random.Random) -> Toy:
+    """The toy with its question asked in other words; what is no question stays as it is."""
+    return toy._replace(question=rng.choice(_REPHRASED.get(toy.question, (toy.question,))))
 
 
 def _goods_line(item: str, rng: random.Random) -> tuple[str, dict[str, str]]:
@@ -271,6 +289,7 @@ def toys(
     *,
     damage: float = 1.0,
     knowledge: bool = True,
+    rephrase: bool = False,
     fonts: Sequence[str] = TILL_FONTS,
     split: str = "0.8,0.05,0.15",
     progress: bool = True,
@@ -283,6 +302,7 @@ def toys(
         damage: the share of pictures that are worn, from 0 to 1.
         knowledge: whether the questions that need a sentence of knowledge get it; without it the
             dataset has the same ids, pictures, questions and answers.
+        rephrase: ask in words that the embedded model was not trained on.
         fonts: names of fonts that matplotlib brings along; the default has no training font of the
             embedded model.
         split: shares of train, validation and test.
@@ -298,25 +318,36 @@ def toys(
         raise UsageError(f"--damage is {damage}, but takes a share from 0 to 1.")
     if not knowledge and task != "questions":
         raise UsageError(f"--without-knowledge is for questions, but --task is {task}.")
+    if rephrase and task != "questions":
+        raise UsageError(f"--rephrase is for questions, but --task is {task}.")
     shares = parse_shares(split)
     if shares is None:
         raise UsageError(f"--split is {split!r}, but takes shares such as 0.8,0.1,0.1 here.")
     settings = {"task": task, "count": count, "seed": seed, "damage": damage}
-    settings |= {"knowledge": knowledge, "fonts": list(fonts), "split": split}
+    settings |= {"knowledge": knowledge, "rephrase": rephrase}
+    settings |= {"fonts": list(fonts), "split": split}
     settings["layout"] = "prompt_completion"
     paths = [str(path) for path in shipped_fonts(*fonts)]
-    items = partial(toy_items, task, count, seed, damage, knowledge, paths)
+    items = partial(toy_items, task, count, seed, damage, knowledge, paths, rephrase)
     source = f"toy-{task}"
     return write_dataset(items, out, source, [], settings, shares, progress=progress, total=count)
 
 
 def toy_items(
-    task: str, count: int, seed: int, damage: float, knowledge: bool, fonts: Sequence[str]
+    task: str,
+    count: int,
+    seed: int,
+    damage: float,
+    knowledge: bool,
+    fonts: Sequence[str],
+    rephrase: bool = False,
 ) -> Iterator[Item]:
     """The toys of a dataset; arguments as in `toys`, but `fonts` are font files."""
     for number in range(count):
         # Everything about a toy follows from its own seed, so more toys change none.
         toy = write_toy(task, random.Random(f"{seed}/{number}"))
+        if rephrase:
+            toy = rephrased(toy, random.Random(f"{seed}/{number}/question"))
         told = {"need_external_knowledge": bool(toy.knowledge), "question": toy.question}
         yield Item(
             key=f"toy-{task}-{number:05d}",
@@ -350,6 +381,7 @@ examples:
   python -m data_prep.synthesize toys --task receipts --out data/toy_receipts
   python -m data_prep.synthesize toys --task questions --out data/told
   python -m data_prep.synthesize toys --task questions --without-knowledge --out data/untold
+  python -m data_prep.synthesize toys --task questions --rephrase --out data/rephrased
   python -m data_prep.validate data/toy_receipts --schema data_prep/schemas/toy_receipt.schema.json
 """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -364,6 +396,11 @@ examples:
         "--without-knowledge",
         action="store_true",
         help="the same questions without the sentences that half of them need",
+    )
+    add(
+        "--rephrase",
+        action="store_true",
+        help="ask the questions in words that the embedded model was not trained on",
     )
 
 
@@ -380,6 +417,7 @@ def run(args: argparse.Namespace) -> int:
         args.seed,
         damage=args.damage,
         knowledge=not args.without_knowledge,
+        rephrase=args.rephrase,
         split=args.split,
     )["rows"]
     print(f"{args.out}: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))

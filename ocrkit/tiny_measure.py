@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 from PIL import Image
+from transformers import GenerationConfig
 
 from data_prep.dataset import write_dataset
 from data_prep.receipts import line_of
@@ -103,12 +104,14 @@ def milliseconds_a_line(model: Any, processor: Any, most: int = 20) -> float:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     collate = Collator(processor, image_height=HEIGHT, generation=True)
+    # Given as a whole; of single settings transformers looks for contradictions at each call.
+    settings = GenerationConfig(max_new_tokens=48, do_sample=False)
     rng, times = random.Random("24 characters"), []
     for font in fonts("en", FONTS["en"])[: most + 3]:
         body = body_of("en", rng, 0.0)
         image = draw_sample(line_of(rng, 24, 24), "en", font, body, rng, 0.0)
         began = time.perf_counter()
-        model.generate(**collate([sample_row("", image)]), max_new_tokens=48, do_sample=False)
+        model.generate(**collate([sample_row("", image)]), generation_config=settings)
         times.append(1000 * (time.perf_counter() - began))
     torch.set_num_threads(threads)
     # The first are slower: whatever is prepared once is prepared there.

@@ -163,8 +163,8 @@ CHANGES = {
 }
 # What is trained on, with which recipe, for how many steps, and the metrics that tell.
 EXPERIMENTS = {
-    "lines": ("quickstart", 120, ("cer",)),
-    "documents": ("tiny", 120, ("numeric_accuracy", "teds")),
+    "lines": ("quickstart", 80, ("cer",)),
+    "documents": ("tiny", 80, ("numeric_accuracy", "teds")),
 }
 
 

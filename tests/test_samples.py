@@ -1,3 +1,4 @@
+import random
 from pathlib import Path
 
 import pytest
@@ -5,6 +6,8 @@ import pytest
 from data_prep.fonts import find_fonts
 from data_prep.samples import LIMIT, SAMPLES, Lines, line_items, task_items
 from data_prep.schema import PROMPTS, DataError
+from data_prep.toys import write_toy
+from ocrkit.data import text_of
 from ocrkit.places import sample
 
 
@@ -40,6 +43,16 @@ def test_a_sample_is_drawn_by_its_seed(domain):
         assert (one.text, one.group) == (other.text, other.group)
         picture = one.pictures[0].load()
         assert picture == other.pictures[0].load() and picture[8:12] == b"WEBP"
+
+
+def test_the_sample_of_questions_asks_what_the_embedded_model_was_not_trained_on(tmp_path):
+    from ocrkit import TrainConfig, load_data
+
+    rng = random.Random(0)
+    known = {write_toy("questions", rng).question for _ in range(600)}
+    data = load_data(TrainConfig(dataset=str(sample("vqa")), output_dir=str(tmp_path)))
+    asked = {text_of(prompt).rpartition("\n\n")[2] for prompt in data["train"]["prompt"]}
+    assert len(known) == 10 and len(asked) == 20 and not asked & known
 
 
 def test_the_samples_are_those_that_the_notebooks_take():

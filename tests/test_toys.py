@@ -17,6 +17,7 @@ from data_prep.toys import (
     TASKS,
     Toy,
     draw_toy,
+    rephrased,
     table_html,
     toy_sample,
     toys,
@@ -200,9 +201,31 @@ def test_the_same_questions_with_and_without_their_knowledge(tmp_path):
     assert sum(part["n"] for part in by["question"].values()) == 40
 
 
+def test_questions_are_rephrased_and_nothing_else_changes(tmp_path, capsys):
+    known = many("questions", 600)
+    anew = [rephrased(toy, random.Random(n)) for n, toy in enumerate(known)]
+    assert not {toy.question for toy in anew} & {toy.question for toy in known}
+    assert [toy._replace(question="") for toy in anew] == [t._replace(question="") for t in known]
+    # Which question is meant can still be told from its words.
+    meant = {}
+    for one, other in zip(known, anew):
+        meant.setdefault(other.question, set()).add(one.question)
+    assert {len(questions) for questions in meant.values()} == {1} and len(meant) == 20
+    (receipt,) = many("receipts", 1)
+    assert rephrased(receipt, random.Random(0)) == receipt
+
+    given = ["toys", "--task", "questions", "--count", "20", "--out"]
+    assert main([*given, str(tmp_path / "known")]) == 0
+    assert main([*given, str(tmp_path / "anew"), "--rephrase"]) == 0
+    pairs = list(zip(read_rows(tmp_path / "known"), read_rows(tmp_path / "anew"), strict=True))
+    assert all(one.id == other.id and one.completion == other.completion for one, other in pairs)
+    assert all(one.prompt != other.prompt for one, other in pairs)
+
+
 @pytest.mark.parametrize(
     "wrong, says",
     [
+        ({"rephrase": True}, "--rephrase is for questions, but --task is receipts"),
         ({"task": "poems"}, "--task is 'poems', but takes one of receipts, tables, questions"),
         ({"count": 0}, "--count is 0"),
         ({"damage": 1.5}, "--damage is 1.5, but takes a share from 0 to 1"),

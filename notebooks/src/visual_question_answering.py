@@ -60,8 +60,9 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample that the project drew. A question that needs knowledge has it in front, as
-# the catalogue's sentence; neither the sentence nor the picture alone tells the answer. AQUA is
+# Nothing given: a sample that the project drew, asking in words that the tiny model was not trained
+# on. A question that needs knowledge has it in front, as the catalogue's sentence; neither the
+# sentence nor the picture alone tells the answer. AQUA is
 # converted with its paintings' descriptions: `python -m data_prep.convert aqua AQUA --images
 # SemArt/Images --knowledge SemArt/semart_train.csv --out data/aqua`.
 
