@@ -85,7 +85,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):
             break
         time.sleep(0.1)
     os.killpg(process.pid, signal.SIGINT)
-    output, _ = process.communicate(timeout=120)
+    output, _ = process.communicate(timeout=300)
     stopped = max(entry["step"] for entry in read_log(log))
     assert stopped < 500, output
     assert (tmp_path / "run" / f"checkpoint-{stopped}" / "complete.json").is_file(), output

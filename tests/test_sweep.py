@@ -223,13 +223,13 @@ def test_a_stopped_sweep_stops_its_member_and_two_do_not_share_a_folder(notebook
     with pytest.raises(ConfigError, match="another sweep"):
         sweep(notebook, {"learning_rate": [0.001]}, out=out)
     stopped.send_signal(signal.SIGTERM)
-    assert stopped.wait(timeout=30) == 1
+    assert stopped.wait(timeout=180) == 1
     assert b"Traceback" not in stopped.stderr.read()
     assert state(member) == "stopped"
     assert not at_work(int((member / "ran").read_text()))
 
 
-def wait_for(condition, seconds: float = 60) -> None:
+def wait_for(condition, seconds: float = 180) -> None:
     end = time.time() + seconds
     while not condition():
         assert time.time() < end, "it did not happen in time"

@@ -339,7 +339,7 @@ BUSY = """
 import time
 from pathlib import Path
 print(button.comm.comm_id, flush=True)
-end = time.monotonic() + 20
+end = time.monotonic() + 60
 while not clicks and time.monotonic() < end:
     assert handle_widget_messages()
     time.sleep(0.02)
@@ -351,7 +351,7 @@ def next_line(client, cell):
     """The words of the next line that a cell prints; one print may come in several messages."""
     text = ""
     while "\n" not in text:
-        message = client.get_iopub_msg(timeout=30)
+        message = client.get_iopub_msg(timeout=60)
         if message["parent_header"].get("msg_id") == cell and message["msg_type"] == "stream":
             text += message["content"]["text"]
     return text.split()
@@ -374,7 +374,7 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
     if subshell:
         request = client.session.msg("create_subshell_request")
         client.control_channel.send(request)
-        reply = client.control_channel.get_msg(timeout=20)
+        reply = client.control_channel.get_msg(timeout=60)
         header["subshell_id"] = reply["content"]["subshell_id"]
     busy = client.execute(BUSY)
     (comm_id,) = next_line(client, busy)
