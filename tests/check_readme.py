@@ -26,11 +26,9 @@ def update_readme(result: dict) -> None:
     """Put the figures between the README's marks; parts that were not measured are left out."""
     path = ROOT / "README.md"
     parts = {"demo": demo, "receipts": receipts, "handwriting": handwriting}
-    parts |= {"training": training, "memory": memory}
-    figures = [part(result) for name, part in parts.items() if name in result]
-    marks = {"figures": "\n\n".join(figures)}
-    if "notebooks" in result:
-        marks["notebooks"] = notebooks(result)
+    marks = {"figures": "\n\n".join(part(result) for name, part in parts.items() if name in result)}
+    parts = {"notebooks": notebooks, "training": training, "memory": memory}
+    marks |= {name: part(result) for name, part in parts.items() if name in result}
     for mark, text in marks.items():
         before, _, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
         end = f"<!-- end of {mark} -->"
