@@ -81,7 +81,9 @@ def resolve_model(name: str) -> tuple[str, str | None]:
                     "that model back, or name where it is now under base_model_name_or_path in "
                     f"{adapter}."
                 ) from None
-    return name, None
+    # A run that trained every weight leaves a whole model there.
+    whole = path / "adapter"
+    return (str(whole) if (whole / "config.json").is_file() else name), None
 
 
 def load_model(config: TrainConfig) -> tuple[Any, Any]:

@@ -79,7 +79,7 @@ def receipts(data: Path) -> dict:
     shutil.rmtree(folder, ignore_errors=True)
     summary = convert("sroie", data, folder, task="lines", split="0.7,0.1,0.2", workers=2)
     rows, rejects = sum(summary["rows"].values()), sum(summary["rejects"].values())
-    run = quickstart("receipts", dataset=folder)
+    run = quickstart("receipts", recipe="receipts", dataset=folder)
     tuned = Evaluation.load(RUNS / "receipts" / "eval" / "tuned")
     pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in tuned.records]
     found = {
@@ -163,8 +163,8 @@ CHANGES = {
 }
 # What is trained on, with which recipe, for how many steps, and the metrics that tell.
 EXPERIMENTS = {
-    "lines": ("quickstart", 80, ("cer",)),
-    "documents": ("tiny", 80, ("numeric_accuracy", "teds")),
+    "lines": ("quickstart", 60, ("cer",)),
+    "documents": ("tiny", 60, ("numeric_accuracy", "teds")),
 }
 
 
@@ -212,9 +212,9 @@ def trained(job: tuple[str, str, int]) -> dict:
         seed=seed,
         max_steps=steps,
         per_device_train_batch_size=16,
-        eval_steps=40,
+        eval_steps=30,
         eval_samples=30,
-        save_steps=40,
+        save_steps=30,
         **CHANGES[change],
     )
     data = load_data(config)
@@ -257,6 +257,7 @@ def notebooks() -> dict:
 def slow_tests() -> dict:
     """The tests that take part only here, a process a core."""
     command = [sys.executable, "-m", "pytest", "-m", "slow", "-n", "logical", "--dist", "worksteal"]
+    command += ["--durations=10"]
     done = subprocess.run(command, cwd=ROOT, check=False)
     return {"aims": {"slow tests, exit code": aim(done.returncode, done.returncode == 0, "0")}}
 

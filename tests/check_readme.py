@@ -75,7 +75,8 @@ def receipts(result: dict) -> str:
     found = result["receipts"]
     rows = _before_after("lines of held-out receipts", found["run"])
     text = (
-        f"The same notebook on {sum(found['rows'].values()):,} real lines, split by receipt "
+        "The same notebook with `-p recipe receipts` (every weight is trained, pictures are worn "
+        f"further) on {sum(found['rows'].values()):,} real lines, split by receipt "
         f"({found['rows']['train']:,} to train, {found['rows']['test']:,} to test); with case "
         f"folded the CER after is {found['tuned CER, case folded']:.1%}."
     )

@@ -64,6 +64,19 @@ def test_it_learns(config):
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
 
 
+def test_a_run_that_trained_every_weight_is_loaded_by_its_folder(config, tmp_path):
+    config.use_peft = False
+    model, processor = load_model(config)
+    before = {name: weight.detach().clone() for name, weight in model.named_parameters()}
+    train(model, processor, load_data(config), config)
+    trained = dict(model.named_parameters())
+    assert not any(torch.equal(weight, trained[name]) for name, weight in before.items())
+    config.model_name_or_path = str(tmp_path / "run")
+    again, _ = load_model(config)
+    for name, weight in again.named_parameters():
+        torch.testing.assert_close(weight, trained[name], rtol=0, atol=0)
+
+
 def test_stopped_and_resumed_is_the_same_as_never_stopped(config, tmp_path):
     config.save_steps = 2
     whole, weights = _run(config)

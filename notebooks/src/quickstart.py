@@ -50,7 +50,7 @@ seed = 42  # @param {type:"integer"}
 from ocrkit import TrainConfig
 
 config = TrainConfig.from_parameters(globals(), also=["receipts"])
-print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {config.learning_rate}")
+print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {config.learning_rate}")
 
 # %% [markdown]
 # ## Data
