@@ -98,7 +98,7 @@ def _items(count: int, seed: int, classes: int) -> Iterator[Item]:
                 )
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def milliseconds_a_line(model: Any, processor: Any, most: int = 20) -> float:
     """Median milliseconds on one core to read a line of 24 Latin characters, one at a time."""
     threads = torch.get_num_threads()
