@@ -234,6 +234,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="panel, or browser")
     parser.add_argument("--parameters", default="{}", help="of the quickstart, as JSON")
     options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
     options.work.mkdir(parents=True, exist_ok=True)
     if options.only != "browser":
         _panel(options)
