@@ -90,8 +90,7 @@ def task_items(wanted: Toys) -> Iterator[Item]:
     fonts = [str(path) for path in shipped_fonts(*TILL_FONTS)]
     placed = []
     for task, count in wanted.tasks:
-        asked_anew = task == "questions"
-        items = toy_items(task, count, SEED, 1.0, True, fonts, asked_anew)
+        items = toy_items(task, count, SEED, 1.0, True, fonts, rephrase=True)
         for number, item in enumerate(items):
             load = partial(_packed, item.pictures[0].load, wanted.quality)
             placed.append((number / count, replace(item, pictures=[Picture(load=load)])))

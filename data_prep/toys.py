@@ -340,7 +340,7 @@ def toy_items(
     damage: float,
     knowledge: bool,
     fonts: Sequence[str],
-    rephrase: bool = False,
+    rephrase: bool,
 ) -> Iterator[Item]:
     """The toys of a dataset; arguments as in `toys`, but `fonts` are font files."""
     for number in range(count):

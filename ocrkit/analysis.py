@@ -5,9 +5,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from ocrkit.metrics import Tally, process_cer, process_edits, resample
-from ocrkit.metrics import wilson as wilson_interval
+from ocrkit.metrics import Tally, process_cer, process_edits
 from ocrkit.text import normalize, script
+from ocrkit.uncertainty import resample, wilson
 
 CORE = ("id", "reference", "prediction", "language", "group", "confidence", "finish_reason")
 CORE += ("error", "image")
@@ -45,7 +45,7 @@ def with_intervals(tallies: dict[str, Tally], groups: Sequence | None) -> dict[s
             there = np.flatnonzero(tally.whole)
             independent = len({own[i] for i in there}) if groups is not None else len(there)
             if low == high or independent == len(there):
-                low, high = wilson_interval(round(tally.rate * independent), independent)
+                low, high = wilson(round(tally.rate * independent), independent)
         found[name] = {"value": tally.rate, "low": float(low), "high": float(high)}
     return found
 

@@ -103,9 +103,10 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "transformers; load it with backend=unsloth on a machine with CUDA, or export "
             "merged_16bit and convert that."
         )
-    if format != "adapter" and (output_dir / "adapter_config.json").exists():
+    whole = format != "adapter" or not hasattr(model, "peft_config")
+    if whole and (output_dir / "adapter_config.json").exists():
         raise ModelError(
-            f"{output_dir} holds an adapter, and a merged model beside it would be loaded as that "
+            f"{output_dir} holds an adapter, and a whole model beside it would be loaded as that "
             "adapter; choose another folder."
         )
     base = _base_name(model)

@@ -12,8 +12,9 @@ import numpy as np
 from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.evaluation import Evaluation, fails, score, show_matches, tallies, write_whole
-from ocrkit.metrics import char_confusions, mcnemar, process_cer, resample
+from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
+from ocrkit.uncertainty import mcnemar, resample
 
 __all__ = [
     "Comparison",

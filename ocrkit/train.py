@@ -106,6 +106,8 @@ def train(
         raise Stopped(f"Stopped at step {done}; resume_from_checkpoint='auto' goes on from there.")
     adapter = folder / "adapter"
     if trainer.is_world_process_zero():
+        # Adapters of an earlier run there would be loaded instead of a whole model.
+        (adapter / "adapter_config.json").unlink(missing_ok=True)
         export(trainer.accelerator.unwrap_model(trainer.model), processor, adapter)
     trainer.accelerator.wait_for_everyone()
     return TrainResult(

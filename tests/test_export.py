@@ -74,7 +74,7 @@ def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, mo
 def test_a_merge_does_not_go_beside_an_adapter(config, tmp_path):
     model, processor = load_model(config)
     export(model, processor, tmp_path / "export")
-    with pytest.raises(ModelError, match="export holds an adapter, and a merged model beside it"):
+    with pytest.raises(ModelError, match="export holds an adapter, and a whole model beside it"):
         export(model, processor, tmp_path / "export", format="merged_16bit")
     assert not (tmp_path / "export" / "model.safetensors").exists()
 
