@@ -47,7 +47,8 @@ class Lines:
 class Toys:
     """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn.
 
-    Questions are rephrased: the embedded model knows them as `data_prep.toys` asks them.
+    They are rephrased: the embedded model knows the questions and the names of the fields that
+    `data_prep.toys` has otherwise.
     """
 
     tasks: tuple[tuple[str, int], ...]

@@ -26,7 +26,9 @@ from data_prep.schema import PROMPTS, Item, Picture, UsageError
 from data_prep.split import parse_shares
 
 TASKS = ("receipts", "tables", "questions")
-SCHEMA = Path(__file__).parent / "schemas" / "toy_receipt.schema.json"
+_SCHEMAS = Path(__file__).parent / "schemas"
+SCHEMA = _SCHEMAS / "toy_receipt.schema.json"
+REPHRASED_SCHEMA = _SCHEMAS / "rephrased_receipt.schema.json"
 LINE = 32  # pixels a line is high
 _GRID = 16
 _SIZES = (18, 20)  # pixels per em, lowest and highest
@@ -57,6 +59,8 @@ _REPHRASED = {
     "What is the shelf?": ("On which shelf does it stand?", "Look up its shelf."),
     "What is the aisle?": ("Along which aisle is it found?", "Look up its aisle."),
 }
+# Another name of each field.
+_RENAMED = {"shop": "company", "date": "issued", "item": "product", "total": "amount"}
 
 
 class Toy(NamedTuple):
@@ -110,10 +114,8 @@ def _receipt(rng: random.Random) -> Toy:
     rows.insert(place, middle)
     if rng.random() < 0.4:
         rows = [[" ".join(row)] for row in rows]
-    # Without spaces, for every character may be a token.
     fields = {"shop": shop, name: value, "total": total}
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
-    return Toy(rows, PROMPTS["extraction"], text)
+    return Toy(rows, PROMPTS["extraction"], _on_one_line(fields))
 
 
 def _table(rng: random.Random) -> Toy:
@@ -169,8 +171,19 @@ def _question(rng: random.Random) -> Toy:
 
 
 def rephrased(toy: Toy, rng: random.Random) -> Toy:
-    """The toy with its question asked in other words; what is no question stays as it is."""
+    """The toy with its question in other words, or its fields under other names.
+
+    Tables stay as they are.
+    """
+    if toy.question == PROMPTS["extraction"]:
+        fields = {_RENAMED[name]: value for name, value in json.loads(toy.completion).items()}
+        return toy._replace(completion=_on_one_line(fields))
     return toy._replace(question=rng.choice(_REPHRASED.get(toy.question, (toy.question,))))
+
+
+def _on_one_line(fields: dict[str, str]) -> str:
+    # Without spaces, for every character may be a token.
+    return json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
 
 
 def _goods_line(item: str, rng: random.Random) -> tuple[str, dict[str, str]]:
@@ -302,7 +315,8 @@ def toys(
         damage: the share of pictures that are worn, from 0 to 1.
         knowledge: whether the questions that need a sentence of knowledge get it; without it the
             dataset has the same ids, pictures, questions and answers.
-        rephrase: ask in words that the embedded model was not trained on.
+        rephrase: ask questions in words, and give fields names, that the embedded model was not
+            trained on; `REPHRASED_SCHEMA` is the schema of such receipts.
         fonts: names of fonts that matplotlib brings along; the default has no training font of the
             embedded model.
         split: shares of train, validation and test.
@@ -318,8 +332,8 @@ def toys(
         raise UsageError(f"--damage is {damage}, but takes a share from 0 to 1.")
     if not knowledge and task != "questions":
         raise UsageError(f"--without-knowledge is for questions, but --task is {task}.")
-    if rephrase and task != "questions":
-        raise UsageError(f"--rephrase is for questions, but --task is {task}.")
+    if rephrase and task == "tables":
+        raise UsageError("--rephrase is for questions and receipts, but --task is tables.")
     shares = parse_shares(split)
     if shares is None:
         raise UsageError(f"--split is {split!r}, but takes shares such as 0.8,0.1,0.1 here.")
@@ -400,7 +414,7 @@ examples:
     add(
         "--rephrase",
         action="store_true",
-        help="ask the questions in words that the embedded model was not trained on",
+        help="words of questions and names of fields that the embedded model was not trained on",
     )
 
 

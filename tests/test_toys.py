@@ -13,6 +13,7 @@ from data_prep.schema import UsageError
 from data_prep.synthesize import main
 from data_prep.toys import (
     LINE,
+    REPHRASED_SCHEMA,
     SCHEMA,
     TASKS,
     Toy,
@@ -211,8 +212,8 @@ def test_questions_are_rephrased_and_nothing_else_changes(tmp_path, capsys):
     for one, other in zip(known, anew):
         meant.setdefault(other.question, set()).add(one.question)
     assert {len(questions) for questions in meant.values()} == {1} and len(meant) == 20
-    (receipt,) = many("receipts", 1)
-    assert rephrased(receipt, random.Random(0)) == receipt
+    (table,) = many("tables", 1)
+    assert rephrased(table, random.Random(0)) == table
 
     given = ["toys", "--task", "questions", "--count", "20", "--out"]
     assert main([*given, str(tmp_path / "known")]) == 0
@@ -222,10 +223,27 @@ def test_questions_are_rephrased_and_nothing_else_changes(tmp_path, capsys):
     assert all(one.prompt != other.prompt for one, other in pairs)
 
 
+def test_fields_are_renamed_and_nothing_else_changes():
+    known = many("receipts")
+    anew = [rephrased(toy, random.Random(0)) for toy in known]
+    assert [toy._replace(completion="") for toy in anew] == [
+        toy._replace(completion="") for toy in known
+    ]
+    answers = [[toy.completion for toy in found] for found in (known, anew)]
+    for before, after in zip(*(map(json.loads, found) for found in answers), strict=True):
+        assert list(before.values()) == list(after.values()) and not before.keys() & after.keys()
+    schemas = [json.loads(path.read_text()) for path in (SCHEMA, REPHRASED_SCHEMA)]
+    rates = [[schema_pass_rate(found, schema) for schema in schemas] for found in answers]
+    assert rates == [[1, 0], [0, 1]]
+
+
 @pytest.mark.parametrize(
     "wrong, says",
     [
-        ({"rephrase": True}, "--rephrase is for questions, but --task is receipts"),
+        (
+            {"rephrase": True, "task": "tables"},
+            "--rephrase is for questions and receipts, but --task is tables",
+        ),
         ({"task": "poems"}, "--task is 'poems', but takes one of receipts, tables, questions"),
         ({"count": 0}, "--count is 0"),
         ({"damage": 1.5}, "--damage is 1.5, but takes a share from 0 to 1"),
