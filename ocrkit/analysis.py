@@ -154,7 +154,8 @@ def runaway(record: dict) -> bool:
     for period in range(1, len(tail) // 4 + 1):
         phrase = tail[-period:]
         times = max(4, -(-24 // period))
-        if tail.endswith(phrase * times):
+        # Two characters tell of most periods that they are none.
+        if tail[-1 - period] == tail[-1] and tail.endswith(phrase * times):
             # What the truth repeats as well, such as a dotted line, was read.
             return phrase * times not in record["reference"]
     return False

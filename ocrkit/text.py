@@ -20,8 +20,10 @@ No profile uses NFKC: it turns `10²` into `102` and full-width forms into other
 import re
 import string
 import unicodedata
+from collections import Counter
 from datetime import date
 from decimal import Decimal
+from functools import cache
 
 import regex
 
@@ -131,12 +133,20 @@ def bangla_kind(grapheme: str) -> str:
 
 
 def script(text: str) -> str:
-    """Name the script of most of the text's letters; `Common` where it has none of those known."""
+    """Name the script of most of the text's letters; `Common` where it has none of those known.
+
+    Of two with as many letters it is the one that comes first in the text.
+    """
     if text.isascii():
         return "Latin" if any(map(str.isalpha, text)) else "Common"
-    counts = {name: len(pattern.findall(text)) for name, pattern in _SCRIPTS.items()}
-    name = max(counts, key=counts.__getitem__)
-    return name if counts[name] else "Common"
+    counts = Counter(map(_script_of, text))
+    counts.pop(None, None)
+    return counts.most_common(1)[0][0] if counts else "Common"
+
+
+@cache
+def _script_of(character: str) -> str | None:
+    return next((name for name, known in _SCRIPTS.items() if known.match(character)), None)
 
 
 # --- amounts and dates, under a declared locale
