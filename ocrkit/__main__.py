@@ -177,7 +177,7 @@ def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
     if is_main_process():
         print(
             f"{result.global_step} steps, mean loss {result.training_loss:.4f}, "
-            f"{result.seconds:.0f} s; adapter in {result.adapter_dir}"
+            f"{result.seconds:.0f} s; weights in {result.adapter_dir}"
         )
 
 

@@ -10,23 +10,31 @@ from ocrkit.config import TrainConfig
 
 
 def card(
-    title: str, format: str, base: str, run: Path | None, config: TrainConfig | None, check: str
+    title: str,
+    format: str,
+    adapters: bool,
+    base: str,
+    run: Path | None,
+    config: TrainConfig | None,
+    check: str,
 ) -> str:
     """README.md of an exported model, in Markdown under the metadata that the Hub reads.
 
     Args:
         title: name of the model.
-        format: what was exported: adapter, merged_16bit...
+        format: what was asked for: adapter, merged_16bit...
+        adapters: whether it holds adapters alone, and no whole model.
         base: name of the base model.
         run: run folder with versions.json and eval/*/metrics.json; None where there is none.
         config: settings of the run; None where they are unknown.
-        check: what comparing the merged model with the adapter came to; empty: nothing compared.
+        check: what comparing the exported model with the trained one came to; empty: nothing was
+            compared.
     """
     data = _json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
     versions = _json(run / "versions.json") if run else {}
     head: dict[str, Any] = {
         "pipeline_tag": "image-text-to-text",
-        "library_name": "peft" if format == "adapter" else "transformers",
+        "library_name": "peft" if adapters else "transformers",
         "tags": ["ocr", "ocrkit"],
     }
     # A folder of this machine means nothing to others, and the Hub refuses it.
@@ -35,7 +43,7 @@ def card(
     if languages := sorted(name for name in data.get("languages", {}) if len(name) in (2, 3)):
         head["language"] = languages
     parts = ["---\n" + yaml.safe_dump(head, sort_keys=False) + "---", f"# {title}"]
-    kind = "LoRA adapters on" if format == "adapter" else "A fine-tuned model made from"
+    kind = "LoRA adapters on" if adapters else "A fine-tuned model made from"
     shown = base if "base_model" in head else Path(base).name
     parts.append(f"{kind} `{shown}`, exported as {format} by ocrkit.")
     if check:

@@ -1,5 +1,6 @@
-"""Write what was trained: the adapter, or its base merged with it, held against each other."""
+"""Write what was trained: as it is, or whole in 16 bits, then held against each other."""
 
+import copy
 import math
 import shutil
 import tempfile
@@ -32,13 +33,14 @@ def export(
 ) -> Path:
     """Write what was trained, with its processor and a model card, and return the folder.
 
-    What was merged is loaded again and reads some rows; the share that it reads as the model with
-    its adapters does is printed and stands in the card.
+    What was rounded is loaded again and reads some rows; the share that it reads as the trained
+    model does is printed and stands in the card.
 
     Args:
-        format: "adapter" (small; needs the base to load), "merged_16bit" (the base with the
-            adapters added to its weights, in 16 bits, loadable by any transformers or vLLM),
-            "merged_4bit" or "gguf" (both by Unsloth only).
+        format: "adapter" (small; needs the base to load; of a model without adapters, all of it as
+            it was trained), "merged_16bit" (the base with the adapters added to its weights, in 16
+            bits, loadable by any transformers or vLLM), "merged_4bit" or "gguf" (both by Unsloth
+            only).
         rows: what both read, the first `samples` of them; None draws lines of print.
         config: settings of the run; None takes those of the run folder that `output_dir` lies in,
             if it lies in one.
@@ -51,9 +53,9 @@ def export(
 
     Raises:
         ModelError: a format that is unknown or needs Unsloth, a disk that cannot hold the model,
-            a folder that holds an adapter where a merged model is to be written, a merged model
-            that reads other than the adapters did, or an adapter to be pushed whose base is a
-            folder of this machine.
+            a folder that holds an adapter where a whole model is to be written, a model that reads
+            other than the trained one did, or an adapter to be pushed whose base is a folder of
+            this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
     output_dir = Path(output_dir)
@@ -62,27 +64,28 @@ def export(
     if config is None and (run / "config.yaml").is_file():
         config = TrainConfig.from_recipe(str(run / "config.yaml"))
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
-    merged = format != "adapter" and hasattr(model, "peft_config")
+    rounded = format != "adapter"
     _write(model, processor, output_dir, format)
     equal, compared = 0, 0
-    if merged and format != "gguf" and samples:
+    if rounded and format != "gguf" and samples:
         if rows is None:
             rows = drawn_rows(samples)
         rows = [rows[i] for i in range(min(samples, len(rows)))]
         settings = config or TrainConfig(max_new_tokens=64)
         equal, compared = _read_alike(model, processor, output_dir, rows, settings), len(rows)
-    check = f"{equal} of {compared} rows are read the same by the merged model and the adapter."
+    check = f"{equal} of {compared} rows are read the same by the exported and the trained model."
     check = check if compared else ""
-    if merged:
-        print(check or f"{output_dir} was not compared with the adapter.")
+    if rounded:
+        print(check or f"{output_dir} was not compared with the trained model.")
     title = Path(push_to_hub or output_dir.resolve()).name
-    text = card(title, format, _base_name(model), run, config, check)
+    adapters = format == "adapter" and hasattr(model, "peft_config")
+    text = card(title, format, adapters, _base_name(model), run, config, check)
     (output_dir / "README.md").write_text(text, encoding="utf-8")
     if compared and equal < min_equal * compared:
         raise ModelError(
-            f"The model in {output_dir} reads only {equal} of {compared} rows as the adapter does, "
-            f"and min_equal={min_equal} asks for more; evaluate both before you use it, or lower "
-            "min_equal where the base was in 4 bits or the model hardly reads these rows."
+            f"The model in {output_dir} reads only {equal} of {compared} rows as the trained one "
+            f"does, and min_equal={min_equal} asks for more; evaluate both before you use it, or "
+            "lower min_equal where the base was in 4 bits or the model hardly reads these rows."
         )
     if hub:
         print(f"Pushed to {push(hub, push_to_hub, output_dir)}")
@@ -120,8 +123,10 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
 
 def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
     """Write weights and processor; the model itself stays as it is."""
-    if format == "adapter" or not hasattr(model, "peft_config"):
+    if format == "adapter":
         model.save_pretrained(output_dir)
+    elif format == "merged_16bit" and not hasattr(model, "peft_config"):
+        _in_16_bits(model).save_pretrained(output_dir)
     elif format == "gguf":
         model.save_pretrained_gguf(str(output_dir), processor, quantization_method="q8_0")
     elif getattr(model, "ocrkit_backend", "") == "unsloth":
@@ -189,11 +194,18 @@ def _read_alike(
         alone, beside = load_model(replace(config, **settings))
     except ModelError as error:
         raise ModelError(
-            f"The merged model is in {folder}, but it was not compared with the adapter ({error}) "
+            f"The model is in {folder}, but it was not compared with the trained one ({error}) "
             "Evaluate it by itself, or export with samples=0."
         ) from None
     again = predict(alone, beside, rows, config)
     return sum(a == b for a, b in zip(texts, again))
+
+
+def _in_16_bits(model: Any) -> Any:
+    """A model without adapters, rounded where its weights have more; the model stays as it is."""
+    import torch
+
+    return copy.deepcopy(model).to(torch.bfloat16) if model.dtype == torch.float32 else model
 
 
 def _merge(model: Any) -> Any:

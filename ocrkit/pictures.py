@@ -2,6 +2,7 @@
 
 import glob
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,9 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 PDF_DPI = 200
 # Pictures that are open at once.
 _CHUNK = 64
+# A picture that is higher than wide, and this many times as high as the lines that a model reads,
+# is taken for a page.
+_PAGE = 8
 
 
 @dataclass(frozen=True)
@@ -102,9 +106,11 @@ def read_pictures(
     """Read pictures and yield `{id, prediction, confidence, finish_reason, error}` of each.
 
     Few are open at once, so a folder may be of any size; within these few the largest come first.
+    The first picture that looks like a page, given to a model of lines, is named in a warning.
     """
     from ocrkit.predict import predict_stream
 
+    warned = False
     for start in range(0, len(pictures), _CHUNK):
         rows = []
         for picture in pictures[start : start + _CHUNK]:
@@ -120,10 +126,21 @@ def read_pictures(
                     "error": f"cannot be opened: {cause}",
                 }
                 continue
+            if not warned and (warned := _is_page(image, config.image_height)):
+                tqdm.write(
+                    f"{picture.id} has {image.width} x {image.height} pixels and is read "
+                    f"{config.image_height} pixels high, as the lines that this model was trained "
+                    "on: cut pages into lines first.",
+                    file=sys.stderr,
+                )
             message = {"role": "user", "content": prompt}
             rows.append({"id": picture.id, "prompt": [message], "images": [image]})
         if rows:
             yield from predict_stream(model, processor, rows, config)
+
+
+def _is_page(image: Image.Image, image_height: int | None) -> bool:
+    return bool(image_height) and image.height > max(image.width, _PAGE * image_height)
 
 
 def missing(pictures: list[Picture], out: Path) -> list[Picture]:

@@ -72,7 +72,12 @@ def sample(domain: str) -> Path:
 
 
 def local_dataset(
-    dataset: str, domain: str, raw_data: str = "", source: str = "", local: str | Path = "data"
+    dataset: str,
+    domain: str = "",
+    raw_data: str = "",
+    source: str = "",
+    local: str | Path = "data",
+    **options: str,
 ) -> str:
     """The dataset folder to train on, brought to the local disk where that takes something.
 
@@ -83,6 +88,7 @@ def local_dataset(
         raw_data: a file or folder in a data set's own format, which is converted.
         source: that format, one of `python -m data_prep.convert --list`.
         local: the folder to unpack and convert into; what is done there already is kept.
+        options: of `data_prep.convert`, such as `task`; an empty one is not given.
 
     Raises:
         ValueError: the data cannot be used as asked; the message says why.
@@ -91,7 +97,8 @@ def local_dataset(
         from data_prep.convert import convert
 
         out = Path(local) / (source or "unknown")
-        rows = convert(source, raw_data, out)["rows"]
+        given = {name: value for name, value in options.items() if value}
+        rows = convert(source, raw_data, out, **given)["rows"]
         print(f"{raw_data} as {source}: {', '.join(f'{k} {v:,}' for k, v in rows.items())} rows")
         return str(out)
     if dataset.endswith(".tar"):

@@ -1,7 +1,8 @@
 """The embedded model: a Qwen3-VL of 3.1 million parameters that reads lines of four scripts.
 
 `python -m ocrkit.tiny build` draws lines, trains on them from scratch and writes
-`ocrkit/assets/tiny`: weights in bf16, tokenizer, processor, chat template and a model card.
+`ocrkit/assets/tiny`: weights in bf16, tokenizer, processor and chat template.
+`python -m ocrkit.tiny measure` reads with it and writes its model card.
 """
 
 import argparse
@@ -231,7 +232,8 @@ def card(history: dict, measured: dict, tokenizers: dict) -> str:
         cells += [cell("tesseract", f"unseen/{script}", "cer"), ", ".join(HELD_OUT[script])]
         rows.append(f"| {name} | {' | '.join(cells)} |")
     command = (
-        "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g}` "
+        "`python -m ocrkit.tiny build --minutes {minutes:g} --learning_rate {learning_rate:g} "
+        "--seed {seed}` "
         "({steps:,} steps{note})"
     )
     packages = {package for families in FONTS.values() for package in families.values()}
@@ -260,7 +262,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Command line of `python -m ocrkit.tiny`."""
     parser = argparse.ArgumentParser(prog="python -m ocrkit.tiny", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
-    build = commands.add_parser("build", help="train the model and write it; measure it afterwards")
+    build = commands.add_parser(
+        "build", help="train the model and write it; `measure` makes its card"
+    )
     build.add_argument("--minutes", type=float, default=60, help="how long (default %(default)s)")
     build.add_argument("--steps", type=int, help="stop after so many steps, if that is sooner")
     build.add_argument("--start", type=Path, help="go on from this earlier build")

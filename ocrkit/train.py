@@ -1,4 +1,4 @@
-"""Train: from rows to an adapter, resumable, with everything that was left out counted."""
+"""Train: from rows to adapters or a model, resumable, with everything that was left out counted."""
 
 import json
 from contextlib import nullcontext
@@ -48,7 +48,9 @@ def train(
     callbacks: list | None = None,
     panel: bool = True,
 ) -> TrainResult:
-    """Train on `data["train"]` and leave adapter, checkpoints, log and versions in the run folder.
+    """Train on `data["train"]`; weights, checkpoints, log and versions are left in the run folder.
+
+    The weights lie in `adapter/`: LoRA adapters, or with `use_peft: false` the whole model.
 
     Samples longer than the context (`max_length`, or the model's own) are left out, counted and
     listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's interrupt, the stop

@@ -46,7 +46,7 @@ def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming,
     config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")
     done = _start(config)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("adapter in") == 1
+    assert done.stdout.count("weights in") == 1
     versions = json.loads((tmp_path / "two" / "versions.json").read_text())
     assert versions["processes"] == 2
     config.per_device_train_batch_size, config.output_dir = 8, str(tmp_path / "one")

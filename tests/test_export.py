@@ -33,7 +33,7 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
         assert sum(same) >= (10 if format == "adapter" else 9), name
     readme = (tmp_path / "merged" / "README.md").read_text()
     assert readme.startswith("---\npipeline_tag: image-text-to-text")
-    assert "of 10 rows are read the same by the merged model and the adapter" in readme
+    assert "of 10 rows are read the same by the exported and the trained model" in readme
     assert "## Data" in readme and "Rows: train 40" in readme
     assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
     # Nothing of this machine.
@@ -49,7 +49,7 @@ def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path
     # As if the adapters had been lost on the way.
     monkeypatch.setattr(MODULE, "_merge", lambda model: model.get_base_model())
     monkeypatch.setattr(MODULE, "_read_alike", lambda model, *args: 7)
-    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the adapter does"):
+    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the trained one does"):
         export(model, processor, tmp_path / "merged", format="merged_16bit")
     assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
 
@@ -86,6 +86,22 @@ def test_formats_that_only_unsloth_writes(config, tmp_path):
             export(model, processor, tmp_path, format=format)
     with pytest.raises(ModelError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
         export(model, processor, tmp_path, format="onnx")
+
+
+def test_a_model_without_adapters_is_rounded_and_compared(config, tmp_path, capsys):
+    from safetensors.torch import load_file
+
+    config.use_peft = False
+    model, processor = load_model(config)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    for format, dtype in (("adapter", torch.float32), ("merged_16bit", torch.bfloat16)):
+        folder = export(model, processor, tmp_path / format, format, config=config, samples=3)
+        saved = load_file(folder / "model.safetensors")
+        assert {weight.dtype for weight in saved.values()} == {dtype}
+        card = (folder / "README.md").read_text()
+        assert "A fine-tuned model made from" in card and "library_name: transformers" in card
+    assert "3 of 3 rows are read the same" in capsys.readouterr().out
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
 def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):

@@ -182,7 +182,7 @@ def test_quickstart_runs_headless(tmp_path):
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
     assert (folder / "merged" / "model.safetensors").is_file()
     shown = _outputs(executed)
-    assert "rows are read the same by the merged model" in shown and "data:image/" in shown
+    assert "rows are read the same by the exported" in shown and "data:image/" in shown
     assert "Done: step 4 of 4" in shown and '"image/png": "' in shown
     assert "samples that tuned read worst" in shown
     assert "data:image/" in to_html(executed).read_text(encoding="utf-8")

@@ -99,3 +99,12 @@ def test_a_picture_that_is_named_is_read_whatever_its_suffix(tmp_path):
     assert list_pictures([str(tmp_path / "scan.dat")]) == [
         Picture(tmp_path / "scan.dat", "scan.dat")
     ]
+
+
+def test_a_page_given_to_a_model_of_lines_is_told_once(tmp_path, capsys):
+    for name in "ab":
+        Image.new("RGB", (400, 600), "white").save(tmp_path / f"{name}.png")
+    assert main(["predict", str(tmp_path)]) == 0
+    warning = capsys.readouterr().err
+    assert warning.count("400 x 600 pixels and is read 32 pixels high") == 1
+    assert "a.png" in warning and "cut pages into lines first" in warning

@@ -1,5 +1,6 @@
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -66,9 +67,13 @@ def test_raw_data_is_converted(tmp_path):
         path = tmp_path / "raw" / f"word{number}_{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("L", (40, 20), 255).save(path)
-    found = local_dataset("", "bangla", str(tmp_path / "raw"), "folder", tmp_path / "local")
+    given = {"prompt": "Read it.", "task": ""}
+    found = local_dataset(
+        "", "bangla", str(tmp_path / "raw"), "folder", tmp_path / "local", **given
+    )
     assert (tmp_path / "local" / "folder" / "dataset.json").is_file()
     assert found == str(tmp_path / "local" / "folder")
+    assert '"content": "Read it."' in (Path(found) / "train" / "metadata.jsonl").read_text()
 
 
 def test_results_are_one_zip(tmp_path):

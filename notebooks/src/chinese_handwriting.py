@@ -193,6 +193,6 @@ download(config.output_dir, report, result.adapter_dir)
 # * AR far below CR: the model writes on after the line's end. Look for labels longer than pictures.
 # * Rare characters fail: draw lines that have them, `python -m data_prep.synthesize lines zh --face
 #   handwriting --random 0.5 --out data/drawn`, and train on them first.
-# * `waiting` stays high: more workers, `--height 64` at conversion, or parquet with `streaming`.
+# * `waiting` stays high: more workers, or smaller pictures (`-p image_height 64`, `max_pixels`).
 # * The loss jumps after you enlarged the batch: the square root is a rule of thumb; `python -m
 #   ocrkit find-lr` measures.

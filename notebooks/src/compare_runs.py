@@ -42,8 +42,10 @@ output_dir = "runs/compare"  # @param {type:"string"}
 
 # %%
 from ocrkit import TrainConfig
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(globals(), also=["runs", "evaluation", "metric"])
+mount_drive(runs, config.output_dir)
 
 # %% [markdown]
 # ## Runs to compare
@@ -54,7 +56,8 @@ config = TrainConfig.from_parameters(globals(), also=["runs", "evaluation", "met
 #
 # ```
 # python -m ocrkit sweep notebooks/quickstart.ipynb --grid learning_rate=1e-6,0.005 \
-#     -p receipts 20 -p max_steps 20 --out runs/compare/sweep
+#     -p receipts 20 -p max_steps 20 -p eval_steps 5 -p logging_steps 5 -p eval_samples 10 \
+#     --out runs/compare/sweep
 # ```
 #
 # Started again it skips what is done.

@@ -41,7 +41,7 @@ if importlib.util.find_spec("ocrkit") is None:
 recipe = "tiny"  # @param ["tiny", "financial"] {allow-input: true}
 dataset = ""  # @param {type:"string"}
 raw_data = ""  # @param {type:"string"}
-source = "sroie"  # @param ["sroie", "cord", "wildreceipt", "funsd", "finscribe", "json"]
+source = "sroie"  # @param ["sroie", "cord", "wildreceipt", "funsd", "finscribe", "pdf"]
 schema_file = ""  # @param {type:"string"}
 output_dir = "runs/financial_documents"  # @param {type:"string"}
 max_steps = None  # @param {type:"raw"}
@@ -76,7 +76,7 @@ from data_prep.toys import REPHRASED_SCHEMA
 from ocrkit import load_data
 from ocrkit.places import local_dataset
 
-config.dataset = local_dataset(config.dataset, "financial", raw_data, source)
+config.dataset = local_dataset(config.dataset, "financial", raw_data, source, task="fields")
 data = load_data(config)
 schema = json.loads(Path(schema_file or REPHRASED_SCHEMA).read_text(encoding="utf-8"))
 print({split: len(rows) for split, rows in data.items()})

@@ -48,8 +48,10 @@ seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(globals(), also=["receipts"])
+mount_drive(config.dataset, config.output_dir)
 print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {config.learning_rate}")
 
 # %% [markdown]
@@ -62,10 +64,12 @@ print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {con
 # %%
 from data_prep.receipts import printed_receipts, thermal_receipts
 from ocrkit import load_data
+from ocrkit.places import local_dataset
 
 if not config.dataset:
     config.dataset = f"{config.output_dir}/data"
     thermal_receipts(config.dataset, receipts, seed=config.seed)
+config.dataset = local_dataset(config.dataset)
 printed_receipts(f"{config.output_dir}/printed", seed=config.seed)
 data = load_data(config)
 print({split: len(rows) for split, rows in data.items()})
@@ -78,8 +82,9 @@ gallery(data["train"], 8)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth in 4-bit, elsewhere through transformers and PEFT. The
-# plan counts tokens, says what the pixel budget would shrink, and times a few steps.
+# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
+# the recipe says so, which this one does not: the tiny model is no larger than a photo. The plan
+# counts tokens, says what the pixel budget would shrink, and times a few steps.
 
 # %%
 from ocrkit import load_model, plan
@@ -169,7 +174,7 @@ print(f"{report}/index.html")
 # %% [markdown]
 # ## Export
 #
-# The adapter is small and needs its base; the merged model stands alone. After the merge both read
+# An adapter is small and needs its base; the merged model stands alone. After the merge both read
 # some lines, and too many differences are an error.
 
 # %%
@@ -178,7 +183,7 @@ from ocrkit import export
 merged = export(
     model, processor, f"{config.output_dir}/merged", "merged_16bit", data["test"], config
 )
-print(f"adapter in {result.adapter_dir}, merged model in {merged}")
+print(f"weights in {result.adapter_dir}, the whole model in {merged}")
 
 # %% [markdown]
 # ## What to try next

@@ -34,13 +34,16 @@ if importlib.util.find_spec("ocrkit") is None:
 #
 # `tiny` is the embedded model on a CPU; on a GPU of 40 GB take `vqa` and your own `dataset`, a
 # folder or tar that the kit wrote. Or name a folder of a known data set as `raw_data`, with its
-# format as `source`. `None` leaves a value to the recipe.
+# format as `source`; AQUA's paintings and what is told about them lie in `images` and `knowledge`.
+# `None` leaves a value to the recipe.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "vqa"] {allow-input: true}
 dataset = ""  # @param {type:"string"}
 raw_data = ""  # @param {type:"string"}
-source = "aqua"  # @param ["aqua", "llava", "openai", "table"]
+source = "aqua"  # @param ["aqua", "llava", "openai", "trl"]
+images = ""  # @param {type:"string"}
+knowledge = ""  # @param {type:"string"}
 output_dir = "runs/visual_question_answering"  # @param {type:"string"}
 max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
@@ -52,9 +55,11 @@ seed = 42  # @param {type:"integer"}
 from ocrkit import TrainConfig
 from ocrkit.places import load_secrets, mount_drive
 
-config = TrainConfig.from_parameters(globals(), also=["raw_data", "source", "export_format"])
+config = TrainConfig.from_parameters(
+    globals(), also=["raw_data", "source", "images", "knowledge", "export_format"]
+)
 load_secrets()
-mount_drive(config.dataset, raw_data, config.output_dir)
+mount_drive(config.dataset, raw_data, images, knowledge, config.output_dir)
 print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {config.learning_rate}")
 
 # %% [markdown]
@@ -62,15 +67,16 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 #
 # Nothing given: a sample that the project drew, asking in words that the tiny model was not trained
 # on. A question that needs knowledge has it in front, as the catalogue's sentence; neither the
-# sentence nor the picture alone tells the answer. AQUA is
-# converted with its paintings' descriptions: `python -m data_prep.convert aqua AQUA --images
-# SemArt/Images --knowledge SemArt/semart_train.csv --out data/aqua`.
+# sentence nor the picture alone tells the answer. AQUA is asked in the same way: `-p raw_data AQUA
+# -p images SemArt/Images -p knowledge SemArt/semart_train.csv`.
 
 # %%
 from ocrkit import load_data
 from ocrkit.places import local_dataset
 
-config.dataset = local_dataset(config.dataset, "vqa", raw_data, source)
+config.dataset = local_dataset(
+    config.dataset, "vqa", raw_data, source, images=images, knowledge=knowledge
+)
 data = load_data(config)
 print({split: len(rows) for split, rows in data.items()})
 
