@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from ocrkit.config import ConfigError, TrainConfig, recipes
+from ocrkit.config import ConfigError, TrainConfig, check_name, recipes
 from ocrkit.processes import is_main_process
 
 _EPILOG = """examples:
@@ -71,6 +71,8 @@ def _parser() -> argparse.ArgumentParser:
             usage=f"%(prog)s {'IMAGE... ' * (name == 'predict')}[OPTION...] [--SETTING VALUE...]",
             epilog="\n".join(["example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            # `--lr` would otherwise be taken for lr_scheduler_type.
+            allow_abbrev=False,
         )
         command.add_argument(
             "--recipe",
@@ -80,9 +82,17 @@ def _parser() -> argparse.ArgumentParser:
         _add_settings(command)
         if name == "evaluate":
             command.add_argument("--split", default="test", help="split to read (%(default)s)")
-            command.add_argument("--name", default="base", help="name of the evaluation")
+            command.add_argument(
+                "--name",
+                help="name of the evaluation (of a run's model: tuned, of another: base, of an "
+                "engine or a file: its own)",
+            )
             command.add_argument("--engine", help="read with this engine instead: tesseract")
-            command.add_argument("--predictions", type=Path, help="score this file instead")
+            command.add_argument(
+                "--predictions",
+                type=Path,
+                help="score this file instead, and with --output_dir write the evaluation there",
+            )
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
         if name == "find-lr":
             command.add_argument("--min_lr", type=float, default=1e-6, help="first (%(default)s)")
@@ -154,7 +164,8 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         options = typing.get_args(hints[spec.name]) or (hints[spec.name],)
         kind = next(option for option in options if option is not types.NoneType)
         metavar = (typing.get_origin(kind) or kind).__name__.upper()
-        group.add_argument(f"--{spec.name}", metavar=metavar, help=spec.metadata["help"])
+        flags = [f"--{spec.name}"] + ["--model"] * (spec.name == "model_name_or_path")
+        group.add_argument(*flags, metavar=metavar, help=spec.metadata["help"])
 
 
 def _config(arguments: argparse.Namespace) -> TrainConfig:
@@ -162,10 +173,14 @@ def _config(arguments: argparse.Namespace) -> TrainConfig:
     names = {spec.name for spec in fields(TrainConfig)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     model = given.get("model_name_or_path")
-    recipe = arguments.recipe or (None if model else "quickstart")
-    if recipe is None and (Path(model) / "config.yaml").is_file():
-        recipe = str(Path(model) / "config.yaml")
+    recipe = arguments.recipe or (_run_config(model) if model else "quickstart")
     return TrainConfig.from_recipe(recipe, **given) if recipe else TrainConfig.from_dict(given)
+
+
+def _run_config(model: str) -> str | None:
+    """The settings of the run that a model is: its folder, or one in it such as `merged`."""
+    places = (Path(model) / "config.yaml", Path(model).parent / "config.yaml")
+    return next((str(path) for path in places if path.is_file()), None)
 
 
 def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
@@ -197,8 +212,10 @@ def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
-    from ocrkit.evaluation import fails
+    from ocrkit.evaluation import fails, parsed_condition
 
+    if arguments.fail_if:
+        parsed_condition(arguments.fail_if)  # before anything is read
     evaluation = _evaluated(arguments, config)
     print(evaluation)
     if arguments.fail_if and fails(evaluation, arguments.fail_if):
@@ -212,18 +229,20 @@ def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     from ocrkit.data import DataError
     from ocrkit.systems import evaluate_engine, evaluate_file
 
-    profile = config.normalization_profile
+    given = {"profile": config.normalization_profile, "locale": config.locale}
     if arguments.predictions:
-        return evaluate_file(arguments.predictions, arguments.name, profile)
+        found = evaluate_file(arguments.predictions, arguments.name, **given)
+        if arguments.output_dir:
+            found.save(Path(config.output_dir) / "eval" / found.name)
+        return found
     data = load_data(config)
     if arguments.split not in data:
         raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
     rows = data[arguments.split]
     if arguments.engine:
-        return evaluate_engine(
-            arguments.engine, rows, config.output_dir, arguments.name, profile=profile
-        )
-    return evaluate(*load_model(config), rows, config, name=arguments.name)
+        return evaluate_engine(arguments.engine, rows, config.output_dir, arguments.name, **given)
+    name = arguments.name or ("tuned" if _run_config(config.model_name_or_path) else "base")
+    return evaluate(*load_model(config), rows, config, name=name)
 
 
 def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
@@ -319,8 +338,13 @@ def _recipes(arguments: argparse.Namespace, config: Any) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed or the data is invalid, 2 wrong usage."""
-    arguments = _parser().parse_args(argv)
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(argv)
     try:
+        if unknown and unknown[0].startswith("--") and "recipe" in arguments:
+            check_name(unknown[0][2:].partition("=")[0])
+        if unknown:
+            parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         config = _config(arguments) if "recipe" in arguments else None
     except ConfigError as error:
         print(f"ocrkit: {error}", file=sys.stderr)

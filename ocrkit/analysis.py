@@ -10,7 +10,7 @@ from ocrkit.text import normalize, script
 from ocrkit.uncertainty import resample, wilson
 
 CORE = ("id", "reference", "prediction", "language", "group", "confidence", "finish_reason")
-CORE += ("error", "image")
+CORE += ("error", "image", "field")  # `field`: the table of JSON fields
 #: Rates whose every sample is right or wrong, so that Wilson's interval applies to them.
 SHARES = ("exact_match", "normalized_match", "share_similar", "runaway_rate", "json_parse_rate")
 KINDS = ("case", "spacing", "normalisation", "missing content", "extra content", "wholly wrong")

@@ -65,6 +65,24 @@ def rotate(output_dir: str | Path, limit: int, best: str | Path | None = None) -
             shutil.rmtree(path, ignore_errors=True)
 
 
+def set_aside(output_dir: str | Path, step: int) -> None:
+    """Move checkpoints past `step`, which an earlier run left, into the folder `replaced`.
+
+    There they are neither resumed from nor taken for newer than what this run saves.
+    """
+    whole = whole_checkpoints(output_dir)
+    others = [path for path in whole if int(path.name.rpartition("-")[2]) > step]
+    for path in others:
+        place = path.parent / "replaced"
+        place.mkdir(exist_ok=True)
+        path.rename(place / f"{sum(1 for _ in place.iterdir()) + 1}-{path.name}")
+    if others:
+        print(
+            f"{len(others)} checkpoints that this run does not go on from are now in {place}; "
+            "delete it when nobody needs them."
+        )
+
+
 def checkpoint_to_resume(output_dir: str | Path, wanted: str | None) -> Path | None:
     """The folder that `resume_from_checkpoint` means.
 

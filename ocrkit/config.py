@@ -170,6 +170,7 @@ class TrainConfig:
     # Evaluation
     max_new_tokens: int = _setting(256, "longest prediction in tokens")
     normalization_profile: str = _setting("lenient", "strict, lenient or squad, for matches")
+    locale: str = _setting("en", "how amounts in extracted JSON are written: en, de, ko, en-in...")
     sft_kwargs: dict = _setting({}, "whatever else TRL's SFTConfig takes")
 
     def __post_init__(self) -> None:
@@ -299,7 +300,9 @@ class TrainConfig:
             raise ConfigError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.{hint}")
         try:
             values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        except yaml.YAMLError as error:
+            if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+                raise ConfigError(f"{path} must hold settings as `name: value`, one a line.")
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
         return cls.from_dict({**values, **overrides})
 
@@ -311,7 +314,7 @@ class TrainConfig:
             ConfigError: a name that is no setting; the message names the nearest.
         """
         for name in values:
-            _known(name)
+            check_name(name)
         return cls(**values)
 
     @classmethod
@@ -333,7 +336,7 @@ class TrainConfig:
                 continue
             if not isinstance(value, str | int | float | bool | list | dict | None):
                 continue
-            _known(name, also)
+            check_name(name, also)
             if value is not None:
                 values[name] = value
         recipe = namespace.get("recipe")
@@ -358,7 +361,15 @@ def recipes() -> list[str]:
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
-def _known(name: str, also: Iterable[str] = ()) -> None:
+def check_name(name: str, also: Iterable[str] = ()) -> None:
+    """Refuse a name that is no setting, with the one that is meant.
+
+    Args:
+        also: names that are known besides.
+
+    Raises:
+        ConfigError: nothing has this name.
+    """
     names = [spec.name for spec in fields(TrainConfig)]
     if name in names:
         return

@@ -12,6 +12,7 @@ from typing import Any
 from PIL import Image, ImageOps, UnidentifiedImageError
 from tqdm.auto import tqdm
 
+from data_prep.schema import is_unicode
 from ocrkit.config import TrainConfig
 from ocrkit.processes import is_main_process
 
@@ -162,7 +163,24 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             break
     if rows:
         parts.append(dataset_of(rows))
-    return concatenate_datasets(parts) if parts else None
+    return _once(concatenate_datasets(parts), paths[0], skipped) if parts else None
+
+
+def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
+    """The rows but those whose id came before: predictions are matched with rows by id."""
+    import pyarrow.compute as pc
+
+    if pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
+        return rows
+    seen, kept = set(), []
+    for number, name in enumerate(rows["id"]):
+        if name in seen:
+            detail = f"duplicate id: {name!r} comes twice"
+            skipped.append({"where": f"{path}", "reason": "duplicate id", "detail": detail})
+        else:
+            seen.add(name)
+            kept.append(number)
+    return rows.select(kept)
 
 
 def raw_rows(path: Path) -> Iterator[tuple[int, str | dict]]:
@@ -174,7 +192,7 @@ def raw_rows(path: Path) -> Iterator[tuple[int, str | dict]]:
         rows: Iterator = (row for batch in batches for row in batch.to_pylist())
         yield from enumerate(_with_bar(rows, path.name), 1)
         return
-    with path.open(encoding="utf-8-sig", errors="replace") as lines:
+    with path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         for number, line in enumerate(_with_bar(lines, path.parent.name), 1):
             if line.strip():
                 yield number, line
@@ -234,6 +252,8 @@ def _row(row: dict, folder: Path) -> dict:
         row[name] = [{"role": m["role"], "content": text_of([m])} for m in row[name]]
     if not row["completion"][0]["content"].strip():
         raise DataError(f"empty text: row {row.get('id')!r} has nothing to learn")
+    if not is_unicode("".join(m["content"] for m in (*row["prompt"], *row["completion"]))):
+        raise DataError(f"text is not UTF-8: row {row.get('id')!r} holds bytes that are no text")
     if "images_file_names" in row:
         row["images"] = [str(folder / name) for name in row.pop("images_file_names")]
     if not row["images"]:

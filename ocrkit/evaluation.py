@@ -15,12 +15,15 @@ import numpy as np
 
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
+from ocrkit.config import METRICS
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, normalize, script
 from ocrkit.versions import package_versions
 
 REQUIRED = {"id", "reference", "prediction"}
 HEADLINE = ("cer", "exact_match")
+# What a record may hold there besides None.
+_TYPES = {"id": (str, int), "language": (str,), "group": (str, int), "confidence": (float, int)}
 
 
 @dataclass
@@ -126,6 +129,13 @@ def score(
                 f"Record {number} of {name!r} needs an 'id' and a 'reference' that is a string, "
                 f"but has the keys {', '.join(record) or 'none'}."
             )
+        for key, types in _TYPES.items():
+            value = record.get(key)
+            if not (missing(value) or isinstance(value, types)) or isinstance(value, bool):
+                wanted = " or ".join(kind.__name__ for kind in types)
+                raise ValueError(
+                    f"Record {number} of {name!r}: {key}={value!r:.80} is no {wanted}."
+                )
         if record["id"] in seen:
             raise ValueError(f"Id {record['id']!r} comes twice in {name!r}: ids must be unique.")
         seen.add(record["id"])
@@ -247,7 +257,7 @@ def cross_check(records: Sequence[dict], most: int = 200) -> None:
     import jiwer
 
     # jiwer spends seconds on a page that ran away, and one such page proves nothing more.
-    short = [r for r in records if len(r["reference"]) + len(said(r)) <= 2000]
+    short = [r for r in records if len(r["reference"]) + len(str(said(r))) <= 2000]
     sample = random.Random(0).sample(short, min(most, len(short)))
     if not sample:
         return
@@ -265,11 +275,11 @@ def cross_check(records: Sequence[dict], most: int = 200) -> None:
         )
 
 
-def fails(evaluation: Evaluation, condition: str) -> bool:
-    """Tell whether a condition such as `cer > 0.05` holds, for a command that then exits 1.
+def parsed_condition(condition: str) -> tuple[str, str, float]:
+    """Take `cer > 0.05` apart into a metric, a comparison and a limit.
 
     Raises:
-        ValueError: the condition cannot be read, or names a metric that the evaluation lacks.
+        ValueError: it cannot be read, or names no metric.
 
     """
     found = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.eE+-]+)\s*", condition)
@@ -279,16 +289,29 @@ def fails(evaluation: Evaluation, condition: str) -> bool:
         limit = math.nan
     if math.isnan(limit):
         raise ValueError(f"Condition {condition!r} cannot be read: write it as 'cer > 0.05'.")
+    names = [name for name in METRICS if name != "loss"] + ["failed"]
+    if found[1] not in names:
+        raise ValueError(f"Condition {condition!r} names no metric: use one of {', '.join(names)}.")
+    return found[1], found[2], limit
+
+
+def fails(evaluation: Evaluation, condition: str) -> bool:
+    """Tell whether a condition such as `cer > 0.05` holds, for a command that then exits 1.
+
+    Raises:
+        ValueError: the condition cannot be read, or names a metric that the evaluation lacks.
+
+    """
+    name, comparison, limit = parsed_condition(condition)
     values = {name: value["value"] for name, value in evaluation.metrics.items()}
     values["failed"] = evaluation.failed
-    if found[1] not in values:
+    if name not in values:
         raise ValueError(
             f"Condition {condition!r} names no metric of {evaluation.name!r}: "
             f"use one of {', '.join(values)}."
         )
-    return {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}[found[2]](
-        values[found[1]], limit
-    )
+    compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+    return compare[comparison](values[name], limit)
 
 
 def show_matches(evaluation: Evaluation, n: int = 5) -> None:
@@ -336,8 +359,12 @@ def read_predictions(path: str | Path) -> list[dict]:
 def _read_predictions(path: Path) -> Iterator[dict]:
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: give a predictions.jsonl.")
-    with path.open(encoding="utf-8-sig") as file:
-        for number, line in enumerate(file, 1):
+    with path.open("rb") as file:
+        for number, raw in enumerate(file, 1):
+            try:
+                line = raw.decode("utf-8-sig")
+            except UnicodeDecodeError:
+                raise ValueError(f"{path}:{number} is no UTF-8: write the file in UTF-8.") from None
             if not line.strip():
                 continue
             try:

@@ -127,7 +127,10 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
         if cause is None and backend == "unsloth" and config.backend == "auto":
             print(f"Unsloth cannot load it ({said}): transformers and PEFT do it instead, slower.")
             return load_model(replace(config, backend="transformers"))
-        if not isinstance(error, OSError | ValueError | RuntimeError | UserWarning):
+        if type(error).__name__ == "SafetensorError":
+            cause = f"a file of weights is cut off or damaged ({said}); copy or download it again."
+        known = OSError | ValueError | RuntimeError | UserWarning | ImportError
+        if cause is None and not isinstance(error, known):
             raise
         raise ModelError(
             f"model_name_or_path={config.model_name_or_path!r} cannot be loaded: {cause or said}"

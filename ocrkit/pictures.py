@@ -175,8 +175,9 @@ def _good_lines(path: Path) -> dict[str, str]:
     lines: dict[str, str] = {}
     if not path.is_file():
         return lines
-    for line in path.read_text(encoding="utf-8").splitlines(keepends=True):
+    for line in path.read_bytes().splitlines(keepends=True):
         try:
+            line = line.decode()
             record = json.loads(line)
             if line.endswith("\n") and not record["error"]:
                 lines[record["id"]] = line

@@ -11,7 +11,7 @@ import numpy as np
 from ocrkit.batch_size import probe_step, resolve_batch
 from ocrkit.collate import Collator, picture_canvases, picture_sizes, token_lengths
 from ocrkit.config import TrainConfig
-from ocrkit.data import text_of
+from ocrkit.data import DataError, text_of
 from ocrkit.processes import process_count
 from ocrkit.train import STREAM_SAMPLE, context_length
 
@@ -70,13 +70,13 @@ class Plan:
                 f"{self.shrunk} of {self.samples} pictures are above {budget} and shrink, "
                 f"one to {self.smallest_scale:.0%} of its side; raise {setting} to keep them"
             )
-            if self.small_texts:
-                lines.append(
-                    f"WARNING: {self.small_texts} of them leave lines of text under {LEGIBLE} "
-                    f"pixels high, the worst {self.smallest_text:.0f}; models misread that"
-                )
         else:
             lines.append(f"no picture is above {budget}")
+        if self.small_texts:
+            lines.append(
+                f"WARNING: {self.small_texts} pictures shrink until lines of text are under "
+                f"{LEGIBLE} pixels high, the worst {self.smallest_text:.0f}; models misread that"
+            )
         lines.append(
             f"{self.too_long} of {self.samples} samples exceed the context of {self.context} tokens"
         )
@@ -103,18 +103,22 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     images, texts = token_lengths(rows, processor, config)
     tokens = [image + text for image, text in zip(images, texts)]
     scales = shrink_scales(rows, processor, config)
-    sizes = picture_sizes(rows, config.image_height)
+    drawn, sizes = picture_sizes(rows, None), picture_sizes(rows, config.image_height)
     heights = [
         line_height(size, text_of(completion)) * scale
-        for row, completion, scale in zip(sizes, rows["completion"], scales)
-        for size in row[:1]
-        if scale < 1
+        for whole, row, completion, scale in zip(drawn, sizes, rows["completion"], scales)
+        for before, size in zip(whole[:1], row)
+        if scale < 1 or size[0] < before[0]
     ]
     context = context_length(model, config)
     fitting = [i for i, length in enumerate(tokens) if length <= context]
-    if fitting:
-        chosen = [tokens[i] for i in fitting]
-        config = resolve_batch(config, model, processor, rows.select(fitting), chosen)
+    if not fitting:
+        raise DataError(
+            f"No training row fits the context of {context} tokens (the shortest needs "
+            f"{min(tokens, default=0)}); raise max_length or lower max_pixels."
+        )
+    chosen = [tokens[i] for i in fitting]
+    config = resolve_batch(config, model, processor, rows.select(fitting), chosen)
     per_second, peak = _probe(config, rows, fitting, tokens, model, processor, probe_steps)
     per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
     per_step *= process_count()

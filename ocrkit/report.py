@@ -67,6 +67,15 @@ class Comparison:
             e.name for e in self.evaluations
         )
 
+    @property
+    def by(self) -> dict[str, dict[str, dict]]:
+        """The tables by column of the last evaluation, as far as all have the same values."""
+        return {
+            column: values
+            for column, values in self.evaluations[-1].by.items()
+            if all(values.keys() <= e.by.get(column, {}).keys() for e in self.evaluations)
+        }
+
     @cached_property
     def kinds(self) -> dict[str, dict[str, int]]:
         """Count of every kind of error (`analysis.KINDS`) by evaluation."""
@@ -130,7 +139,7 @@ class Comparison:
         failed = [f"{e.failed} of {e.name}" for e in self.evaluations if e.failed]
         if failed:
             lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
-        for column, values in last.by.items():
+        for column, values in self.by.items():
             metric = "field_accuracy" if column == "field" else "cer"
             title = "Accuracy by field" if column == "field" else f"CER by {column}"
             lines += ["", f"## {title.replace('_', ' ')}", ""]

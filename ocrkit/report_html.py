@@ -108,7 +108,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
         "rows": [
             [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
         ],
-        "by": [_by(column, evaluations) for column in last.by],
+        "by": [_by(column, evaluations) for column in comparison.by],
         "kinds": _kinds(list(comparison.kinds.items())),
         "heat": heat_map(last.records),
         "coverage": coverage_chart(evaluations),

@@ -161,9 +161,10 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
     made = json.loads(json.dumps({"parameters": values, "notebook": digest}, default=str))
     status = read_json(folder / "status.json")
     _stop(_alive(status))
-    if status.get("state") == "done":
-        if all(status.get(key) == value for key, value in made.items()):
-            return "done before"
+    same = all(status.get(key) == value for key, value in made.items())
+    if same and status.get("state") == "done":
+        return "done before"
+    if status and not same:
         _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output"]

@@ -29,7 +29,7 @@ def evaluate(
     config: Any,
     name: str = "base",
     profile: str | None = None,
-    locale: str = "en",
+    locale: str | None = None,
 ) -> Evaluation:
     """Predict every row of `data` greedily, stream to disk, and score.
 
@@ -45,7 +45,7 @@ def evaluate(
         config: the `TrainConfig`; `output_dir` says where the results go.
         name: the folder's name, such as `base` or `tuned`.
         profile: the normalisation profile of `normalized_match`; None takes the config's.
-        locale: how amounts are written in JSON that is read.
+        locale: how amounts are written in JSON that is read; None takes the config's.
 
     """
     from ocrkit.predict import fingerprint, predict_stream
@@ -56,7 +56,7 @@ def evaluate(
         fingerprint(model, processor, data, config),
         lambda rows: predict_stream(model, processor, rows, config),
         profile or config.normalization_profile,
-        locale,
+        locale or config.locale,
     )
 
 
@@ -124,8 +124,8 @@ def tesseract_baseline(data: Any, config: Any) -> list[Evaluation]:
 
     """
     try:
-        profile = config.normalization_profile
-        return [evaluate_engine("tesseract", data, config.output_dir, profile=profile)]
+        given = {"profile": config.normalization_profile, "locale": config.locale}
+        return [evaluate_engine("tesseract", data, config.output_dir, **given)]
     except (RuntimeError, ValueError) as error:
         print(f"Left out: {error}")
         return []
@@ -196,7 +196,7 @@ def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
     """Return what an interrupted run of the same stamp predicted, by id, but failures."""
     try:
         saved = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        lines = (folder / "predictions.jsonl").read_text(encoding="utf-8").split("\n")
+        lines = (folder / "predictions.jsonl").read_bytes().decode(errors="replace").split("\n")
     except (OSError, ValueError):
         return {}
     if saved.get("fingerprint") != stamp:

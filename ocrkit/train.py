@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.batch_size import resolve_batch
-from ocrkit.checkpoint import checkpoint_to_resume
+from ocrkit.checkpoint import checkpoint_to_resume, set_aside
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
@@ -92,7 +92,9 @@ def train(
 
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         trainer.quiet = True
+    trainer.accelerator.wait_for_everyone()  # all have chosen their checkpoint
     if trainer.is_world_process_zero():
+        set_aside(folder, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
         trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop, tracked(trainer), shown[0] if shown else nullcontext():
@@ -185,6 +187,12 @@ def _train_rows(
         return rows, config
     stream = rows.fitting(processor, context_length(model, config))
     sample = stream.head(STREAM_SAMPLE)
+    if not len(sample):
+        raise DataError(
+            f"No train row of {config.dataset} can be used: each is unreadable or longer than the "
+            f"context of {context_length(model, config)} tokens; raise max_length or lower "
+            "max_pixels."
+        )
     images, texts = token_lengths(sample, processor, config)
     lengths = [image + text for image, text in zip(images, texts)]
     config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
@@ -317,7 +325,11 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "accelerator_config": {"dispatch_batches": False if config.streaming else None},
     }
     try:
-        return SFTConfig(**{**settings, **config.sft_kwargs})
+        found = SFTConfig(**{**settings, **config.sft_kwargs})
+        # One process drives one device, or one model over all with device_map; Trainer would cut
+        # batches between the GPUs it sees, and pictures cannot be cut along the batch.
+        found._n_gpu = min(found.n_gpu, 1)
+        return found
     except TypeError as error:
         raise ConfigError(
             f"sft_kwargs holds a name that SFTConfig does not know: {error}"

@@ -110,6 +110,13 @@ class OCRTrainer(SFTTrainer):
         )
         return self.train_sampler
 
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        """As Trainer does, but no step more where the checkpoint is the run's last."""
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **kwargs)
+
     def log(self, logs: dict[str, float], *args: Any) -> None:
         """As Trainer does, and with a curriculum what the steps since the last log have seen."""
         step = self.state.global_step
@@ -276,7 +283,7 @@ class OCRTrainer(SFTTrainer):
 
 def scores(records: Sequence[dict], config: TrainConfig) -> dict[str, float]:
     """Every metric that an evaluation shows, without intervals, and the number that failed."""
-    counted = tallies(records, config.normalization_profile)
+    counted = tallies(records, config.normalization_profile, config.locale)
     found = {name: tally.rate for name, tally in counted.items()}
     return found | {"failed": float(sum(bool(record.get("error")) for record in records))}
 

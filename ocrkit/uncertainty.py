@@ -72,7 +72,10 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     if low < 0:
         raise ValueError(f"A count of samples cannot be negative, but one is {low}.")
     total = low + high
-    tail = sum(math.comb(total, k) for k in range(low + 1))
+    tail = term = 1
+    for k in range(low):
+        term = term * (total - k) // (k + 1)  # the binomial coefficient of k + 1
+        tail += term
     return min(1.0, 2 * tail / 2**total)
 
 

@@ -5,6 +5,7 @@ from ocrkit.checkpoint import (
     missing_part,
     rotate,
     seal,
+    set_aside,
     unseal,
     whole_checkpoints,
 )
@@ -48,3 +49,16 @@ def test_rotation_keeps_the_last_and_the_best_and_counts_only_whole_ones(tmp_pat
     rotate(tmp_path, 1)
     assert whole_checkpoints(tmp_path) == [paths[2]]
     assert paths[3].is_dir()
+
+
+def test_an_earlier_runs_checkpoints_are_set_aside(tmp_path, capsys):
+    paths = [_checkpoint(tmp_path, step) for step in (1, 2, 4)]
+    set_aside(tmp_path, 2)
+    assert whole_checkpoints(tmp_path) == paths[:2]
+    again = _checkpoint(tmp_path, 4)
+    set_aside(tmp_path, 0)
+    assert checkpoint_to_resume(tmp_path, "auto") is None and not again.exists()
+    names = {path.name.partition("-")[2] for path in (tmp_path / "replaced").iterdir()}
+    assert names == {"checkpoint-1", "checkpoint-2", "checkpoint-4"}
+    assert len(list((tmp_path / "replaced").iterdir())) == 4
+    assert "3 checkpoints that this run does not go on from" in capsys.readouterr().out

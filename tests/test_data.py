@@ -62,6 +62,19 @@ def test_bad_rows_are_counted_and_nothing_else_is_lost(config, copied, capsys):
     assert json.loads(listed[0])["where"] == f"{path}:1"
 
 
+def test_bytes_that_are_no_text_and_ids_that_come_twice_are_left_out(config, copied):
+    path, rows = copied
+    rows[0]["completion"][0]["content"] = "한글"
+    rows[1]["completion"][0]["content"] = "\ud800"
+    rows[3]["id"] = rows[2]["id"]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows[:1]]
+    lines += [json.dumps(row) for row in rows[1:]]
+    path.write_bytes(b"\n".join([lines[0].encode("cp949"), *map(str.encode, lines[1:])]))
+    data = load_data(config)
+    assert data["train"]["id"] == [row["id"] for row in (rows[2], *rows[4:])]
+    assert skipped_counts(config.output_dir) == {"text is not UTF-8": 2, "duplicate id": 1}
+
+
 def test_a_recipes_prompt_replaces_that_of_its_task_alone(config, copied):
     path, rows = copied
     question = [{"role": "user", "content": "What is the total?"}]

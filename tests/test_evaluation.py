@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from PIL import Image
@@ -162,3 +163,20 @@ def test_show_matches_prints_raw_and_normalised(capsys):
     printed = capsys.readouterr().out
     assert printed.count("raw different, lenient equal") == 5
     assert "'A  b'" in printed and "'ab'" in printed
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"id": ["a"]}, {"group": {"a": 1}}, {"language": 3}, {"confidence": "0.5"}]
+)
+def test_what_a_record_may_not_hold_is_named(wrong):
+    record = {"id": "a", "reference": "x", "prediction": "x"} | wrong
+    (name, value), *_ = wrong.items()
+    with pytest.raises(ValueError, match=re.escape(f"Record 1 of 'theirs': {name}={value!r}")):
+        score([record], "theirs")
+
+
+def test_predictions_in_another_encoding_are_named(tmp_path):
+    line = '{"id": "a", "reference": "한글", "prediction": "한글"}\n'
+    (tmp_path / "p.jsonl").write_bytes(line.encode() + line.encode("cp949"))
+    with pytest.raises(ValueError, match=r"p\.jsonl:2 is no UTF-8"):
+        read_predictions(tmp_path / "p.jsonl")

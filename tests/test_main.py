@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from ocrkit.__main__ import main
+from ocrkit.__main__ import _config, _parser, main
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:
@@ -51,6 +51,30 @@ def test_a_file_of_predictions_can_fail_a_build(tmp_path, capsys):
     assert "cer > 0.1" in capsys.readouterr().err
     assert main([*scored, "--fail-if", "speed > 1"]) == 1
     assert "names no metric" in capsys.readouterr().err
+    # Before anything is read.
+    assert main(["evaluate", "--predictions", "nowhere", "--fail-if", "cer over 1"]) == 1
+    assert "cannot be read" in capsys.readouterr().err
+    assert main([*scored, "--output_dir", str(tmp_path / "run"), "--name", "theirs"]) == 0
+    assert (tmp_path / "run" / "eval" / "theirs" / "metrics.json").is_file()
+
+
+def test_what_lies_in_a_run_brings_its_settings_and_its_name(thermal, tmp_path, capsys):
+    run = tmp_path / "run"
+    common = ["--recipe", "quickstart", "--dataset", str(thermal), "--output_dir", str(run)]
+    steps = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_steps", "none"]
+    assert main(["train", *common, *steps, "--image_height", "48"]) == 0
+    small = ["--max_new_tokens", "4", "--max_eval_samples", "2"]
+    assert main(["evaluate", "--model", str(run / "adapter"), *small]) == 0
+    assert (run / "eval" / "tuned" / "predictions.jsonl").is_file()
+    settings = _config(_parser().parse_args(["evaluate", "--model", str(run / "adapter")]))
+    assert settings.image_height == 48
+
+
+def test_settings_are_not_abbreviated(capsys):
+    assert main(["train", "--lr", "1e-4"]) == 2
+    assert "'lr' is no setting; it is called learning_rate" in capsys.readouterr().err
+    assert main(["train", "--warmup_ratio=0.1"]) == 2
+    assert "it is called warmup_steps" in capsys.readouterr().err
 
 
 def test_predict_reads_pictures(tmp_path, capsys):
@@ -98,11 +122,14 @@ def test_recipes_are_listed(capsys):
         (["train", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'"),
         (["train", "--recipe", "quickstart", "--max_steps", "x"], 2, "must be of type int"),
         (["train", "--recipe", "quickstart", "--dataset", "nowhere"], 1, "is no folder"),
+        (["train", "--recipe", "LIST"], 2, "must hold settings as `name: value`"),
         (["predict", "nowhere.png"], 1, "nowhere.png does not exist and matches no file"),
         (["compare", "nowhere"], 1, "nowhere"),
     ],
 )
-def test_bad_input_is_one_sentence(arguments, code, message, capsys):
+def test_bad_input_is_one_sentence(arguments, code, message, tmp_path, capsys):
+    (tmp_path / "list.yaml").write_text("- lora_r\n- 16\n")
+    arguments = [str(tmp_path / "list.yaml") if a == "LIST" else a for a in arguments]
     assert main(arguments) == code
     error = capsys.readouterr().err
     assert message in error and error.count("\n") == 1

@@ -207,6 +207,16 @@ def test_weights_of_another_architecture(config, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_weights_that_are_cut_off(config, tmp_path):
+    shutil.copytree(TINY, tmp_path / "cut")
+    weights = tmp_path / "cut" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:100_000])
+    config.model_name_or_path = str(tmp_path / "cut")
+    with pytest.raises(ModelError, match="weights is cut off or damaged") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
 def test_an_adapter_of_another_model(config, tmp_path):
     model, _ = load_model(config)
     model.save_pretrained(tmp_path / "adapter")

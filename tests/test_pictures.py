@@ -76,7 +76,8 @@ def test_lines_and_text_files_hold_what_was_read_and_are_not_read_again(scans, t
     assert len(texts) == 4
     # A stop in the middle of a line costs that line only.
     kept = [line for line in out.read_text().splitlines(keepends=True) if "CASH" not in line]
-    out.write_text("".join(kept) + '{"id": "half')
+    torn = '{"id": "half", "prediction": "한'.encode()[:-1]
+    out.write_bytes("".join(kept).encode() + torn)
     Image.new("RGB", (64, 32), "white").save(scans / "broken.png")
     assert main(["predict", str(scans), "--out", str(out)]) == 0
     assert "2 read, 0 failed, 3 were there already" in capsys.readouterr().out

@@ -1,6 +1,10 @@
-import pytest
+import json
+import shutil
 
-from ocrkit.data import load_data
+import pytest
+from PIL import Image
+
+from ocrkit.data import DataError, load_data
 from ocrkit.model import load_model
 from ocrkit.plan import line_height, plan, shrink_scales
 
@@ -38,7 +42,31 @@ def test_pictures_above_the_budget_are_counted_with_their_scale(config, capsys):
     ]
     assert result.smallest_text == pytest.approx(min(heights))
     assert result.small_texts == sum(height < 16 for height in heights) > 0
-    assert f"{result.small_texts} of them leave lines of text under 16 pixels" in printed
+    assert f"{result.small_texts} pictures shrink until lines of text are under 16" in printed
+
+
+def test_lines_that_the_image_height_makes_too_small_are_told(config, thermal, tmp_path, capsys):
+    folder = tmp_path / "pages"
+    shutil.copytree(thermal, folder)
+    path = folder / "train" / "metadata.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    # As if the two were pages of eight lines.
+    for row in rows[:2]:
+        row["completion"][0]["content"] = "a line of text\n" * 8
+        picture = folder / "train" / row["images_file_names"][0]
+        with Image.open(picture) as image:
+            image.resize((image.width, 400)).save(picture)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config.dataset = str(folder)
+    result = plan(config, load_data(config), *load_model(config), probe_steps=1)
+    assert result.shrunk == 0 and result.small_texts == 2 and result.smallest_text <= 4
+    assert "WARNING: 2 pictures shrink until lines" in capsys.readouterr().out
+
+
+def test_rows_none_of_which_fits_the_context_are_refused(config):
+    config.max_length = 5
+    with pytest.raises(DataError, match="No training row fits the context of 5 tokens"):
+        plan(config, load_data(config), *load_model(config))
 
 
 def test_the_height_of_a_line():

@@ -48,6 +48,15 @@ def test_a_system_does_not_differ_from_itself():
     assert comparison.evaluations[1].records == BASE.records
 
 
+def test_columns_that_one_system_lacks_get_no_table(tmp_path):
+    pairs = [(text, text) for text in TRUTH]
+    other = score(records(pairs, task="lines", field="total", source="scan"), "other")
+    comparison = compare(BASE, other)
+    assert set(comparison.by) == {"length", "script"}
+    page = comparison.save(tmp_path) / "index.html"
+    assert "CER by script" in page.read_text() and "CER by source" not in page.read_text()
+
+
 def test_three_systems():
     comparison = compare(BASE, TUNED, score(BASE.records, "third"))
     assert list(comparison.differences) == ["tuned", "third"]

@@ -29,6 +29,21 @@ def test_tsv_and_bad_records(tmp_path):
     assert [reject["where"] for reject in rejects] == [f"t.tsv:{n}" for n in range(3, 8)]
 
 
+def test_a_column_that_groups_or_splits_must_be_there(tmp_path):
+    save(tmp_path / "a.png")
+    lines = [
+        json.dumps({"image": "a.png", "text": str(n), "doc": n, "part": "test"}) for n in range(4)
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    _, rows, rejects = run(
+        "table", tmp_path / "t.jsonl", tmp_path / "a", group_column="doc", split_column="part"
+    )
+    assert len(rows) == 4 and not rejects
+    for option in ("group_column", "split_column"):
+        with pytest.raises(DataError, match="malformed line"):
+            run("table", tmp_path / "t.jsonl", tmp_path / option, **{option: "docc"})
+
+
 def test_jsonl_takes_texts_numbers_and_objects(tmp_path):
     save(tmp_path / "a.png")
     lines = [

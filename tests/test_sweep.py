@@ -170,6 +170,15 @@ def test_members_run_are_skipped_when_done_and_redone_when_changed(notebook, tmp
     assert ran(first) == 1 and ran(out / "replaced" / "1-learning_rate=0.001") == 1
 
 
+def test_a_failed_member_is_not_gone_on_with_under_other_parameters(notebook, tmp_path):
+    out, grid = tmp_path / "out", {"learning_rate": [0.001]}
+    (first,) = sweep(notebook, grid, {"fail": "error"}, out)
+    (second,) = sweep(notebook, grid, {"fail": ""}, out)
+    assert (first["state"], second["state"]) == ("failed", "done")
+    name = "learning_rate=0.001"
+    assert ran(out / name) == 1 and ran(out / "replaced" / f"1-{name}") == 1
+
+
 def test_a_failed_and_a_killed_member_are_recorded_and_the_others_go_on(notebook, tmp_path, capsys):
     out = tmp_path / "out"
     grid = {"fail": ["error", "kill", "no"], "learning_rate": [0.01]}

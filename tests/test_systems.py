@@ -70,7 +70,9 @@ def predict(monkeypatch):
 
 @pytest.fixture
 def config(tmp_path):
-    return types.SimpleNamespace(output_dir=str(tmp_path), normalization_profile="strict")
+    return types.SimpleNamespace(
+        output_dir=str(tmp_path), normalization_profile="strict", locale="en"
+    )
 
 
 def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
@@ -97,6 +99,17 @@ def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
     found = evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
     assert found.metrics["cer"]["value"] == 0 and len(path.read_text().splitlines()) == 6
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+
+
+def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, tmp_path):
+    predict.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    with (tmp_path / "eval/base/predictions.jsonl").open("ab") as file:
+        file.write('{"id": "r1", "prediction": "한'.encode()[:-1])
+    predict.asked, predict.stop_after = [], None
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
 

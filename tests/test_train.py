@@ -91,6 +91,24 @@ def test_stopped_and_resumed_is_the_same_as_never_stopped(config, tmp_path):
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
+def test_another_run_in_the_same_folder_goes_on_from_its_own_checkpoints(config, tmp_path):
+    _run(config, save_steps=2)
+    _run(config, learning_rate=1e-3, resume_from_checkpoint="stop")
+    second, weights = _run(config, resume_from_checkpoint="auto")
+    _, expected = _run(config, output_dir=str(tmp_path / "alone"), resume_from_checkpoint=None)
+    assert len(_losses(second)) == 4
+    assert all(torch.equal(weights[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("steps", [3, 4])
+def test_a_finished_run_that_is_resumed_trains_nothing(config, steps):
+    # Ten steps are an epoch: the run ends within it.
+    _, weights = _run(config, max_steps=steps, save_steps=steps, lr_scheduler_type="constant")
+    again, resumed = _run(config, resume_from_checkpoint="auto")
+    assert again.global_step == steps
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
 def test_the_same_seed_gives_the_same_run(config, tmp_path):
     first, weights = _run(config)
     second, again = _run(config, output_dir=str(tmp_path / "second"))

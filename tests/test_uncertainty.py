@@ -65,3 +65,13 @@ def test_bootstrap_refuses_nothing_and_a_wrong_number_of_groups():
     with pytest.raises(ValueError, match="2 samples but 1 groups"):
         uncertainty.bootstrap_ci([1, 2], [3, 4], groups=["a"])
     assert not math.isnan(uncertainty.bootstrap_ci([1, 2], [0, 0])[0])
+
+
+def test_mcnemar_of_many_is_exact_and_takes_no_time():
+    for low, high in ((0, 7), (3, 40), (210, 260)):
+        total = low + high
+        tail = sum(math.comb(total, k) for k in range(low + 1))
+        assert uncertainty.mcnemar(low, high) == min(1.0, 2 * tail / 2**total)
+    # The normal approximation with a continuity correction.
+    z = (10_200 - 10_000 - 1) / 20_200**0.5
+    assert uncertainty.mcnemar(10_000, 10_200) == pytest.approx(math.erfc(z / 2**0.5), rel=1e-3)

@@ -87,6 +87,9 @@ def read_record(
     tree: Tree, table: str, where: str, key: str, record: dict, options: SimpleNamespace
 ) -> Item | Reject:
     """A record as an item."""
+    for column in (options.group_column, options.split_column):
+        if column and column not in record:
+            return Reject(where, "malformed line", f"no column {column}")
     image, text = record.get(options.image_column), record.get(options.text_column)
     if not isinstance(image, str) or not image.strip():
         return Reject(where, "missing image", f"column {options.image_column} names none")
