@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader
 
 from data_prep.convert import convert
 from ocrkit.collate import Collator
-from ocrkit.data import load_data, skipped_counts
+from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
 from ocrkit.plan import plan
 from ocrkit.train import train
@@ -157,3 +157,9 @@ def test_memory_does_not_grow_with_the_rows(config, thermal, tmp_path, processor
             early = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     late = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert late < 1.05 * early
+
+
+def test_a_stream_without_a_row_that_fits_is_refused(config):
+    config.streaming, config.max_length = True, 5
+    with pytest.raises(DataError, match="longer than the context of 5 tokens"):
+        train(*load_model(config), load_data(config), config)
