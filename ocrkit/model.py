@@ -70,7 +70,12 @@ def resolve_model(name: str) -> tuple[str, str | None]:
     for folder in (path, path / "adapter"):
         adapter = folder / "adapter_config.json"
         if adapter.is_file():
-            base = json.loads(adapter.read_text())["base_model_name_or_path"]
+            base = json.loads(adapter.read_text()).get("base_model_name_or_path")
+            if not base:
+                raise ModelError(
+                    f"{adapter} does not say what was adapted; write the base model's id or folder "
+                    "under base_model_name_or_path in it."
+                )
             # The embedded model lies elsewhere on another machine.
             is_tiny = Path(base).parts[-3:] == TINY.parts[-3:]
             try:

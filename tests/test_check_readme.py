@@ -13,6 +13,11 @@ def result():
     return json.loads(path.read_text(encoding="utf-8"))
 
 
+def test_every_table_of_the_readme_was_measured(result):
+    shown = {"demo", "receipts", "handwriting", "notebooks", "training", "memory"}
+    assert shown <= result.keys()
+
+
 def test_the_readme_shows_what_was_measured(result, tmp_path, monkeypatch):
     readme = (check_readme.ROOT / "README.md").read_text(encoding="utf-8")
     (tmp_path / "README.md").write_text(readme, encoding="utf-8")

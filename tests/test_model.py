@@ -207,6 +207,12 @@ def test_weights_of_another_architecture(config, tmp_path):
     assert "\n" not in str(raised.value)
 
 
+def test_an_adapter_that_names_no_base(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
+    with pytest.raises(ModelError, match="does not say what was adapted"):
+        resolve_model(str(tmp_path))
+
+
 def test_weights_that_are_cut_off(config, tmp_path):
     shutil.copytree(TINY, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
