@@ -73,7 +73,11 @@ class TrainConfig:
     )
     backend: str = _setting("auto", "auto, unsloth (needs CUDA) or transformers")
     load_in_4bit: bool = _setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
-    dtype: str = _setting("auto", "auto, float32, float16 or bfloat16")
+    dtype: str = _setting(
+        "auto",
+        "auto, float32, float16 or bfloat16; auto is what the device is good at: on a CPU float32, "
+        "and bfloat16 for the products of training where the processor has them",
+    )
     attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
     device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")
     trust_remote_code: bool = _setting(False, "run code that a model repository brings along")

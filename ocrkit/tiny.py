@@ -237,6 +237,12 @@ def card(history: dict, measured: dict, tokenizers: dict) -> str:
         "({steps:,} steps{note})"
     )
     packages = {package for families in FONTS.values() for package in families.values()}
+    parts = [
+        f"`python -m ocrkit.tiny average` of the last {part['averaged']}"
+        if "averaged" in part
+        else command.format(**{"note": "", **part})
+        for part in history["parts"]
+    ]
     names = history["fonts"].items()
     classes = history["curve"][-1]["classes"]
     reached = f"the {classes:,} most frequent; rarer ones it has hardly seen"
@@ -252,7 +258,7 @@ def card(history: dict, measured: dict, tokenizers: dict) -> str:
         tokenizer_lines=tokenizers["lines"],
         tokenizer_classes=CLASSES,
         tokenizers=table(tokenizers),
-        parts=", then ".join(command.format(**{"note": "", **part}) for part in history["parts"]),
+        parts=", then ".join(parts),
         packages=", ".join(sorted(packages)),
         fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
     )
@@ -275,6 +281,9 @@ def main(arguments: list[str] | None = None) -> int:
         "measure", help="read lines in known and unseen fonts beside Tesseract; write the card"
     )
     measured.add_argument("--folder", type=Path, default=FOLDER, help="default %(default)s")
+    mean = commands.add_parser("average", help="the mean of builds that share a beginning")
+    mean.add_argument("folders", type=Path, nargs="+", help="folders of builds")
+    mean.add_argument("--out", type=Path, default=FOLDER, help="folder (default %(default)s)")
     compared = commands.add_parser(
         "tokenizers", help="characters, graphemes or byte-level BPE? Train with each, and compare"
     )
@@ -290,8 +299,11 @@ def main(arguments: list[str] | None = None) -> int:
         (FOLDER / "tokenizers.json").write_text(json.dumps(found, indent=1) + "\n")
         return 0
 
-    from ocrkit.tiny_train import train_reader
+    from ocrkit.tiny_train import average, train_reader
 
+    if options.command == "average":
+        average(options.folders, options.out)
+        return 0
     train_reader(
         options.minutes,
         options.steps,

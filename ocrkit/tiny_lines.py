@@ -78,9 +78,10 @@ FONTS: dict[str, dict[str, str]] = {
         "LXGW WenKai": "fonts-lxgw-wenkai",
     },
 }
+# Not Computer Modern's cmr10 and cmss10, which draw "¡" for "<" and a dash for "|".
 _SHIPPED = (
     "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSerif DejaVuSerif-Bold STIXGeneral "
-    "STIXGeneralBol cmr10 cmss10"
+    "STIXGeneralBol"
 ).split()
 # Never trained on; those of Latin are matplotlib's own, by file name.
 HELD_OUT: dict[str, dict[str, str]] = {

@@ -25,7 +25,7 @@ from ocrkit.tiny import (
     with_special_tokens,
 )
 from ocrkit.tiny_lines import FONTS, SCRIPTS, held_out_lines, text_of_script
-from ocrkit.tiny_train import Lines, attend_apart, lr_lambda, make_optimizer, train_step
+from ocrkit.tiny_train import Lines, adamw, attend_apart, lr_lambda, train_step
 
 SCRIPTS_COMPARED = ("bn", "ko")
 # Hangul syllables, and pixels of the widest line: what can be learned in minutes.
@@ -112,12 +112,12 @@ def _train(model: Any, processor: Any, minutes: float, seed: int, name: str) -> 
     shares = dict.fromkeys(SCRIPTS_COMPARED, 1 / len(SCRIPTS_COMPARED))
     lines = Lines(processor, limits, 32, f"tokenizers/{seed}", shares)
     batches = iter(torch.utils.data.DataLoader(lines, batch_size=None, num_workers=1))
-    optimizer = make_optimizer(model, RATE)
+    optimizers = [adamw(model.parameters(), RATE)]
     began, steps, done = time.process_time(), 0, 0.0
     with tqdm(desc=name, total=100, unit="%") as progress:
         while done < 1:
             limits[0] = round(32 + (WIDEST - 32) * min(1, 2 * done))
-            loss = train_step(model, next(batches), optimizer, RATE * lr_lambda(steps, done))
+            loss = train_step(model, next(batches), optimizers, RATE * lr_lambda(steps, done))
             steps += 1
             done = (time.process_time() - began) / 60 / minutes
             progress.n = round(min(100, 100 * done))

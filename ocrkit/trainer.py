@@ -6,6 +6,7 @@ to come first).
 
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,13 @@ from ocrkit.train_log import append_log
 torch.serialization.register_package(
     50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
 )
+
+
+def cpu_has_bfloat16() -> bool:
+    """Whether this processor multiplies bfloat16 itself; where it does not, float32 is faster."""
+    # torch 2.9 does not tell.
+    can = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 class TrainingError(RuntimeError):
@@ -174,6 +182,14 @@ class OCRTrainer(SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""
+
+    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager:
+        """Around a step's loss: with `dtype: auto`, products in bfloat16 where a CPU has them.
+
+        Weights, gradients and evaluations stay in float32.
+        """
+        wanted = self.config.dtype == "auto" and self.args.device.type == "cpu"
+        return torch.autocast("cpu", torch.bfloat16, enabled=wanted and cpu_has_bfloat16())
 
     def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if self.confusions is None:

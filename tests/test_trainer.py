@@ -51,6 +51,21 @@ def _run(config, callbacks=None, **changes):
     return result, model
 
 
+@pytest.mark.parametrize("has", [True, False])
+def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypatch, has):
+    monkeypatch.setattr(trainer, "cpu_has_bfloat16", lambda: has)
+    for name, value in {"dtype": "auto", "max_steps": 2, "eval_steps": 1}.items():
+        setattr(config, name, value)
+    model, processor = load_model(config)
+    seen = set()
+    model.get_output_embeddings().register_forward_hook(
+        lambda module, given, out: seen.add((model.training, out.dtype))
+    )
+    train(model, processor, load_data(config), config)
+    assert seen == {(True, torch.bfloat16 if has else torch.float32), (False, torch.float32)}
+    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
 def _read(monkeypatch, reading):
     """Stand in for generation: `reading(truth, number of the evaluation)` is what was read."""
     count = [0]

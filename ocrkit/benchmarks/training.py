@@ -14,11 +14,13 @@ from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
 def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) -> list[dict]:
     """Samples per second of one epoch: the kit, a bare loop over ready batches, TRL's SFTTrainer.
 
-    All train the embedded model's adapters in float32 on the same lines, as short and long as on
-    receipts. The bare loop takes the kit's batches, ready made; TRL has its own collator, random
-    order and transformers' loss, since its own needs a GPU.
+    All train the embedded model's adapters on the same lines, as short and long as on receipts, in
+    float32 with products in bfloat16 where the processor has them (TRL's default everywhere). The
+    bare loop takes the kit's batches, ready made; TRL has its own collator, random order and
+    transformers' loss, since its own needs a GPU.
     """
     from ocrkit.benchmarks.measure import in_turns
+    from ocrkit.trainer import cpu_has_bfloat16
 
     printed_lines(folder / "data", steps * batch)
     sides = {
@@ -27,7 +29,8 @@ def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) ->
         "trl": lambda: _trl(folder, batch),
     }
     seconds = in_turns(sides, rounds)
-    inputs = f"{steps} steps of {batch} lines, embedded model, LoRA r=16, float32"
+    products = "bfloat16" if cpu_has_bfloat16() else "float32"
+    inputs = f"{steps} steps of {batch} lines, embedded model, LoRA r=16, products in {products}"
     counted: dict[str, Any] = {"unit": "samples/s", "count": steps * batch, "inputs": inputs}
     what = "training, lines of mixed length"
     loop = "a bare torch loop over the same batches, ready made"
@@ -91,6 +94,7 @@ def _bare(folder: Path, batch: int) -> float:
     from ocrkit.data import load_data
     from ocrkit.model import load_model
     from ocrkit.train import fit_context
+    from ocrkit.trainer import cpu_has_bfloat16
 
     config = _config(folder, batch)
     model, processor = load_model(config)
@@ -106,7 +110,9 @@ def _bare(folder: Path, batch: int) -> float:
     model.train()
     began = time.perf_counter()
     for ready in batches:
-        model(**ready).loss.backward()
+        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
+            loss = model(**ready).loss
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -120,6 +126,7 @@ def _trl(folder: Path, batch: int) -> float:
     from trl import SFTConfig, SFTTrainer
 
     from ocrkit.model import TINY, lora_targets
+    from ocrkit.trainer import cpu_has_bfloat16
 
     class Stock(SFTTrainer):
         compute_loss = Trainer.compute_loss
@@ -133,7 +140,7 @@ def _trl(folder: Path, batch: int) -> float:
         num_train_epochs=1,
         learning_rate=config.learning_rate,
         max_length=None,
-        bf16=False,
+        bf16=cpu_has_bfloat16(),
         gradient_checkpointing=False,
         save_strategy="no",
         report_to="none",
