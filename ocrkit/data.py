@@ -168,9 +168,9 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
 
 def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
     """The rows but those whose id came before: predictions are matched with rows by id."""
-    import pyarrow.compute as pc
-
-    if pc.count_distinct(rows.data.column("id")).as_py() == len(rows):
+    # Hashes, since a set of all ids would take twice the memory, as pyarrow's count_distinct does.
+    chunks = rows.data.column("id").chunks
+    if len({hash(name) for chunk in chunks for name in chunk.to_pylist()}) == len(rows):
         return rows
     seen, kept = set(), []
     for number, name in enumerate(rows["id"]):

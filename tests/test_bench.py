@@ -262,8 +262,8 @@ def test_metrics(tmp_path):
 
 
 def test_conversion(tmp_path):
-    rows = _checked(preparing.conversion(tmp_path, rounds=1, lines=40), 3)
-    assert rows[2]["ours"] < 1.5
+    rows = _checked(preparing.conversion(tmp_path, rounds=1, lines=40), 4)
+    assert rows[3]["ours"] < 1.5
 
 
 def test_start_and_growth(tmp_path):

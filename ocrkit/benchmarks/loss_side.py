@@ -1,4 +1,8 @@
-"""One loss with its gradient, in a process of its own: SIDE ROWS TOKENS LABELS VOCABULARY."""
+"""One loss with its gradient, in a process of its own: SIDE ROWS TOKENS LABELS VOCABULARY.
+
+Rows end apart by up to as many tokens as they have labels, so that labels do not all stand at the
+same positions.
+"""
 
 import json
 import sys
@@ -39,9 +43,12 @@ def main(side: str, rows: int, tokens: int, labels: int, vocabulary: int) -> dic
     model = Head(vocabulary)
 
     def step(rows: int, tokens: int, labels: int) -> float:
-        ids = torch.randint(0, 1000, (rows, tokens), generator=torch.Generator().manual_seed(0))
+        seeded = torch.Generator().manual_seed(0)
+        ids = torch.randint(0, 1000, (rows, tokens), generator=seeded)
         targets = torch.full_like(ids, -100)
-        targets[:, tokens - labels :] = ids[:, tokens - labels :]
+        ends = tokens - torch.randint(0, labels, (rows,), generator=seeded)
+        for row, end in enumerate(ends.tolist()):
+            targets[row, end - labels : end] = ids[row, end - labels : end]
         began = time.perf_counter()
         if side == "supervised":
             loss = supervised_loss(model, {"input_ids": ids, "labels": targets})
