@@ -81,6 +81,25 @@ def test_compare_refuses_what_does_not_compare(other, message):
         compare(BASE, other)
 
 
+@pytest.mark.parametrize(
+    "condition, result",
+    [
+        ("exact_match < 0.9", True),
+        ("exact_match < 0.8", False),
+        ("change of cer < 0", True),
+        ("change of exact_match < 0.8", False),
+    ],
+)
+def test_a_condition_asks_for_the_last_or_for_what_changed(condition, result):
+    assert compare(BASE, TUNED).fails(condition) is result
+
+
+@pytest.mark.parametrize("condition", ["change of teds > 0", "change of failed > 0"])
+def test_a_change_that_is_not_there_is_refused(condition):
+    with pytest.raises(ValueError, match="There is no change of"):
+        compare(BASE, TUNED).fails(condition)
+
+
 def test_compare_refuses_nothing():
     with pytest.raises(ValueError, match="at least one"):
         compare()
