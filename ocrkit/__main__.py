@@ -18,6 +18,7 @@ _EPILOG = """examples:
   python -m ocrkit find-lr --recipe quickstart --dataset data/sroie --output_dir runs/s1
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
+  python -m ocrkit compare runs/s1/eval/tuned runs/s2/eval/tuned --fail-if "change of cer > 0"
   python -m ocrkit predict scans/ invoice.pdf --model runs/s1 --out predictions.jsonl
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
   python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43
@@ -85,7 +86,7 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--name",
                 help="name of the evaluation (of a run's model: tuned, of another: base, of an "
-                "engine or a file: its own)",
+                "engine or a file: its own; a split other than test is added, as tuned-validation)",
             )
             command.add_argument("--engine", help="read with this engine instead: tesseract")
             command.add_argument(
@@ -126,10 +127,26 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--hub_private_repo", action="store_true", default=None, help="which is private"
             )
-    command = commands.add_parser("compare", help="compare evaluations of the same rows")
+    command = commands.add_parser(
+        "compare",
+        help="compare evaluations of the same rows",
+        description="Compare evaluations of the same rows; the others are held against the first.",
+        allow_abbrev=False,
+    )
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
     command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
     command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
+    command.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="what to call each evaluation (its own name, or RUN/NAME where two have the same)",
+    )
+    command.add_argument(
+        "--fail-if",
+        metavar="CONDITION",
+        help="e.g. 'cer > 0.05' of the last, or 'change of cer > 0' from first to last: exit 1",
+    )
     command = commands.add_parser(
         "sweep",
         help="run a notebook for every combination of parameters",
@@ -215,13 +232,26 @@ def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
     from ocrkit.evaluation import fails, parsed_condition
 
     if arguments.fail_if:
-        parsed_condition(arguments.fail_if)  # before anything is read
+        _usage(parsed_condition, arguments.fail_if)  # before anything is read
+    if arguments.predictions and arguments.engine:
+        raise ConfigError(
+            f"--predictions {arguments.predictions} are read already, and --engine "
+            f"{arguments.engine} would read anew: give one of the two."
+        )
     evaluation = _evaluated(arguments, config)
     print(evaluation)
     if arguments.fail_if and fails(evaluation, arguments.fail_if):
         print(f"ocrkit: {evaluation.name} has {arguments.fail_if}", file=sys.stderr)
         return 1
     return 0
+
+
+def _usage(check: Any, *values: Any) -> None:
+    """Check what was given, where a mistake is wrong usage and no failure."""
+    try:
+        check(*values)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
@@ -239,9 +269,12 @@ def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     if arguments.split not in data:
         raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
     rows = data[arguments.split]
+    tuned = "tuned" if _run_config(config.model_name_or_path) else "base"
+    # Another split must not take the place of the test split's evaluation.
+    part = "" if arguments.split == "test" else f"-{arguments.split}"
+    name = arguments.name or (arguments.engine or tuned) + part
     if arguments.engine:
-        return evaluate_engine(arguments.engine, rows, config.output_dir, arguments.name, **given)
-    name = arguments.name or ("tuned" if _run_config(config.model_name_or_path) else "base")
+        return evaluate_engine(arguments.engine, rows, config.output_dir, name, **given)
     return evaluate(*load_model(config), rows, config, name=name)
 
 
@@ -303,14 +336,28 @@ def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
     print(f"{arguments.format} in {folder}")
 
 
-def _compare(arguments: argparse.Namespace, config: Any) -> None:
+def _compare(arguments: argparse.Namespace, config: Any) -> int:
     from ocrkit import compare
-    from ocrkit.evaluation import Evaluation
+    from ocrkit.evaluation import parsed_condition
+    from ocrkit.report import CHANGE
+    from ocrkit.saved import load_evaluations, told_by_run
 
-    comparison = compare(*(Evaluation.load(folder) for folder in arguments.evaluations))
+    if arguments.fail_if:
+        _usage(parsed_condition, arguments.fail_if.removeprefix(CHANGE))
+    evaluations = load_evaluations(arguments.evaluations, arguments.names)
+    known = dict.fromkeys(metric for evaluation in evaluations for metric in evaluation.metrics)
+    for metric in arguments.metrics or ():
+        if metric not in known:
+            raise ConfigError(f"--metrics {metric}: the evaluations have {', '.join(known)}.")
+    comparison = compare(*evaluations)
     print(comparison.table(arguments.metrics))
     if arguments.out:
-        print(f"report in {comparison.save(arguments.out) / 'index.html'}")
+        folder = comparison.save(arguments.out, **told_by_run(arguments.evaluations[-1]))
+        print(f"report in {folder / 'index.html'}")
+    if arguments.fail_if and comparison.fails(arguments.fail_if):
+        print(f"ocrkit: {evaluations[-1].name} has {arguments.fail_if}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def _sweep(arguments: argparse.Namespace, config: Any) -> int:
@@ -336,6 +383,15 @@ def _recipes(arguments: argparse.Namespace, config: Any) -> None:
         print(f"{name:12} {TrainConfig.from_recipe(name).model_name_or_path}")
 
 
+def _way_on(arguments: argparse.Namespace) -> str:
+    """How a command goes on that was stopped; nothing where it begins anew."""
+    if arguments.command == "train":
+        return "; go on with --resume_from_checkpoint auto"
+    kept = arguments.command in ("evaluate", "sweep")
+    kept = kept or (arguments.command == "predict" and arguments.out)
+    return "; the same command again goes on from here" if kept else ""
+
+
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed or the data is invalid, 2 wrong usage."""
     parser = _parser()
@@ -352,7 +408,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         code = globals()[f"_{arguments.command.replace('-', '_')}"](arguments, config)
     except KeyboardInterrupt:
-        print("ocrkit: stopped; go on with --resume_from_checkpoint auto", file=sys.stderr)
+        print(f"ocrkit: stopped{_way_on(arguments)}", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         print(f"ocrkit: {' '.join(str(error).split())}", file=sys.stderr)

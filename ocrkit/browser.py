@@ -74,11 +74,12 @@ class Samples:
         return f"{rates} %  {' '.join(self.records[number]['reference'].split())[:60]}"
 
     def image(self, number: int) -> Markup:
-        """The picture of a sample, from the first system that has it, or from the rows."""
+        """The picture of a sample, from the rows, or the first system that has it."""
         images = [system.records[number].get("image") for system in self.systems]
         place = self.places.get(self.records[number]["id"])
         if place is not None:
-            images.append(self.rows[place]["images"][0])
+            # Before a path, which may be that of another machine.
+            images.insert(0, self.rows[place]["images"][0])
         return picture(next((image for image in images if image is not None), None))
 
     def html(self, number: int) -> Markup:

@@ -331,7 +331,10 @@ def show_matches(evaluation: Evaluation, n: int = 5) -> None:
 
 def line_of(record: dict) -> str:
     """Write a record as one line of `predictions.jsonl`; of pictures only a path is kept."""
-    keep = {key: value for key, value in record.items() if key != "image" or isinstance(value, str)}
+    keep = {key: value for key, value in record.items() if key != "image"}
+    if isinstance(record.get("image"), str | Path):
+        # Absolute, so that a report that is made from another folder finds it.
+        keep["image"] = str(Path(record["image"]).absolute())
     return json.dumps(keep, ensure_ascii=False) + "\n"
 
 
@@ -346,14 +349,18 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def read_predictions(path: str | Path) -> list[dict]:
-    """Read `predictions.jsonl` of any system.
+    """Read `predictions.jsonl` of any system; picture paths are relative to it.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is no JSON object or lacks a key; file and line are named.
 
     """
-    return list(_read_predictions(Path(path)))
+    records = list(_read_predictions(Path(path)))
+    for record in records:
+        if isinstance(record.get("image"), str):
+            record["image"] = str(Path(path).parent / record["image"])
+    return records
 
 
 def _read_predictions(path: Path) -> Iterator[dict]:

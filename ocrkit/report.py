@@ -3,7 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -11,7 +11,15 @@ import numpy as np
 
 from ocrkit import analysis
 from ocrkit.analysis import said
-from ocrkit.evaluation import Evaluation, fails, score, show_matches, tallies, write_whole
+from ocrkit.evaluation import (
+    Evaluation,
+    fails,
+    parsed_condition,
+    score,
+    show_matches,
+    tallies,
+    write_whole,
+)
 from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
 from ocrkit.uncertainty import mcnemar, resample
@@ -28,6 +36,7 @@ __all__ = [
     "show_matches",
 ]
 
+CHANGE = "change of "  # what a condition on a difference begins with
 MATCHES = ("exact_match", "normalized_match")
 NAMES = {
     "cer": "CER",
@@ -93,6 +102,26 @@ class Comparison:
         """Samples with more edits than in the first evaluation, largest loss first."""
         name = name or self.evaluations[-1].name
         return [change for change in self.changes.get(name, [])[::-1] if change["change"] > 0]
+
+    def fails(self, condition: str) -> bool:
+        """Tell whether `cer > 0.05` holds for the last evaluation.
+
+        `change of cer > 0` asks for the last one's difference from the first.
+
+        Raises:
+            ValueError: the condition cannot be read, or names a metric that is not there.
+
+        """
+        last = self.evaluations[-1]
+        if not condition.startswith(CHANGE):
+            return fails(last, condition)
+        condition = condition.removeprefix(CHANGE)
+        found = self.differences.get(last.name, {})
+        if (name := parsed_condition(condition)[0]) not in found:
+            raise ValueError(
+                f"There is no change of {name} to look at: compare two evaluations that have it."
+            )
+        return fails(replace(last, metrics=found), condition)
 
     def rows(self, only: Sequence[str] | None = None) -> list[list[str]]:
         """Cells of the table of metrics, the heading first."""

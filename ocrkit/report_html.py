@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
-from PIL import Image
+from PIL import Image, ImageOps
 from rapidfuzz.distance import Levenshtein
 
 from ocrkit import analysis
@@ -84,6 +84,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
 
     evaluations = comparison.evaluations
     first, last = evaluations[0], evaluations[-1]
+    lists = _sample_lists(comparison)
     head, *rows = comparison.rows()
     cards = [
         {
@@ -112,7 +113,8 @@ def section(comparison: "Comparison") -> dict[str, Any]:
         "kinds": _kinds(list(comparison.kinds.items())),
         "heat": heat_map(last.records),
         "coverage": coverage_chart(evaluations),
-        "lists": _sample_lists(comparison),
+        "lists": lists,
+        "without_pictures": _without_pictures(lists),
     }
 
 
@@ -204,7 +206,7 @@ def visible(unit: str) -> str:
 
 
 def _sample_lists(comparison: "Comparison") -> list[dict[str, Any]]:
-    """Choose the worst, median and random samples of the last system, what got worse, suspects."""
+    """Choose the worst, median and random samples of the last system, what changed, suspects."""
     evaluations = comparison.evaluations
     last = evaluations[-1]
     tally = process_cer([r["reference"] for r in last.records], list(map(said, last.records)))
@@ -217,10 +219,12 @@ def _sample_lists(comparison: "Comparison") -> list[dict[str, Any]]:
     suspects = analysis.suspect_labels([evaluation.records for evaluation in evaluations])
     lists = [("Worst samples", "Highest CER first.", wrong[:SHOWN], None)]
     if len(evaluations) > 1:
-        worse = comparison.worse()
-        note = f"{len(worse)} of {len(at)} samples have more edits than under {evaluations[0].name}"
-        note += f"; {len(comparison.improved())} have fewer."
-        lists.append(("What got worse", note, [at[c["id"]] for c in worse[:SHOWN]], None))
+        both = {"fewer": comparison.improved(), "more": comparison.worse()}
+        for title, one, other in (("improved", "fewer", "more"), ("got worse", "more", "fewer")):
+            note = f"{one.capitalize()} edits than under {evaluations[0].name} in {len(both[one])} "
+            note += f"of {len(at)} samples, {other} in {len(both[other])}."
+            numbers = [at[change["id"]] for change in both[one][:SHOWN]]
+            lists.append((f"What {title}", note, numbers, None))
     note = "Confident, and different from the truth: look whether the label is wrong."
     lists.append(("Suspect labels", note, [at[s["id"]] for s in suspects[:SHOWN]], suspects))
     lists.append(("Median samples", "Around the median CER.", order[middle:][: SHOWN // 2], None))
@@ -239,6 +243,17 @@ def _sample_lists(comparison: "Comparison") -> list[dict[str, Any]]:
     ]
 
 
+def _without_pictures(lists: list[dict[str, Any]]) -> str:
+    """Say once which of the samples shown lack their picture, and why."""
+    shown = {sample["id"]: sample for found in lists for sample in found["samples"]}
+    lost = [sample["file"] for sample in shown.values() if sample["file"] and not sample["picture"]]
+    if lost:
+        return f"{len(lost)} of {len(shown)} pictures cannot be opened, such as {lost[0]}."
+    if any(sample["picture"] for sample in shown.values()):
+        return ""
+    return "Without pictures: the predictions name no picture files; parquet keeps them inside."
+
+
 def _sample(comparison: "Comparison", number: int, agree: int | None) -> dict[str, Any]:
     readings = []
     for evaluation in comparison.evaluations:
@@ -255,13 +270,14 @@ def _sample(comparison: "Comparison", number: int, agree: int | None) -> dict[st
                 "runaway": analysis.runaway(record),
             }
         )
-    pictures = (thumbnail(e.records[number].get("image")) for e in comparison.evaluations)
+    images = [e.records[number].get("image") for e in comparison.evaluations]
     return {
         "id": record["id"],
         "language": record.get("language"),
         "truth": record["reference"][:LONGEST] + "…" * (len(record["reference"]) > LONGEST),
         "readings": readings,
-        "picture": next(filter(None, pictures), None),
+        "picture": next(filter(None, map(thumbnail, images)), None),
+        "file": next((str(image) for image in images if isinstance(image, str | Path)), None),
         "agree": f"read alike by {agree} of {len(readings)}" if agree else "",
     }
 
@@ -296,8 +312,7 @@ def thumbnail(image: Any) -> dict[str, Any] | None:
         image = image() if callable(image) else image
         if isinstance(image, str | Path):
             with Image.open(image) as opened:
-                opened.load()
-                image = opened
+                image = ImageOps.exif_transpose(opened)  # a copy, which outlives the file
         if not isinstance(image, Image.Image):
             return None
         image = image.convert("RGBA" if "transparency" in image.info else image.mode)

@@ -141,12 +141,7 @@ def evaluate_file(
         ValueError: a line cannot be used; file and line are named.
 
     """
-    path = Path(path)
-    records = read_predictions(path)
-    for record in records:
-        if isinstance(record.get("image"), str):
-            record["image"] = str(path.parent / record["image"])
-    return score(records, name or path.stem, profile, locale=locale)
+    return score(read_predictions(path), name or Path(path).stem, profile, locale=locale)
 
 
 # --- streaming and resuming
@@ -215,7 +210,7 @@ def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
 
 def records_of(data: Any) -> list[dict]:
     """Turn dataset rows into records without a prediction, opening no picture."""
-    records = []
+    records, files = [], _picture_files(data)
     for number, row in enumerate(_without_images(data)):
         if not {"id", "completion"} <= row.keys() or not row["completion"]:
             raise ValueError(
@@ -239,7 +234,7 @@ def records_of(data: Any) -> list[dict]:
             "confidence": None,
             "finish_reason": None,
             "error": None,
-            "image": partial(_picture, data, number),
+            "image": files[number] or partial(_picture, data, number),
         }
         records.append(record)
     return records
@@ -248,6 +243,22 @@ def records_of(data: Any) -> list[dict]:
 def _without_images(data: Any) -> Any:
     hugging = hasattr(data, "remove_columns") and "images" in data.column_names
     return data.remove_columns("images") if hugging else data
+
+
+def _picture_files(data: Any) -> list[str | None]:
+    """Return the file of each row's first picture; None where the picture lies in the row."""
+    if not (hasattr(data, "select_columns") and "images" in data.column_names):
+        return [None] * len(data)
+    files: list[str | None] = []
+    # As Arrow has them, pictures are paths or bytes and nothing is decoded.
+    for batch in data.select_columns("images").with_format("arrow").iter(batch_size=100):
+        for pictures in batch["images"].to_pylist():
+            first = pictures[0] if pictures else {"path": None, "bytes": None}
+            if first["bytes"] is not None:  # as in parquet, which holds the pictures of all rows
+                return [None] * len(data)
+            path = first["path"]
+            files.append(path if path and Path(path).is_file() else None)
+    return files
 
 
 def _picture(data: Any, number: int) -> Any:

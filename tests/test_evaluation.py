@@ -78,8 +78,9 @@ def test_cross_check_raises_when_jiwer_differs(monkeypatch):
 
 
 def test_saved_and_loaded_again(tmp_path):
+    path = str(tmp_path / "x.png")
     records = [
-        record(1, "a\u2028b\ud800", "a", language="en", group="g", image="x.png", extra=True),
+        record(1, "a\u2028b\ud800", "a", language="en", group="g", image=path, extra=True),
         record(2, "ক্ষ", None, error="broken", image=Image.new("L", (2, 2))),
     ]
     before = score(records, "mine", fingerprint="f")

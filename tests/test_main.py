@@ -5,6 +5,7 @@ import sys
 import pytest
 
 from ocrkit.__main__ import _config, _parser, main
+from ocrkit.evaluation import score
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess:
@@ -49,13 +50,108 @@ def test_a_file_of_predictions_can_fail_a_build(tmp_path, capsys):
     assert main([*scored, "--fail-if", "cer > 0.3"]) == 0
     assert main([*scored, "--fail-if", "cer > 0.1"]) == 1
     assert "cer > 0.1" in capsys.readouterr().err
-    assert main([*scored, "--fail-if", "speed > 1"]) == 1
+    assert main([*scored, "--fail-if", "speed > 1"]) == 2
     assert "names no metric" in capsys.readouterr().err
     # Before anything is read.
-    assert main(["evaluate", "--predictions", "nowhere", "--fail-if", "cer over 1"]) == 1
+    assert main(["evaluate", "--predictions", "nowhere", "--fail-if", "cer over 1"]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert main([*scored, "--output_dir", str(tmp_path / "run"), "--name", "theirs"]) == 0
     assert (tmp_path / "run" / "eval" / "theirs" / "metrics.json").is_file()
+
+
+def _evaluation(run, name="tuned", read="TOTAL"):
+    """Save an evaluation of two rows, one of which says what is given, in a run folder."""
+    pairs = [("a", "TOTAL", read), ("b", "9.00", "9.00")]
+    keys = ("id", "reference", "prediction")
+    found = score([dict(zip(keys, pair)) for pair in pairs], name)
+    return str(found.save(run / "eval" / name))
+
+
+def test_evaluations_of_one_name_are_told_apart(tmp_path, capsys):
+    one, other = (_evaluation(tmp_path / run) for run in ("s1", "s2"))
+    assert main(["compare", one, other]) == 0
+    assert "s2/tuned − s1/tuned" in capsys.readouterr().out
+    assert main(["compare", one, _evaluation(tmp_path / "s2", "base")]) == 0
+    assert "base − tuned" in capsys.readouterr().out
+    assert main(["compare", one, other, "--names", "low", "high"]) == 0
+    assert "high − low" in capsys.readouterr().out
+    third = _evaluation(tmp_path / "more" / "s1")
+    for wrong in ([one, third], [one, other, "--names", "a"], [one, other, "--names", "a", "a"]):
+        assert main(["compare", *wrong]) == 2
+        assert "give --names" in capsys.readouterr().err
+
+
+def test_a_comparison_can_fail_a_build(tmp_path, capsys):
+    before = _evaluation(tmp_path, "before", read="TOTA")
+    both = ["compare", before, _evaluation(tmp_path, "after", read="T0TA")]
+    for condition, code in [
+        ("cer > 0.3", 0),
+        ("cer > 0.2", 1),
+        ("change of cer > 0", 1),
+        ("change of cer > 0.2", 0),
+        ("change of cer < -0.01", 0),
+        ("bleu > 1", 2),
+        ("cer over 1", 2),
+        ("change of failed > 0", 1),
+        ("change of teds > 0", 1),
+    ]:
+        assert main([*both, "--fail-if", condition]) == code, condition
+    assert "There is no change of teds" in capsys.readouterr().err
+    assert main(["compare", before, "--fail-if", "change of cer > 0"]) == 1
+    assert "compare two evaluations" in capsys.readouterr().err
+    assert main([*both, "--metrics", "cer", "cerr"]) == 2
+    assert "--metrics cerr: the evaluations have cer, " in capsys.readouterr().err
+
+
+def test_a_comparison_tells_what_the_run_left(tmp_path, monkeypatch):
+    folder = _evaluation(tmp_path / "s1")
+    log = [{"step": step, "loss": 1 / step} for step in (1, 2)]
+    (tmp_path / "s1" / "train_log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in log))
+    line = json.dumps({"where": "x", "reason": "missing picture", "detail": "x"})
+    (tmp_path / "s1" / "skipped.jsonl").write_text(line + "\n")
+    monkeypatch.chdir(folder)
+    assert main(["compare", ".", "--out", str(tmp_path / "report")]) == 0
+    page = (tmp_path / "report" / "index.html").read_text()
+    assert "Learning curve" in page and "missing picture" in page
+
+
+def test_a_split_has_an_evaluation_of_its_own(thermal, tmp_path, monkeypatch):
+    names = []
+
+    def read(model, processor, rows, config, name):
+        names.append(name)
+        return score([{"id": 1, "reference": "a", "prediction": "a"}], name)
+
+    monkeypatch.setattr("ocrkit.evaluate", read, raising=False)
+    monkeypatch.setattr("ocrkit.load_model", lambda config: (None, None), raising=False)
+    common = ["evaluate", "--dataset", str(thermal), "--output_dir", str(tmp_path)]
+    for more in ([], ["--split", "validation"], ["--split", "validation", "--name", "mine"]):
+        assert main([*common, *more]) == 0
+    assert names == ["base", "base-validation", "mine"]
+
+
+def test_predictions_are_not_read_by_an_engine_too(capsys):
+    assert main(["evaluate", "--predictions", "p.jsonl", "--engine", "tesseract"]) == 2
+    assert "give one of the two" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "way_on"),
+    [
+        (["train"], "stopped; go on with --resume_from_checkpoint auto"),
+        (["evaluate"], "stopped; the same command again goes on from here"),
+        (["predict", "a.png", "--out", "a.jsonl"], "stopped; the same command again goes on"),
+        (["predict", "a.png"], "stopped\n"),
+        (["plan"], "stopped\n"),
+    ],
+)
+def test_a_stopped_command_says_how_it_goes_on(arguments, way_on, monkeypatch, capsys):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"ocrkit.__main__._{arguments[0]}", stop)
+    assert main(arguments) == 1
+    assert way_on in capsys.readouterr().err
 
 
 def test_what_lies_in_a_run_brings_its_settings_and_its_name(thermal, tmp_path, capsys):

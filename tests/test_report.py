@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocrkit.report import compare, score
+from ocrkit.report import Evaluation, compare, score
 from ocrkit.report_html import differences, during_training, thumbnail
 
 
@@ -79,6 +79,25 @@ def test_three_systems():
 def test_compare_refuses_what_does_not_compare(other, message):
     with pytest.raises(ValueError, match=message):
         compare(BASE, other)
+
+
+@pytest.mark.parametrize(
+    "condition, result",
+    [
+        ("exact_match < 0.9", True),
+        ("exact_match < 0.8", False),
+        ("change of cer < 0", True),
+        ("change of exact_match < 0.8", False),
+    ],
+)
+def test_a_condition_asks_for_the_last_or_for_what_changed(condition, result):
+    assert compare(BASE, TUNED).fails(condition) is result
+
+
+@pytest.mark.parametrize("condition", ["change of teds > 0", "change of failed > 0"])
+def test_a_change_that_is_not_there_is_refused(condition):
+    with pytest.raises(ValueError, match="There is no change of"):
+        compare(BASE, TUNED).fails(condition)
 
 
 def test_compare_refuses_nothing():
@@ -157,6 +176,47 @@ def test_differences_mark_by_grapheme():
     assert differences("ক্ষি", "ক্ষ") == "<del>ক্ষি</del><ins>ক্ষ</ins>"
     assert differences("a b", "ab") == "a<del>␣</del>b"
     assert "more characters" in differences("a", "b" * 5000)
+
+
+def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_lost(tmp_path):
+    pairs = [(text, text[:2] + "x") for text in TRUTH]
+    for number in range(len(TRUTH)):
+        Image.new("L", (90, 30)).save(tmp_path / f"{number}.png")
+    pictures = [str(tmp_path / f"{number}.png") for number in range(len(TRUTH))]
+    base = [r | {"image": path} for r, path in zip(records(pairs), pictures)]
+    saved = score(base, "base").save(tmp_path / "eval" / "base")
+
+    def page():
+        folder = compare(Evaluation.load(saved), TUNED).save(tmp_path / "report")
+        return (folder / "index.html").read_text(encoding="utf-8")
+
+    found = page()
+    # Everything improved, so each sample is shown at least under that heading.
+    assert found.count("<img") >= len(TRUTH) and "cannot be opened" not in found
+    (tmp_path / "3.png").unlink()
+    found = page()
+    assert found.count(f"1 of 6 pictures cannot be opened, such as {tmp_path / '3.png'}.") == 1
+    assert "<img" in found
+    bare = compare(BASE, TUNED).save(tmp_path / "bare") / "index.html"
+    assert bare.read_text(encoding="utf-8").count("Without pictures") == 1
+
+
+def test_what_changed_is_listed_with_its_differences(tmp_path):
+    mixed = score(records([*((t, t) for t in TRUTH[:4]), (TRUTH[4], "!!"), ("", "")]), "mixed")
+    page = (compare(BASE, mixed).save(tmp_path) / "index.html").read_text(encoding="utf-8")
+    improved, worse = page.index("What improved"), page.index("What got worse")
+    assert "Fewer edits than under base in 5 of 6 samples, more in 1." in page[improved:worse]
+    assert differences(TRUTH[0], "TOx") in page[improved:worse]
+    assert "More edits than under base in 1 of 6 samples, fewer in 5." in page[worse:]
+    assert differences(TRUTH[4], "!!") in page[worse:]
+
+
+def test_a_picture_on_its_side_is_shown_upright(tmp_path):
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    Image.new("RGB", (40, 90)).save(tmp_path / "a.jpg", exif=turned)
+    found = thumbnail(str(tmp_path / "a.jpg"))
+    assert found["width"] > found["height"]
 
 
 def test_thumbnails_are_small_and_a_lost_picture_costs_nothing(tmp_path):
@@ -252,9 +312,12 @@ def test_the_report_in_a_browser(tmp_path, width):
     base = score([{**r, "image": image, "confidence": 0.95} for r in BASE.records], "base")
     tuned = score([{**r, "image": image, "confidence": 0.95} for r in TUNED.records], "tuned")
     compare(base, tuned).save(tmp_path, [{"step": n, "loss": 2 / (n + 1)} for n in range(9)])
+    # Pictures below the fold would be left for later, and a broken one go unseen.
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    (tmp_path / "eager.html").write_text(page.replace('loading="lazy"', ""), encoding="utf-8")
     # A frame gives the page the width of a phone, which a window of Chromium cannot take.
     (tmp_path / "frame.html").write_text(
-        f'<iframe id=f src="index.html" style="width:{width}px;height:800px;border:0"></iframe>'
+        f'<iframe id=f src="eager.html" style="width:{width}px;height:800px;border:0"></iframe>'
         "<pre id=out></pre><script>f.onload = () => {"
         "const d = f.contentDocument, wide = [];"
         "for (const e of d.querySelectorAll('main *')) {"
@@ -262,7 +325,7 @@ def test_the_report_in_a_browser(tmp_path, width):
         "  if (b.right > d.documentElement.clientWidth + 1 && !e.closest('.scroll, svg'))"
         "    wide.push(e.className || e.tagName); }"
         "out.textContent = JSON.stringify({text: d.body.innerText, wide,"
-        "  images: [...d.images].every(i => i.loading || i.naturalWidth),"
+        "  images: [...d.images].map(i => i.naturalWidth),"
         "  charts: d.querySelectorAll('polyline').length}); }</script>"
     )
     options = "--headless --no-sandbox --disable-gpu --no-first-run --disable-extensions "
@@ -278,7 +341,8 @@ def test_the_report_in_a_browser(tmp_path, width):
     assert "CONSOLE" not in found.stderr
     page = html.unescape(re.search(r'<pre id="out">(.*?)</pre>', found.stdout, re.S)[1])
     page = json.loads(page)
-    assert page["wide"] == [] and page["images"] and page["charts"] >= 2
+    assert page["wide"] == [] and page["charts"] >= 2
+    assert page["images"] and all(page["images"])
     for name in ("cer", "exact_match"):
         assert f"{100 * tuned.metrics[name]['value']:.1f} %" in page["text"]
     for text in ("ক্ষুধার্ত মানুষ", "서울특별시", "北京大学", "Suspect labels"):

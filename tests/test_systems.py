@@ -1,3 +1,4 @@
+import io
 import json
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ from data_prep.fonts import find_fonts
 from data_prep.render import load_font
 from data_prep.schema import DataError
 from ocrkit import evaluation, systems
+from ocrkit.data import dataset_of
 from ocrkit.evaluation import Evaluation
 from ocrkit.systems import evaluate, evaluate_engine, evaluate_file, records_of
 
@@ -175,8 +177,30 @@ def test_a_datasets_dataset_is_read_without_opening_pictures(predict, config, tm
     (folder / "r1.png").write_bytes(b"no picture")
     records = records_of(data)
     assert [r["reference"] for r in records] == ["line 0", "line 1", "line 2"]
-    assert records[2]["image"]().getpixel((0, 0)) == 2
+    # A file is named, so that a saved evaluation still shows it.
+    assert Image.open(records[2]["image"]).getpixel((0, 0)) == 2
     assert data.column_names and "images" in data.column_names
+
+
+def test_a_saved_evaluation_finds_its_pictures_from_any_folder(
+    predict, config, tmp_path, monkeypatch
+):
+    Image.new("RGB", (60, 20)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    evaluate(None, None, dataset_of([rows(1)[0] | {"images": ["a.png"]}]), config)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (record,) = Evaluation.load(tmp_path / "eval/base").records
+    assert record["image"] == str(tmp_path / "a.png")
+
+
+def test_pictures_within_rows_are_not_written_into_predictions(predict, config, tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (60, 20)).save(picture, "PNG")
+    row = rows(1)[0] | {"images": [{"path": "a.png", "bytes": picture.getvalue()}]}
+    found = evaluate(None, None, dataset_of([row]), config)
+    assert found.records[0]["image"]().size == (60, 20)
+    assert "image" not in Evaluation.load(tmp_path / "eval/base").records[0]
 
 
 def test_rows_of_another_layout_are_one_sentence():

@@ -183,8 +183,10 @@ def test_rows_have_the_pictures_that_a_loaded_evaluation_lacks(thermal, config):
     rows = load_data(config)["test"].select([0, 1])
     records = [{"id": key, "reference": "a", "prediction": "b"} for key in rows["id"]]
     assert "<img" not in widgets.browse(score(records))._repr_mimebundle_()["text/html"]
-    page = widgets.browse(score(records), rows=rows)._repr_mimebundle_()["text/html"]
-    assert page.count("<img src='data:image/") == 2
+    elsewhere = [record | {"image": "/of/another/machine.png"} for record in records]
+    for found in (records, elsewhere):
+        page = widgets.browse(score(found), rows=rows)._repr_mimebundle_()["text/html"]
+        assert page.count("<img src='data:image/") == 2
 
 
 def test_the_gallery_shows_pictures_and_texts(config):

@@ -168,9 +168,11 @@ browse(comparison)
 
 # %%
 from ocrkit import export
+from ocrkit.data import skipped_counts
 from ocrkit.places import download
 
-report = comparison.save(f"{config.output_dir}/report", history=result.history)
+skipped = skipped_counts(config.output_dir)
+report = comparison.save(f"{config.output_dir}/report", history=result.history, skipped=skipped)
 folder = f"{config.output_dir}/{export_format}"
 exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
