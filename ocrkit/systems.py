@@ -13,6 +13,7 @@ from typing import Any
 import regex
 
 from ocrkit import fields
+from ocrkit.data import picture_hashes
 from ocrkit.evaluation import Evaluation, line_of, read_predictions, score, write_whole
 from ocrkit.text import PROFILE_VERSION
 
@@ -34,8 +35,8 @@ def evaluate(
     """Predict every row of `data` greedily, stream to disk, and score.
 
     Predictions go to `<output_dir>/eval/<name>/predictions.jsonl` as they come. A run that was
-    interrupted goes on where it stopped, if weights, ids, generation settings, pixel budget and
-    profile versions are the same (the fingerprint); otherwise it starts afresh.
+    interrupted goes on where it stopped, if weights, ids, pictures, generation settings, pixel
+    budget and profile versions are the same (the fingerprint); otherwise it starts afresh.
 
     Args:
         model: what `load_model` returned.
@@ -99,17 +100,15 @@ def evaluate_engine(
         raise RuntimeError(
             f"Tesseract cannot be run ({error}): install pytesseract and the package tesseract-ocr."
         ) from None
-    languages = {language} if language else set(map(_tesseract_language, _without_images(data)))
-    for wanted in sorted(part for code in languages for part in code.split("+")):
+    rows = [(row["id"], language or _tesseract_language(row)) for row in _without_images(data)]
+    for wanted in sorted(part for code in {code for _, code in rows} for part in code.split("+")):
         if wanted not in installed:
             raise ValueError(
                 f"Tesseract has no data for {wanted!r}: install tesseract-ocr-"
                 f"{wanted.replace('_', '-')}, or pass a language that it has "
                 f"({', '.join(sorted(installed - {'osd'}))})."
             )
-    stamp = json.dumps(
-        [engine, version, language, psm, [row["id"] for row in _without_images(data)]]
-    )
+    stamp = json.dumps([engine, version, psm, rows, picture_hashes(data)])
     stream = partial(_tesseract, language=language, psm=psm)
     folder = Path(output_dir) / "eval" / (name or engine)
     return _run(data, folder, stamp, stream, profile, locale)

@@ -126,6 +126,14 @@ def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change)
     assert len(predict.asked) == 6
 
 
+def test_a_corrected_truth_is_scored_without_reading_again(predict, config):
+    evaluate(None, None, rows(), config)
+    corrected, predict.asked = rows(), []
+    corrected[0]["completion"][0]["content"] = "another"
+    found = evaluate(None, None, corrected, config)
+    assert predict.asked == [] and found.metrics["exact_match"]["value"] == 5 / 6
+
+
 def test_failed_rows_are_counted_and_tried_again(predict, config):
     predict.answer = lambda row: None if row["id"] == "r2" else "line"
     found = evaluate(None, None, rows(), config)
@@ -211,6 +219,30 @@ def test_a_file_of_any_system_is_scored(tmp_path):
 def test_an_unknown_engine_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="'abbyy' is unknown"):
         evaluate_engine("abbyy", rows(), tmp_path)
+
+
+def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
+    engine = types.ModuleType("pytesseract")
+    engine.get_tesseract_version = lambda: "5"
+    engine.get_languages = lambda: ["eng", "kor"]
+    monkeypatch.setitem(sys.modules, "pytesseract", engine)
+    asked = []
+
+    def read(picture, language, psm):
+        asked.append(language)
+        return {"prediction": str(picture.getpixel((0, 0))), "confidence": 0.9}
+
+    monkeypatch.setattr(systems, "_tesseract_one", read)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    assert asked == ["eng"] * 2
+    redrawn = rows(2)
+    redrawn[1]["images"] = [Image.new("L", (8, 8), 77)]
+    found = evaluate_engine("tesseract", redrawn, tmp_path)
+    assert [record["prediction"] for record in found.records] == ["0", "77"]
+    redrawn[1]["language"] = "ko"
+    evaluate_engine("tesseract", redrawn, tmp_path)
+    assert asked == ["eng"] * 4 + ["eng", "kor"]
 
 
 needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
