@@ -91,14 +91,17 @@ def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         evaluate(None, None, rows(), config)
-    path = tmp_path / "eval/base/predictions.jsonl"
-    assert len(path.read_text().splitlines()) == 4
+    path, whole = (tmp_path / f"eval/base/{name}.jsonl" for name in ("unfinished", "predictions"))
+    assert len(path.read_text().splitlines()) == 1 + 4
+    with pytest.raises(ValueError, match="eval/base holds an unfinished evaluation"):
+        Evaluation.load(tmp_path / "eval/base")
     with path.open("a") as file:
         file.write('{"id": "r1", "predic')
     predict.asked, predict.stop_after = [], None
     found = evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
-    assert found.metrics["cer"]["value"] == 0 and len(path.read_text().splitlines()) == 6
+    assert found.metrics["cer"]["value"] == 0 and len(whole.read_text().splitlines()) == 6
+    assert not path.exists()
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
 
@@ -107,11 +110,35 @@ def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, t
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         evaluate(None, None, rows(), config)
-    with (tmp_path / "eval/base/predictions.jsonl").open("ab") as file:
+    with (tmp_path / "eval/base/unfinished.jsonl").open("ab") as file:
         file.write('{"id": "r1", "prediction": "한'.encode()[:-1])
     predict.asked, predict.stop_after = [], None
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_an_evaluation_stays_until_the_next_one_is_whole(predict, config, tmp_path, answered):
+    before = evaluate(None, None, rows(), config)
+    predict.stamp, predict.asked, predict.stop_after = "weights-2", [], answered
+    predict.answer = lambda row: "another"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    assert Evaluation.load(tmp_path / "eval/base").summary() == before.summary()
+    predict.stop_after = None
+    after = evaluate(None, None, rows(), config)
+    assert sorted(predict.asked) == [f"r{number}" for number in range(6)]
+    assert Evaluation.load(tmp_path / "eval/base").summary() == after.summary()
+    assert after.metrics["exact_match"]["value"] == 0
+
+
+def test_a_file_that_was_cut_is_predicted_again(predict, config, tmp_path):
+    evaluate(None, None, rows(), config)
+    path = tmp_path / "eval/base/predictions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    predict.asked = []
+    evaluate(None, None, rows(), config)
+    assert len(predict.asked) == 6
 
 
 @pytest.mark.parametrize("change", ["weights", "profile"])
