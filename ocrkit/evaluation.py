@@ -257,7 +257,7 @@ def _structured(records: Sequence[dict], locale: str) -> dict[str, Tally]:
             "json_parse_rate": fields.process_json_parse_rate([said(records[n]) for n in chosen]),
         }
         found |= {name: _spread(tally, chosen, len(records)) for name, tally in parts.items()}
-    tables = [n for n, r in enumerate(records) if r["reference"].lstrip()[:6].lower() == "<table"]
+    tables = [n for n, r in enumerate(records) if fields.is_table(r["reference"])]
     for name, structure_only in (("teds", False), ("teds_structure", True)) if tables else ():
         scores = [
             fields.teds(records[n]["reference"], said(records[n]), structure_only) for n in tables
@@ -267,18 +267,25 @@ def _structured(records: Sequence[dict], locale: str) -> dict[str, Tally]:
 
 
 def extractions(records: Sequence[dict]) -> tuple[list[int], list, list]:
-    """Return the numbers, truths and parsed predictions of records whose truth is a JSON object.
+    """Return the numbers, truths and parsed predictions of records whose truth is JSON.
 
-    A record counts where its task is `extraction`, or where no task is given.
+    A record counts where its task is `extraction`, or where no task is given and its truth is an
+    object or a list of objects: `[1]` alone may as well be a line of text.
     """
     found: list[tuple[int, Any, Any]] = []
     for number, record in enumerate(records):
         if record.get("task") in ("extraction", None) and record["reference"].lstrip()[:1] in "{[":
             truth = fields.parse_json(record["reference"])
-            if isinstance(truth, dict | list):
+            if _is_extraction(truth, record.get("task")):
                 found.append((number, truth, fields.parse_json(said(record))))
     numbers, truths, predictions = map(list, zip(*found)) if found else ([], [], [])
     return numbers, truths, predictions
+
+
+def _is_extraction(truth: Any, task: str | None) -> bool:
+    if isinstance(truth, list) and task is None:
+        return bool(truth) and all(isinstance(item, dict) for item in truth)
+    return isinstance(truth, dict | list)
 
 
 def _spread(tally: Tally, numbers: list[int], size: int) -> Tally:

@@ -176,6 +176,34 @@ def test_extraction_adds_the_field_metrics_over_its_own_rows():
     assert found.by["field"]["items.name"]["field_accuracy"]["value"] == 0
 
 
+@pytest.mark.parametrize(
+    "truth, task, counts",
+    [
+        ('{"a": 1}', None, True),
+        ('[{"a": 1}, {"a": 2}]', None, True),
+        ("[1]", None, False),
+        ("[]", None, False),
+        ('[{"a": 1}, 2]', None, False),
+        ('["1"]', "extraction", True),
+        ('{"a": 1}', "transcription", False),
+    ],
+)
+def test_what_counts_as_a_truth_of_fields(truth, task, counts):
+    assert ("json_parse_rate" in score([record(1, truth, truth, task=task)]).metrics) == counts
+
+
+def test_a_list_read_for_an_object_is_scored():
+    found = score([record(1, '{"a": "1"}', '[{"a": "1"}]')]).metrics
+    assert found["json_parse_rate"]["value"] == 1 and found["field_accuracy"]["value"] == 0
+
+
+def test_pubtabnets_own_form_is_a_table():
+    body = "<table><tr><td>a</td></tr></table>"
+    truth = f"<html><body>{body}</body></html>"
+    found = score([record(1, truth, body), record(2, f"\n<!-- 1 -->{truth}", truth)])
+    assert found.metrics["teds"]["value"] == 1
+
+
 def test_tables_add_teds():
     one = "<table><tr><td>a</td></tr></table>"
     found = score([record(1, one, one.replace(">a<", ">b<")), record(2, "x", "x")])
