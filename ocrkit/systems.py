@@ -61,7 +61,7 @@ def evaluate(
 
     return _run(
         data,
-        Path(config.output_dir) / "eval" / name,
+        eval_folder(config.output_dir, name),
         fingerprint(model, processor, data, config),
         lambda rows: predict_stream(model, processor, rows, config),
         profile or config.normalization_profile,
@@ -93,12 +93,13 @@ def evaluate_engine(
         locale: how amounts are written in JSON that is read.
 
     Raises:
-        ValueError: the engine is unknown, or Tesseract lacks a language.
+        ValueError: the engine is unknown, Tesseract lacks a language, or the name is no name.
         RuntimeError: Tesseract or pytesseract is not installed.
 
     """
     if engine != "tesseract":
         raise ValueError(f"Engine {engine!r} is unknown: use 'tesseract', or score a file.")
+    folder = eval_folder(output_dir, name or engine)
     try:
         import pytesseract
 
@@ -118,7 +119,6 @@ def evaluate_engine(
             )
     stamp = json.dumps([engine, version, psm, rows, picture_hashes(data)])
     stream = partial(_tesseract, language=language, psm=psm)
-    folder = Path(output_dir) / "eval" / (name or engine)
     return _run(data, folder, stamp, stream, profile, locale)
 
 
@@ -154,6 +154,20 @@ def evaluate_file(
         if isinstance(record.get("image"), str):
             record["image"] = str(path.parent / record["image"])
     return score(records, name or path.stem, profile, locale=locale)
+
+
+def eval_folder(output_dir: str | Path, name: str) -> Path:
+    """Where an evaluation is kept: `<output_dir>/eval/<name>`.
+
+    Raises:
+        ValueError: the name would lead elsewhere.
+
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise ValueError(
+            f"Evaluation name {name!r} leads out of eval/: give one without / and \\, such as base."
+        )
+    return Path(output_dir) / "eval" / name
 
 
 # --- streaming and resuming

@@ -190,6 +190,16 @@ def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
         evaluate(None, None, rows(2), config)
 
 
+@pytest.mark.parametrize("name", ["x/../../y", "a/b", "a\\b", "..", ""])
+def test_a_name_that_leads_elsewhere_is_refused(predict, config, tmp_path, name):
+    with pytest.raises(ValueError, match="leads out of eval/: give one without"):
+        evaluate(None, None, rows(1), config, name)
+    if name:
+        with pytest.raises(ValueError, match="leads out of eval/"):
+            evaluate_engine("tesseract", rows(1), tmp_path, name=name)
+    assert predict.asked == [] and not list(tmp_path.iterdir())
+
+
 def test_evaluate_refuses_an_empty_dataset(predict, config):
     with pytest.raises(ValueError, match="no rows"):
         evaluate(None, None, [], config)
