@@ -257,13 +257,13 @@ def _usage(check: Any, *values: Any) -> None:
 def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     from ocrkit import evaluate, load_data, load_model
     from ocrkit.data import DataError
-    from ocrkit.systems import evaluate_engine, evaluate_file
+    from ocrkit.systems import eval_folder, evaluate_engine, evaluate_file
 
     given = {"profile": config.normalization_profile, "locale": config.locale}
     if arguments.predictions:
         found = evaluate_file(arguments.predictions, arguments.name, **given)
         if arguments.output_dir:
-            found.save(Path(config.output_dir) / "eval" / found.name)
+            found.save(eval_folder(config.output_dir, found.name))
         return found
     data = load_data(config)
     if arguments.split not in data:

@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Sampler
 
 from ocrkit.collate import picture_tokens
 from ocrkit.config import TrainConfig
-from ocrkit.data import DataError, text_of
+from ocrkit.data import DataError, picture_hashes, text_of
 from ocrkit.metrics import cer
 from ocrkit.predict import predict
 from ocrkit.processes import is_main_process, process_count, process_rank
@@ -252,7 +252,8 @@ def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> lis
     truths = [text_of(text) for text in rows["completion"]]
     size = str(getattr(processor.image_processor, "size", None))
     parts = [config.model_name_or_path, size, config.image_height, config.max_new_tokens]
-    parts += [list(rows["id"]), truths, _frozen_weights(model)]
+    parts += [str(model.dtype), config.load_in_4bit, list(rows["id"]), truths]
+    parts += [rows["prompt"][:], picture_hashes(rows), _frozen_weights(model)]
     fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     if path.is_file():
         known = json.loads(path.read_text(encoding="utf-8"))

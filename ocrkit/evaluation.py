@@ -21,9 +21,12 @@ from ocrkit.text import PROFILE_VERSION, normalize, script
 from ocrkit.versions import package_versions
 
 REQUIRED = {"id", "reference", "prediction"}
+#: What an evaluation that is still running writes into its folder: a fingerprint, then records.
+UNFINISHED = "unfinished.jsonl"
 HEADLINE = ("cer", "exact_match")
 # What a record may hold there besides None.
-_TYPES = {"id": (str, int), "language": (str,), "group": (str, int), "confidence": (float, int)}
+_TYPES = {"id": (str, int), "reference": (str,), "prediction": (str,), "language": (str,)}
+_TYPES |= {"group": (str, int), "confidence": (float, int)}
 
 
 @dataclass
@@ -67,6 +70,8 @@ class Evaluation:
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(map(line_of, self.records))
+        # Gone first and back last: never do numbers stand beside predictions they do not belong to.
+        (folder / "metrics.json").unlink(missing_ok=True)
         write_whole(folder / "predictions.jsonl", lines)
         write_whole(
             folder / "metrics.json", json.dumps(self.summary(), ensure_ascii=False, indent=1)
@@ -75,20 +80,40 @@ class Evaluation:
 
     @classmethod
     def load(cls, folder: str | Path) -> "Evaluation":
-        """Read an evaluation that `save` wrote."""
+        """Read an evaluation that `save` wrote.
+
+        Raises:
+            FileNotFoundError: one of its two files is missing.
+            ValueError: a file is not what `save` wrote, or the two do not belong together.
+
+        """
         folder = Path(folder)
-        path = folder / "metrics.json"
+        path, lines = folder / "metrics.json", folder / "predictions.jsonl"
         if not path.is_file():
+            if (folder / UNFINISHED).is_file():
+                raise ValueError(
+                    f"{folder} holds an unfinished evaluation: run evaluate again to finish."
+                )
             raise FileNotFoundError(
                 f"{path} does not exist: give a folder that an evaluation was saved in."
             )
-        saved = json.loads(path.read_text(encoding="utf-8"))
-        if "metrics" not in saved:
-            raise ValueError(
-                f"{path} holds an unfinished evaluation: run evaluate again to finish."
-            )
+        try:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is no JSON ({error}): run evaluate again.") from None
         keys = ("name", "metrics", "by", "profile", "fingerprint", "versions")
-        records = read_predictions(folder / "predictions.jsonl")
+        lacking = {"n", *keys} - (saved.keys() if isinstance(saved, dict) else set())
+        if lacking:
+            raise ValueError(
+                f"{path} is no summary of an evaluation, as it has no "
+                f"{', '.join(sorted(lacking))}: run evaluate again."
+            )
+        records = checked(read_predictions(lines), str(lines))
+        if len(records) != saved["n"]:
+            raise ValueError(
+                f"{lines} holds {len(records)} records, but {path} was made of {saved['n']}: "
+                "run evaluate again."
+            )
         return cls(records=records, **{key: saved[key] for key in keys})
 
     def __repr__(self) -> str:
@@ -115,30 +140,11 @@ def score(
     `profile` is that of `normalized_match`, `locale` decides how amounts in JSON are written.
 
     Raises:
-        ValueError: there are no records, one lacks an id or a reference, or an id comes twice.
+        ValueError: `checked` refuses the records.
         RuntimeError: jiwer counts other edits than this package on a sample of the records.
 
     """
-    records = list(records)
-    if not records:
-        raise ValueError(f"Evaluation {name!r} has no records: there is nothing to score.")
-    seen: set = set()
-    for number, record in enumerate(records, 1):
-        if record.get("id") is None or not isinstance(record.get("reference"), str):
-            raise ValueError(
-                f"Record {number} of {name!r} needs an 'id' and a 'reference' that is a string, "
-                f"but has the keys {', '.join(record) or 'none'}."
-            )
-        for key, types in _TYPES.items():
-            value = record.get(key)
-            if not (missing(value) or isinstance(value, types)) or isinstance(value, bool):
-                wanted = " or ".join(kind.__name__ for kind in types)
-                raise ValueError(
-                    f"Record {number} of {name!r}: {key}={value!r:.80} is no {wanted}."
-                )
-        if record["id"] in seen:
-            raise ValueError(f"Id {record['id']!r} comes twice in {name!r}: ids must be unique.")
-        seen.add(record["id"])
+    records = checked(records, name)
     cross_check(records)
     counted = tallies(records, profile, locale)
     groups = [record.get("group") for record in records]
@@ -160,6 +166,46 @@ def score(
         fingerprint=fingerprint,
         versions=package_versions(("rapidfuzz", "regex", "numpy", "jiwer")),
     )
+
+
+def checked(records: Iterable[dict], name: str) -> list[dict]:
+    """Return records as they can be scored: NaN, which tables have for nothing, becomes None.
+
+    Raises:
+        ValueError: there are no records, one lacks an id or a reference or holds what cannot be
+            scored, or an id comes twice; the message names the record, and where it is from.
+
+    """
+    kept, seen = [], set()
+    for number, record in enumerate(records, 1):
+        where = f"Record {number} of {name!r}"
+        record = {key: None if _is_nan(value) else value for key, value in record.items()}
+        for key in ("id", "reference"):
+            if record.get(key) is None:
+                keys = ", ".join(record) or "none"
+                found = f"its {key} is null" if key in record else f"has the keys {keys}"
+                raise ValueError(f"{where} needs an 'id' and a 'reference', but {found}.")
+        for key, types in _TYPES.items():
+            value = record.get(key)
+            if not (value is None or isinstance(value, types)) or isinstance(value, bool):
+                wanted = " or ".join(kind.__name__ for kind in types)
+                raise ValueError(f"{where}: {key}={value!r:.80} is no {wanted}.")
+        if not 0 <= (record.get("confidence") or 0) <= 1:
+            raise ValueError(
+                f"{where}: confidence={record['confidence']!r} is no probability: "
+                "give numbers from 0 to 1, percentages divided by 100."
+            )
+        if record["id"] in seen:
+            raise ValueError(f"Id {record['id']!r} comes twice in {name!r}: ids must be unique.")
+        seen.add(record["id"])
+        kept.append(record)
+    if not kept:
+        raise ValueError(f"Evaluation {name!r} has no records: there is nothing to score.")
+    return kept
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def tallies(
@@ -211,7 +257,7 @@ def _structured(records: Sequence[dict], locale: str) -> dict[str, Tally]:
             "json_parse_rate": fields.process_json_parse_rate([said(records[n]) for n in chosen]),
         }
         found |= {name: _spread(tally, chosen, len(records)) for name, tally in parts.items()}
-    tables = [n for n, r in enumerate(records) if r["reference"].lstrip()[:6].lower() == "<table"]
+    tables = [n for n, r in enumerate(records) if fields.is_table(r["reference"])]
     for name, structure_only in (("teds", False), ("teds_structure", True)) if tables else ():
         scores = [
             fields.teds(records[n]["reference"], said(records[n]), structure_only) for n in tables
@@ -221,18 +267,25 @@ def _structured(records: Sequence[dict], locale: str) -> dict[str, Tally]:
 
 
 def extractions(records: Sequence[dict]) -> tuple[list[int], list, list]:
-    """Return the numbers, truths and parsed predictions of records whose truth is a JSON object.
+    """Return the numbers, truths and parsed predictions of records whose truth is JSON.
 
-    A record counts where its task is `extraction`, or where no task is given.
+    A record counts where its task is `extraction`, or where no task is given and its truth is an
+    object or a list of objects: `[1]` alone may as well be a line of text.
     """
     found: list[tuple[int, Any, Any]] = []
     for number, record in enumerate(records):
         if record.get("task") in ("extraction", None) and record["reference"].lstrip()[:1] in "{[":
             truth = fields.parse_json(record["reference"])
-            if isinstance(truth, dict | list):
+            if _is_extraction(truth, record.get("task")):
                 found.append((number, truth, fields.parse_json(said(record))))
     numbers, truths, predictions = map(list, zip(*found)) if found else ([], [], [])
     return numbers, truths, predictions
+
+
+def _is_extraction(truth: Any, task: str | None) -> bool:
+    if isinstance(truth, list) and task is None:
+        return bool(truth) and all(isinstance(item, dict) for item in truth)
+    return isinstance(truth, dict | list)
 
 
 def _spread(tally: Tally, numbers: list[int], size: int) -> Tally:

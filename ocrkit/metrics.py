@@ -274,11 +274,16 @@ def process_normalized_match(
     references, predictions = pairs(references, predictions)
     if language is None or isinstance(language, str):
         language = [language] * len(references)
+    if len(language) != len(references):
+        raise ValueError(
+            f"There are {len(references)} references but {len(language)} languages: "
+            "give one language per reference, or one string for all."
+        )
     return shares(
         [
             reference == prediction
             or normalize(reference, profile, code) == normalize(prediction, profile, code)
-            for reference, prediction, code in zip(references, predictions, language, strict=True)
+            for reference, prediction, code in zip(references, predictions, language)
         ]
     )
 

@@ -10,6 +10,7 @@ from tqdm.auto import tqdm
 
 from ocrkit.collate import Collator, picture_sizes
 from ocrkit.config import TrainConfig
+from ocrkit.data import picture_hashes
 from ocrkit.model import inference_mode
 
 
@@ -150,9 +151,10 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
 
 
 def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> str:
-    """What predictions depend on, as a hash: weights, rows, picture sizes, generation settings.
+    """What predictions depend on, as a hash: weights, pictures, prompts, generation settings.
 
-    Trained weights count in full, frozen ones by a sample of each tensor.
+    Trained weights count in full, frozen ones by a sample of each tensor. Truths do not count: a
+    row whose truth was corrected is scored against the new one without being read again.
     """
     digest = hashlib.sha256()
     for name, parameter in model.named_parameters():
@@ -165,6 +167,9 @@ def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> s
     settings = {
         "ids": [row["id"] for row in data] if rows else list(data["id"]),
         "prompts": [row["prompt"] for row in data] if rows else list(data["prompt"]),
+        "pictures": picture_hashes(data),
+        "dtype": str(model.dtype),
+        "load_in_4bit": config.load_in_4bit,
         "size": str(getattr(processor.image_processor, "size", None)),
         "image_height": config.image_height,
         "max_new_tokens": config.max_new_tokens,

@@ -13,7 +13,15 @@ from typing import Any
 import regex
 
 from ocrkit import fields
-from ocrkit.evaluation import Evaluation, line_of, read_predictions, score, write_whole
+from ocrkit.data import picture_hashes
+from ocrkit.evaluation import (
+    UNFINISHED,
+    Evaluation,
+    line_of,
+    read_predictions,
+    score,
+    write_whole,
+)
 from ocrkit.text import PROFILE_VERSION
 
 #: Tesseract's names of the languages that rows carry.
@@ -33,9 +41,10 @@ def evaluate(
 ) -> Evaluation:
     """Predict every row of `data` greedily, stream to disk, and score.
 
-    Predictions go to `<output_dir>/eval/<name>/predictions.jsonl` as they come. A run that was
-    interrupted goes on where it stopped, if weights, ids, generation settings, pixel budget and
-    profile versions are the same (the fingerprint); otherwise it starts afresh.
+    Predictions go to `<output_dir>/eval/<name>/unfinished.jsonl` as they come. A run that was
+    interrupted goes on where it stopped, if weights, ids, pictures, generation settings, pixel
+    budget and profile versions are the same (the fingerprint); otherwise it starts afresh. An
+    evaluation that is there already is replaced when the new one is whole.
 
     Args:
         model: what `load_model` returned.
@@ -52,7 +61,7 @@ def evaluate(
 
     return _run(
         data,
-        Path(config.output_dir) / "eval" / name,
+        eval_folder(config.output_dir, name),
         fingerprint(model, processor, data, config),
         lambda rows: predict_stream(model, processor, rows, config),
         profile or config.normalization_profile,
@@ -84,12 +93,13 @@ def evaluate_engine(
         locale: how amounts are written in JSON that is read.
 
     Raises:
-        ValueError: the engine is unknown, or Tesseract lacks a language.
+        ValueError: the engine is unknown, Tesseract lacks a language, or the name is no name.
         RuntimeError: Tesseract or pytesseract is not installed.
 
     """
     if engine != "tesseract":
         raise ValueError(f"Engine {engine!r} is unknown: use 'tesseract', or score a file.")
+    folder = eval_folder(output_dir, name or engine)
     try:
         import pytesseract
 
@@ -99,19 +109,16 @@ def evaluate_engine(
         raise RuntimeError(
             f"Tesseract cannot be run ({error}): install pytesseract and the package tesseract-ocr."
         ) from None
-    languages = {language} if language else set(map(_tesseract_language, _without_images(data)))
-    for wanted in sorted(part for code in languages for part in code.split("+")):
+    rows = [(row["id"], language or _tesseract_language(row)) for row in _without_images(data)]
+    for wanted in sorted(part for code in {code for _, code in rows} for part in code.split("+")):
         if wanted not in installed:
             raise ValueError(
                 f"Tesseract has no data for {wanted!r}: install tesseract-ocr-"
                 f"{wanted.replace('_', '-')}, or pass a language that it has "
                 f"({', '.join(sorted(installed - {'osd'}))})."
             )
-    stamp = json.dumps(
-        [engine, version, language, psm, [row["id"] for row in _without_images(data)]]
-    )
+    stamp = json.dumps([engine, version, psm, rows, picture_hashes(data)])
     stream = partial(_tesseract, language=language, psm=psm)
-    folder = Path(output_dir) / "eval" / (name or engine)
     return _run(data, folder, stamp, stream, profile, locale)
 
 
@@ -144,6 +151,20 @@ def evaluate_file(
     return score(read_predictions(path), name or Path(path).stem, profile, locale=locale)
 
 
+def eval_folder(output_dir: str | Path, name: str) -> Path:
+    """Where an evaluation is kept: `<output_dir>/eval/<name>`.
+
+    Raises:
+        ValueError: the name would lead elsewhere.
+
+    """
+    if name in ("", ".", "..") or "/" in name or "\\" in name:
+        raise ValueError(
+            f"Evaluation name {name!r} leads out of eval/: give one without / and \\, such as base."
+        )
+    return Path(output_dir) / "eval" / name
+
+
 # --- streaming and resuming
 
 
@@ -169,9 +190,10 @@ def _run(
     todo = [number for number, record in enumerate(records) if record["id"] not in done]
     waiting = {records[number]["id"]: records[number] for number in todo}
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(folder / "metrics.json", json.dumps({"name": folder.name, "fingerprint": stamp}))
-    path = folder / "predictions.jsonl"
-    write_whole(path, "".join(line_of(r) for r in records if r["id"] in done))
+    # Beside an evaluation that is whole, which stays until this one is.
+    path = folder / UNFINISHED
+    kept = [line_of(record) for record in records if record["id"] in done]
+    write_whole(path, "".join([json.dumps({"fingerprint": stamp}) + "\n", *kept]))
     with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
         for item in stream(_select(data, todo)) if todo else ():
             record = waiting.pop(item["id"], None)
@@ -184,27 +206,35 @@ def _run(
         record["error"] = "the system returned no prediction for this row"
     evaluation = score(records, folder.name, profile, stamp, locale)
     evaluation.save(folder)
+    path.unlink()
     return evaluation
 
 
 def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
-    """Return what an interrupted run of the same stamp predicted, by id, but failures."""
-    try:
-        saved = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-        lines = (folder / "predictions.jsonl").read_bytes().decode(errors="replace").split("\n")
-    except (OSError, ValueError):
-        return {}
-    if saved.get("fingerprint") != stamp:
-        return {}
-    keys = ("prediction", "confidence", "finish_reason", "error")
-    found = {}
-    for line in lines:
+    """Return what a run of the same stamp predicted, interrupted or whole, by id, but failures."""
+    head, *lines = _lines(folder / UNFINISHED) or [{}]
+    if head.get("fingerprint") != stamp:
         try:
-            record = json.loads(line)
+            whole = Evaluation.load(folder)
+        except (OSError, ValueError):
+            return {}
+        lines = whole.records if whole.fingerprint == stamp else []
+    keys = ("prediction", "confidence", "finish_reason", "error")
+    return {
+        record["id"]: {key: record.get(key) for key in keys}
+        for record in lines
+        if record.get("prediction") is not None and not record.get("error")
+    }
+
+
+def _lines(path: Path) -> list[dict]:
+    found = []
+    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
+    for line in text.split("\n"):
+        try:
+            found.append(json.loads(line))
         except ValueError:  # the line that was being written when the run was stopped
             continue
-        if record.get("prediction") is not None and not record.get("error"):
-            found[record["id"]] = {key: record.get(key) for key in keys}
     return found
 
 

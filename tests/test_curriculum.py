@@ -160,6 +160,11 @@ def test_the_bases_own_cer_is_predicted_once(config, monkeypatch):
     assert with_difficulty(rows, model, processor, config)["difficulty"] == expected
     with pytest.raises(TypeError):
         with_difficulty(rows.select(range(5)), model, processor, config)
+    pictures = rows.with_format("arrow")[:]["images"].to_pylist()[::-1]
+    swapped = rows.remove_columns("images")
+    swapped = swapped.add_column("images", pictures, feature=rows.features["images"])
+    with pytest.raises(TypeError):
+        with_difficulty(swapped, model, processor, config)
 
 
 def test_a_trainer_takes_easy_rows_first_and_logs_what_it_saw(config):

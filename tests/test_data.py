@@ -2,8 +2,9 @@ import json
 import shutil
 
 import pytest
+from PIL import Image
 
-from ocrkit.data import DataError, load_data, skipped_counts, text_of
+from ocrkit.data import DataError, load_data, picture_hashes, skipped_counts, text_of
 
 
 @pytest.fixture
@@ -115,3 +116,20 @@ def test_text_of_parts_and_strings():
     assert text_of([{"role": "assistant", "content": "a b"}]) == "a b"
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": None}]
     assert text_of([{"role": "assistant", "content": parts}]) == "a"
+
+
+def test_pictures_are_hashed_as_they_lie(tmp_path):
+    path, other = tmp_path / "a.png", tmp_path / "b.png"
+    Image.new("L", (8, 8)).save(path)
+    Image.new("L", (8, 8), 1).save(other)
+    stored = {"path": "moved.png", "bytes": path.read_bytes()}
+    kinds = [str(path), stored, {"path": str(path), "bytes": None}, str(other)]
+    (found,) = picture_hashes([{"images": kinds}])
+    assert found[0] == found[1] == found[2] != found[3]
+    drawn = [[Image.new("L", (8, 8), shade)] for shade in (0, 0, 1)]
+    drawn += [[Image.new("L", (4, 16))], [Image.new("P", (8, 8))], []]
+    found = picture_hashes([{"images": images} for images in drawn])
+    assert found[0] == found[1] and found[5] == []
+    assert len({tuple(row) for row in found}) == 5
+    # A file that cannot be read is not this function's to refuse.
+    assert len(picture_hashes([{"images": [str(tmp_path / "none.png")]}])[0]) == 1

@@ -4,8 +4,9 @@ import re
 import pytest
 from PIL import Image
 
-from ocrkit import evaluation
+from ocrkit import analysis, evaluation
 from ocrkit.evaluation import Evaluation, fails, read_predictions, score, show_matches
+from ocrkit.report import compare
 
 
 def record(number, reference, prediction, **more):
@@ -57,8 +58,11 @@ def test_score_refuses_what_it_cannot_score():
         score([record(1, "a", "a"), record(1, "b", "b")])
     with pytest.raises(ValueError, match="Record 1 of 'x' needs"):
         score([{"id": 1, "prediction": "a"}], "x")
-    with pytest.raises(ValueError, match="Prediction 0 is"):
-        score([record(1, "a", {"a": 1})])
+    with pytest.raises(ValueError, match=r"Record 1 of 'x' needs .* but its reference is null"):
+        score([record(1, None, "a")], "x")
+    many = [record(number, "a", "a") for number in range(500)]
+    with pytest.raises(ValueError, match=r"Record 401 of 'x': prediction=\{'a': 1\} is no str"):
+        score([*many[:400], record(400, "a", {"a": 1}), *many[401:]], "x")
     with pytest.raises(ValueError, match="cannot serve language 'bn'"):
         score([record(1, "ক", "খ", language="bn")], profile="squad")
 
@@ -97,8 +101,47 @@ def test_saved_and_loaded_again(tmp_path):
 def test_load_names_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.json does not exist"):
         Evaluation.load(tmp_path)
-    (tmp_path / "metrics.json").write_text('{"name": "x"}')
-    with pytest.raises(ValueError, match="unfinished"):
+    score([record(1, "a", "a")]).save(tmp_path)
+    (tmp_path / "predictions.jsonl").unlink()
+    with pytest.raises(FileNotFoundError, match=r"predictions\.jsonl does not exist"):
+        Evaluation.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "name, text, message",
+    [
+        ("metrics.json", '{"metrics": {}}', "has no by, fingerprint, n, name, profile, versions"),
+        ("metrics.json", "[1]", "is no summary of an evaluation"),
+        ("metrics.json", '{"metrics"', "is no JSON"),
+        ("predictions.jsonl", lambda lines: lines[:1], r"holds 1 records, but .* made of 2: run"),
+        ("predictions.jsonl", lambda lines: lines * 2, "ids must be unique"),
+        ("predictions.jsonl", '{"id": ["s1"], "reference": "", "prediction": ""}', "is no str or"),
+        ("predictions.jsonl", "", "no records"),
+    ],
+)
+def test_load_trusts_nothing_on_disk(tmp_path, name, text, message):
+    score([record(1, "a", "a"), record(2, "b", "b")]).save(tmp_path)
+    path = tmp_path / name
+    if callable(text):
+        text = "".join(text(path.read_text().splitlines(keepends=True)))
+    path.write_text(text)
+    with pytest.raises(ValueError, match=message) as raised:
+        Evaluation.load(tmp_path)
+    assert str(path) in str(raised.value) and "\n" not in str(raised.value)
+
+
+def test_numbers_never_stand_beside_other_predictions(tmp_path, monkeypatch):
+    score([record(1, "a", "a")]).save(tmp_path)
+
+    def stopped(path, text):
+        if path.name == "metrics.json":
+            raise KeyboardInterrupt
+        path.write_text(text)
+
+    monkeypatch.setattr(evaluation, "write_whole", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        score([record(1, "a", "b")]).save(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
         Evaluation.load(tmp_path)
 
 
@@ -132,6 +175,34 @@ def test_extraction_adds_the_field_metrics_over_its_own_rows():
     assert 0 < found.metrics["nted"]["value"] < 0.5
     assert found.by["field"]["total"]["n"] == 2
     assert found.by["field"]["items.name"]["field_accuracy"]["value"] == 0
+
+
+@pytest.mark.parametrize(
+    "truth, task, counts",
+    [
+        ('{"a": 1}', None, True),
+        ('[{"a": 1}, {"a": 2}]', None, True),
+        ("[1]", None, False),
+        ("[]", None, False),
+        ('[{"a": 1}, 2]', None, False),
+        ('["1"]', "extraction", True),
+        ('{"a": 1}', "transcription", False),
+    ],
+)
+def test_what_counts_as_a_truth_of_fields(truth, task, counts):
+    assert ("json_parse_rate" in score([record(1, truth, truth, task=task)]).metrics) == counts
+
+
+def test_a_list_read_for_an_object_is_scored():
+    found = score([record(1, '{"a": "1"}', '[{"a": "1"}]')]).metrics
+    assert found["json_parse_rate"]["value"] == 1 and found["field_accuracy"]["value"] == 0
+
+
+def test_pubtabnets_own_form_is_a_table():
+    body = "<table><tr><td>a</td></tr></table>"
+    truth = f"<html><body>{body}</body></html>"
+    found = score([record(1, truth, body), record(2, f"\n<!-- 1 -->{truth}", truth)])
+    assert found.metrics["teds"]["value"] == 1
 
 
 def test_tables_add_teds():
@@ -174,6 +245,24 @@ def test_what_a_record_may_not_hold_is_named(wrong):
     (name, value), *_ = wrong.items()
     with pytest.raises(ValueError, match=re.escape(f"Record 1 of 'theirs': {name}={value!r}")):
         score([record], "theirs")
+
+
+def test_nan_of_a_table_is_nothing():
+    nan = float("nan")
+    empty = {"confidence": nan, "group": nan, "language": nan, "error": nan, "age": nan}
+    records = [record(n, "abc", "abd", finish_reason="stop") for n in range(4)]
+    found = score([line | empty for line in records])
+    assert found.metrics == score(records).metrics and found.by == score(records).by
+    assert found.failed == 0
+    assert all(found.records[0][key] is None for key in empty)
+    assert analysis.suspect_labels([found.records]) == []
+    json.dumps(compare(found).summary(), allow_nan=False)
+
+
+@pytest.mark.parametrize("confidence", [95, 1.01, -0.1, float("inf")])
+def test_a_confidence_is_a_probability(confidence):
+    with pytest.raises(ValueError, match=rf"Record 1 of 'x': confidence={confidence} is no prob"):
+        score([record(1, "a", "a", confidence=confidence)], "x")
 
 
 def test_predictions_in_another_encoding_are_named(tmp_path):

@@ -266,3 +266,41 @@ def test_odd_tables_have_a_value():
     assert teds(table(["a"]), "<table></table>") == 0
     assert 0 < teds(table(["a"]), "<table><tr><td colspan='x'>a") < 1
     assert 0 <= teds(table(["a"]), "<table>" + "<b>" * 5000) <= 1
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (" <TABLE border='1'>", True),
+        ("<!DOCTYPE html>\n<html><head><title>x</title></head><body class='a'><table>", True),
+        ("<!-- a --> <!-- b --><body><table>", True),
+        ("<html><body><p>Costs</p><table>", False),
+        ("<html><body></body></html>", False),
+        ("<tables>", False),
+        ("a <table>", False),
+        ("<!-- x -->" * 5000, False),
+        ("<!-- <table>", False),
+    ],
+)
+def test_is_table(text, expected):
+    assert fields.is_table(text) is expected
+
+
+def test_what_ran_away_is_not_counted_for_hours(monkeypatch):
+    truth, long = table(["a", "b"], ["a", "b"]), table(*[["a", "b"]] * 36_000)
+    assert teds(truth, table(*[["a", "b"]] * 40)) == pytest.approx(6 / 120)
+    pen = {"name": "Pen"}
+    assert nted([{"items": [pen] * 2}], [{"items": [pen] * 4}]) == pytest.approx(1 / 11)
+
+    def never(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(fields, "APTED", never)
+    assert len(long) > 1_000_000
+    assert teds(truth, long) == teds(truth, long, structure_only=True) == 0
+    assert nted([INVOICE], [{"items": [pen] * 50_000}]) == 0
+    monkeypatch.setattr(fields, "MOST_PAIRS", 10)
+    for other in (table(["a", "b"]), table(*[["a", "b"]] * 3)):
+        # A long truth is no reason to count less.
+        with pytest.raises(AssertionError):
+            teds(truth, other)

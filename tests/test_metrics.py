@@ -127,6 +127,8 @@ def test_matches():
     assert metrics.normalized_match(["B"], ["b"], profile="lenient") == 1
     assert metrics.normalized_match(["the cat"], ["Cat."], "en", "squad") == 1
     assert metrics.normalized_match(["㈜"], ["(주)"], "ko", "lenient") == 1
+    with pytest.raises(ValueError, match="2 references but 1 languages: give one language per"):
+        metrics.normalized_match(["a", "b"], ["a", "b"], language=["en"])
 
 
 def test_similarity():

@@ -1,3 +1,5 @@
+import shutil
+
 import pytest
 import torch
 from PIL import Image
@@ -106,8 +108,24 @@ def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
     asked = [[{"role": "user", "content": "OCR:"}]] * len(data)
     asked = data.remove_columns("prompt").add_column("prompt", asked)
     others.add(fingerprint(model, processor, asked, config))
+    config.load_in_4bit = not config.load_in_4bit
+    others.add(fingerprint(model, processor, data, config))
+    config.load_in_4bit = not config.load_in_4bit
     weight = next(w for n, w in model.named_parameters() if "lora_B" in n)
     with torch.no_grad():
         weight += 1e-3
     others.add(fingerprint(model, processor, data, config))
-    assert len(others | {first}) == 5
+    assert len(others | {first}) == 6
+
+
+def test_the_fingerprint_follows_the_pictures_and_not_where_they_lie(config, thermal, tmp_path):
+    model, processor = load_model(config)
+    found = []
+    for name in ("first", "moved", "redrawn"):
+        config.dataset = str(shutil.copytree(thermal, tmp_path / name))
+        if name == "redrawn":
+            path = sorted((tmp_path / name / "test").rglob("*.png"))[0]
+            with Image.open(path) as picture:
+                Image.new(picture.mode, picture.size).save(path)
+        found.append(fingerprint(model, processor, load_data(config)["test"], config))
+    assert found[0] == found[1] != found[2]

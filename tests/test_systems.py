@@ -93,14 +93,17 @@ def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         evaluate(None, None, rows(), config)
-    path = tmp_path / "eval/base/predictions.jsonl"
-    assert len(path.read_text().splitlines()) == 4
+    path, whole = (tmp_path / f"eval/base/{name}.jsonl" for name in ("unfinished", "predictions"))
+    assert len(path.read_text().splitlines()) == 1 + 4
+    with pytest.raises(ValueError, match="eval/base holds an unfinished evaluation"):
+        Evaluation.load(tmp_path / "eval/base")
     with path.open("a") as file:
         file.write('{"id": "r1", "predic')
     predict.asked, predict.stop_after = [], None
     found = evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
-    assert found.metrics["cer"]["value"] == 0 and len(path.read_text().splitlines()) == 6
+    assert found.metrics["cer"]["value"] == 0 and len(whole.read_text().splitlines()) == 6
+    assert not path.exists()
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
 
@@ -109,11 +112,35 @@ def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, t
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         evaluate(None, None, rows(), config)
-    with (tmp_path / "eval/base/predictions.jsonl").open("ab") as file:
+    with (tmp_path / "eval/base/unfinished.jsonl").open("ab") as file:
         file.write('{"id": "r1", "prediction": "한'.encode()[:-1])
     predict.asked, predict.stop_after = [], None
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_an_evaluation_stays_until_the_next_one_is_whole(predict, config, tmp_path, answered):
+    before = evaluate(None, None, rows(), config)
+    predict.stamp, predict.asked, predict.stop_after = "weights-2", [], answered
+    predict.answer = lambda row: "another"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    assert Evaluation.load(tmp_path / "eval/base").summary() == before.summary()
+    predict.stop_after = None
+    after = evaluate(None, None, rows(), config)
+    assert sorted(predict.asked) == [f"r{number}" for number in range(6)]
+    assert Evaluation.load(tmp_path / "eval/base").summary() == after.summary()
+    assert after.metrics["exact_match"]["value"] == 0
+
+
+def test_a_file_that_was_cut_is_predicted_again(predict, config, tmp_path):
+    evaluate(None, None, rows(), config)
+    path = tmp_path / "eval/base/predictions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    predict.asked = []
+    evaluate(None, None, rows(), config)
+    assert len(predict.asked) == 6
 
 
 @pytest.mark.parametrize("change", ["weights", "profile"])
@@ -126,6 +153,14 @@ def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change)
         monkeypatch.setitem(evaluation.PROFILE_VERSION, "strict", 99)
     evaluate(None, None, rows(), config)
     assert len(predict.asked) == 6
+
+
+def test_a_corrected_truth_is_scored_without_reading_again(predict, config):
+    evaluate(None, None, rows(), config)
+    corrected, predict.asked = rows(), []
+    corrected[0]["completion"][0]["content"] = "another"
+    found = evaluate(None, None, corrected, config)
+    assert predict.asked == [] and found.metrics["exact_match"]["value"] == 5 / 6
 
 
 def test_failed_rows_are_counted_and_tried_again(predict, config):
@@ -155,6 +190,16 @@ def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
     monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
     with pytest.raises(RuntimeError, match="'other', which was not asked"):
         evaluate(None, None, rows(2), config)
+
+
+@pytest.mark.parametrize("name", ["x/../../y", "a/b", "a\\b", "..", ""])
+def test_a_name_that_leads_elsewhere_is_refused(predict, config, tmp_path, name):
+    with pytest.raises(ValueError, match="leads out of eval/: give one without"):
+        evaluate(None, None, rows(1), config, name)
+    if name:
+        with pytest.raises(ValueError, match="leads out of eval/"):
+            evaluate_engine("tesseract", rows(1), tmp_path, name=name)
+    assert predict.asked == [] and not list(tmp_path.iterdir())
 
 
 def test_evaluate_refuses_an_empty_dataset(predict, config):
@@ -235,6 +280,30 @@ def test_a_file_of_any_system_is_scored(tmp_path):
 def test_an_unknown_engine_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="'abbyy' is unknown"):
         evaluate_engine("abbyy", rows(), tmp_path)
+
+
+def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
+    engine = types.ModuleType("pytesseract")
+    engine.get_tesseract_version = lambda: "5"
+    engine.get_languages = lambda: ["eng", "kor"]
+    monkeypatch.setitem(sys.modules, "pytesseract", engine)
+    asked = []
+
+    def read(picture, language, psm):
+        asked.append(language)
+        return {"prediction": str(picture.getpixel((0, 0))), "confidence": 0.9}
+
+    monkeypatch.setattr(systems, "_tesseract_one", read)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    assert asked == ["eng"] * 2
+    redrawn = rows(2)
+    redrawn[1]["images"] = [Image.new("L", (8, 8), 77)]
+    found = evaluate_engine("tesseract", redrawn, tmp_path)
+    assert [record["prediction"] for record in found.records] == ["0", "77"]
+    redrawn[1]["language"] = "ko"
+    evaluate_engine("tesseract", redrawn, tmp_path)
+    assert asked == ["eng"] * 4 + ["eng", "kor"]
 
 
 needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
