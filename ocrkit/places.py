@@ -59,6 +59,15 @@ def mount_drive(*paths: str | Path) -> bool:
     return True
 
 
+def off_drive(folder: str | Path) -> str:
+    """A folder for many small files: as given, or its like under ./data where it lies on Drive.
+
+    Every file on Drive is a request of its own, so thousands of them take hours.
+    """
+    on_drive = Path(folder).is_relative_to(DRIVE)
+    return str("data" / Path(folder).relative_to(DRIVE) if on_drive else folder)
+
+
 def sample(domain: str) -> Path:
     """The dataset folder of a small sample that ships with the kit.
 

@@ -13,6 +13,7 @@ from ocrkit.places import (
     load_secrets,
     local_dataset,
     mount_drive,
+    off_drive,
     sample,
     where,
 )
@@ -45,6 +46,12 @@ def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     assert load_secret("HF_TOKEN")
     assert get_token() == "hf_of_kaggle"
+
+
+def test_many_small_files_lie_off_drive():
+    assert off_drive("/content/drive/MyDrive/run1/data") == "data/MyDrive/run1/data"
+    assert off_drive("/content/driven/run1") == "/content/driven/run1"
+    assert off_drive("runs/run1/data") == "runs/run1/data"
 
 
 def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path):
