@@ -224,7 +224,7 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--split-column", metavar="NAME", help="column with train, validation or test")
     own.add_argument("--pattern", metavar="REGEX", help="takes (?P<text>...) out of a file's name")
     own.add_argument("--images", metavar="DIR", help="where pictures lie, if not beside the labels")
-    own.add_argument("--knowledge", metavar="FILE", help="semart.csv, put before its questions")
+    own.add_argument("--knowledge", metavar="PATH", help="SemArt, put before its questions")
     own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
     own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
     own.add_argument("--invert", action="store_true", default=None, help="dark ink on light paper")

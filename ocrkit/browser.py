@@ -9,7 +9,7 @@ from ocrkit.analysis import KINDS, error_kinds, said
 from ocrkit.evaluation import Evaluation, extractions
 from ocrkit.fields import field_table
 from ocrkit.metrics import process_cer
-from ocrkit.notebook import STYLE, Shown
+from ocrkit.notebook import STYLE, Shown, widget_bundle
 from ocrkit.report import Comparison
 from ocrkit.report_html import LONGEST, differences, thumbnail
 
@@ -129,7 +129,7 @@ class Browser:
         self.filter()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
-        return {**self.box._repr_mimebundle_(), **self.fallback._repr_mimebundle_()}
+        return widget_bundle(self.box, self.fallback)
 
     def _make_filters(self) -> None:
         import ipywidgets as widgets

@@ -28,6 +28,16 @@ class Shown:
         return {"text/html": str(self.html), "text/plain": self.text}
 
 
+def widget_bundle(box: Any, fallback: Shown) -> dict[str, Any]:
+    """A widget as a cell's output, beside what stands for it where no kernel runs.
+
+    Written out here, for ipywidgets 7, which Colab has, makes no bundle of its own.
+    """
+    view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
+    bundle = fallback._repr_mimebundle_()
+    return {"application/vnd.jupyter.widget-view+json": view, **bundle}
+
+
 def kernel() -> Any | None:
     """The IPython kernel that this code runs in; None in a script or a terminal."""
     ipython = sys.modules.get("IPython")

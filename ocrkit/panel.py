@@ -17,7 +17,7 @@ from transformers import TrainerCallback
 from ocrkit.callbacks import StopOnSignal
 from ocrkit.charts import learning_curves
 from ocrkit.metrics import process_cer
-from ocrkit.notebook import STYLE, Shown, handle_widget_messages, looked_at
+from ocrkit.notebook import STYLE, Shown, handle_widget_messages, looked_at, widget_bundle
 from ocrkit.report_html import differences
 from ocrkit.train_log import read_log
 
@@ -77,8 +77,12 @@ class TrainingPanel(TrainerCallback):
         self.drawn = {"progress": self.started, "curves": self.started}
         if state.is_world_process_zero:
             self.log = read_log(self.folder / "train_log.jsonl")
-            content = self._widgets() if self.live else self._shown()
-            self.handle = display(content, display_id=True)
+            if self.live:
+                self._make_box()
+            self.handle = display(self if self.live else self._shown(), display_id=True)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        return widget_bundle(self.box, self._shown())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Look whether the button was clicked, and draw how far the run is."""
@@ -117,7 +121,7 @@ class TrainingPanel(TrainerCallback):
             if curves:
                 self.body.value = str(wrapped(self._curves() + sample_table(self.log)))
 
-    def _widgets(self) -> Any:
+    def _make_box(self) -> None:
         import ipywidgets as widgets
 
         self.head = widgets.HTML(
@@ -136,7 +140,6 @@ class TrainingPanel(TrainerCallback):
             self.button.layout.display = "none"
         self.top = widgets.HBox([self.head, self.button])
         self.box = widgets.VBox([self.top, self.body], layout={"max_width": "1040px"})
-        return self.box
 
     def _clicked(self, button: Any) -> None:
         self.stop.request()

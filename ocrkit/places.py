@@ -3,6 +3,7 @@
 import os
 import shutil
 import zipfile
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,15 @@ def mount_drive(*paths: str | Path) -> bool:
     return True
 
 
+def off_drive(folder: str | Path) -> str:
+    """A folder for many small files: as given, or its like under ./data where it lies on Drive.
+
+    Every file on Drive is a request of its own, so thousands of them take hours.
+    """
+    on_drive = Path(folder).is_relative_to(DRIVE)
+    return str("data" / Path(folder).relative_to(DRIVE) if on_drive else folder)
+
+
 def sample(domain: str) -> Path:
     """The dataset folder of a small sample that ships with the kit.
 
@@ -81,13 +91,17 @@ def local_dataset(
 ) -> str:
     """The dataset folder to train on, brought to the local disk where that takes something.
 
+    Converting takes a process a core, so a script that asks for it needs the usual
+    `if __name__ == "__main__"`.
+
     Args:
         dataset: a dataset folder; a tar as `data_prep.pack` makes it, which is unpacked; or
             nothing, for the shipped sample or for what `raw_data` becomes.
         domain: the sample to take where nothing else is given.
         raw_data: a file or folder in a data set's own format, which is converted.
         source: that format, one of `python -m data_prep.convert --list`.
-        local: the folder to unpack and convert into; what is done there already is kept.
+        local: the folder to unpack and convert into. What is done there already is kept; what was
+            converted before `raw_data` changed is put aside as `<folder>.old` and converted anew.
         options: of `data_prep.convert`, such as `task`; an empty one is not given.
 
     Raises:
@@ -98,14 +112,32 @@ def local_dataset(
 
         out = Path(local) / (source or "unknown")
         given = {name: value for name, value in options.items() if value}
-        rows = convert(source, raw_data, out, **given)["rows"]
-        print(f"{raw_data} as {source}: {', '.join(f'{k} {v:,}' for k, v in rows.items())} rows")
+        state = ""
+        if (made := out / "dataset.json").is_file():
+            state = f"; {out} was there already, delete it to convert anew"
+            if _changed_since(made.stat().st_mtime, raw_data, *given.values()):
+                old = out.with_name(f"{out.name}.old")
+                shutil.rmtree(old, ignore_errors=True)
+                out.rename(old)
+                state = f"; converted anew, as {old} is older than its source"
+        rows = convert(source, raw_data, out, workers=os.cpu_count() or 1, **given)["rows"]
+        counts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
+        print(f"{raw_data} as {source}: {counts} rows{state}")
         return str(out)
     if dataset.endswith(".tar"):
         from data_prep.pack import unpack
 
         return str(unpack(dataset, Path(local) / Path(dataset).stem))
     return dataset or str(sample(domain))
+
+
+def _changed_since(time: float, *paths: str) -> bool:
+    """Whether any of these is a file that was changed since, or a folder that holds one.
+
+    A file that was added or taken away changes its folder. Options that are no path tell nothing.
+    """
+    files = chain.from_iterable((Path(path), *Path(path).rglob("*")) for path in paths)
+    return any(file.stat().st_mtime > time for file in files if file.exists())
 
 
 def download(output_dir: str | Path, *folders: str | Path) -> Any:

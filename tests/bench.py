@@ -35,7 +35,7 @@ def update_readme(readme: Path, results: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Measure; 1 where a figure misses its aim."""
     # Not at the top: workers of a conversion import this module when they start.
-    from ocrkit.benchmarks.suite import benchmark, missed
+    from ocrkit.benchmarks.suite import benchmark, markdown, missed
 
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
@@ -46,6 +46,7 @@ def main(arguments: list[str]) -> int:
     if given.parts and (RESULTS / name).is_file():
         shutil.copy(RESULTS / name, WORK)
     result = benchmark(given.hardware, WORK, given.parts)
+    print(markdown(result))
     if result["parts"]:
         shutil.copy(WORK / name, RESULTS)
         update_readme(README, RESULTS)

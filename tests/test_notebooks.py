@@ -2,6 +2,8 @@
 
 import ast
 import builtins
+import importlib.metadata
+import importlib.util
 import inspect
 import json
 import subprocess
@@ -10,7 +12,9 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
+from data_prep.toys import REPHRASED_SCHEMA
 from notebooks.build import badges, repository
 from notebooks.run import run, summary, to_html
 from ocrkit.config import ConfigError, TrainConfig
@@ -37,6 +41,13 @@ def _code(cell: dict) -> str:
 
 def _trees(path: Path) -> list[ast.Module]:
     return [ast.parse(_code(cell)) for cell in _cells(path)]
+
+
+def _through_config(path: Path) -> str:
+    """The code from the top to the cell after the parameters, which makes the config."""
+    cells = _cells(path)
+    first = next(n for n, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", []))
+    return "\n".join(_code(cell) for cell in cells[: first + 2])
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -188,13 +199,72 @@ def test_quickstart_runs_headless(tmp_path):
     assert "data:image/" in to_html(executed).read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", ["quickstart", *SHOWN])
-def test_a_misspelt_parameter_stops_the_notebook(name, tmp_path):
-    cells = _cells(ROOT / "notebooks" / f"{name}.ipynb")
-    first = next(n for n, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", []))
-    code = "\n".join(_code(cell) for cell in cells[: first + 2])
-    with pytest.raises(ConfigError, match="did you mean 'max_steps'"):
-        exec(code.replace("max_steps =", "max_step = 4\nmax_steps ="), {})
+def test_the_benchmark_runs_headless_and_shows_its_table_once(tmp_path):
+    result = run("benchmark", tmp_path, {"parts": "start"})
+    assert result["error"] is None
+    parts = json.loads((tmp_path / "run" / "bench.json").read_text(encoding="utf-8"))["parts"]
+    assert list(parts) == ["start"]
+    shown = _outputs(tmp_path / "benchmark.ipynb")
+    assert f"start: {len(parts['start']['rows'])} rows, " in shown
+    assert shown.count(parts["start"]["rows"][0]["what"]) == 1
+
+
+def test_a_misspelt_parameter_stops_the_notebook(notebook):
+    code = _through_config(notebook)
+    with pytest.raises(ConfigError, match="did you mean 'output_dir'"):
+        exec(code.replace("output_dir =", "output_dr = 'runs/other'\noutput_dir =", 1), {})
+
+
+#: What runs on Colab's image of mid 2026 with a GPU.
+COLAB = {
+    "torch": "2.11.0+cu128",
+    "torchvision": "0.26.0+cu128",
+    "ipykernel": "6.17.1",
+    "IPython": "7.34.0",
+    "ipywidgets": "7.7.1",
+}
+
+
+def test_what_colab_runs_is_kept_and_the_kit_is_found_again(notebook, tmp_path, monkeypatch):
+    known, installed = importlib.util.find_spec, importlib.metadata.version
+
+    def find(name):
+        """As on a new machine to whose folder the kit was cloned before."""
+        found = {"ocrkit": "ocrkit-src" in sys.path or None, "unsloth": None}
+        return found[name] if name in found else known(name)
+
+    (tmp_path / "ocrkit-src" / "ocrkit").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: COLAB.get(name) or installed(name)
+    )
+    exec(_through_config(notebook), {})
+    # A second time it stands there where it was cloned again.
+    assert sys.path.count("ocrkit-src") == 1
+    pins = dict(line.split("==") for line in Path("pins.txt").read_text().splitlines())
+    assert pins == COLAB
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [Requirement(line) for line in required if line and not line.startswith("#")]
+    ranges = {one.name: one.specifier for one in required if one.name in pins}
+    assert set(ranges) == {"torch", "torchvision", "ipykernel", "ipywidgets"}
+    assert all(pins[name] in specifier for name, specifier in ranges.items())
+
+
+@pytest.mark.parametrize("given", ["", "dataset", "raw_data", "schema_file"])
+def test_documents_of_ones_own_have_the_schema_that_is_named(given, tmp_path):
+    path = ROOT / "notebooks" / "financial_documents.ipynb"
+    data = next(_code(c) for c in _cells(path) if "local_dataset(" in _code(c))
+    code = f"{_through_config(path)}\n{data}"
+    code = code.replace("from ocrkit import load_data", "load_data = lambda config: {}")
+    code = code.replace("from ocrkit.places import local_dataset", "local_dataset = given")
+    named = str(REPHRASED_SCHEMA.with_name("toy_receipt.schema.json"))
+    code = code.replace(f'{given} = ""', f"{given} = {named!r}") if given else code
+    space: dict = {"given": lambda *paths, **options: ""}
+    exec(code, space)
+    expected = {"": REPHRASED_SCHEMA, "schema_file": Path(named)}.get(given)
+    assert space["schema"] == (expected and json.loads(expected.read_text(encoding="utf-8")))
 
 
 def test_a_failure_is_told_and_counted(tmp_path):

@@ -1,3 +1,4 @@
+import os
 import sys
 import zipfile
 from pathlib import Path
@@ -5,14 +6,17 @@ from types import SimpleNamespace
 
 import pytest
 from huggingface_hub import get_token
+from PIL import Image
 
 from data_prep.pack import pack
 from ocrkit.places import (
+    _changed_since,
     download,
     load_secret,
     load_secrets,
     local_dataset,
     mount_drive,
+    off_drive,
     sample,
     where,
 )
@@ -47,6 +51,12 @@ def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
     assert get_token() == "hf_of_kaggle"
 
 
+def test_many_small_files_lie_off_drive():
+    assert off_drive("/content/drive/MyDrive/run1/data") == "data/MyDrive/run1/data"
+    assert off_drive("/content/driven/run1") == "/content/driven/run1"
+    assert off_drive("runs/run1/data") == "runs/run1/data"
+
+
 def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path):
     assert local_dataset(str(thermal), "bangla") == str(thermal)
     assert local_dataset("", "bangla") == str(sample("bangla"))
@@ -61,8 +71,6 @@ def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path
 
 
 def test_raw_data_is_converted(tmp_path):
-    from PIL import Image
-
     for number in range(10):
         path = tmp_path / "raw" / f"word{number}_{number}.png"
         path.parent.mkdir(exist_ok=True)
@@ -74,6 +82,42 @@ def test_raw_data_is_converted(tmp_path):
     assert (tmp_path / "local" / "folder" / "dataset.json").is_file()
     assert found == str(tmp_path / "local" / "folder")
     assert '"content": "Read it."' in (Path(found) / "train" / "metadata.jsonl").read_text()
+
+
+def test_what_was_mended_is_converted_anew(tmp_path, capsys):
+    raw, out = tmp_path / "raw", tmp_path / "local" / "table"
+    raw.mkdir()
+    for number in range(10):
+        Image.new("L", (40, 20), number).save(raw / f"{number}.png")
+    table = raw / "labels.csv"
+    table.write_text("image,text\n" + "".join(f"{n}.png,word{n}\n" for n in range(10)))
+
+    def texts():
+        local_dataset("", "bangla", str(table), "table", tmp_path / "local", **columns)
+        return "".join(path.read_text() for path in sorted(out.rglob("metadata.jsonl")))
+
+    columns = {"image_column": "image", "text_column": "text"}
+    first = texts()
+    assert "rows\n" in capsys.readouterr().out
+    assert texts() == first
+    assert f"{out} was there already, delete it to convert anew" in capsys.readouterr().out
+    table.write_text(table.read_text().replace("word3", "mended"))
+    later = (out / "dataset.json").stat().st_mtime + 1
+    os.utime(table, (later, later))
+    assert "mended" in texts() and "word3" in first
+    assert f"converted anew, as {out}.old is older than its source" in capsys.readouterr().out
+    assert "word3" in "".join(path.read_text() for path in Path(f"{out}.old").rglob("*.jsonl"))
+
+
+def test_a_folder_is_as_new_as_what_it_holds(tmp_path):
+    deep = tmp_path / "a" / "b"
+    deep.mkdir(parents=True)
+    (deep / "c.txt").write_text("c")
+    for path in (tmp_path / "a", deep, deep / "c.txt"):
+        os.utime(path, (100, 100))
+    assert not _changed_since(100, str(tmp_path / "a"), "fields")
+    os.utime(deep / "c.txt", (200, 200))
+    assert _changed_since(100, str(tmp_path / "a")) and not _changed_since(200, str(deep))
 
 
 def test_results_are_one_zip(tmp_path):

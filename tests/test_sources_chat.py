@@ -195,6 +195,25 @@ def test_aqua_puts_knowledge_where_it_is_needed(tmp_path):
     assert len(rows) == 4 and rows[2].prompt[0]["content"] == "who painted it"
 
 
+def test_aqua_takes_the_knowledge_of_all_splits_from_semarts_folder(tmp_path):
+    source = tmp_path / "in"
+    make_aqua(source)
+    options = {"images": str(source / "Images"), "knowledge": str(tmp_path / "SemArt")}
+    (tmp_path / "SemArt").mkdir()
+    with pytest.raises(DataError, match="SemArt holds no semart_"):
+        run("aqua", source, tmp_path / "none", **options)
+    for name, image, text in (("train", "1-a.jpg", "Ann's."), ("test", "2-b.jpg", "Bob's.")):
+        table = f"IMAGE_FILE\tDESCRIPTION\n{image}\t{text}\n"
+        (tmp_path / "SemArt" / f"semart_{name}.csv").write_text(table)
+    _, rows, rejects = run("aqua", source, tmp_path / "out", **options)
+    asked = [row.prompt[0]["content"] for row in rows]
+    assert "Ann's.\n\nwho painted it" in asked and "Bob's.\n\nwho painted it" in asked
+    assert reasons(rejects) == ["missing image", "malformed record"]
+    (tmp_path / "SemArt" / "semart_val.csv").write_text("a\tb\n")
+    with pytest.raises(DataError, match=r"semart_val.csv lacks the columns"):
+        run("aqua", source, tmp_path / "other", **options)
+
+
 @pytest.mark.real_data
 def test_the_real_questions_find_the_pictures_they_name(tmp_path):
     source = real_data("vqa_aqua_text") / "val_excerpt.json"

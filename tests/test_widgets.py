@@ -4,8 +4,10 @@ import base64
 import io
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import ipykernel
+import ipywidgets
 import pytest
 import torch
 from jupyter_client.manager import start_new_kernel
@@ -13,6 +15,7 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from ocrkit import browser, notebook, panel, widgets
+from ocrkit.callbacks import StopOnSignal
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.data import load_data
 from ocrkit.model import load_model
@@ -220,6 +223,21 @@ def screen(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
+def test_widgets_are_shown_by_ipywidgets_7_and_8(looked_at, screen, monkeypatch, tmp_path, name):
+    """Of version 7 widgets display themselves, of version 8 they make a bundle: neither is used."""
+    monkeypatch.delattr(ipywidgets.Widget, name, raising=False)
+    training = panel.TrainingPanel(tmp_path, StopOnSignal())
+    state = SimpleNamespace(global_step=1, max_steps=4, is_world_process_zero=True)
+    training.on_train_begin(None, state, None)
+    assert screen.outputs == [training]
+    for shown in (widgets.browse(TUNED, 1), training):
+        bundle = shown._repr_mimebundle_()
+        view = bundle["application/vnd.jupyter.widget-view+json"]
+        assert view == {"version_major": 2, "version_minor": 0, "model_id": shown.box.model_id}
+        assert bundle["text/plain"] and "<table" in bundle["text/html"]
+
+
 def picture_of(output):
     return Image.open(io.BytesIO(base64.b64decode(output["image/png"])))
 
@@ -233,7 +251,7 @@ def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, looked
     class Click(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == 1:
-                box = screen.outputs[0]
+                box = screen.outputs[0].box
                 head, button = box.children[0].children
                 assert "step 1 of 4" in head.value and not button.disabled
                 assert "CER" in box.children[1].value and "TRU" in box.children[1].value

@@ -1,7 +1,7 @@
-"""AQUA questions on art (JSON lists of image, question, answer), with `--knowledge semart.csv`.
+"""AQUA questions on art (JSON lists of image, question, answer), with `--knowledge SemArt`.
 
-A question that needs knowledge gets the painting's description in front of it. Without
-`--knowledge` such questions are kept bare.
+A question that needs knowledge gets the painting's description in front of it, from SemArt's three
+tables or one of them. Without `--knowledge` such questions are kept bare.
 """
 
 import csv
@@ -14,7 +14,7 @@ from ..schema import DataError, Item, Picture, Reject, is_unicode
 from ..split import official_split
 from . import folder_of, slug, stem
 
-EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt/semart_train.csv --out data/aqua"
+EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt --out data/aqua"
 TASKS = ("vqa",)
 OPTIONS = {"images": None, "knowledge": None}
 
@@ -68,11 +68,20 @@ def read_record(
 
 
 def read_knowledge(path: str) -> dict[str, str]:
-    """{image: description} of SemArt's table, which is tab-separated and not in UTF-8."""
-    table = Tree(path)
-    if table.only is None:
-        raise DataError(f"--knowledge {path} is no file.")
-    data = table.read(table.only).removeprefix(b"\xef\xbb\xbf")
+    """{image: description} of a table, or of all tables of SemArt's folder, one a split."""
+    tree = Tree(path)
+    names = [tree.only] if tree.only else list(tree.files("semart_*.csv"))
+    if not names:
+        raise DataError(f"--knowledge {path} holds no semart_*.csv; name SemArt or a table of it.")
+    told: dict[str, str] = {}
+    for name in names:
+        told |= _read_table(tree, name)
+    return told
+
+
+def _read_table(tree: Tree, name: str) -> dict[str, str]:
+    """{image: description} of a table as SemArt's, which is tab-separated and not in UTF-8."""
+    data = tree.read(name).removeprefix(b"\xef\xbb\xbf")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
@@ -84,5 +93,5 @@ def read_knowledge(path: str) -> dict[str, str]:
     image = columns.get("image_file", columns.get("image"))
     description = columns.get("description", columns.get("knowledge"))
     if image is None or description is None:
-        raise DataError(f"--knowledge {path} lacks the columns IMAGE_FILE and DESCRIPTION.")
+        raise DataError(f"--knowledge: {name} lacks the columns IMAGE_FILE and DESCRIPTION.")
     return {line[image]: line[description] or "" for line in reader if line[image]}

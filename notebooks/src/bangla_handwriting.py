@@ -17,25 +17,36 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there. On Colab and Kaggle it keeps the torch that they
-# bring along, so no restart is needed.
+# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
+# the kernel of Colab and Kaggle are kept, so no restart is needed.
+#
+# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
+# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; on a GPU of 16 GB take `bangla` and your own `dataset`, a
-# folder or tar that the kit wrote. Or name a folder of one of the known data sets as `raw_data`,
-# with its format as `source`. `None` leaves a value to the recipe.
+# `tiny` is the embedded model on a CPU; `bangla` is meant for a GPU of 16 GB (not measured yet).
+# Your own `dataset` is a folder or tar that the kit wrote. Or name a folder of one of the known
+# data sets as `raw_data`, with its format as `source`. `None` leaves a value to the recipe.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "bangla"] {allow-input: true}
@@ -80,8 +91,9 @@ gallery(data["train"], 8)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth in 4-bit, elsewhere through transformers and PEFT. The
-# plan counts tokens, says what the pixel budget would shrink, and times a few steps.
+# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
+# the recipe says so (`tiny` does not). The plan counts tokens, says what the pixel budget would
+# shrink, and times a few steps.
 
 # %%
 from ocrkit import load_model, plan
@@ -93,7 +105,7 @@ budget = plan(config, data, model, processor)
 # ## Baseline
 #
 # What the model reads before any training, and what Tesseract reads, where it is installed with its
-# Bangla data.
+# Bangla data; on Colab, Kaggle and Debian `!apt-get install -y tesseract-ocr-ben` brings both.
 
 # %%
 from ocrkit import evaluate

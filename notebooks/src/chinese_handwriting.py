@@ -16,25 +16,36 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there. On Colab and Kaggle it keeps the torch that they
-# bring along, so no restart is needed.
+# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
+# the kernel of Colab and Kaggle are kept, so no restart is needed.
+#
+# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
+# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; on a GPU of 16 GB take `chinese` and your own `dataset`, a
-# folder or tar that the kit wrote. Or name HWDB's folder as `raw_data`, with its format as
-# `source`. `None` leaves a value to the recipe.
+# `tiny` is the embedded model on a CPU; `chinese` is meant for a GPU of 16 GB (not measured yet).
+# Your own `dataset` is a folder or tar that the kit wrote. Or name HWDB's folder as `raw_data`,
+# with its format as `source`. `None` leaves a value to the recipe.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "chinese"] {allow-input: true}
@@ -119,16 +130,18 @@ trial = replace(trial, dataloader_num_workers=workers)
 steps.append(measure("workers", data, model, processor, trial))
 
 # %% [markdown]
-# The local disk. Thousands of small files on a network drive are slow to open; one tar is not.
-# Training then takes the batch and the workers that were fastest.
+# The local disk. Thousands of small files on a network drive are slow to open; one tar is not. So
+# the run folder, which may lie on Drive, gets the tar (next time give it as `dataset`), and the
+# files never lie there. Training then takes the batch and the workers that were fastest.
 
 # %%
 from data_prep.pack import pack, unpack
+from ocrkit.places import off_drive
 from ocrkit.tables import Table
 from ocrkit.throughput import fastest
 
-pack(config.dataset, f"{config.output_dir}/drive/lines.tar")
-local = unpack(f"{config.output_dir}/drive/lines.tar", f"{config.output_dir}/local")
+(tar,) = pack(config.dataset, f"{config.output_dir}/lines.tar")
+local = unpack(tar, off_drive(f"{config.output_dir}/local"))
 data = load_data(replace(config, dataset=str(local)))
 steps.append(measure("local disk", data, model, processor, trial))
 config = replace(config, dataset=str(local), **fastest(steps))
@@ -137,7 +150,9 @@ Table(steps, "measured on this machine; no weight changed")
 # %% [markdown]
 # ## Baseline, training, comparison
 #
-# While it trains, validation lines are shown as truth (`TRU`) above reading (`PRE`).
+# Tesseract reads beside the model where it is installed with its Chinese data; on Colab, Kaggle and
+# Debian `!apt-get install -y tesseract-ocr-chi-sim` brings both. While the model trains, validation
+# lines are shown as truth (`TRU`) above reading (`PRE`).
 
 # %%
 from ocrkit import evaluate, train

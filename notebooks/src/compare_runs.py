@@ -15,18 +15,26 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there.
+# Does nothing where the kit is already there; the first time it takes some minutes. On Kaggle turn
+# *Settings → Internet* on first.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
 
 # %% [markdown]
 # ## Parameters

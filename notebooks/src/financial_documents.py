@@ -17,25 +17,37 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there. On Colab and Kaggle it keeps the torch that they
-# bring along, so no restart is needed.
+# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
+# the kernel of Colab and Kaggle are kept, so no restart is needed.
+#
+# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
+# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; on a GPU of 16 GB take `financial` and your own `dataset`,
-# a folder or tar that the kit wrote. Or name a folder of a known data set as `raw_data`, with its
-# format as `source`. `schema_file` is the JSON Schema of your fields; empty takes the sample's.
+# `tiny` is the embedded model on a CPU; `financial` is meant for a GPU of 16 GB (not measured yet).
+# Your own `dataset` is a folder or tar that the kit wrote. Or name a folder of a known data set as
+# `raw_data`, with its format as `source`. `schema_file` is the JSON Schema of your fields; empty is
+# the sample's for the sample, and none for your own data.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "financial"] {allow-input: true}
@@ -76,9 +88,11 @@ from data_prep.toys import REPHRASED_SCHEMA
 from ocrkit import load_data
 from ocrkit.places import local_dataset
 
+if not (config.dataset or raw_data or schema_file):
+    schema_file = REPHRASED_SCHEMA
 config.dataset = local_dataset(config.dataset, "financial", raw_data, source, task="fields")
 data = load_data(config)
-schema = json.loads(Path(schema_file or REPHRASED_SCHEMA).read_text(encoding="utf-8"))
+schema = json.loads(Path(schema_file).read_text(encoding="utf-8")) if schema_file else None
 print({split: len(rows) for split, rows in data.items()})
 
 # %%
@@ -89,8 +103,9 @@ gallery(data["train"], 6)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth in 4-bit, elsewhere through transformers and PEFT. The
-# plan warns where the pixel budget would make print too small to read.
+# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
+# the recipe says so (`tiny` does not). The plan warns where the pixel budget would make print too
+# small to read.
 
 # %%
 from ocrkit import load_model, plan

@@ -16,19 +16,29 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there. On Colab and Kaggle it keeps the torch that they
-# bring along, so no restart is needed.
+# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
+# the kernel of Colab and Kaggle are kept, so no restart is needed.
+#
+# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `quickstart` needs none.
+# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
 
 # %% [markdown]
 # ## Parameters
@@ -64,13 +74,14 @@ print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {con
 # %%
 from data_prep.receipts import printed_receipts, thermal_receipts
 from ocrkit import load_data
-from ocrkit.places import local_dataset
+from ocrkit.places import local_dataset, off_drive
 
 if not config.dataset:
-    config.dataset = f"{config.output_dir}/data"
+    config.dataset = off_drive(f"{config.output_dir}/data")
     thermal_receipts(config.dataset, receipts, seed=config.seed)
 config.dataset = local_dataset(config.dataset)
-printed_receipts(f"{config.output_dir}/printed", seed=config.seed)
+clean = off_drive(f"{config.output_dir}/printed")
+printed_receipts(clean, seed=config.seed)
 data = load_data(config)
 print({split: len(rows) for split, rows in data.items()})
 
@@ -108,7 +119,7 @@ before
 # %%
 from dataclasses import replace
 
-printed = load_data(replace(config, dataset=f"{config.output_dir}/printed"))["test"]
+printed = load_data(replace(config, dataset=clean))["test"]
 printed_before = evaluate(model, processor, printed, config, name="printed-base")
 
 # %% [markdown]

@@ -16,26 +16,37 @@
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there. On Colab and Kaggle it keeps the torch that they
-# bring along, so no restart is needed.
+# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
+# the kernel of Colab and Kaggle are kept, so no restart is needed.
+#
+# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
+# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
 
 # %%
 import importlib.util
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
-sys.path[:0] = [str(p) for p in (Path.cwd(), Path.cwd().parent) if (p / "ocrkit").is_dir()]
+places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
+sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
 if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
-    # %pip install --quiet -r ocrkit-src/requirements.txt
     sys.path.insert(0, "ocrkit-src")
+if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
+    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
+    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
+    Path("pins.txt").write_text("".join(pins))
+    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; on a GPU of 40 GB take `vqa` and your own `dataset`, a
-# folder or tar that the kit wrote. Or name a folder of a known data set as `raw_data`, with its
-# format as `source`; AQUA's paintings and what is told about them lie in `images` and `knowledge`.
-# `None` leaves a value to the recipe.
+# `tiny` is the embedded model on a CPU; `vqa` is meant for a GPU of 40 GB (not measured yet). Your
+# own `dataset` is a folder or tar that the kit wrote. Or name a folder of a known data set as
+# `raw_data`, with its format as `source`; AQUA's paintings and what is told about them lie in
+# `images` and `knowledge`. `None` leaves a value to the recipe.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "vqa"] {allow-input: true}
@@ -68,7 +79,7 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # Nothing given: a sample that the project drew, asking in words that the tiny model was not trained
 # on. A question that needs knowledge has it in front, as the catalogue's sentence; neither the
 # sentence nor the picture alone tells the answer. AQUA is asked in the same way: `-p raw_data AQUA
-# -p images SemArt/Images -p knowledge SemArt/semart_train.csv`.
+# -p images SemArt/Images -p knowledge SemArt`, where `knowledge` takes all three of its tables.
 
 # %%
 from ocrkit import load_data

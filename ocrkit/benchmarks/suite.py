@@ -83,7 +83,7 @@ def benchmark(
             "rows": rows,
         }
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(table(rows), flush=True)
+        print(f"{name}: {len(rows)} rows, {result['parts'][name]['seconds']:.0f} s", flush=True)
         shutil.rmtree(work)
     for row in missed(result):
         print(f"BELOW AIM: {row['what']} beside {row['beside']}: {row['aim']}")
