@@ -6,6 +6,7 @@ would otherwise show in the first batch of a run, or as rows that cannot be read
 """
 
 import os
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -57,6 +58,9 @@ def turn_off_compilation() -> None:
     """Run everything that torch.compile was asked to compile, in this process, as it is written."""
     # For models that Unsloth has yet to load, and for functions that it has compiled already.
     os.environ["UNSLOTH_COMPILE_DISABLE"] = "1"
+    # Its for_inference and for_training put the stance back to "default", unless torch has none.
+    if vision := sys.modules.get("unsloth.models.vision"):
+        vision.torch_compiler_set_stance = None
     torch.compiler.set_stance("force_eager")
 
 
