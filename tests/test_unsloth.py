@@ -10,7 +10,6 @@ from pathlib import Path
 import pytest
 import torch
 from architectures import build
-from safetensors.torch import load_file
 
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
@@ -58,6 +57,8 @@ def _drive(folder: Path, *jobs: dict) -> list[dict]:
 
 def _quickstart(thermal: Path, **changes) -> TrainConfig:
     settings = {
+        # Exact enough to compare losses, also where a CPU would multiply in bfloat16.
+        "dtype": "float32",
         "max_steps": 4,
         "per_device_train_batch_size": 4,
         "logging_steps": 1,
@@ -90,7 +91,6 @@ def whole(thermal, tmp_path_factory):
     config = _quickstart(
         thermal,
         use_peft=False,
-        dtype="float32",
         max_steps=2,
         loss="cross_entropy",
         eval_steps=None,
@@ -153,6 +153,8 @@ def test_unsloths_merge_reads_like_its_adapter(driven):
 
 
 def test_both_backends_train_every_weight_to_the_same_losses(whole):
+    from safetensors.torch import load_file
+
     job, theirs, config, folder = whole
     assert theirs["targets"] == [] and len(theirs["losses"]) == 2
     _does_the_same_on_transformers(job, theirs, config, folder)
@@ -160,7 +162,7 @@ def test_both_backends_train_every_weight_to_the_same_losses(whole):
     assert not (saved / "adapter_config.json").exists()
     before, after = (load_file(Path(f) / "model.safetensors") for f in (job["start"], saved))
     assert before.keys() == after.keys()
-    moved = [name for name in before if not torch.equal(before[name], after[name])]
+    moved = [name for name in before if (before[name] != after[name]).any()]
     # The vision tower and the language model, and what lies between them.
     assert any("visual" in name for name in moved) and len(moved) > 0.9 * len(before)
 

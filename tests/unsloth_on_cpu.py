@@ -25,20 +25,6 @@ stand_in_for_card()
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
 
-def stances(model) -> list[str]:
-    """How torch takes compiled functions after each change of mode, once compilation is off."""
-    from torch._dynamo import eval_frame
-
-    from ocrkit.kernels import turn_off_compilation
-    from ocrkit.model import inference_mode
-
-    turn_off_compilation()
-    model.train()
-    with inference_mode(model):
-        inside = eval_frame._stance.stance
-    return [inside, eval_frame._stance.stance]
-
-
 def drive(job: dict) -> dict:
     """Load, export, read, train, read, merge; what came of it."""
     config = TrainConfig.from_dict(job["config"])
@@ -63,6 +49,20 @@ def drive(job: dict) -> dict:
         # Last, since it holds for what this process does from then on.
         "stances": stances(model) if job.get("stances") else [],
     }
+
+
+def stances(model) -> list[str]:
+    """How torch takes compiled functions after each change of mode, once compilation is off."""
+    from torch._dynamo import eval_frame
+
+    from ocrkit.kernels import turn_off_compilation
+    from ocrkit.model import inference_mode
+
+    turn_off_compilation()
+    model.train()
+    with inference_mode(model):
+        inside = eval_frame._stance.stance
+    return [inside, eval_frame._stance.stance]
 
 
 for job in jobs:
