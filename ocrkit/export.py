@@ -8,12 +8,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ocrkit.base_model import ModelError, check_memory, in_16_bits
 from ocrkit.budget import fit_tiles
 from ocrkit.card import card
 from ocrkit.config import TrainConfig
 from ocrkit.data import drawn_rows
 from ocrkit.hub import push, reserve
-from ocrkit.model import ModelError, load_model
+from ocrkit.model import load_model
 from ocrkit.predict import predict
 
 FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
@@ -39,8 +40,10 @@ def export(
     Args:
         format: "adapter" (small; needs the base to load; of a model without adapters, all of it as
             it was trained), "merged_16bit" (the base with the adapters added to its weights, in 16
-            bits, loadable by any transformers or vLLM), "merged_4bit" or "gguf" (both by Unsloth
-            only).
+            bits, loadable by any transformers or vLLM), "merged_4bit" (the same of a base that was
+            loaded in 4 bits, which merges `model` itself: do it last) or "gguf" (the .gguf files
+            of llama.cpp and Ollama in 8 bits, without the weights they are made from); the last
+            two by Unsloth only.
         rows: what both read, the first `samples` of them; None draws lines of print.
         config: settings of the run; None takes those of the run folder that `output_dir` lies in,
             if it lies in one.
@@ -52,10 +55,10 @@ def export(
         hub_private_repo: whether that repository is private; None leaves it to the account.
 
     Raises:
-        ModelError: a format that is unknown or needs Unsloth, a disk that cannot hold the model,
-            a folder that holds an adapter where a whole model is to be written, a model that reads
-            other than the trained one did, or an adapter to be pushed whose base is a folder of
-            this machine.
+        ModelError: a format that is unknown, needs Unsloth or needs a model in 4 bits, a disk or
+            a memory that cannot hold the model, a folder that holds an adapter where a whole model
+            is to be written, a model that reads other than the trained one did, or an adapter to
+            be pushed whose base is a folder of this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
     output_dir = Path(output_dir)
@@ -65,21 +68,34 @@ def export(
         config = TrainConfig.from_recipe(str(run / "config.yaml"))
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
     rounded = format != "adapter"
-    _write(model, processor, output_dir, format)
-    equal, compared = 0, 0
+    base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
+    texts: list[str] = []
     if rounded and format != "gguf" and samples:
         if rows is None:
             rows = drawn_rows(samples)
         rows = [rows[i] for i in range(min(samples, len(rows)))]
         settings = config or TrainConfig(max_new_tokens=64)
-        equal, compared = _read_alike(model, processor, output_dir, rows, settings), len(rows)
+        # Before it is written: a merge into 4 bits is done in the model itself.
+        texts = predict(model, processor, rows, settings)
+    _write(model, processor, output_dir, format)
+    equal, compared = 0, len(texts)
+    if compared:
+        settings = replace(
+            settings,
+            model_name_or_path=str(output_dir),
+            backend=model.ocrkit_backend,
+            # Unsloth takes a model without adapters for one that trains every weight, and changes
+            # settings of the whole process; adapters that were never trained change no reading.
+            use_peft=model.ocrkit_backend == "unsloth",
+            load_in_4bit=format == "merged_4bit",
+        )
+        equal = _read_alike(texts, rows, settings)
     check = f"{equal} of {compared} rows are read the same by the exported and the trained model."
     check = check if compared else ""
     if rounded:
         print(check or f"{output_dir} was not compared with the trained model.")
     title = Path(push_to_hub or output_dir.resolve()).name
-    adapters = format == "adapter" and hasattr(model, "peft_config")
-    text = card(title, format, adapters, _base_name(model), run, config, check)
+    text = card(title, format, adapters, base, run, config, check)
     (output_dir / "README.md").write_text(text, encoding="utf-8")
     if compared and equal < min_equal * compared:
         raise ModelError(
@@ -106,6 +122,13 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "transformers; load it with backend=unsloth on a machine with CUDA, or export "
             "merged_16bit and convert that."
         )
+    in_4_bits = getattr(model.config, "quantization_config", None)
+    if format == "merged_4bit" and not (hasattr(model, "peft_config") and in_4_bits):
+        raise ModelError(
+            "format='merged_4bit' merges adapters into a base that was loaded in 4 bits, and this "
+            f"model {'was not' if hasattr(model, 'peft_config') else 'has no adapters'}; load it "
+            "with load_in_4bit=True, or export merged_16bit."
+        )
     whole = format != "adapter" or not hasattr(model, "peft_config")
     if whole and (output_dir / "adapter_config.json").exists():
         raise ModelError(
@@ -119,16 +142,19 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "it; push format=merged_16bit, or train on a model of the Hub."
         )
     _check_disk(model, output_dir, format)
+    merged_here = format == "merged_16bit" and hasattr(model, "peft_config")
+    if merged_here and getattr(model, "ocrkit_backend", "") != "unsloth":
+        check_memory(base, 4, "or merge on a machine with more of it")
 
 
 def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
-    """Write weights and processor; the model itself stays as it is."""
+    """Write weights and processor; the model itself stays as it is, but for merged_4bit."""
     if format == "adapter":
         model.save_pretrained(output_dir)
     elif format == "merged_16bit" and not hasattr(model, "peft_config"):
         _in_16_bits(model).save_pretrained(output_dir)
     elif format == "gguf":
-        model.save_pretrained_gguf(str(output_dir), processor, quantization_method="q8_0")
+        _write_gguf(model, processor, output_dir)
     elif getattr(model, "ocrkit_backend", "") == "unsloth":
         # Unsloth wants to be told twice to merge into 4 bits, which loses accuracy.
         method = "merged_4bit_forced" if format == "merged_4bit" else format
@@ -138,10 +164,24 @@ def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
     processor.save_pretrained(output_dir)
 
 
+def _write_gguf(model: Any, processor: Any, output_dir: Path) -> None:
+    """Write the .gguf files, of the language model and the vision tower, and a Modelfile."""
+    output_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=output_dir.parent) as beside:
+        # Unsloth merges into the folder that it is given, and writes what was asked for beside it.
+        made = model.save_pretrained_gguf(
+            str(Path(beside) / "merged"), processor, quantization_method="q8_0"
+        )
+        for path in [*made["gguf_files"], made["modelfile_location"]]:
+            if path:
+                shutil.move(path, output_dir / Path(path).name)
+
+
 def _base_name(model: Any) -> str:
+    """The model that adapters are on, in 16 bits, or that a whole model was made from."""
     if hasattr(model, "peft_config"):
-        return str(model.peft_config["default"].base_model_name_or_path)
-    return str(getattr(model.config, "_name_or_path", "") or "unknown")
+        return in_16_bits(str(model.peft_config["default"].base_model_name_or_path))
+    return in_16_bits(str(getattr(model.config, "_name_or_path", "") or "unknown"))
 
 
 def _check_disk(model: Any, output_dir: Path, format: str) -> None:
@@ -173,29 +213,18 @@ def _check_disk(model: Any, output_dir: Path, format: str) -> None:
         )
 
 
-def _read_alike(
-    model: Any, processor: Any, folder: Path, rows: list[dict], config: TrainConfig
-) -> int:
-    """How many rows the model in `folder` reads as `model` does.
+def _read_alike(texts: list[str], rows: list[dict], config: TrainConfig) -> int:
+    """How many rows the config's model, which was exported, reads as the trained one did.
 
     Raises:
         ModelError: it cannot be loaded, for want of memory for a second model above all.
     """
-    texts = predict(model, processor, rows, config)
-    settings = {
-        "model_name_or_path": str(folder),
-        "backend": model.ocrkit_backend,
-        # Unsloth takes a model without adapters for one that trains every weight, and changes
-        # settings of the whole process; adapters that were never trained change no reading.
-        "use_peft": model.ocrkit_backend == "unsloth",
-        "load_in_4bit": False,
-    }
     try:
-        alone, beside = load_model(replace(config, **settings))
+        alone, beside = load_model(config)
     except ModelError as error:
         raise ModelError(
-            f"The model is in {folder}, but it was not compared with the trained one ({error}) "
-            "Evaluate it by itself, or export with samples=0."
+            f"The model is in {config.model_name_or_path}, but it was not compared with the "
+            f"trained one ({error}) Evaluate it by itself, or export with samples=0."
         ) from None
     again = predict(alone, beside, rows, config)
     return sum(a == b for a, b in zip(texts, again))
@@ -214,9 +243,8 @@ def _merge(model: Any) -> Any:
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
-    base_name = model.peft_config["default"].base_model_name_or_path
     # Merged in float32 and rounded once: adding in 16 bits would lose small updates.
-    base = AutoModelForImageTextToText.from_pretrained(base_name, dtype=torch.float32)
+    base = AutoModelForImageTextToText.from_pretrained(_base_name(model), dtype=torch.float32)
     vision = getattr(model.config, "vision_config", None)
     fit_tiles(base, getattr(vision, "max_num_tiles", None))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,4 +1,4 @@
-"""Kernels that do not compile on a card: noticed on one drawn line before a run, and gone round.
+"""Kernels that do not compile on a card: noticed on one drawn line, and gone round.
 
 Unsloth compiles parts of a model with torch.compile, and has kernels in Triton of its own. On some
 cards and drivers some of them do not compile (`apply_rotary_pos_emb_vision` is a known one), which
@@ -6,30 +6,37 @@ would otherwise show in the first batch of a run, or as rows that cannot be read
 """
 
 import os
+import sys
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 import torch
 
+from ocrkit.base_model import ModelError
 from ocrkit.batch_size import probe_step
 from ocrkit.collate import Collator
 from ocrkit.config import TrainConfig
 from ocrkit.data import drawn_rows
-from ocrkit.model import ModelError, inference_mode
+from ocrkit.model import inference_mode
 from ocrkit.predict import read_batch
 
 
-def try_kernels(model: Any, processor: Any, config: TrainConfig) -> None:
-    """Train on and read one drawn line; turn compilation off for this process if a kernel fails.
+def try_kernels(model: Any, processor: Any, config: TrainConfig, training: bool = False) -> None:
+    """Read one drawn line; turn compilation off for this process if a kernel fails.
 
-    No weight changes. What fails for another reason is raised as it is.
+    What fails for another reason is raised as it is.
+
+    Args:
+        training: try the forward and backward pass of a training step instead; no weight changes.
 
     Raises:
         ModelError: kernels fail without compilation as well.
     """
+    attempt = _step if training else _read
     try:
-        _try(model, processor, config)
+        attempt(model, processor, config)
         return
     except Exception as error:
         cause = not_compiled(error)
@@ -41,7 +48,7 @@ def try_kernels(model: Any, processor: Any, config: TrainConfig) -> None:
     )
     turn_off_compilation()
     try:
-        _try(model, processor, config)
+        attempt(model, processor, config)
     except Exception as error:
         cause = not_compiled(error)
         if cause is None:
@@ -57,6 +64,9 @@ def turn_off_compilation() -> None:
     """Run everything that torch.compile was asked to compile, in this process, as it is written."""
     # For models that Unsloth has yet to load, and for functions that it has compiled already.
     os.environ["UNSLOTH_COMPILE_DISABLE"] = "1"
+    # Its for_inference and for_training put the stance back to "default", unless torch has none.
+    if vision := sys.modules.get("unsloth.models.vision"):
+        vision.torch_compiler_set_stance = None
     torch.compiler.set_stance("force_eager")
 
 
@@ -90,14 +100,28 @@ def _chain(error: BaseException) -> Iterator[BaseException]:
         link = getattr(link, "inner_exception", None) or link.__cause__ or link.__context__
 
 
-def _try(model: Any, processor: Any, config: TrainConfig) -> None:
-    rows, training = drawn_rows(1), model.training
-    # Nothing that is drawn at random here, such as dropout, may move the seeds of a run.
-    with torch.random.fork_rng(range(torch.cuda.device_count())):
-        if any(weight.requires_grad for weight in model.parameters()):
-            model.train()
-            probe_step(model, Collator(processor, config.image_height), rows)
-            model.train(training)
-        with inference_mode(model):
-            collate = Collator(processor, config.image_height, generation=True)
-            read_batch(model, collate, rows, replace(config, max_new_tokens=2))
+def _read(model: Any, processor: Any, config: TrainConfig) -> None:
+    collate = Collator(processor, config.image_height, generation=True)
+    with _own_random_numbers(), inference_mode(model):
+        read_batch(model, collate, drawn_rows(1), replace(config, max_new_tokens=2))
+
+
+def _step(model: Any, processor: Any, config: TrainConfig) -> None:
+    # Unsloth notices this pass and clears what was compiled in it, and says so at length.
+    warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
+    training = model.training
+    model.train()
+    try:
+        with _own_random_numbers():
+            probe_step(model, Collator(processor, config.image_height), drawn_rows(1))
+    except torch.cuda.OutOfMemoryError:
+        # The first step of the run says this of its own batch, with the way out.
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+    finally:
+        model.train(training)
+
+
+def _own_random_numbers() -> Any:
+    """Nothing that is drawn at random in here, such as dropout, moves the seeds of a run."""
+    return torch.random.fork_rng(range(torch.cuda.device_count()))

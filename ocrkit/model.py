@@ -2,29 +2,28 @@
 
 import ctypes.util
 import importlib.util
-import json
 import logging
-import math
 import os
 import re
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ocrkit.base_model import (
+    ModelError,
+    adapter_on,
+    check_memory,
+    in_16_bits,
+    resolve_model,
+)
 from ocrkit.budget import apply_pixel_budget, fit_tiles
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.places import load_secret, where
 from ocrkit.processes import is_main_process, process_count
-
-TINY = Path(__file__).parent / "assets" / "tiny"
-
-
-class ModelError(RuntimeError):
-    """A model that cannot be loaded or written: value, cause and way out in one sentence."""
 
 
 def has_driver() -> bool:
@@ -50,45 +49,6 @@ def choose_backend(config: TrainConfig) -> tuple[str, str]:
     if config.max_image_tiles is not None:
         return "transformers", "max_image_tiles changes weights that Unsloth loads as they are"
     return "unsloth", "a CUDA driver is present"
-
-
-def resolve_model(name: str) -> tuple[str, str | None]:
-    """Base model and adapter folder behind a name: an id, a folder, a run folder or "tiny".
-
-    Raises:
-        ModelError: an adapter whose base is missing, or a path that does not exist.
-    """
-    if name == "tiny":
-        return str(TINY), None
-    path = Path(name)
-    looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
-    if looks_local and not path.exists():
-        raise ModelError(
-            f"model_name_or_path={name!r} does not exist; give a model folder, a run folder or a "
-            "model id of the Hub."
-        )
-    for folder in (path, path / "adapter"):
-        adapter = folder / "adapter_config.json"
-        if adapter.is_file():
-            base = json.loads(adapter.read_text()).get("base_model_name_or_path")
-            if not base:
-                raise ModelError(
-                    f"{adapter} does not say what was adapted; write the base model's id or folder "
-                    "under base_model_name_or_path in it."
-                )
-            # The embedded model lies elsewhere on another machine.
-            is_tiny = Path(base).parts[-3:] == TINY.parts[-3:]
-            try:
-                return resolve_model("tiny" if is_tiny else base)[0], str(folder)
-            except ModelError:
-                raise ModelError(
-                    f"The adapter in {folder} was trained on {base!r}, which does not exist; put "
-                    "that model back, or name where it is now under base_model_name_or_path in "
-                    f"{adapter}."
-                ) from None
-    # A run that trained every weight leaves a whole model there.
-    whole = path / "adapter"
-    return (str(whole) if (whole / "config.json").is_file() else name), None
 
 
 def load_model(config: TrainConfig) -> tuple[Any, Any]:
@@ -122,8 +82,9 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
     if where() == "kaggle":  # huggingface_hub finds Colab's secret by itself
         load_secret("HF_TOKEN")
     load = _load_unsloth if backend == "unsloth" else _load_transformers
+    loaded = None
     try:
-        model, processor = load(config, base, adapter)
+        loaded = _ready(*load(config, base, adapter), config, base, backend)
     except (ConfigError, ModelError):
         raise
     except Exception as error:
@@ -131,15 +92,24 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
         cause = _cause(error, base, adapter)
         if cause is None and backend == "unsloth" and config.backend == "auto":
             print(f"Unsloth cannot load it ({said}): transformers and PEFT do it instead, slower.")
-            return load_model(replace(config, backend="transformers"))
-        if type(error).__name__ == "SafetensorError":
-            cause = f"a file of weights is cut off or damaged ({said}); copy or download it again."
-        known = OSError | ValueError | RuntimeError | UserWarning | ImportError
-        if cause is None and not isinstance(error, known):
-            raise
-        raise ModelError(
-            f"model_name_or_path={config.model_name_or_path!r} cannot be loaded: {cause or said}"
-        ) from None
+        else:
+            if type(error).__name__ == "SafetensorError":
+                cause = f"a file of weights is cut off or damaged ({said}); download it again."
+            known = OSError | ValueError | RuntimeError | UserWarning | ImportError
+            if cause is None and not isinstance(error, known):
+                raise
+            raise ModelError(
+                f"model_name_or_path={config.model_name_or_path!r} cannot be loaded: "
+                f"{cause or said}"
+            ) from None
+    # Out here nothing holds the memory of a model that failed.
+    return loaded or load_model(replace(config, backend="transformers"))
+
+
+def _ready(
+    model: Any, processor: Any, config: TrainConfig, base: str, backend: str
+) -> tuple[Any, Any]:
+    """Model and processor with the config's budget, a pad token, and kernels that were tried."""
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"model_name_or_path={base!r} is a model that reads no pictures; take a "
@@ -269,8 +239,11 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
     elif config.load_in_4bit:
         print(f"4-bit needs CUDA; the model is loaded in {dtype}.")
     trust = {"trust_remote_code": config.trust_remote_code}
+    if "quantization_config" not in options:
+        base = in_16_bits(base)
     if not cuda:
-        _check_memory(base, options["dtype"].itemsize)
+        way_out = "set dtype=bfloat16, or take a smaller model"
+        check_memory(base, options["dtype"].itemsize, way_out)
     processor = AutoProcessor.from_pretrained(base, **trust)
     model, loaded = AutoModelForImageTextToText.from_pretrained(
         base, output_loading_info=True, **options, **trust
@@ -281,39 +254,22 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
             f"({type(model).__name__}): they hold nothing for {len(missing)} tensors, {missing[0]} "
             "among them; put the config.json there that belongs to the weights."
         )
+    for module in model.modules():
+        # On some CPUs bitsandbytes repacks 4-bit weights in place, which then give no gradient.
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
     fit_tiles(model, config.max_image_tiles)
     if adapter:
         from peft import PeftModel
 
         with _whole_adapter():
             model = PeftModel.from_pretrained(model, adapter, is_trainable=config.use_peft)
+        # What it is on here, for a merge, a card and what is saved again.
+        model.peft_config["default"].base_model_name_or_path = base
         return model, processor
     if config.use_peft:
         model = _add_lora(model, config)
     return model, processor
-
-
-def _check_memory(base: str, itemsize: int) -> None:
-    """Refuse a model in a folder whose weights do not fit what memory is free.
-
-    Raises:
-        ModelError: with the gigabytes that are there and those that are needed.
-    """
-    import psutil
-
-    weights = 0
-    for path in Path(base).glob("*.safetensors") if Path(base).is_dir() else ():
-        with path.open("rb") as file:
-            # https://huggingface.co/docs/safetensors: the header's length in 8 bytes, then JSON.
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        weights += sum(math.prod(h["shape"]) for name, h in header.items() if name[:2] != "__")
-    free = psutil.virtual_memory().available
-    if weights * itemsize > free:
-        raise ModelError(
-            f"{base} needs {weights * itemsize / 1e9:.1f} GB of memory on the CPU and "
-            f"{free / 1e9:.1f} GB are free; close what else uses it, set dtype=bfloat16, or take a "
-            "smaller model."
-        )
 
 
 def _add_lora(model: Any, config: TrainConfig) -> Any:
@@ -384,12 +340,13 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
             f"max_image_tiles={config.max_image_tiles} changes the model's weights, which the kit "
             "does on the transformers path only; set backend=transformers, or leave it out."
         )
-    with _whole_adapter():
+    named = adapter_on(adapter, base) if adapter else nullcontext(base)
+    with _whole_adapter(), named as name:
         model, processor = FastVisionModel.from_pretrained(
-            adapter or base,
+            name,
             load_in_4bit=config.load_in_4bit,
             load_in_16bit=not config.load_in_4bit,
-            full_finetuning=not config.use_peft,
+            full_finetuning=not config.use_peft and not adapter,
             dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
             max_seq_length=config.max_length or 4096,
             use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
@@ -424,6 +381,8 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
 def inference_mode(model: Any) -> Iterator[None]:
     """Prepare the model for generation, and put it back into the mode it was in."""
     training = model.training
+    # Unsloth turns checkpointing off for generation, and on again only in training mode.
+    checkpointed = [m for m in model.modules() if vars(m).get("gradient_checkpointing")]
     unsloth = getattr(model, "ocrkit_backend", "") == "unsloth"
     if unsloth:
         from unsloth import FastVisionModel
@@ -437,3 +396,5 @@ def inference_mode(model: Any) -> Iterator[None]:
             if unsloth:
                 FastVisionModel.for_training(model)
             model.train()
+        for module in checkpointed:
+            module.gradient_checkpointing = True

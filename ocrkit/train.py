@@ -13,6 +13,7 @@ from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped, skipped_counts, without_bars
 from ocrkit.export import export
+from ocrkit.kernels import try_kernels
 from ocrkit.processes import process_count
 from ocrkit.systems import records_of
 from ocrkit.train_log import read_log
@@ -144,6 +145,8 @@ def make_trainer(
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
+    if getattr(model, "ocrkit_backend", "") == "unsloth":
+        try_kernels(model, processor, config, training=True)
     rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
     if validation is not None and len(validation) > config.eval_samples:

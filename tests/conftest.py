@@ -45,7 +45,7 @@ def processor():
     """The embedded model's processor."""
     from transformers import AutoProcessor
 
-    from ocrkit.model import TINY
+    from ocrkit.base_model import TINY
 
     return AutoProcessor.from_pretrained(TINY)
 

@@ -1,12 +1,16 @@
+import json
 import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from ocrkit.base_model import TINY, ModelError
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
 from ocrkit.export import export
-from ocrkit.model import TINY, ModelError, load_model
+from ocrkit.model import load_model
 from ocrkit.predict import predict
 from ocrkit.train import train
 
@@ -122,3 +126,117 @@ def test_no_memory_for_a_second_model(config, tmp_path, monkeypatch):
         export(model, processor, tmp_path / "merged", format="merged_16bit", config=config)
     assert "\n" not in str(raised.value)
     assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def _by_unsloth(config, in_4_bits: bool = True):
+    """A model as Unsloth would have loaded it, as far as an export looks."""
+    model, processor = load_model(config)
+    model.ocrkit_backend = "unsloth"
+    if in_4_bits:
+        model.config.quantization_config = {"load_in_4bit": True}
+    return model, processor
+
+
+def test_a_merge_into_4_bits_is_compared_with_what_the_model_was_before(
+    config, tmp_path, monkeypatch
+):
+    model, processor = _by_unsloth(config)
+    model.merged, loaded = False, []
+
+    def save_pretrained_merged(folder, processor, save_method):
+        # Unsloth merges the model that it is given.
+        assert save_method == "merged_4bit_forced"
+        model.merged = True
+
+    def predict(model, processor, rows, config):
+        return ["rounded" if model.merged else "trained"] * len(rows)
+
+    def load(config):
+        loaded.append(config)
+        return SimpleNamespace(merged=True), processor
+
+    model.save_pretrained_merged = save_pretrained_merged
+    monkeypatch.setattr(MODULE, "predict", predict)
+    monkeypatch.setattr(MODULE, "load_model", load)
+    with pytest.raises(ModelError, match="reads only 0 of 3 rows as the trained one"):
+        export(model, processor, tmp_path / "merged", "merged_4bit", config=config, samples=3)
+    assert loaded[0].load_in_4bit and loaded[0].backend == "unsloth"
+
+
+def test_a_merge_into_4_bits_needs_adapters_on_a_base_in_4_bits(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(MODULE, "reserve", lambda *args: pytest.fail("a repository was made"))
+    settings = {"format": "merged_4bit", "push_to_hub": "someone/receipts"}
+    model, processor = _by_unsloth(config, in_4_bits=False)
+    with pytest.raises(ModelError, match="this model was not; load it with load_in_4bit=True"):
+        export(model, processor, tmp_path / "merged", **settings)
+    config.use_peft = False
+    model, processor = _by_unsloth(config)
+    with pytest.raises(ModelError, match="this model has no adapters"):
+        export(model, processor, tmp_path / "merged", **settings)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_gguf_lies_in_the_folder_without_the_merge_it_is_made_from(config, tmp_path):
+    model, processor = _by_unsloth(config)
+
+    def save_pretrained_gguf(folder, processor, quantization_method):
+        # As Unsloth does it: the merge where it is told to, the rest in a folder beside that.
+        merged, made = Path(folder), Path(f"{folder}_gguf")
+        for path in (merged / "model.safetensors", made / "m.Q8_0.gguf", made / "m-mmproj.gguf"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(path.name)
+        (made / "Modelfile").write_text("FROM .")
+        return {
+            "save_directory": folder,
+            "gguf_directory": str(made),
+            "gguf_files": [str(made / "m.Q8_0.gguf"), str(made / "m-mmproj.gguf")],
+            "modelfile_location": str(made / "Modelfile"),
+        }
+
+    model.save_pretrained_gguf = save_pretrained_gguf
+    folder = export(model, processor, tmp_path / "out" / "gguf", format="gguf")
+    held = {path.name for path in folder.iterdir()}
+    assert {"m.Q8_0.gguf", "m-mmproj.gguf", "Modelfile", "README.md"} <= held
+    assert "model.safetensors" not in held
+    assert [path.name for path in folder.parent.iterdir()] == ["gguf"]
+
+
+def test_adapters_on_unsloths_copy_in_4_bits_are_merged_into_the_model_itself(
+    config, tmp_path, monkeypatch
+):
+    from transformers import AutoModelForImageTextToText
+
+    model, processor = load_model(config)
+    copy = "unsloth/Qwen3-VL-2B-Instruct-unsloth-bnb-4bit"
+    model.peft_config["default"].base_model_name_or_path = copy
+    asked, load = [], AutoModelForImageTextToText.from_pretrained
+
+    def from_pretrained(name, **options):
+        asked.append(name)
+        return load(TINY, **options)
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
+    assert asked == ["unsloth/Qwen3-VL-2B-Instruct"]
+    assert "base_model: unsloth/Qwen3-VL-2B-Instruct\n" in (folder / "README.md").read_text()
+
+
+def test_a_merge_that_does_not_fit_the_memory_is_refused_first(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
+    with pytest.raises(ModelError, match="or merge on a machine with more of it"):
+        export(model, processor, tmp_path / "merged", "merged_16bit")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_made_elsewhere_is_merged_here(config, tmp_path):
+    model, processor = load_model(config)
+    settings = export(model, processor, tmp_path / "adapter") / "adapter_config.json"
+    moved = json.loads(settings.read_text()) | {
+        "base_model_name_or_path": "/somewhere/else/ocrkit/assets/tiny"
+    }
+    settings.write_text(json.dumps(moved))
+    config.model_name_or_path = str(tmp_path / "adapter")
+    model, processor = load_model(config)
+    folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
+    assert (folder / "model.safetensors").is_file()

@@ -9,9 +9,10 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import ocrkit
 from ocrkit.__main__ import main
+from ocrkit.base_model import ModelError
 from ocrkit.export import export
 from ocrkit.hub import HubError, push, reserve
-from ocrkit.model import ModelError, load_model
+from ocrkit.model import load_model
 
 
 @pytest.fixture

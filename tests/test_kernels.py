@@ -1,16 +1,20 @@
 import ast
 import os
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch._dynamo.exc import BackendCompilerFailed
 from torch._inductor.exc import InductorError
 
+from ocrkit.base_model import ModelError
 from ocrkit.config import TrainConfig
-from ocrkit.data import drawn_rows
-from ocrkit.kernels import not_compiled, try_kernels
-from ocrkit.model import ModelError, load_model
+from ocrkit.data import drawn_rows, load_data
+from ocrkit.kernels import not_compiled, try_kernels, turn_off_compilation
+from ocrkit.model import load_model
 from ocrkit.predict import predict
+from ocrkit.train import make_trainer
 
 
 @pytest.fixture
@@ -50,7 +54,8 @@ def test_errors_of_compilers_are_known_from_others():
     assert not_compiled(_raised(RuntimeError("memory"), ValueError("a shape"))) is None
 
 
-def test_a_kernel_that_does_not_compile_is_gone_round(config, compiling, capsys):
+@pytest.mark.parametrize("training", [False, True])
+def test_a_kernel_that_does_not_compile_is_gone_round(training, config, compiling, capsys):
     model, processor = load_model(config)
     rows = drawn_rows(2)
     texts = predict(model, processor, rows, config)
@@ -60,7 +65,7 @@ def test_a_kernel_that_does_not_compile_is_gone_round(config, compiling, capsys)
     random = torch.get_rng_state()
     capsys.readouterr()
 
-    try_kernels(model, processor, config)
+    try_kernels(model, processor, config, training)
 
     said = capsys.readouterr().out
     assert "does not compile on this machine (RuntimeError: no kernel image" in said
@@ -73,7 +78,8 @@ def test_a_kernel_that_does_not_compile_is_gone_round(config, compiling, capsys)
         assert torch.equal(before[name], weight) and weight.grad is None
 
 
-def test_a_kernel_that_fails_without_compilation_too(config, compiling, capsys):
+@pytest.mark.parametrize("training", [False, True])
+def test_a_kernel_that_fails_without_compilation_too(training, config, compiling, capsys):
     model, processor = load_model(config)
 
     def forward(*args, **kwargs):
@@ -81,7 +87,7 @@ def test_a_kernel_that_fails_without_compilation_too(config, compiling, capsys):
 
     model.get_base_model().model.visual.forward = forward
     with pytest.raises(ModelError, match="start a new one with backend=transformers") as raised:
-        try_kernels(model, processor, config)
+        try_kernels(model, processor, config, training)
     assert "\n" not in str(raised.value)
     assert "compilation is turned off" in capsys.readouterr().out
 
@@ -101,17 +107,45 @@ def test_kernels_that_compile_are_left_alone(config, compiling, capsys):
     model, processor = load_model(config)
     capsys.readouterr()
     try_kernels(model, processor, config)
+    try_kernels(model, processor, config, training=True)
     assert capsys.readouterr().out == "" and os.environ["UNSLOTH_COMPILE_DISABLE"] == "0"
+
+
+def test_unsloths_modes_do_not_turn_compilation_on_again(compiling, monkeypatch):
+    vision = SimpleNamespace(torch_compiler_set_stance=torch.compiler.set_stance)
+    monkeypatch.setitem(sys.modules, "unsloth.models.vision", vision)
+    turn_off_compilation()
+    # They set it wherever torch has such a thing.
+    assert vision.torch_compiler_set_stance is None
+
+
+def test_a_step_without_memory_is_left_to_the_run(config, monkeypatch, capsys):
+    model, processor = load_model(config)
+
+    def full(*args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("ocrkit.kernels.probe_step", full)
+    capsys.readouterr()
+    try_kernels(model, processor, config, training=True)
+    assert capsys.readouterr().out == ""
 
 
 def test_only_unsloths_models_are_tried(config, monkeypatch):
     tried = []
     monkeypatch.setattr("ocrkit.kernels.try_kernels", lambda *args: tried.append(args[0]))
-    load_model(config)
-    assert tried == []
+    stepped = []
+    # `ocrkit.train` is the function.
+    module = sys.modules["ocrkit.train"]
+    monkeypatch.setattr(module, "try_kernels", lambda *args, training: stepped.append(training))
+    model, processor = load_model(config)
+    make_trainer(model, processor, load_data(config), config, [])
+    assert tried == stepped == []
     monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
     from ocrkit.model import _load_transformers
 
     monkeypatch.setattr("ocrkit.model._load_unsloth", _load_transformers)
     model, _ = load_model(TrainConfig.from_dict({**config.to_dict(), "backend": "unsloth"}))
     assert tried == [model]
+    make_trainer(model, processor, load_data(config), config, [])
+    assert stepped == [True]

@@ -2,20 +2,22 @@ import inspect
 import json
 import re
 import shutil
+import sys
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from architectures import build
 
+from ocrkit.base_model import TINY, ModelError, resolve_model
 from ocrkit.budget import apply_pixel_budget
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.model import (
-    TINY,
-    ModelError,
     choose_backend,
+    inference_mode,
     load_model,
     lora_targets,
-    resolve_model,
 )
 
 
@@ -128,12 +130,6 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path, config):
     assert "\n" not in str(raised.value)
 
 
-def test_an_adapter_made_elsewhere_finds_the_embedded_model(tmp_path):
-    base = "/somewhere/else/ocrkit/assets/tiny"
-    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": base}))
-    assert resolve_model(str(tmp_path)) == (str(TINY), str(tmp_path))
-
-
 def _linked(text: str, cause: str) -> OSError:
     """An error as transformers raises it, from one of huggingface_hub's of the given name."""
     error = OSError(text)
@@ -180,8 +176,6 @@ def test_a_model_that_reads_no_pictures(config, tmp_path):
 
 
 def test_a_model_that_does_not_fit_the_memory(config, monkeypatch):
-    from types import SimpleNamespace
-
     # The embedded model has 2.3 million weights of 4 bytes.
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
     with pytest.raises(ModelError, match="set dtype=bfloat16, or take a smaller model"):
@@ -205,12 +199,6 @@ def test_weights_of_another_architecture(config, tmp_path):
     with pytest.raises(ModelError, match="another architecture") as raised:
         load_model(config)
     assert "\n" not in str(raised.value)
-
-
-def test_an_adapter_that_names_no_base(tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": null}')
-    with pytest.raises(ModelError, match="does not say what was adapted"):
-        resolve_model(str(tmp_path))
 
 
 def test_weights_that_are_cut_off(config, tmp_path):
@@ -237,16 +225,111 @@ def test_an_adapter_of_another_model(config, tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_an_adapter_without_its_base(tmp_path):
-    missing = {"base_model_name_or_path": str(tmp_path / "gone")}
-    (tmp_path / "adapter_config.json").write_text(json.dumps(missing))
-    with pytest.raises(ModelError, match=r"was trained on .*gone', which does not exist"):
-        resolve_model(str(tmp_path))
-
-
 def test_peft_takes_the_arguments_that_are_passed():
     from peft import LoraConfig
 
     assert {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"} <= set(
         inspect.signature(LoraConfig).parameters
     )
+
+
+class _Unsloth:
+    """FastVisionModel as far as the kit calls it; remembers what was asked."""
+
+    def __init__(self, base: str = ""):
+        self.asked, self.base = {}, base
+
+    def from_pretrained(self, name, **options):
+        from ocrkit.model import _load_transformers
+
+        recorded = json.loads((Path(name) / "adapter_config.json").read_text())
+        self.asked = options | {"base": recorded["base_model_name_or_path"]}
+        return _load_transformers(TrainConfig(dtype="float32"), self.asked["base"], name)
+
+    def for_inference(self, model):
+        for module in model.modules():
+            module.gradient_checkpointing = False
+
+    def for_training(self, model):
+        pass
+
+
+@pytest.fixture
+def unsloth(monkeypatch):
+    stand_in = _Unsloth()
+    monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastVisionModel=stand_in))
+    monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
+    monkeypatch.setattr("ocrkit.kernels.try_kernels", lambda *args: None)
+    return stand_in
+
+
+def test_unsloth_is_given_an_adapter_on_the_base_that_is_here(config, tmp_path, unsloth):
+    model, _ = load_model(config)
+    model.save_pretrained(tmp_path)
+    settings = json.loads((tmp_path / "adapter_config.json").read_text())
+    settings["base_model_name_or_path"] = "/somewhere/else/ocrkit/assets/tiny"
+    (tmp_path / "adapter_config.json").write_text(json.dumps(settings))
+    config.model_name_or_path, config.backend, config.use_peft = str(tmp_path), "unsloth", False
+    load_model(config)
+    assert unsloth.asked["base"] == str(TINY)
+    # Told to train every weight, Unsloth would make the base trainable under the adapter.
+    assert unsloth.asked["full_finetuning"] is False
+
+
+def test_reading_leaves_checkpointing_of_a_model_that_does_not_train(config, unsloth):
+    model, _ = load_model(config)
+    layer = model.get_base_model().model.language_model.layers[0]
+    layer.gradient_checkpointing = True
+    model.ocrkit_backend = "unsloth"
+    model.eval()
+    with inference_mode(model):
+        assert not layer.gradient_checkpointing
+    assert layer.gradient_checkpointing and not model.training
+
+
+def test_kernels_that_run_out_of_memory_are_said_in_one_sentence(config, monkeypatch, unsloth):
+    from ocrkit.model import _load_transformers
+
+    def full(*args):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
+
+    monkeypatch.setattr("ocrkit.model._load_unsloth", _load_transformers)
+    monkeypatch.setattr("ocrkit.kernels.try_kernels", full)
+    config.backend = "unsloth"
+    with pytest.raises(ModelError, match="does not fit the memory of the GPU") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_unsloths_copy_in_4_bits_is_not_loaded_on_a_cpu(config, monkeypatch):
+    asked = []
+
+    def refuse(name, **options):
+        asked.append(name)
+        raise OSError("stop here")
+
+    monkeypatch.setattr("transformers.AutoProcessor.from_pretrained", refuse)
+    config.model_name_or_path = "unsloth/Qwen3-VL-2B-Instruct-unsloth-bnb-4bit"
+    with pytest.raises(ModelError, match="stop here"):
+        load_model(config)
+    assert asked == ["unsloth/Qwen3-VL-2B-Instruct"]
+
+
+def test_weights_in_4_bits_are_not_repacked_on_a_cpu(config, monkeypatch):
+    """bitsandbytes would, at the first evaluation, on a processor with AVX512-BF16."""
+    from bitsandbytes.nn import Linear4bit
+    from transformers import AutoModelForImageTextToText
+
+    load = AutoModelForImageTextToText.from_pretrained
+    packed = Linear4bit(8, 8)
+    packed.support_avx512bf16_for_cpu = True
+
+    def from_pretrained(*args, **options):
+        model, loaded = load(*args, **options)
+        model.packed = packed
+        return model, loaded
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    config.use_peft = False
+    load_model(config)
+    assert packed.support_avx512bf16_for_cpu is False

@@ -2,7 +2,7 @@ import json
 
 import torch
 
-from ocrkit.model import TINY
+from ocrkit.base_model import TINY
 from ocrkit.tiny import build_model, build_processor, build_tokenizer, sample_row
 from ocrkit.tiny_lines import SCRIPTS, characters
 

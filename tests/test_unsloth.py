@@ -55,25 +55,49 @@ def _drive(folder: Path, *jobs: dict) -> list[dict]:
     return [result | {"output": done.stdout + done.stderr} for result in results]
 
 
+def _quickstart(thermal: Path, **changes) -> TrainConfig:
+    settings = {
+        # Exact enough to compare losses, also where a CPU would multiply in bfloat16.
+        "dtype": "float32",
+        "max_steps": 4,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        # The evaluation in the middle changes modes, and the weights of the last two steps.
+        "loss": "focal_confusion_weighted",
+        "eval_steps": 2,
+        "eval_samples": 4,
+        "max_new_tokens": 48,
+        "max_eval_samples": 8,
+        "warmup_steps": 1,
+    }
+    return TrainConfig.from_recipe("quickstart", dataset=str(thermal), **{**settings, **changes})
+
+
 @pytest.fixture(scope="module")
 def driven(thermal, tmp_path_factory):
     """What Unsloth did with the embedded model, and the config that it was given."""
     folder = tmp_path_factory.mktemp("unsloth")
-    config = TrainConfig.from_recipe(
-        "quickstart",
-        dataset=str(thermal),
-        max_steps=4,
-        per_device_train_batch_size=4,
-        logging_steps=1,
-        # The evaluation in the middle changes modes, and the weights of the last two steps.
-        loss="focal_confusion_weighted",
-        eval_steps=2,
-        eval_samples=4,
-        max_new_tokens=48,
-        max_eval_samples=8,
-        warmup_steps=1,
-    )
+    config = _quickstart(thermal)
     job = _job(folder, config)
+    (result,) = _drive(folder, job)
+    assert "error" not in result, result["error"]
+    return job, result, config, folder
+
+
+@pytest.fixture(scope="module")
+def whole(thermal, tmp_path_factory):
+    """The same where every weight is trained, for two steps; then compilation is turned off."""
+    folder = tmp_path_factory.mktemp("whole")
+    config = _quickstart(
+        thermal,
+        use_peft=False,
+        max_steps=2,
+        loss="cross_entropy",
+        eval_steps=None,
+        learning_rate=1e-3,
+        warmup_steps=0,
+    )
+    job = _job(folder, config) | {"stances": True}
     (result,) = _drive(folder, job)
     assert "error" not in result, result["error"]
     return job, result, config, folder
@@ -126,6 +150,25 @@ def test_unsloths_merge_reads_like_its_adapter(driven):
     same = sum(a == b for a, b in zip(texts, theirs["after"]))
     # The merged weights are rounded to 16 bits, which may tip a close decision.
     assert same >= len(texts) - 1
+
+
+def test_both_backends_train_every_weight_to_the_same_losses(whole):
+    from safetensors.torch import load_file
+
+    job, theirs, config, folder = whole
+    assert theirs["targets"] == [] and len(theirs["losses"]) == 2
+    _does_the_same_on_transformers(job, theirs, config, folder)
+    saved = Path(job["config"]["output_dir"]) / "adapter"
+    assert not (saved / "adapter_config.json").exists()
+    before, after = (load_file(Path(f) / "model.safetensors") for f in (job["start"], saved))
+    assert before.keys() == after.keys()
+    moved = [name for name in before if (before[name] != after[name]).any()]
+    # The vision tower and the language model, and what lies between them.
+    assert any("visual" in name for name in moved) and len(moved) > 0.9 * len(before)
+
+
+def test_compilation_stays_off_when_unsloth_changes_modes(whole):
+    assert whole[1]["stances"] == ["force_eager", "force_eager"]
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,23 @@ def drive(job: dict) -> dict:
         "after": after,
         "losses": losses,
         "unsloth": "unsloth" in sys.modules,
+        # Last, since it holds for what this process does from then on.
+        "stances": stances(model) if job.get("stances") else [],
     }
+
+
+def stances(model) -> list[str]:
+    """How torch takes compiled functions after each change of mode, once compilation is off."""
+    from torch._dynamo import eval_frame
+
+    from ocrkit.kernels import turn_off_compilation
+    from ocrkit.model import inference_mode
+
+    turn_off_compilation()
+    model.train()
+    with inference_mode(model):
+        inside = eval_frame._stance.stance
+    return [inside, eval_frame._stance.stance]
 
 
 for job in jobs:

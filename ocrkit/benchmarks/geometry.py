@@ -92,7 +92,7 @@ def build(name: str, folder: Path) -> None:
     import transformers
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
-    from ocrkit.model import TINY
+    from ocrkit.base_model import TINY
     from ocrkit.tiny import token_ids
 
     geometry = GEOMETRIES[name]

@@ -39,8 +39,8 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         if task == "plan":
             from transformers import AutoProcessor
 
+            from ocrkit.base_model import TINY
             from ocrkit.collate import token_lengths
-            from ocrkit.model import TINY
 
             processor = AutoProcessor.from_pretrained(TINY)
             began = time.perf_counter()

@@ -125,7 +125,8 @@ def _trl(folder: Path, batch: int) -> float:
     from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
     from trl import SFTConfig, SFTTrainer
 
-    from ocrkit.model import TINY, lora_targets
+    from ocrkit.base_model import TINY
+    from ocrkit.model import lora_targets
     from ocrkit.trainer import cpu_has_bfloat16
 
     class Stock(SFTTrainer):
@@ -167,10 +168,10 @@ def padding(folder: Path, count: int = 2000, batch: int = 8) -> list[dict[str, A
     """Share of the tokens of a batch that are padding, beside batches at random."""
     from transformers import AutoProcessor
 
+    from ocrkit.base_model import TINY
     from ocrkit.collate import token_lengths
     from ocrkit.curriculum import TrainSampler
     from ocrkit.data import load_data
-    from ocrkit.model import TINY
 
     printed_lines(folder / "mixed", count)
     config = replace(_config(folder, batch), dataset=str(folder / "mixed"))
