@@ -1,4 +1,5 @@
 import json
+from importlib import import_module
 
 import pytest
 import torch
@@ -114,7 +115,8 @@ def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path, processor, monkey
 
     for number in range(8):
         Image.new("L", (64, 32)).save(tmp_path / f"{number}.png")
-    monkeypatch.setattr("ocrkit.predict.read_batch", two_only)
+    # `ocrkit.predict` names the verb as well.
+    monkeypatch.setattr(import_module("ocrkit.predict"), "read_batch", two_only)
     monkeypatch.setattr("ocrkit.pictures._CHUNK", 4)
     config = TrainConfig.from_recipe("quickstart", per_device_eval_batch_size=4)
     pictures = list_pictures([str(tmp_path)])
