@@ -202,7 +202,7 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, float]:
     rows = load_dataset(
         "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
     )["train"]
-    bf16 = _cuda() and torch.cuda.is_bf16_supported()
+    bf16 = _cuda() and torch.cuda.is_bf16_supported(False)
     trainer = (SFTTrainer if _cuda() else OnCpu)(
         model=model,
         processing_class=processor,
