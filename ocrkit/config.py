@@ -234,6 +234,11 @@ class TrainConfig:
         for name in self.sft_kwargs:
             if name in {spec.name for spec in fields(self)}:
                 raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
+            if name in ("packing", "eval_packing", "padding_free") and self.sft_kwargs[name]:
+                raise ConfigError(
+                    f"sft_kwargs has {name}, which joins texts and cannot join rows with pictures; "
+                    "leave it out: batches hold rows of like length as it is."
+                )
 
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""

@@ -7,7 +7,6 @@ tokens; focal loss (Lin et al. 2017) has a gamma above 0; confusion weighting se
 Dividing by the weights, not by their number, makes a constant weight change nothing.
 """
 
-import os
 from typing import Any
 
 import torch
@@ -161,8 +160,7 @@ def supervised_loss(
         weights: (rows, tokens), of the labels; None weighs every label 1.
         **terms: gamma, alpha and smoothing, as `token_loss` takes them.
     """
-    # Unsloth resets this whenever it changes modes, and returns no logits without it.
-    os.environ["UNSLOTH_RETURN_LOGITS"] = "1"
+    # Without labels every backend returns its logits.
     inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
     positions = supervised_positions(batch["labels"])
     outputs = model(**inputs, logits_to_keep=positions, use_cache=False)

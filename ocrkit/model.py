@@ -62,7 +62,7 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
         ModelError: the model does not exist or does not fit.
         ConfigError: settings that this model, machine or launcher cannot do.
     """
-    if config.device_map and process_count() > 1:
+    if process_count() > 1 and config.device_map:
         raise ConfigError(
             f"device_map={config.device_map!r} spreads one model over the devices, and "
             f"{process_count()} processes want a device each; leave device_map out, or start "
@@ -220,7 +220,7 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
         torch.cuda.set_device(device)
     dtype = config.dtype
     if dtype == "auto":
-        half = "bfloat16" if cuda and torch.cuda.is_bf16_supported() else "float16"
+        half = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float16"
         dtype = half if cuda else "float32"
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if config.attn_implementation:

@@ -4,7 +4,7 @@ import glob
 import json
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,8 @@ def read_pictures(
     """
     from ocrkit.predict import predict_stream
 
+    # Reading leaves the batch size in it that fits the memory, for the next chunk.
+    config = replace(config)
     warned = False
     for start in range(0, len(pictures), _CHUNK):
         rows = []

@@ -41,9 +41,10 @@ def predict_stream(
     """Read every row of `data`; yields `{id, prediction, confidence, finish_reason, error}`.
 
     Rows come in the order of their pictures' size, longest first, so that a batch too large for
-    the memory shows at once; out of memory halves the batch and goes on. A row whose picture
-    cannot be read or whose generation fails yields an empty prediction with the error's text.
-    `finish_reason` is "stop" (the model ended its turn) or "length" (`max_new_tokens` ended it).
+    the memory shows at once; out of memory halves the batch and goes on, and leaves the size that
+    fits in `config` for the next call. A row whose picture cannot be read or whose generation fails
+    yields an empty prediction with the error's text. `finish_reason` is "stop" (the model ended its
+    turn) or "length" (`max_new_tokens` ended it).
     """
     collate = Collator(processor, config.image_height, generation=True)
     ids, areas = _ids_and_areas(data, config)
@@ -52,6 +53,7 @@ def predict_stream(
     bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
     with inference_mode(model), bar as progress:
         while start < len(order):
+            config.per_device_eval_batch_size = batch_size
             chosen = order[start : start + batch_size]
             try:
                 results = read_batch(model, collate, [data[i] for i in chosen], config)

@@ -2,9 +2,22 @@
 
 import os
 
+from ocrkit.config_error import ConfigError
+
 
 def process_count() -> int:
-    """Processes that train together; 1 without a launcher."""
+    """Processes that train together; 1 without a launcher.
+
+    Raises:
+        ConfigError: accelerate was asked for several and started one.
+    """
+    # Where it has no GPUs it says nothing of that, but has told the one where all are to meet.
+    told = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= set(os.environ)
+    if told and "WORLD_SIZE" not in os.environ:
+        raise ConfigError(
+            "accelerate launch was given several processes and started one, since there are not as "
+            "many GPUs; start it without accelerate, or `torchrun --nproc_per_node N -m ocrkit`."
+        )
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 

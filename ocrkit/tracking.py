@@ -4,6 +4,7 @@ Imports transformers, so it is imported only after a backend has been chosen.
 """
 
 import os
+import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -32,7 +33,7 @@ class Meter(TrainerCallback):
     for neither side), `samples_per_second` and `image_tokens_per_second` are over all processes,
     `host_memory_gb` is the resident memory of this process and its workers (pages that they share
     count for each), `gpu_memory_gb` the most that torch has held so far, in GiB, and
-    `gpu_utilization` a percentage where nvidia-ml-py is installed.
+    `gpu_utilization` a percentage where nvidia-smi tells it.
 
     Trainer waits for the GPU after every backward pass (it looks at the loss), so the clock on the
     host is right but for the optimizer's own step.
@@ -132,9 +133,30 @@ def memory() -> dict[str, float]:
     found = {"host_memory_gb": resident / 2**30}
     if torch.cuda.is_available():
         found["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
-        with suppress(ModuleNotFoundError, RuntimeError):
-            found["gpu_utilization"] = float(torch.cuda.utilization())
+        if (share := gpu_utilization()) is not None:
+            found["gpu_utilization"] = share
     return found
+
+
+def gpu_utilization() -> float | None:
+    """Percent of the last moment in which this process's GPU worked; None where nobody can tell.
+
+    torch asks nvidia-ml-py, which nothing else here needs; nvidia-smi comes with the driver.
+    """
+    device = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
+    query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
+    try:
+        said = subprocess.run(
+            ["nvidia-smi", f"--id=GPU-{device}", *query],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=5,
+        )
+        return float(said.stdout)
+    except (OSError, subprocess.SubprocessError, ValueError):
+        # A part of a card (MIG) has no figure of its own.
+        return None
 
 
 class Samples(TrainerCallback):

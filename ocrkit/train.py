@@ -292,7 +292,7 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
     from trl import SFTConfig
 
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported() and config.dtype in ("auto", "bfloat16")
+    bf16 = cuda and torch.cuda.is_bf16_supported(False) and config.dtype in ("auto", "bfloat16")
     same = (
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
@@ -313,6 +313,9 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         # The kit's collator takes rows as they are and bounds pictures by pixels: cutting tokens
         # would cut pictures.
         "max_length": None,
+        # Unsloth turns padding_free on by itself where it is not set.
+        "packing": False,
+        "padding_free": False,
         "remove_unused_columns": False,
         "dataset_kwargs": {"skip_prepare_dataset": True},
         "train_sampling_strategy": "group_by_length",

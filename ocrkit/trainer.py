@@ -118,6 +118,19 @@ class OCRTrainer(SFTTrainer):
         )
         return self.train_sampler
 
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does, but mixed precision is left to `compute_loss`, not put on the model.
+
+        accelerate would turn logits into float32, which doubles what a step needs most memory for,
+        and its wrapper would stay on the model after the run.
+        """
+        accelerator = self.accelerator
+        mixed, accelerator.native_amp = accelerator.native_amp, False
+        try:
+            return super()._prepare_for_training(*args, **kwargs)
+        finally:
+            accelerator.native_amp = mixed
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer does, but no step more where the checkpoint is the run's last."""
         if self.state.global_step >= self.state.max_steps:
@@ -216,9 +229,9 @@ class OCRTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | float | None = None,
     ) -> Any:
         """`config.loss` per supervised token, averaged over all accumulated batches."""
-        loss = supervised_loss(
-            model, inputs, num_items_in_batch, self._weights(inputs), **loss_terms(self.config)
-        )
+        weights, terms = self._weights(inputs), loss_terms(self.config)
+        with self.accelerator.autocast():
+            loss = supervised_loss(model, inputs, num_items_in_batch, weights, **terms)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes
         return (loss, {}) if return_outputs else loss

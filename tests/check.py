@@ -20,8 +20,8 @@ from pathlib import Path
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
+from ocrkit.base_model import TINY
 from ocrkit.benchmarks.preparing import peak_memory
-from ocrkit.model import TINY
 from ocrkit.versions import package_versions
 from tests.check_readme import aims_of, update_readme
 

@@ -1,6 +1,7 @@
 """The benchmarks with tiny counts, and that what is fast trains what is slow."""
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import torch
 from architectures import build
 from PIL import Image
 
-from ocrkit.benchmarks import collating, gpu, preparing, reading, suite, training
+from ocrkit.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
 from ocrkit.benchmarks.drawn import noisy_pairs, street_signs, write_pages
 from ocrkit.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row, table
 from ocrkit.collate import Collator, _equal
@@ -185,12 +186,16 @@ def test_unknown_parts_and_hardware_are_refused(tmp_path):
         suite.benchmark("tpu", tmp_path)
 
 
-def test_without_a_device_nothing_is_measured_on_one(tmp_path, monkeypatch, capsys):
+def test_without_a_device_the_cpu_is_measured_and_named(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(suite, "CPU_PARTS", {"start": lambda folder: [limit_row("x", 1, "s", 2)]})
     result = suite.benchmark("gpu", tmp_path)
-    assert result["parts"] == {} and result["device"] is None
-    assert "no CUDA device" in capsys.readouterr().out
-    assert "no device" in suite.markdown(result)
+    assert list(result["parts"]) == ["start"]
+    assert result["hardware"] == "cpu" and result["device"] == platform.machine()
+    assert "no CUDA device on this machine: hardware=cpu is measured" in capsys.readouterr().out
+    assert (tmp_path / "bench.json").is_file() and not (tmp_path / "bench-gpu.json").exists()
+    with pytest.raises(ConfigError, match="hardware=cpu has no part signs"):
+        suite.benchmark("gpu", tmp_path, ["signs"])
 
 
 def test_the_readme_shows_what_was_measured(tmp_path):
@@ -309,6 +314,7 @@ def test_signs_on_a_cpu(tmp_path):
         (one,) = found[side]
         assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] < 1
         assert one["tokens_per_sample"] > 50 and one["peak_gb"] > 0
+        assert 0 < one["smallest_text"] <= 20
     rows = _checked(gpu.sign_rows("tiny_qwen2_vl", found, "ten pictures"), 3)
     assert rows[0]["sides"]["trl"]["samples_per_second"] > 0
 
@@ -321,7 +327,7 @@ def test_other_sides_on_a_cpu(tmp_path, side):
     job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
     job |= {"recipe": "korean", "output": str(tmp_path / "run")}
     ((one,),) = gpu.measured(job, (side,), rounds=1).values()
-    assert one["samples_per_second"] > 0
+    assert one["samples_per_second"] > 0 and one["smallest_text"] > 0
 
 
 def test_rows_of_signs_need_what_was_measured():
@@ -333,6 +339,55 @@ def test_rows_of_signs_need_what_was_measured():
     found["kit as on a T4"] = side(3, 13)
     rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
     assert [row["met"] for row in rows] == [True, True, True, False, True, True]
+
+
+def test_a_side_that_does_not_fit_is_told_and_the_others_go_on(monkeypatch):
+    tried = []
+
+    def own_process(module, given):
+        side = json.loads(given)["side"]
+        tried.append(side)
+        if side == "trl":
+            return None
+        return {"samples_per_second": 2.0, "peak_gb": 8.0, "smallest_text": 17.0}
+
+    monkeypatch.setattr(gpu, "in_own_process", own_process)
+    found = gpu.measured({}, ("trl", "kit", "kit as on a T4"), rounds=2)
+    assert tried == ["trl", "kit", "kit as on a T4", "kit as on a T4", "kit"]
+    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    assert [row["met"] for row in rows] == [True, True, True]
+    assert rows[0]["theirs"] == "does not fit" and "ratio" not in rows[0]
+    assert rows[0]["sides"]["trl"] == "does not fit"
+    assert "| 2 samples/s | TRL, PEFT, bitsandbytes, stock | does not fit |  |" in table(rows)
+    found["kit"] = found["kit as on a T4"] = []
+    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    assert [row["met"] for row in rows] == [False, False]
+    assert "| does not fit |  |  |  | at most 14 (**below aim**) |" in table(rows)
+
+
+def test_out_of_memory_anywhere_in_a_side_is_no_failure(monkeypatch):
+    def measure(job):
+        try:
+            raise torch.cuda.OutOfMemoryError
+        except torch.cuda.OutOfMemoryError as error:
+            raise RuntimeError(job["side"]) from error
+
+    monkeypatch.setattr(gpu_side, "measure", measure)
+    assert gpu_side.main({"side": "kit"}) is None
+    monkeypatch.setattr(gpu_side, "measure", lambda job: job["missing"])
+    with pytest.raises(KeyError):
+        gpu_side.main({"side": "kit"})
+
+
+def test_the_side_of_a_t4_has_its_attention():
+    flash = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        gpu_side._without_flash()
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_flash_sdp(flash[0])
+        torch.backends.cuda.enable_cudnn_sdp(flash[1])
 
 
 def test_flops_follow_tokens_and_patches(tmp_path):

@@ -99,3 +99,10 @@ def test_a_misspelt_parameter_is_refused():
 def test_prompts_that_cannot_be(prompts, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict({"prompts": prompts})
+
+
+@pytest.mark.parametrize("name", ["packing", "eval_packing", "padding_free"])
+def test_rows_with_pictures_are_not_joined(name):
+    with pytest.raises(ConfigError, match=f"sft_kwargs has {name}, which joins texts"):
+        TrainConfig(sft_kwargs={name: True})
+    assert TrainConfig(sft_kwargs={name: False})

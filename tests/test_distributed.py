@@ -12,6 +12,7 @@ import pytest
 
 from ocrkit.config import ConfigError
 from ocrkit.model import load_model
+from ocrkit.processes import process_count
 from ocrkit.train_log import read_log
 
 RANDOM = {"train_sampling_strategy": "random"}
@@ -101,3 +102,14 @@ def test_one_model_over_devices_is_refused_under_a_launcher(config, monkeypatch)
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ConfigError, match="2 processes want a device each"):
         load_model(config)
+
+
+def test_one_process_where_several_were_asked_for_is_named(monkeypatch):
+    """`accelerate launch --cpu --num_processes 2` starts one and says nothing."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert process_count() == 1
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"given several processes and started one.*torchrun"):
+        process_count()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert process_count() == 2

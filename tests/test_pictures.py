@@ -1,12 +1,14 @@
 import json
+from importlib import import_module
 
 import pytest
+import torch
 from PIL import Image
 
 from ocrkit.__main__ import main
-from ocrkit.config import ConfigError
+from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError
-from ocrkit.pictures import Picture, list_pictures, missing, text_file
+from ocrkit.pictures import Picture, list_pictures, missing, read_pictures, text_file
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +102,29 @@ def test_a_picture_that_is_named_is_read_whatever_its_suffix(tmp_path):
     assert list_pictures([str(tmp_path / "scan.dat")]) == [
         Picture(tmp_path / "scan.dat", "scan.dat")
     ]
+
+
+def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path, processor, monkeypatch):
+    tried = []
+
+    def two_only(model, collate, rows, config):
+        tried.append(len(rows))
+        if len(rows) > 2:
+            raise torch.cuda.OutOfMemoryError
+        return [{"prediction": "read", "error": None}] * len(rows)
+
+    for number in range(8):
+        Image.new("L", (64, 32)).save(tmp_path / f"{number}.png")
+    # `ocrkit.predict` names the verb as well.
+    monkeypatch.setattr(import_module("ocrkit.predict"), "read_batch", two_only)
+    monkeypatch.setattr("ocrkit.pictures._CHUNK", 4)
+    config = TrainConfig.from_recipe("quickstart", per_device_eval_batch_size=4)
+    pictures = list_pictures([str(tmp_path)])
+    read = list(read_pictures(torch.nn.Module(), processor, pictures, "Read.", config))
+    assert [result["prediction"] for result in read] == ["read"] * 8
+    assert tried == [4, 2, 2, 2, 2]
+    # The caller's own settings stay.
+    assert config.per_device_eval_batch_size == 4
 
 
 def test_a_page_given_to_a_model_of_lines_is_told_once(tmp_path, capsys):

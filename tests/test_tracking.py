@@ -8,6 +8,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 from transformers import TrainerCallback, TrainerControl, TrainerState
 
 from ocrkit import tracking
@@ -263,3 +264,18 @@ def test_a_table_without_samples_sends_nothing(config, monkeypatch):
     state = TrainerState(is_world_process_zero=True, global_step=2)
     table.on_evaluate(SimpleNamespace(output_dir=config.output_dir), state, TrainerControl())
     assert not sent
+
+
+@pytest.mark.parametrize(("said", "share"), [("37\n", 37.0), ("[N/A]\n", None), (None, None)])
+def test_utilization_is_asked_of_the_driver(monkeypatch, said, share):
+    def run(command, **settings):
+        assert "--id=GPU-1234" in command
+        if said is None:
+            raise FileNotFoundError
+        return SimpleNamespace(stdout=said)
+
+    card = SimpleNamespace(uuid="1234")
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
+    monkeypatch.setattr(tracking.subprocess, "run", run)
+    assert tracking.gpu_utilization() == share

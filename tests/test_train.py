@@ -1,6 +1,8 @@
 import json
 import os
 import signal
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
 from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
-from ocrkit.train import context_length, train
+from ocrkit.train import _sft_config, context_length, train
 from ocrkit.train_log import read_log
 from ocrkit.trainer import TrainingError
 
@@ -211,3 +213,17 @@ def test_out_of_memory_says_what_to_change(config, monkeypatch):
         train(model, processor, data, config)
     for way_out in ("per_device_train_batch_size", "max_pixels", "gradient_checkpointing"):
         assert way_out in str(e.value)
+
+
+def test_a_card_that_emulates_bfloat16_trains_in_float16(config, monkeypatch):
+    """As a T4 does: torch counts emulation unless it is told not to."""
+    import trl
+
+    def settings(**given):
+        return SimpleNamespace(n_gpu=1, **given)
+
+    monkeypatch.setattr(trl, "SFTConfig", settings)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: emulated)
+    found = _sft_config(replace(config, dtype="auto"), evaluated=False)
+    assert found.fp16 and not found.bf16

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit import evaluate, trainer
+from ocrkit import evaluate, losses, trainer
 from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
 from ocrkit.data import DataError, load_data
 from ocrkit.evaluation import score
 from ocrkit.model import load_model
+from ocrkit.predict import predict
 from ocrkit.train import check_evaluation, make_trainer, train
 from ocrkit.train_log import read_log
 
@@ -64,6 +65,28 @@ def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypa
     train(model, processor, load_data(config), config)
     assert seen == {(True, torch.bfloat16 if has else torch.float32), (False, torch.float32)}
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypatch):
+    """accelerate's wrapper would make them float32, and stay on the model after the run."""
+    seen, token_loss = [], losses.token_loss
+
+    def watched(logits, *args, **terms):
+        seen.append(logits.dtype)
+        return token_loss(logits, *args, **terms)
+
+    monkeypatch.setattr(losses, "token_loss", watched)
+    model, processor = load_model(config)
+    data = load_data(config)
+    before = model.forward
+    config.sft_kwargs = {"bf16": True}
+    train(model, processor, data, config)
+    assert len(seen) == config.max_steps and set(seen) == {torch.bfloat16}
+    assert model.forward == before and not hasattr(model, "_original_forward")
+    config.model_name_or_path = config.output_dir
+    reloaded, _ = load_model(config)
+    rows = [data["test"][i] for i in range(4)]
+    assert predict(model, processor, rows, config) == predict(reloaded, processor, rows, config)
 
 
 def _read(monkeypatch, reading):

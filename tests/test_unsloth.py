@@ -3,12 +3,12 @@
 import inspect
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-import torch
 from architectures import build
 
 from ocrkit.config import TrainConfig
@@ -26,7 +26,9 @@ def _job(folder: Path, config: TrainConfig, **changes) -> dict:
     settings = {
         **config.to_dict(),
         "backend": "unsloth",
-        "device_map": None if torch.cuda.is_available() else "cpu",
+        # Exact enough to compare losses, also where a CPU would multiply in bfloat16.
+        "dtype": "float32",
+        "device_map": "cpu",
         "output_dir": str(folder / "run"),
         **changes,
     }
@@ -34,14 +36,20 @@ def _job(folder: Path, config: TrainConfig, **changes) -> dict:
     return job | {"config": settings}
 
 
-def _drive(folder: Path, *jobs: dict) -> list[dict]:
-    """What a process of its own made of the jobs, one after the other."""
+def _has_gpu() -> bool:
+    """Whether there is a GPU to give to a process; this one sees none, whatever the machine."""
+    command = shutil.which("nvidia-smi")
+    return bool(command and subprocess.run([command, "-L"], capture_output=True).stdout)
+
+
+def _drive(folder: Path, *jobs: dict, gpu: bool = False) -> list[dict]:
+    """What a process of its own, which sees a GPU if it is to, made of the jobs one by one."""
     paths = [folder / f"job-{number}.json" for number in range(len(jobs))]
     for path, job in zip(paths, jobs):
         path.write_text(json.dumps(job))
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    if torch.cuda.is_available():
-        environment.pop("CUDA_VISIBLE_DEVICES", None)
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    if gpu:
+        environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] or "0"
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("unsloth_on_cpu.py")), *map(str, paths)],
         cwd=folder,
@@ -116,7 +124,8 @@ def test_unsloth_comes_first(driven):
 
 def _does_the_same_on_transformers(job, theirs, config, folder):
     """Train and read from the very adapters that Unsloth began with; returns the rows."""
-    config = _with(config, model_name_or_path=job["start"], output_dir=str(folder / "ours"))
+    ours = {"backend": "transformers", "dtype": "float32", "output_dir": str(folder / "ours")}
+    config = _with(config, model_name_or_path=job["start"], **ours)
     data = load_data(config)
     model, processor = load_model(config)
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
@@ -135,16 +144,28 @@ def test_both_backends_train_the_same_adapters_to_the_same_losses(driven):
     _does_the_same_on_transformers(job, theirs, config, folder)
 
 
+def _computes_logits_once(result):
+    calls = result["calls"]
+    assert calls["model"] > 0
+    assert calls["head"] == calls["model"]
+
+
+def test_the_output_layer_is_computed_once(driven):
+    """Unsloth computes it a second time where UNSLOTH_RETURN_LOGITS asks for logits."""
+    _computes_logits_once(driven[1])
+
+
 def test_flags_select_the_same_layers_on_both_backends(driven):
     _, theirs, config, folder = driven
-    model, _ = load_model(_with(config, output_dir=str(folder / "flags")))
+    ours = {"backend": "transformers", "output_dir": str(folder / "flags")}
+    model, _ = load_model(_with(config, **ours))
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
     assert targets == theirs["targets"]
 
 
 def test_unsloths_merge_reads_like_its_adapter(driven):
     job, theirs, config, _ = driven
-    config = _with(config, model_name_or_path=job["merged"], use_peft=False)
+    config = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
     data = load_data(config)
     texts = predict(*load_model(config), data["test"], config)
     same = sum(a == b for a, b in zip(texts, theirs["after"]))
@@ -171,29 +192,32 @@ def test_compilation_stays_off_when_unsloth_changes_modes(whole):
     assert whole[1]["stances"] == ["force_eager", "force_eager"]
 
 
+def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
+    """The settings of a short run of a tiny model of an architecture, which is written there."""
+    settings = {
+        "model_name_or_path": str(build(name, folder / "base")),
+        "dataset": str(dataset),
+        "load_in_4bit": False,
+        "dtype": "float32",
+        "attn_implementation": "eager",
+        "gradient_checkpointing": False,
+        "max_steps": 3,
+        "per_device_train_batch_size": 4,
+        "logging_steps": 1,
+        "learning_rate": 0.005,
+        "warmup_steps": 0,
+        "max_eval_samples": 6,
+        "max_new_tokens": 12,
+    }
+    return TrainConfig.from_dict(settings)
+
+
 @pytest.fixture(scope="module")
 def others(thermal, tmp_path_factory):
     """Name of each other model: the job, what Unsloth did with it, and the config."""
     folder = tmp_path_factory.mktemp("others")
-    jobs, configs = {}, {}
-    for name in OTHERS:
-        settings = {
-            "model_name_or_path": str(build(name, folder / name / "base")),
-            "dataset": str(thermal),
-            "load_in_4bit": False,
-            "dtype": "float32",
-            "attn_implementation": "eager",
-            "gradient_checkpointing": False,
-            "max_steps": 3,
-            "per_device_train_batch_size": 4,
-            "logging_steps": 1,
-            "learning_rate": 0.005,
-            "warmup_steps": 0,
-            "max_eval_samples": 6,
-            "max_new_tokens": 12,
-        }
-        configs[name] = TrainConfig.from_dict(settings)
-        jobs[name] = _job(folder / name, configs[name])
+    configs = {name: _small(name, folder / name, thermal) for name in OTHERS}
+    jobs = {name: _job(folder / name, config) for name, config in configs.items()}
     results = _drive(folder, *jobs.values())
     return {
         name: (job, result, configs[name], folder / name)
@@ -207,20 +231,27 @@ def test_other_models_train_and_read_alike_on_both_backends(name, others):
     job, theirs, config, folder = others[name]
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
+    _computes_logits_once(theirs)
     data = _does_the_same_on_transformers(job, theirs, config, folder)
-    merged = _with(config, model_name_or_path=job["merged"], use_peft=False)
+    merged = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
     texts = predict(*load_model(merged), data["test"], merged)
     # The merged weights are rounded to 16 bits, which may tip a close decision.
     assert sum(a == b for a, b in zip(texts, theirs["after"])) >= len(texts) - 1
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_four_bit_trains_on_a_gpu(driven, tmp_path):
-    _, _, config, _ = driven
-    job = _job(tmp_path, config, load_in_4bit=True, dtype="auto", gradient_checkpointing=True)
-    (result,) = _drive(tmp_path, job)
-    assert len(result["losses"]) == 4
-    assert all(0 < loss < 20 for loss in result["losses"])
+@pytest.mark.skipif(not _has_gpu(), reason="needs a GPU")
+def test_four_bit_trains_reads_and_merges_on_a_gpu(thermal, tmp_path):
+    changes = {"device_map": None, "load_in_4bit": True, "dtype": "auto", "max_steps": 2}
+    changes |= {"attn_implementation": None, "gradient_checkpointing": True}
+    names = ("qwen3_vl", *OTHERS)
+    configs = {name: _small(name, tmp_path / name, thermal) for name in names}
+    jobs = [_job(tmp_path / name, config, **changes) for name, config in configs.items()]
+    for name, result in zip(names, _drive(tmp_path, *jobs, gpu=True)):
+        assert "error" not in result, (name, result["error"])
+        assert result["device"] == "cuda" and result["quantized"], name
+        assert len(result["losses"]) == 2 and all(0 < loss < 20 for loss in result["losses"]), name
+        assert len(result["after"]) == len(result["before"]) > 0, name
+        _computes_logits_once(result)
 
 
 def _parameters(path: str, name: str, owner: str) -> set[str]:
@@ -274,7 +305,10 @@ def test_trl_takes_the_arguments_that_are_passed(config):
 
     from ocrkit.train import _sft_config
 
-    assert set(_sft_config(config, evaluated=False).to_dict()) >= {"train_sampling_strategy"}
+    settings = _sft_config(config, evaluated=False)
+    assert set(settings.to_dict()) >= {"train_sampling_strategy"}
+    # Not None either, which Unsloth takes for leave to join rows itself.
+    assert settings.packing is False and settings.padding_free is False
     accepted = set(inspect.signature(SFTTrainer.__init__).parameters)
     assert {"model", "args", "data_collator", "train_dataset", "eval_dataset"} <= accepted
     assert {"processing_class", "callbacks"} <= accepted

@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 jobs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
@@ -25,6 +26,10 @@ stand_in_for_card()
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
 
+def _count(calls: dict, name: str, *given: object) -> None:
+    calls[name] += 1
+
+
 def drive(job: dict) -> dict:
     """Load, export, read, train, read, merge; what came of it."""
     config = TrainConfig.from_dict(job["config"])
@@ -33,6 +38,11 @@ def drive(job: dict) -> dict:
     heavy_before = [name for name in names if name in sys.modules]
     model, processor = load_model(config)
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    calls = {"model": 0, "head": 0}
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    parts = {"model": base.model, "head": base.get_output_embeddings()}
+    for name, part in parts.items():
+        part.register_forward_pre_hook(partial(_count, calls, name))
     export(model, processor, job["start"])
     before = predict(model, processor, data["test"], config)
     outcome = train(model, processor, data, config)
@@ -40,11 +50,14 @@ def drive(job: dict) -> dict:
     export(model, processor, job["merged"], "merged_16bit", rows=data["test"], config=config)
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
     return {
+        "device": model.device.type,
+        "quantized": bool(getattr(model, "is_loaded_in_4bit", False)),
         "heavy_before": heavy_before,
         "targets": targets,
         "before": before,
         "after": after,
         "losses": losses,
+        "calls": calls,
         "unsloth": "unsloth" in sys.modules,
         # Last, since it holds for what this process does from then on.
         "stances": stances(model) if job.get("stances") else [],

@@ -13,7 +13,7 @@
 #
 # With `hardware = "gpu"` models of the geometry of Qwen2-VL-2B and Qwen3-VL-2B, with random
 # weights, train on drawn street signs and handwriting: TRL with PEFT and bitsandbytes, Unsloth, and
-# the kit. Where there is no CUDA device it says so and measures nothing.
+# the kit. Where there is no CUDA device it says so and measures what `"cpu"` does.
 
 # %% [markdown]
 # ## Install

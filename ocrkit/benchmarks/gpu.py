@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.benchmarks.drawn import street_signs, write_pages
-from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
+from ocrkit.benchmarks.measure import UNFIT, in_own_process, limit_row, ratio_row
 
 # The recipe of each geometry.
 RECIPES = {"qwen2_vl_2b": "korean", "qwen3_vl_2b": "bangla"}
 LEGIBLE = 16
+# Of each side, what its rounds came to; nothing where it does not fit the memory.
+Found = dict[str, list[dict]]
 
 
 def signs(
@@ -34,6 +36,8 @@ def signs(
     - `kit`: the recipe; `kit at the stock budget`: with the pixel budget of `trl`.
     - `kit as on a T4`: the recipe in float16 without flash attention.
 
+    The kit's sides draw no augmentation, since the others have none.
+
     Args:
         steps: optimizer steps that are measured, after three that are not.
     """
@@ -44,7 +48,8 @@ def signs(
         job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
         job |= {"recipe": RECIPES.get(geometry, "korean"), "output": str(folder / "run")}
         found = measured(job, sides, rounds)
-        inputs = f"{geometry}, random weights, {pictures} photographs of 1280x960, {steps} steps"
+        inputs = f"{geometry}, random weights, {pictures} photographs of 1280x960, {steps} steps, "
+        inputs += "no augmentation"
         rows += sign_rows(geometry, found, inputs)
         shutil.rmtree(model)
     return rows
@@ -67,42 +72,54 @@ def handwriting(
     job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
     job |= {"recipe": recipe, "output": str(folder / "run")}
     found = measured(job, ("naive", "kit"), rounds)
-    inputs = f"{geometry}, random weights, {lines} lines of handwriting, {steps} steps"
+    inputs = f"{geometry}, random weights, {lines} lines of handwriting, {steps} steps, "
+    inputs += "no augmentation"
     what = f"training on handwriting, {geometry}"
     row = _rates(what, "TRL in float32, batch 8, 4 workers", found, "kit", "naive", 24, inputs)
     return [{**row, "sides": _medians(found)}]
 
 
-def measured(job: dict, sides: tuple[str, ...], rounds: int) -> dict[str, list[dict]]:
-    """What every side came to in every round; each round has all sides, in alternating order."""
-    found: dict[str, list[dict]] = {side: [] for side in sides}
+def measured(job: dict, sides: tuple[str, ...], rounds: int) -> Found:
+    """What every side came to in every round; each round has all sides, in alternating order.
+
+    A side that does not fit the memory of the GPU has no results, and is not tried again.
+    """
+    found: Found = {side: [] for side in sides}
+    unfit = set()
     for number in range(rounds):
         for side in sides if number % 2 == 0 else sides[::-1]:
+            if side in unfit:
+                continue
             given = json.dumps({**job, "side": side})
-            found[side].append(in_own_process("ocrkit.benchmarks.gpu_side", given))
-    return found
+            result = in_own_process("ocrkit.benchmarks.gpu_side", given)
+            if result is None:
+                unfit.add(side)
+            else:
+                found[side].append(result)
+    return {side: [] if side in unfit else results for side, results in found.items()}
 
 
-def sign_rows(geometry: str, found: dict[str, list[dict]], inputs: str) -> list[dict[str, Any]]:
+def sign_rows(geometry: str, found: Found, inputs: str) -> list[dict[str, Any]]:
     """The rows that the sides which were measured allow."""
     what = f"training on signs, {geometry}"
     trl, unsloth = "TRL, PEFT, bitsandbytes, stock", "Unsloth, stock collator"
     rows = []
     if {"kit", "trl"} <= set(found):
         rows.append(_rates(what, trl, found, "kit", "trl", 3, inputs))
-        sizes = [[result["peak_gb"] for result in found[side]] for side in ("kit", "trl")]
-        rows.append(ratio_row(f"{what}, peak memory", trl, *sizes, 2, "GB", inputs=inputs))
+        if found["kit"] and found["trl"]:
+            sizes = [[result["peak_gb"] for result in found[side]] for side in ("kit", "trl")]
+            rows.append(ratio_row(f"{what}, peak memory", trl, *sizes, 2, "GB", inputs=inputs))
     if {"kit", "unsloth"} <= set(found):
         rows.append(_rates(what, unsloth, found, "kit", "unsloth", 1.3, inputs))
     if {"kit at the stock budget", "trl"} <= set(found):
         same = f"{what}, at the same pixel budget"
         rows.append(_rates(same, trl, found, "kit at the stock budget", "trl", 1.3, inputs))
-    if "kit" in found:
+    if found.get("kit"):
         height = min(result["smallest_text"] for result in found["kit"])
         text = f"{what}, smallest line of text as the model sees it"
         rows.append(limit_row(text, height, "px", least=LEGIBLE, inputs=inputs))
     if "kit as on a T4" in found:
-        peak = max(result["peak_gb"] for result in found["kit as on a T4"])
+        peak = max((result["peak_gb"] for result in found["kit as on a T4"]), default=None)
         rows.append(limit_row(f"{what}, float16 as on a T4, peak", peak, "GB", 14, inputs))
     return [{**row, "sides": _medians(found)} for row in rows]
 
@@ -110,22 +127,23 @@ def sign_rows(geometry: str, found: dict[str, list[dict]], inputs: str) -> list[
 def _rates(
     what: str,
     beside: str,
-    found: dict[str, list[dict]],
+    found: Found,
     ours: str,
     theirs: str,
     aim: float,
     inputs: str,
 ) -> dict[str, Any]:
+    """A row of samples per second, also where a side does not fit the memory."""
     seconds = [[1 / result["samples_per_second"] for result in found[s]] for s in (ours, theirs)]
     return ratio_row(what, beside, *seconds, aim, "samples/s", 1, inputs=inputs)
 
 
-def _medians(found: dict[str, list[dict]]) -> dict[str, dict[str, float | None]]:
+def _medians(found: Found) -> dict[str, dict[str, float | None] | str]:
     """The median over rounds of everything that was measured of each side."""
-    middle: dict[str, dict[str, float | None]] = {}
+    middle: dict[str, Any] = {}
     for side, results in found.items():
-        middle[side] = {}
-        for key in results[0]:
+        middle[side] = {} if results else UNFIT
+        for key in results[0] if results else ():
             values = [result[key] for result in results if result[key] is not None]
             middle[side][key] = round(statistics.median(values), 4) if values else None
     return middle

@@ -9,7 +9,6 @@ import json
 import sys
 import threading
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,22 @@ PEAKS = {
 }
 
 
-def main(job: dict[str, Any]) -> dict[str, float | None]:
+def main(job: dict[str, Any]) -> dict[str, float | None] | None:
+    """What `measure` says; None for a side that does not fit the memory of the GPU."""
+    import torch
+
+    try:
+        return measure(job)
+    except Exception as error:
+        link: BaseException | None = error
+        while link is not None:
+            if isinstance(link, torch.cuda.OutOfMemoryError):
+                return None
+            link = link.__cause__ or link.__context__
+        raise
+
+
+def measure(job: dict[str, Any]) -> dict[str, float | None]:
     """Samples per second, peak memory, share of waiting, FLOPs utilisation and more of a side."""
     if job["side"] == "unsloth":
         from ocrkit.benchmarks.unsloth_peer import import_unsloth
@@ -69,6 +83,7 @@ def kit(job: dict[str, Any]) -> tuple[Any, float]:
         changes = {"min_pixels": None, "max_pixels": None}
     if job["side"] == "kit as on a T4":
         changes = {"dtype": "float16", "attn_implementation": "sdpa"}
+        _without_flash()
     config = TrainConfig.from_recipe(
         job["recipe"],
         model_name_or_path=job["model"],
@@ -92,7 +107,15 @@ def kit(job: dict[str, Any]) -> tuple[Any, float]:
     return make_trainer(model, processor, data, config, []), smallest_text(data, processor, config)
 
 
-def trl(job: dict[str, Any]) -> tuple[Any, None]:
+def _without_flash() -> None:
+    """Leave torch's attention the kernels that a T4 has."""
+    import torch
+
+    torch.backends.cuda.enable_flash_sdp(False)
+    torch.backends.cuda.enable_cudnn_sdp(False)
+
+
+def trl(job: dict[str, Any]) -> tuple[Any, float]:
     """TRL, PEFT and bitsandbytes as their documentation has it: 4 bits, every linear layer."""
     from transformers import BitsAndBytesConfig
 
@@ -104,16 +127,16 @@ def trl(job: dict[str, Any]) -> tuple[Any, None]:
             load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
         )
         options["device_map"] = {"": 0}
-    return _stock(job, options), None
+    return _stock(job, options)
 
 
-def naive(job: dict[str, Any]) -> tuple[Any, None]:
+def naive(job: dict[str, Any]) -> tuple[Any, float]:
     """Batch 8, float32, 4 workers, as the guide for Chinese handwriting has it."""
     options = {"dtype": "float32", **({"device_map": {"": 0}} if _cuda() else {})}
-    return _stock(job, options, bf16=False, dataloader_num_workers=4), None
+    return _stock(job, options, bf16=False, dataloader_num_workers=4)
 
 
-def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> Any:
+def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> tuple[Any, float]:
     from datasets import load_dataset
     from peft import LoraConfig
     from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
@@ -129,7 +152,8 @@ def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> Any
     rows = load_dataset(
         "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
     )
-    return (SFTTrainer if _cuda() else OnCpu)(
+    processor = AutoProcessor.from_pretrained(job["model"])
+    trainer = (SFTTrainer if _cuda() else OnCpu)(
         model=AutoModelForImageTextToText.from_pretrained(job["model"], **options),
         args=SFTConfig(
             output_dir=job["output"],
@@ -141,12 +165,13 @@ def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> Any
             **settings,
         ),
         train_dataset=rows["train"],
-        processing_class=AutoProcessor.from_pretrained(job["model"]),
+        processing_class=processor,
         peft_config=LoraConfig(r=16, lora_alpha=16, target_modules="all-linear"),
     )
+    return trainer, stock_text(trainer, rows["train"], processor)
 
 
-def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
+def unsloth(job: dict[str, Any]) -> tuple[Any, float]:
     """Unsloth with its stock collator and the settings of its notebooks for vision."""
     import torch
     from unsloth import FastVisionModel
@@ -177,7 +202,7 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
     rows = load_dataset(
         "imagefolder", data_dir=job["dataset"], cache_dir=str(Path(job["output"]) / "cache")
     )["train"]
-    bf16 = _cuda() and torch.cuda.is_bf16_supported()
+    bf16 = _cuda() and torch.cuda.is_bf16_supported(False)
     trainer = (SFTTrainer if _cuda() else OnCpu)(
         model=model,
         processing_class=processor,
@@ -200,7 +225,7 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, None]:
             max_length=None,
         ),
     )
-    return trainer, None
+    return trainer, stock_text(trainer, rows, processor)
 
 
 def _conversations(rows: dict[str, list]) -> dict[str, list]:
@@ -297,6 +322,17 @@ def smallest_text(data: Any, processor: Any, config: Any, lowest: int = 20) -> f
     return lowest * min(shrink_scales(data["train"], processor, config))
 
 
+def stock_text(trainer: Any, rows: Any, processor: Any, lowest: int = 20, count: int = 8) -> float:
+    """The same as a stock collator leaves it, of the first `count` pictures."""
+    patch, scales = processor.image_processor.patch_size, []
+    for number in range(min(count, len(rows))):
+        batch = trainer.data_collator([trainer.train_dataset[number]])
+        _, height, width = batch["image_grid_thw"][0].tolist()
+        picture = rows[number]["images"][0]
+        scales.append(patch * (height * width / (picture.height * picture.width)) ** 0.5)
+    return lowest * min(1.0, *scales)
+
+
 def _now() -> float:
     if _cuda():
         import torch
@@ -335,12 +371,10 @@ class _busy:
         self.end.set()
 
     def _ask(self) -> None:
-        import torch
+        from ocrkit.tracking import gpu_utilization
 
-        # Without nvidia-ml-py there is no answer.
-        with suppress(ModuleNotFoundError, RuntimeError):
-            while not self.end.wait(0.2):
-                self.found.append(float(torch.cuda.utilization()))
+        while not self.end.wait(0.2) and (share := gpu_utilization()) is not None:
+            self.found.append(share)
 
 
 if __name__ == "__main__":

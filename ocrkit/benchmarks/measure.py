@@ -16,6 +16,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+# What stands for the figure of a side whose process ran out of memory.
+UNFIT = "does not fit"
+
 
 def in_turns(
     sides: dict[str, Callable[[], float | None]],
@@ -55,54 +58,62 @@ def ratio_row(
 ) -> dict[str, Any]:
     """A row of a comparison: how many times faster (or smaller) ours is.
 
+    A side that does not fit the memory gives no seconds, and then there is no ratio: the aim is met
+    where it is ours that fits.
+
     Args:
         ours, theirs: seconds (or sizes), one a round.
         aim: the ratio wanted at least.
         count: units of work in a turn; rates are shown where it is given, seconds elsewhere.
         their_count: units of work in a turn of theirs, where it differs.
     """
+    shown = [_shown(ours, count), _shown(theirs, their_count or count)]
+    row = {"what": what, "beside": beside, "inputs": inputs, "unit": unit}
+    row |= {"ours": shown[0], "theirs": shown[1], "aim": f"at least {aim:g} times"}
+    if not (ours and theirs):
+        return {**row, "met": bool(ours)}
     share = 1.0 if their_count is None else count / their_count
     ratios = [share * their / our for our, their in zip(ours, theirs)]
-    shown = [statistics.median(ours), statistics.median(theirs)]
-    if count is not None:
-        shown = [count / shown[0], (their_count or count) / shown[1]]
     ratio = statistics.median(ratios)
     return {
-        "what": what,
-        "beside": beside,
-        "inputs": inputs,
-        "unit": unit,
-        "ours": _rounded(shown[0]),
-        "theirs": _rounded(shown[1]),
+        **row,
         "ratio": {
             "value": _rounded(ratio),
             "low": _rounded(min(ratios)),
             "high": _rounded(max(ratios)),
         },
         "rounds": len(ratios),
-        "aim": f"at least {aim:g} times",
         "met": ratio >= aim,
     }
 
 
+def _shown(seconds: list[float], count: int | None) -> float | str:
+    """The median, or the rate that it means."""
+    if not seconds:
+        return UNFIT
+    middle = statistics.median(seconds)
+    return _rounded(middle if count is None else count / middle)
+
+
 def limit_row(
     what: str,
-    value: float,
+    value: float | None,
     unit: str,
     most: float | None = None,
     inputs: str = "",
     beside: str | None = None,
     least: float | None = None,
 ) -> dict[str, Any]:
-    """A row of one figure that should be at most `most`, or at least `least`."""
+    """A row of one figure that should be at most `most`, or at least `least`; None: no memory."""
+    met = value is not None and (value >= least if most is None else value <= most)
     return {
         "what": what,
         "beside": beside,
         "inputs": inputs,
         "unit": unit,
-        "ours": _rounded(value),
+        "ours": UNFIT if value is None else _rounded(value),
         "aim": f"at least {least:g}" if most is None else f"at most {most:g}",
-        "met": bool(value >= least if most is None else value <= most),
+        "met": bool(met),
     }
 
 
@@ -118,13 +129,18 @@ def table(rows: list[dict[str, Any]]) -> str:
         ratio = ""
         if "ratio" in row:
             ratio = "{value:.3g} [{low:.3g}, {high:.3g}]".format(**row["ratio"])
-        theirs = f"{row['theirs']:.4g}" if "theirs" in row else ""
+        ours, theirs = (_figure(row.get(side, "")) for side in ("ours", "theirs"))
+        unit = "" if ours == UNFIT else f" {row['unit']}"
         missed = "" if row["met"] else " (**below aim**)"
         lines.append(
-            f"| {row['what']} | {row['ours']:.4g} {row['unit']} | {row['beside'] or ''} | {theirs} "
-            f"| {ratio} | {row['aim']}{missed} |"
+            f"| {row['what']} | {ours}{unit} | {row['beside'] or ''} | {theirs} | {ratio} "
+            f"| {row['aim']}{missed} |"
         )
     return "\n".join(lines)
+
+
+def _figure(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.4g}"
 
 
 def peak_memory() -> float:

@@ -42,8 +42,8 @@ def benchmark(
     """Measure, and write `<output_dir>/bench.json` (bench-gpu.json) after every part.
 
     Args:
-        hardware: "cpu", or "gpu" for training whole models; without CUDA that measures nothing
-            and says so.
+        hardware: "cpu", or "gpu" for training whole models; without CUDA that says so and measures
+            what "cpu" does.
         parts: some of them only; what the file holds of others stays.
         settings: smaller (or larger) counts for a part, as {part: {argument: value}}.
 
@@ -55,6 +55,9 @@ def benchmark(
     """
     if hardware not in ("cpu", "gpu"):
         raise ConfigError(f"hardware={hardware!r} is not one of cpu, gpu.")
+    if hardware == "gpu" and not has_gpu():
+        print("There is no CUDA device on this machine: hardware=cpu is measured instead.")
+        hardware = "cpu"
     every = CPU_PARTS if hardware == "cpu" else GPU_PARTS
     if unknown := set(parts) - set(every):
         raise ConfigError(
@@ -66,9 +69,6 @@ def benchmark(
     path = folder / ("bench.json" if hardware == "cpu" else "bench-gpu.json")
     known = json.loads(path.read_text(encoding="utf-8")) if parts and path.is_file() else {}
     result = {**known, **machine(hardware), "parts": known.get("parts", {})}
-    if hardware == "gpu" and not result["device"]:
-        print("There is no CUDA device on this machine: nothing was measured on a GPU.")
-        every = {}
     for name in [name for name in every if not parts or name in parts]:
         work = folder / "work" / name
         shutil.rmtree(work, ignore_errors=True)
@@ -90,14 +90,20 @@ def benchmark(
     return result
 
 
+def has_gpu() -> bool:
+    """Whether torch sees a CUDA device."""
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def machine(hardware: str) -> dict[str, Any]:
     """What it is measured with: device, cores, Python and packages."""
     import torch
 
-    gpu_name = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "hardware": hardware,
-        "device": gpu_name if hardware == "gpu" else platform.machine(),
+        "device": torch.cuda.get_device_name() if hardware == "gpu" else platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": package_versions(PACKAGES),
@@ -116,13 +122,11 @@ def missed(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 def markdown(result: dict[str, Any]) -> str:
     """The table of a result with the machine and the dates below it."""
-    rows = all_rows(result)
-    if not rows:
-        return f"Nothing was measured: there is no device for hardware={result['hardware']} here."
     dates = sorted(part["date"] for part in result["parts"].values())
     made = ", ".join(f"{name} {number}" for name, number in result["packages"].items() if number)
+    rows = table(all_rows(result))
     return (
-        f"{table(rows)}\n\n{result['device']}, {result['cores']} cores, {dates[-1][:10]}, Python "
+        f"{rows}\n\n{result['device']}, {result['cores']} cores, {dates[-1][:10]}, Python "
         f"{result['python']}, {made}. Ratios are medians over rounds in which both sides take "
         "turns, with the lowest and the highest in brackets."
     )
