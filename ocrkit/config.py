@@ -75,8 +75,8 @@ class TrainConfig:
     load_in_4bit: bool = _setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
     dtype: str = _setting(
         "auto",
-        "auto, float32, float16 or bfloat16; auto is what the device is good at: on a CPU float32, "
-        "and bfloat16 for the products of training where the processor has them",
+        "auto, float32, float16 or bfloat16; auto is 16 bits on a GPU, and float32 on a CPU and "
+        "for weights that are trained whole, with products in 16 bits where the device has them",
     )
     attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
     device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")

@@ -189,6 +189,8 @@ def _read_alike(
         # settings of the whole process; adapters that were never trained change no reading.
         "use_peft": model.ocrkit_backend == "unsloth",
         "load_in_4bit": False,
+        # As the trained one is, not as weights that are to be trained whole.
+        "dtype": str(model.dtype).removeprefix("torch."),
     }
     try:
         alone, beside = load_model(replace(config, **settings))

@@ -288,8 +288,15 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
     import torch
     from trl import SFTConfig
 
+    from ocrkit.precision import half_precision
+
+    if config.dtype == "float16" and not config.use_peft:
+        raise ConfigError(
+            "dtype='float16' cannot train every weight (use_peft=False): its gradients cannot be "
+            "scaled; set dtype=auto, which keeps weights in float32 and multiplies in 16 bits."
+        )
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported() and config.dtype in ("auto", "bfloat16")
+    half = half_precision(config, "cuda") if cuda else None
     same = (
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
@@ -304,8 +311,8 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": metric not in LOWER_IS_BETTER,
-        "bf16": bf16,
-        "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
+        "bf16": half == torch.bfloat16,
+        "fp16": half == torch.float16,
         "use_cpu": not cuda,
         # The kit's collator takes rows as they are and bounds pictures by pixels: cutting tokens
         # would cut pictures.

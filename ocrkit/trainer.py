@@ -26,6 +26,7 @@ from ocrkit.confusion import heaviest, label_weights
 from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
+from ocrkit.precision import products
 from ocrkit.predict import predict_stream
 from ocrkit.systems import records_of
 from ocrkit.train_log import append_log
@@ -34,13 +35,6 @@ from ocrkit.train_log import append_log
 torch.serialization.register_package(
     50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
 )
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where it does not, float32 is faster."""
-    # torch 2.9 does not tell.
-    can = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
 
 
 class TrainingError(RuntimeError):
@@ -56,6 +50,8 @@ class OCRTrainer(SFTTrainer):
     """
 
     def __init__(self, *args: Any, train_dataset: Any, config: TrainConfig, **kwargs: Any):
+        model = kwargs["model"]
+        exact = {n: w.data for n, w in model.named_parameters() if w.requires_grad}
         if config.streaming:
             # SFTTrainer takes nothing but datasets of Hugging Face, and looks at one row.
             looked_at = datasets.IterableDataset.from_generator(train_dataset.__iter__)
@@ -63,6 +59,11 @@ class OCRTrainer(SFTTrainer):
             self.train_dataset = train_dataset
         else:
             super().__init__(*args, train_dataset=train_dataset, **kwargs)
+        # SFTTrainer rounds adapters over a 4-bit base to bfloat16: small steps get lost there, and
+        # where a GPU has float16 alone, their gradients cannot be unscaled.
+        for name, weight in model.named_parameters():
+            if name in exact and weight.dtype != exact[name].dtype:
+                weight.data = exact[name]
         self.config = config
         # A training panel shows what evaluations would print.
         self.quiet = False
@@ -184,12 +185,13 @@ class OCRTrainer(SFTTrainer):
         """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""
 
     def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager:
-        """Around a step's loss: with `dtype: auto`, products in bfloat16 where a CPU has them.
+        """Around a step's loss: on a CPU its products in bfloat16, where `products` says so.
 
-        Weights, gradients and evaluations stay in float32.
+        Weights, gradients and evaluations stay in float32. On a GPU accelerate does this.
         """
-        wanted = self.config.dtype == "auto" and self.args.device.type == "cpu"
-        return torch.autocast("cpu", torch.bfloat16, enabled=wanted and cpu_has_bfloat16())
+        if self.args.device.type == "cpu":
+            return products(self.config, "cpu")
+        return super().autocast_smart_context_manager(*args, **kwargs)
 
     def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if self.confusions is None:

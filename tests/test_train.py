@@ -152,7 +152,10 @@ def test_what_cannot_be_trained_is_refused(config):
     config.sft_kwargs, config.resume_from_checkpoint = {}, "nowhere"
     with pytest.raises(ConfigError, match="is no folder"):
         train(model, processor, data, config)
-    config.resume_from_checkpoint = None
+    config.resume_from_checkpoint, config.dtype, config.use_peft = None, "float16", False
+    with pytest.raises(ConfigError, match="set dtype=auto, which keeps weights in float32"):
+        train(model, processor, data, config)
+    config.dtype = "float32"
     del data["train"]
     with pytest.raises(DataError, match="no train split"):
         train(model, processor, data, config)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit import evaluate, trainer
+from ocrkit import evaluate, precision, trainer
 from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
 from ocrkit.data import DataError, load_data
@@ -53,7 +53,7 @@ def _run(config, callbacks=None, **changes):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypatch, has):
-    monkeypatch.setattr(trainer, "cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
     for name, value in {"dtype": "auto", "max_steps": 2, "eval_steps": 1}.items():
         setattr(config, name, value)
     model, processor = load_model(config)
@@ -64,6 +64,15 @@ def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypa
     train(model, processor, load_data(config), config)
     assert seen == {(True, torch.bfloat16 if has else torch.float32), (False, torch.float32)}
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
+
+
+def test_adapters_over_four_bits_stay_exact(config, monkeypatch):
+    model, processor = load_model(config)
+    # What TRL asks before it rounds them to bfloat16.
+    model.is_loaded_in_4bit = True
+    before = _trained(model)
+    make_trainer(model, processor, load_data(config), config, [])
+    assert _same(before, _trained(model))
 
 
 def _read(monkeypatch, reading):
