@@ -1,3 +1,4 @@
+import copy
 import inspect
 import json
 import re
@@ -142,6 +143,19 @@ def test_the_pixel_budget_is_set_once_for_all(config):
     _, processor = load_model(config)
     size = processor.image_processor.size
     assert (size["shortest_edge"], size["longest_edge"]) == (1024, 4096)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"min_pixels": 10**9}, "above the 131072 pixels .* lower it, or set max_pixels as well"),
+        ({"max_pixels": 300}, "below the 512 pixels .* raise it, or set min_pixels as well"),
+        ({"min_pixels": 100, "max_pixels": 200}, "less than the 16 x 16 pixels of a single token"),
+    ],
+)
+def test_a_budget_that_no_picture_meets_is_refused(processor, budget, message):
+    with pytest.raises(ConfigError, match=message):
+        apply_pixel_budget(copy.deepcopy(processor), TrainConfig(**budget))
 
 
 def test_a_budget_in_pixels_is_refused_where_tiles_count():
