@@ -38,7 +38,7 @@ def text_of(messages: list[dict]) -> str:
 
 
 def load_data(config: TrainConfig) -> Any:
-    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict.
+    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict (`Splits`).
 
     Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
     and height in pixels of each picture; of the first also as `width` and `height`), and what else
@@ -46,12 +46,13 @@ def load_data(config: TrainConfig) -> Any:
     that cannot be used (broken line, empty text, missing or unreadable picture) is left out; every
     one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed.
 
-    With `streaming` the result is a dict whose train split is a `RowStream`, read while it trains.
+    With `streaming` the train split is a `RowStream`, read while it trains.
 
     Raises:
-        DataError: no such folder, or none of its splits holds a usable row.
+        DataError: no such folder, or none of its splits holds a usable row; later, a split that is
+            asked for and is not there.
     """
-    from datasets import DatasetDict
+    from ocrkit.splits import Splits
 
     folder = Path(config.dataset)
     if not config.dataset or not folder.is_dir():
@@ -76,10 +77,10 @@ def load_data(config: TrainConfig) -> Any:
     if config.streaming and "train" in files:
         from ocrkit.streaming import RowStream
 
-        return {"train": RowStream(files["train"], config), **splits}
+        return Splits({"train": RowStream(files["train"], config), **splits}, str(folder))
     if not splits:
         raise DataError(f"{folder} has no usable row; {skipped[0]['detail'] if skipped else ''}")
-    return DatasetDict(splits)
+    return Splits(splits, str(folder))
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:

@@ -13,7 +13,7 @@ from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped, skipped_counts, without_bars
 from ocrkit.export import export
-from ocrkit.processes import process_count
+from ocrkit.processes import is_main_process, process_count
 from ocrkit.systems import records_of
 from ocrkit.train_log import read_log
 from ocrkit.versions import versions
@@ -146,6 +146,8 @@ def make_trainer(
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
     validation = data["validation"] if "validation" in data and config.eval_steps else None
+    if validation is None and config.eval_steps and is_main_process():
+        print(f"{config.dataset} has no validation split, so nothing is evaluated while it trains.")
     if validation is not None and len(validation) > config.eval_samples:
         validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
     if validation is not None:

@@ -1,7 +1,9 @@
 import json
+import pickle
 import shutil
 
 import pytest
+from datasets import DatasetDict
 
 from ocrkit.data import DataError, load_data, skipped_counts, text_of
 
@@ -109,6 +111,23 @@ def test_a_dataset_without_a_usable_row_is_refused(config, copied):
     _write(path, [row | {"images_file_names": ["gone.png"]} for row in rows])
     with pytest.raises(DataError, match="no usable row"):
         load_data(config)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_that_is_not_there_says_so(config, copied, streaming):
+    shutil.rmtree(copied[0].parents[1] / "test")
+    config.streaming, config.max_steps = streaming, 4
+    data = load_data(config)
+    assert isinstance(data, DatasetDict) and set(data) == {"train", "validation"}
+    with pytest.raises(DataError, match=r"no test split; it has train, validation. Deal it anew"):
+        data["test"]
+    assert data.get("test") is None and "test" not in data
+
+
+def test_splits_survive_a_pickle_and_a_map(config):
+    data = load_data(config)
+    assert pickle.loads(pickle.dumps(data))["test"]["id"] == data["test"]["id"]
+    assert set(data.map(lambda row: row)) == set(data)
 
 
 def test_text_of_parts_and_strings():

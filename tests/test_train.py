@@ -161,6 +161,13 @@ def test_what_cannot_be_trained_is_refused(config):
         train(model, processor, data, config)
 
 
+def test_a_run_without_validation_rows_says_that_nothing_is_evaluated(config, capsys):
+    config.eval_steps, config.max_steps, data = 1, 1, load_data(config)
+    del data["validation"]
+    train(*load_model(config), data, config)
+    assert "has no validation split, so nothing is evaluated" in capsys.readouterr().out
+
+
 def test_a_signal_leaves_a_run_to_resume(config, tmp_path):
     whole, weights = _run(config)
     config.output_dir = str(tmp_path / "stopped")
