@@ -96,7 +96,7 @@ def _try(model: Any, processor: Any, config: TrainConfig) -> None:
     with torch.random.fork_rng(range(torch.cuda.device_count())):
         if any(weight.requires_grad for weight in model.parameters()):
             model.train()
-            probe_step(model, Collator(processor, config.image_height), rows)
+            probe_step(model, Collator(processor, config.image_height)(rows), config)
             model.train(training)
         with inference_mode(model):
             collate = Collator(processor, config.image_height, generation=True)

@@ -32,10 +32,11 @@ def half_precision(config: TrainConfig, device: str) -> torch.dtype | None:
     """What a step multiplies in, bfloat16 or float16; None: in the weights' own precision.
 
     Args:
-        device: cuda or cpu. A CPU takes bfloat16 with `dtype: auto` alone, where it has it.
+        device: its type. A CPU takes bfloat16 with `dtype: auto` alone, where it has it.
     """
-    if device == "cpu":
-        return torch.bfloat16 if config.dtype == "auto" and cpu_has_bfloat16() else None
+    if device != "cuda":
+        wanted = device == "cpu" and config.dtype == "auto"
+        return torch.bfloat16 if wanted and cpu_has_bfloat16() else None
     if config.dtype in ("auto", "bfloat16") and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float16 if config.dtype in ("auto", "float16") else None

@@ -145,11 +145,9 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
-    validation = data["validation"] if "validation" in data and config.eval_steps else None
+    validation = evaluation_rows(data, config)
     if validation is None and config.eval_steps and is_main_process():
         print(f"{config.dataset} has no validation split, so nothing is evaluated while it trains.")
-    if validation is not None and len(validation) > config.eval_samples:
-        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
     if validation is not None:
         validation = fit_context(validation, "validation", model, processor, config)
     check_evaluation(validation, processor, config)
@@ -177,6 +175,16 @@ def make_trainer(
         config=config,
         callbacks=callbacks,
     )
+
+
+def evaluation_rows(data: Any, config: TrainConfig) -> Any:
+    """The validation rows that every evaluation of a run reads; None: nothing is evaluated."""
+    if "validation" not in data or not config.eval_steps:
+        return None
+    rows = data["validation"]
+    if len(rows) <= config.eval_samples:
+        return rows
+    return rows.shuffle(seed=config.seed).select(range(config.eval_samples))
 
 
 def _train_rows(

@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from ocrkit.analysis import said
+from ocrkit.batch_size import TrainingError, does_not_fit
 from ocrkit.callbacks import ConfusionWeights
 from ocrkit.checkpoint import rotate, seal, unseal
 from ocrkit.collate import Collator
@@ -27,7 +28,7 @@ from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.precision import products
-from ocrkit.predict import predict_stream
+from ocrkit.predict import halved, predict_stream
 from ocrkit.systems import records_of
 from ocrkit.train_log import append_log
 
@@ -35,10 +36,6 @@ from ocrkit.train_log import append_log
 torch.serialization.register_package(
     50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
 )
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on: the message states where, the cause and the way out."""
 
 
 class OCRTrainer(SFTTrainer):
@@ -138,6 +135,21 @@ class OCRTrainer(SFTTrainer):
         self.batch_ids = inputs.pop("ids", [])
         return super()._prepare_inputs(inputs)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does; what does not fit the memory outside a batch is explained as well.
+
+        Raises:
+            TrainingError: the optimizer's state or an evaluation does not fit the memory.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise TrainingError(
+                f"Out of GPU memory after step {self.state.global_step}, outside a batch: take "
+                "optim=adamw_8bit, a smaller lora_r, or lower max_pixels; checkpoints in the run "
+                "folder are from before."
+            ) from error
+
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
         """One forward and backward pass; a loss that is no number, or no memory, ends the run.
 
@@ -148,13 +160,8 @@ class OCRTrainer(SFTTrainer):
         try:
             loss = super().training_step(model, inputs, *args)
         except torch.cuda.OutOfMemoryError as error:
-            longest = max(zip(lengths, self.batch_ids or [""] * len(lengths)))
-            raise TrainingError(
-                f"Out of GPU memory at step {self.state.global_step + 1} with a batch of "
-                f"{len(lengths)}, the longest sample {longest[1]} of {longest[0]} tokens: lower "
-                "per_device_train_batch_size (raising gradient_accumulation_steps as much), lower "
-                "max_pixels, or set gradient_checkpointing=True."
-            ) from error
+            where = f"at step {self.state.global_step + 1}"
+            raise does_not_fit(where, lengths, self.batch_ids) from error
         if not torch.isfinite(loss):
             rate = self._get_learning_rate()
             raise TrainingError(
@@ -253,18 +260,25 @@ class OCRTrainer(SFTTrainer):
         return EvalLoopOutput(None, None, metrics=named, num_samples=len(records))
 
     def _cross_entropy(self, rows: Any) -> tuple[float, int]:
-        """Nats and labels of rows, in batches of like length."""
+        """Nats and labels of rows, in batches of like length; out of memory halves them."""
         collate = Collator(self.processing_class, self.config.image_height)
         lengths = rows["length"] if "length" in rows.column_names else [0] * len(rows)
         order = sorted(range(len(rows)), key=lambda i: -lengths[i])
         size, training = self.args.per_device_eval_batch_size, self.model.training
-        nats, labels = 0.0, 0
+        nats, labels, start = 0.0, 0, 0
         self.model.eval()
-        for start in range(0, len(order), size):
+        while start < len(order):
             batch = self._prepare_inputs(collate([rows[i] for i in order[start : start + size]]))
-            with torch.no_grad():
-                nats += supervised_loss(self.model, batch, num_items=1).item()
+            try:
+                with torch.no_grad():
+                    nats += supervised_loss(self.model, batch, num_items=1).item()
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = halved(size)
+                continue
             labels += int(label_mass(batch["labels"]))
+            start += size
         self.model.train(training)
         return nats, labels
 

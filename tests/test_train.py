@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from ocrkit.batch_size import TrainingError
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
 from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
 from ocrkit.train import context_length, train
 from ocrkit.train_log import read_log
-from ocrkit.trainer import TrainingError
 
 
 class _StopAt(TrainerCallback):

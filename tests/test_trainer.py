@@ -7,10 +7,12 @@ import torch
 from transformers import TrainerCallback
 
 from ocrkit import evaluate, precision, trainer
+from ocrkit.batch_size import TrainingError
 from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
 from ocrkit.data import DataError, load_data
 from ocrkit.evaluation import score
+from ocrkit.losses import supervised_loss
 from ocrkit.model import load_model
 from ocrkit.train import check_evaluation, make_trainer, train
 from ocrkit.train_log import read_log
@@ -131,6 +133,27 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_all_labels(config, monkeypat
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert losses[0] == pytest.approx(losses[2], abs=1e-5)
+
+
+def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys):
+    _read(monkeypatch, _zeros_as_o)
+    whole, _ = _run(config, max_steps=1, eval_steps=1, eval_samples=6)
+
+    def narrow(limit):
+        def loss(model, batch, *args, **terms):
+            if not model.training and len(batch["input_ids"]) > limit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return supervised_loss(model, batch, *args, **terms)
+
+        monkeypatch.setattr(trainer, "supervised_loss", loss)
+
+    narrow(2)
+    halves, _ = _run(config, per_device_eval_batch_size=8)
+    assert "Out of memory: going on with 2 samples at once" in capsys.readouterr().out
+    assert _logged(halves, "eval_loss") == pytest.approx(_logged(whole, "eval_loss"), abs=1e-5)
+    narrow(0)
+    with pytest.raises(TrainingError, match="after step 1, outside a batch: take optim"):
+        _run(config)
 
 
 def test_an_evaluation_leaves_the_run_as_it_was(config, tmp_path):
