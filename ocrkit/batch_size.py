@@ -3,6 +3,8 @@
 import json
 import math
 import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,8 @@ import torch
 
 from ocrkit.collate import Collator
 from ocrkit.config import TrainConfig
-from ocrkit.losses import supervised_loss
+from ocrkit.losses import loss_terms, supervised_loss
+from ocrkit.precision import products
 from ocrkit.processes import is_main_process, process_count
 
 LARGEST = 256
@@ -20,10 +23,57 @@ LARGEST = 256
 _SHARE = 0.85
 
 
-def probe_step(model: Any, collate: Collator, rows: list[dict]) -> None:
-    """One forward and backward pass over rows; no weight changes and no gradient stays."""
-    inputs = {key: value.to(model.device) for key, value in collate(rows).items()}
-    supervised_loss(model, inputs).backward()
+class TrainingError(RuntimeError):
+    """A run that cannot go on: the message states where, the cause and the way out."""
+
+
+def does_not_fit(where: str, lengths: Sequence[int], ids: Sequence[str]) -> TrainingError:
+    """What to say of a batch that ran out of memory.
+
+    Args:
+        where: in the run, e.g. "at step 3".
+        lengths: tokens of each sample.
+        ids: of the samples, or none where they are not known.
+    """
+    longest = max(zip(lengths, ids or [""] * len(lengths)))
+    return TrainingError(
+        f"Out of GPU memory {where} with a batch of {len(lengths)}, the longest sample "
+        f"{longest[1]} of {longest[0]} tokens: lower per_device_train_batch_size (raising "
+        "gradient_accumulation_steps as much), lower max_pixels, or set "
+        "gradient_checkpointing=True."
+    )
+
+
+@contextmanager
+def as_in_training(model: Any, config: TrainConfig) -> Iterator[None]:
+    """The model as a run has it, with activations recomputed if set; afterwards as it was."""
+    training = model.training
+    model.train()
+    # transformers turns it on when a run begins, Unsloth when it loads a model.
+    turned_on = config.gradient_checkpointing and not model.is_gradient_checkpointing
+    if turned_on:
+        model.gradient_checkpointing_enable()
+    try:
+        yield
+    finally:
+        if turned_on:
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
+        model.train(training)
+
+
+def probe_step(model: Any, batch: dict[str, Any], config: TrainConfig) -> None:
+    """A step's forward and backward pass; no weight changes and no gradient stays.
+
+    With the run's loss and precision; `as_in_training` does the rest.
+
+    Args:
+        batch: as the collator makes it.
+    """
+    inputs = {key: value.to(model.device) for key, value in batch.items()}
+    with products(config, model.device.type):
+        loss = supervised_loss(model, inputs, **loss_terms(config))
+    loss.backward()
     model.zero_grad(set_to_none=True)
     if model.device.type == "cuda":
         torch.cuda.synchronize()
@@ -43,24 +93,21 @@ def largest_batch(
     """
     collate = Collator(processor, config.image_height)
     order = sorted(range(len(rows)), key=lambda i: -lengths[i])
-    training = model.training
-    model.train()
     size, peaks = 0, [_used(model)]
     try:
-        while 2 * size <= min(LARGEST, len(order)):
-            wanted = 2 * size or 1
-            if not _fits(model, peaks):
-                break
-            probe_step(model, collate, [rows[i] for i in order[:wanted]])
-            peaks.append(_used(model))
-            if model.device.type == "cuda" and peaks[-1] > _limit(model):
-                break
-            size = wanted
+        with as_in_training(model, config):
+            while 2 * size <= min(LARGEST, len(order)):
+                wanted = 2 * size or 1
+                if not _fits(model, peaks):
+                    break
+                probe_step(model, collate([rows[i] for i in order[:wanted]]), config)
+                peaks.append(_used(model))
+                if model.device.type == "cuda" and peaks[-1] > _limit(model):
+                    break
+                size = wanted
     except torch.cuda.OutOfMemoryError:
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-    finally:
-        model.train(training)
     return max(1, size)
 
 

@@ -9,7 +9,8 @@ def apply_pixel_budget(processor: Any, config: TrainConfig) -> None:
     """Set `min_pixels` and `max_pixels`, or `max_image_tiles`, on the processor's picture part.
 
     Raises:
-        ConfigError: a budget in another unit than the model's pictures are counted in.
+        ConfigError: a budget in another unit than the model's pictures are counted in, or one that
+            no picture meets.
     """
     pictures = processor.image_processor
     tiled = hasattr(pictures, "max_image_tiles")
@@ -33,7 +34,28 @@ def apply_pixel_budget(processor: Any, config: TrainConfig) -> None:
         size["shortest_edge"] = config.min_pixels
     if config.max_pixels is not None:
         size["longest_edge"] = config.max_pixels
+    _refuse_empty(size["shortest_edge"], size["longest_edge"], pictures, config)
     pictures.size = {key: size[key] for key in ("shortest_edge", "longest_edge")}
+
+
+def _refuse_empty(low: int, high: int, pictures: Any, config: TrainConfig) -> None:
+    """Refuse a budget that no picture meets, now that the processor's own ends are known."""
+    if low > high and config.min_pixels == low:
+        raise ConfigError(
+            f"min_pixels={low} is above the {high} pixels that this model's pictures have at most, "
+            "so no picture fits; lower it, or set max_pixels as well."
+        )
+    if low > high:
+        raise ConfigError(
+            f"max_pixels={high} is below the {low} pixels that this model's pictures have at "
+            "least, so no picture fits; raise it, or set min_pixels as well."
+        )
+    side = getattr(pictures, "patch_size", 1) * getattr(pictures, "merge_size", 1)
+    if high < side**2:
+        raise ConfigError(
+            f"max_pixels={high} is less than the {side} x {side} pixels of a single token; raise "
+            "it."
+        )
 
 
 def fit_tiles(model: Any, most: int | None) -> None:

@@ -4,6 +4,8 @@ The same names serve a YAML recipe, the command line (`--learning_rate 1e-4`), a
 parameters cell and papermill's `-p`.
 """
 
+import math
+import re
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -18,6 +20,7 @@ import yaml
 
 from ocrkit.augmentation_ranges import augmentation_ranges
 from ocrkit.config_error import ConfigError, choice
+from ocrkit.text import LOCALES
 
 RECIPES = Path(__file__).parent / "recipes"
 # Tasks whose prompt may be set for all rows; in the others (vqa) every row asks for itself.
@@ -56,6 +59,18 @@ _HEIRS = {
     "data": "dataset",
 }
 
+_AT_LEAST_1 = (
+    "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
+    "logging_steps save_steps save_total_limit lora_r lora_alpha max_new_tokens eval_samples "
+    "min_pixels max_pixels max_image_tiles image_height max_length max_train_samples "
+    "max_eval_samples eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
+).split()
+_NOT_NEGATIVE = (
+    "focal_gamma focal_alpha early_stopping_threshold warmup_steps weight_decay max_grad_norm "
+    "dataloader_num_workers num_completions_to_print seed"
+).split()
+_SHARES = "curriculum_start curriculum_steps confusion_smoothing label_smoothing_factor".split()
+
 
 def _setting(default: Any, help: str) -> Any:
     if isinstance(default, dict | list):
@@ -75,8 +90,8 @@ class TrainConfig:
     load_in_4bit: bool = _setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
     dtype: str = _setting(
         "auto",
-        "auto, float32, float16 or bfloat16; auto is what the device is good at: on a CPU float32, "
-        "and bfloat16 for the products of training where the processor has them",
+        "auto, float32, float16 or bfloat16; auto is 16 bits on a GPU, and float32 on a CPU and "
+        "for weights that are trained whole, with products in 16 bits where the device has them",
     )
     attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
     device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")
@@ -184,37 +199,21 @@ class TrainConfig:
         choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
         choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
         choice("loss", self.loss, LOSSES)
-        for name in (
-            "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-            "logging_steps save_steps save_total_limit lora_r max_new_tokens eval_samples "
-            "min_pixels max_pixels max_image_tiles image_height max_length max_train_samples "
-            "max_eval_samples eval_steps shuffle_buffer_size confusion_max_weight "
-            "learning_rate_batch_size"
-        ).split():
-            value = getattr(self, name)
-            if isinstance(value, int | float) and value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1.")
+        if re.split("[-_]", self.locale.lower())[0] not in LOCALES:
+            choice("locale", self.locale, tuple(LOCALES))
+        self._check_numbers()
         if isinstance(self.per_device_train_batch_size, str):
             choice(
                 "per_device_train_batch_size",
                 self.per_device_train_batch_size,
                 ("a number", "auto"),
             )
-        shares = "curriculum_start curriculum_steps confusion_smoothing label_smoothing_factor"
-        for name in shares.split():
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name}={getattr(self, name)} must lie between 0 and 1.")
-        for name in ("focal_gamma", "focal_alpha", "early_stopping_threshold"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"{name}={getattr(self, name)} must not be negative.")
-        if self.learning_rate <= 0:
-            raise ConfigError(f"learning_rate={self.learning_rate} must be above 0.")
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ConfigError(
                 f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}, "
                 "so no picture fits; lower one or raise the other."
             )
-        if self.backend == "unsloth" and not self.use_peft and self.load_in_4bit:
+        if not self.use_peft and self.load_in_4bit:
             raise ConfigError(
                 "load_in_4bit=True cannot train every weight (use_peft=False); "
                 "set load_in_4bit=False or use_peft=True."
@@ -239,6 +238,28 @@ class TrainConfig:
                     f"sft_kwargs has {name}, which joins texts and cannot join rows with pictures; "
                     "leave it out: batches hold rows of like length as it is."
                 )
+
+    def _check_numbers(self) -> None:
+        """Refuse numbers out of range; text, as a batch size may be, is checked elsewhere."""
+        numbers = {n: v for n, v in vars(self).items() if isinstance(v, int | float)}
+        for name, value in numbers.items():
+            if not math.isfinite(value):
+                raise ConfigError(f"{name}={value} must be a finite number.")
+            if name in _AT_LEAST_1 and value < 1:
+                raise ConfigError(f"{name}={value} must be at least 1.")
+            if name in _SHARES and not 0 <= value <= 1:
+                raise ConfigError(f"{name}={value} must lie between 0 and 1.")
+            if name in ("lora_dropout", "adam_beta2") and not 0 <= value < 1:
+                raise ConfigError(f"{name}={value} must be at least 0 and below 1.")
+            if name in _NOT_NEGATIVE and value < 0:
+                raise ConfigError(f"{name}={value} must not be negative.")
+            if name in ("learning_rate", "num_train_epochs") and value <= 0:
+                raise ConfigError(f"{name}={value} must be above 0.")
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ConfigError(
+                f"max_steps={self.max_steps} must be at least 1, or -1 for num_train_epochs to "
+                "decide."
+            )
 
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""

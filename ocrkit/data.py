@@ -22,6 +22,8 @@ SPLITS = ("train", "validation", "test")
 _MEASURED = ("width", "height", "sizes")
 # What is not taken from a parquet file as it stands there.
 _OURS = (*_MEASURED, "prompt")
+# Columns of text besides the messages, which a row may lack.
+_TEXTS = ("task", "language", "group", "source", "meta")
 # Rows that are Python's at once: Arrow holds them in a sixth of the memory.
 _PART = 1000
 
@@ -39,7 +41,7 @@ def text_of(messages: list[dict]) -> str:
 
 
 def load_data(config: TrainConfig) -> Any:
-    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict.
+    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict (`Splits`).
 
     Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
     and height in pixels of each picture; of the first also as `width` and `height`), and what else
@@ -47,12 +49,13 @@ def load_data(config: TrainConfig) -> Any:
     that cannot be used (broken line, empty text, missing or unreadable picture) is left out; every
     one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed.
 
-    With `streaming` the result is a dict whose train split is a `RowStream`, read while it trains.
+    With `streaming` the train split is a `RowStream`, read while it trains.
 
     Raises:
-        DataError: no such folder, or none of its splits holds a usable row.
+        DataError: no such folder, or none of its splits holds a usable row; later, a split that is
+            asked for and is not there.
     """
-    from datasets import DatasetDict
+    from ocrkit.splits import Splits
 
     folder = Path(config.dataset)
     if not config.dataset or not folder.is_dir():
@@ -77,10 +80,10 @@ def load_data(config: TrainConfig) -> Any:
     if config.streaming and "train" in files:
         from ocrkit.streaming import RowStream
 
-        return {"train": RowStream(files["train"], config), **splits}
+        return Splits({"train": RowStream(files["train"], config), **splits}, str(folder))
     if not splits:
         raise DataError(f"{folder} has no usable row; {skipped[0]['detail'] if skipped else ''}")
-    return DatasetDict(splits)
+    return Splits(splits, str(folder))
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
@@ -116,8 +119,7 @@ def features() -> Any:
     columns = {"id": Value("string"), "images": List(Image()), "prompt": message}
     columns |= {"completion": message, "width": Value("int32"), "height": Value("int32")}
     columns |= {"sizes": List(List(Value("int32")))}
-    texts = ("task", "language", "group", "source", "meta")
-    return Features(columns | {name: Value("string") for name in texts})
+    return Features(columns | {name: Value("string") for name in _TEXTS})
 
 
 def dataset_of(rows: list[dict]) -> Any:
@@ -237,33 +239,75 @@ def usable_row(
         if prompt := (prompts or {}).get(row.get("task")):
             row["prompt"] = [{"role": "user", "content": prompt}]
         return row, None
-    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
-        reason = "broken line" if isinstance(error, json.JSONDecodeError) else "bad row"
-        if isinstance(error, DataError):
-            reason = str(error).partition(":")[0]
+    except (ValueError, RecursionError, OSError) as error:
+        reason = str(error).partition(":")[0] if isinstance(error, DataError) else "broken line"
         return None, {"where": f"{path}:{number}", "reason": reason, "detail": f"{error}"}
 
 
-def _row(row: dict, folder: Path) -> dict:
+def _row(row: Any, folder: Path) -> dict:
+    if not isinstance(row, dict):
+        raise DataError(f"bad row: a row is a JSON object, not {json.dumps(row)[:80]}")
+    if not isinstance(row.get("id"), str | int):
+        raise DataError(f"no id: a row has {row.get('id')!r} for an id, which is no text")
+    row["id"] = str(row["id"])
+    for name in _TEXTS:
+        value = row.get(name)
+        if isinstance(value, int | float):
+            row[name] = str(value)
+        elif value is not None and not isinstance(value, str):
+            raise DataError(f"bad row: {name} of row {row['id']!r} is {value!r}, which is no text")
     for name in ("prompt", "completion"):
         if not isinstance(row.get(name), list) or not row[name]:
+            raise DataError(f"no {name}: row {row['id']!r} has no list of messages under {name}")
+        if not all(map(_is_message, row[name])):
             raise DataError(
-                f"no {name}: row {row.get('id')!r} has no list of messages under {name}"
+                f"bad {name}: row {row['id']!r} has something else than {{role, content}} messages "
+                f"under {name}"
             )
         row[name] = [{"role": m["role"], "content": text_of([m])} for m in row[name]]
     if not row["completion"][0]["content"].strip():
-        raise DataError(f"empty text: row {row.get('id')!r} has nothing to learn")
-    if not is_unicode("".join(m["content"] for m in (*row["prompt"], *row["completion"]))):
-        raise DataError(f"text is not UTF-8: row {row.get('id')!r} holds bytes that are no text")
+        raise DataError(f"empty text: row {row['id']!r} has nothing to learn")
+    texts = [m["content"] for m in (*row["prompt"], *row["completion"])]
+    texts += [row["id"], *(row.get(name) or "" for name in _TEXTS)]
+    if not is_unicode("".join(texts)):
+        raise DataError(f"text is not UTF-8: row {row['id']!r} holds bytes that are no text")
     if "images_file_names" in row:
-        row["images"] = [str(folder / name) for name in row.pop("images_file_names")]
-    if not row["images"]:
-        raise DataError(f"no picture: row {row.get('id')!r} names no picture")
+        names = row.pop("images_file_names")
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise DataError(
+                f"bad picture: row {row['id']!r} has {names!r} for images_file_names, which is no "
+                "list of file names"
+            )
+        row["images"] = [str(folder / name) for name in names]
+    if not row.get("images"):
+        raise DataError(f"no picture: row {row['id']!r} names no picture")
+    if not isinstance(row["images"], list) or not all(map(_is_picture, row["images"])):
+        raise DataError(
+            f"bad picture: row {row['id']!r} has something else than names and {{path, bytes}} "
+            "under images"
+        )
     # The stated size of a single picture is trusted nowhere: budgets are computed from it.
     row["sizes"] = [_size(image) for image in row["images"]]
     row["width"], row["height"] = row["sizes"][0]
-    row["id"] = str(row["id"])
     return row
+
+
+def _is_picture(value: Any) -> bool:
+    """Whether it is a file's name, or a picture as a parquet file holds it."""
+    if not isinstance(value, dict):
+        return isinstance(value, str)
+    return "path" in value and isinstance(value.get("bytes"), bytes)
+
+
+def _is_message(value: Any) -> bool:
+    """Whether it has a role, and for its content a text or parts whose texts are texts."""
+    if not isinstance(value, dict) or not isinstance(value.get("role"), str):
+        return False
+    content = value.get("content")
+    return isinstance(content, str) or (
+        isinstance(content, list)
+        and all(isinstance(p, dict) and isinstance(p.get("text") or "", str) for p in content)
+    )
 
 
 def _size(image: str | dict) -> tuple[int, int]:

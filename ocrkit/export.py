@@ -88,6 +88,8 @@ def export(
             # settings of the whole process; adapters that were never trained change no reading.
             use_peft=model.ocrkit_backend == "unsloth",
             load_in_4bit=format == "merged_4bit",
+            # As the trained one is, not as weights that are to be trained whole.
+            dtype=str(model.dtype).removeprefix("torch."),
         )
         equal = _read_alike(texts, rows, settings)
     check = f"{equal} of {compared} rows are read the same by the exported and the trained model."

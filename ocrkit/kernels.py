@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ocrkit.base_model import ModelError
-from ocrkit.batch_size import probe_step
+from ocrkit.batch_size import as_in_training, probe_step
 from ocrkit.collate import Collator
 from ocrkit.config import TrainConfig
 from ocrkit.data import drawn_rows
@@ -109,17 +109,14 @@ def _read(model: Any, processor: Any, config: TrainConfig) -> None:
 def _step(model: Any, processor: Any, config: TrainConfig) -> None:
     # Unsloth notices this pass and clears what was compiled in it, and says so at length.
     warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
-    training = model.training
-    model.train()
+    batch = Collator(processor, config.image_height)(drawn_rows(1))
     try:
-        with _own_random_numbers():
-            probe_step(model, Collator(processor, config.image_height), drawn_rows(1))
+        with _own_random_numbers(), as_in_training(model, config):
+            probe_step(model, batch, config)
     except torch.cuda.OutOfMemoryError:
         # The first step of the run says this of its own batch, with the way out.
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
-    finally:
-        model.train(training)
 
 
 def _own_random_numbers() -> Any:

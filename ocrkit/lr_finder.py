@@ -53,7 +53,7 @@ def find_lr(
 
     Raises:
         ValueError: `min_lr`, `max_lr` or `steps` that make no sweep.
-        DataError, ConfigError: as `train`.
+        DataError, ConfigError, TrainingError: as `train`.
     """
     if not 0 < min_lr < max_lr or steps < 10:
         raise ValueError(
@@ -115,8 +115,8 @@ def _sweep(
     import torch
     from transformers import TrainerCallback
 
+    from ocrkit.batch_size import TrainingError
     from ocrkit.train import make_trainer
-    from ocrkit.trainer import TrainingError
 
     factor = (max_lr / min_lr) ** (1 / (steps - 1))
     rates: list[float] = []

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.base_model import (
+    TINY,
     ModelError,
     adapter_on,
     check_memory,
@@ -214,14 +215,14 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
 
+    from ocrkit.precision import weights_dtype
+
     cuda = torch.cuda.is_available()
     device = int(os.environ.get("LOCAL_RANK", "0"))
     if cuda:
         torch.cuda.set_device(device)
-    dtype = config.dtype
-    if dtype == "auto":
-        half = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float16"
-        dtype = half if cuda else "float32"
+    half = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float16"
+    dtype = weights_dtype(config, base == str(TINY)) or (half if cuda else "float32")
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
@@ -335,19 +336,22 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
     import torch
     from unsloth import FastVisionModel
 
+    from ocrkit.precision import weights_dtype
+
     if config.max_image_tiles is not None:
         raise ConfigError(
             f"max_image_tiles={config.max_image_tiles} changes the model's weights, which the kit "
             "does on the transformers path only; set backend=transformers, or leave it out."
         )
     named = adapter_on(adapter, base) if adapter else nullcontext(base)
+    dtype = weights_dtype(config, base == str(TINY))
     with _whole_adapter(), named as name:
         model, processor = FastVisionModel.from_pretrained(
             name,
             load_in_4bit=config.load_in_4bit,
             load_in_16bit=not config.load_in_4bit,
             full_finetuning=not config.use_peft and not adapter,
-            dtype=None if config.dtype == "auto" else getattr(torch, config.dtype),
+            dtype=dtype and getattr(torch, dtype),
             max_seq_length=config.max_length or 4096,
             use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
             trust_remote_code=config.trust_remote_code,

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from ocrkit.batch_size import probe_step, resolve_batch
+from ocrkit.batch_size import as_in_training, does_not_fit, probe_step, resolve_batch
 from ocrkit.collate import Collator, picture_canvases, picture_sizes, token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import DataError, text_of
+from ocrkit.predict import predict_stream
 from ocrkit.processes import process_count
-from ocrkit.train import STREAM_SAMPLE, context_length
+from ocrkit.train import STREAM_SAMPLE, context_length, evaluation_rows
 
 # Under this height of a line of text, models misread what people still read.
 LEGIBLE = 16
@@ -29,7 +30,8 @@ class Plan:
     in the worst of them, as the model sees it, and `small_texts` counts those under 16 pixels;
     `tiles` is (median, 95th percentile, largest) of tiles per sample where pictures are laid out in
     tiles, each of `tile_tokens` tokens beside the text, and else none;
-    `too_long` counts samples beyond the context.
+    `too_long` counts samples beyond the context; `seconds` are those of all steps and of
+    `evaluations`, each of which takes `evaluation_seconds`.
     """
 
     samples: int
@@ -46,6 +48,8 @@ class Plan:
     samples_per_second: float
     peak_memory_gib: float
     seconds: float
+    evaluations: int = 0
+    evaluation_seconds: float = 0.0
     tiles: tuple[int, int, int] | None = None
     tile_tokens: int = 0
 
@@ -81,9 +85,11 @@ class Plan:
             f"{self.too_long} of {self.samples} samples exceed the context of {self.context} tokens"
         )
         minutes, seconds = divmod(round(self.seconds), 60)
+        read = f" and {self.evaluations} evaluations of {self.evaluation_seconds:.0f} s"
         lines.append(
-            f"{self.steps} steps at {self.samples_per_second:.1f} samples/s: "
-            f"about {minutes} min {seconds:02d} s; peak memory {self.peak_memory_gib:.2f} GiB"
+            f"{self.steps} steps at {self.samples_per_second:.1f} samples/s"
+            f"{read * bool(self.evaluations)}: about {minutes} min {seconds:02d} s; "
+            f"peak memory {self.peak_memory_gib:.2f} GiB"
         )
         return "\n".join(lines)
 
@@ -95,9 +101,14 @@ class Plan:
 def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps: int = 3) -> Plan:
     """Count tokens without opening a picture, probe a few steps, and print what a run will take.
 
-    The probe runs forward and backward on the longest batch and on ordinary ones; no weight
-    changes. Peak memory is the GPU's where there is one and the process's elsewhere, without
-    the optimizer's state, which is not yet there. Of a stream the first rows are looked at.
+    The probe runs forward and backward on the longest batch and on ordinary ones, as the run will,
+    and reads a batch of validation rows if the run evaluates; no weight changes. Peak memory is the
+    GPU's where there is one and the process's elsewhere, without the optimizer's state, which is
+    not yet there. Of a stream the first rows are looked at.
+
+    Raises:
+        DataError: no training row, or none that fits the context.
+        TrainingError: a batch does not fit the memory.
     """
     rows = data["train"].head(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
@@ -125,6 +136,9 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     steps = config.max_steps
     if steps < 0:
         steps = round(-(-len(fitting) // per_step) * config.num_train_epochs)
+    validation = evaluation_rows(data, config)
+    evaluations = 0 if validation is None else steps // config.eval_steps
+    reading = _reading(config, validation, model, processor) if evaluations else 0.0
     tiles, tile_tokens = None, 0
     if hasattr(processor.image_processor, "max_image_tiles"):
         canvases = picture_canvases(rows, processor, config)
@@ -145,7 +159,9 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         steps=steps,
         samples_per_second=per_second,
         peak_memory_gib=peak,
-        seconds=steps * per_step / (per_second * process_count()),
+        seconds=steps * per_step / (per_second * process_count()) + evaluations * reading,
+        evaluations=evaluations,
+        evaluation_seconds=reading,
         tiles=tiles,
         tile_tokens=tile_tokens,
     )
@@ -205,17 +221,29 @@ def _probe(
     cuda = model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    training = model.training
-    model.train()
     spent = 0.0
-    for number, batch in enumerate(batches):
-        started = time.perf_counter()
-        probe_step(model, collate, [rows[i] for i in batch])
-        # The longest batch comes first, warms up, and sets the peak; it is no typical step.
-        spent += (time.perf_counter() - started) if number else 0.0
-    model.train(training)
+    with as_in_training(model, config):
+        for number, batch in enumerate(batches):
+            started = time.perf_counter()
+            try:
+                probe_step(model, collate([rows[i] for i in batch]), config)
+            except torch.cuda.OutOfMemoryError as error:
+                model.zero_grad(set_to_none=True)
+                ids = [rows[i]["id"] for i in batch]
+                raise does_not_fit("in a trial", [tokens[i] for i in batch], ids) from error
+            # The longest batch comes first, warms up, and sets the peak; it is no typical step.
+            spent += (time.perf_counter() - started) if number else 0.0
     if cuda:
         peak = torch.cuda.max_memory_allocated() / 2**30
     else:
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     return size * steps / spent, peak
+
+
+def _reading(config: TrainConfig, rows: Any, model: Any, processor: Any) -> float:
+    """Seconds that an evaluation over `rows` takes, judged by a batch of them."""
+    few = rows.select(range(min(len(rows), config.per_device_eval_batch_size)))
+    started = time.perf_counter()
+    for _ in predict_stream(model, processor, few, config, progress_bar=False):
+        pass
+    return (time.perf_counter() - started) * len(rows) / len(few) / process_count()

@@ -58,13 +58,11 @@ def predict_stream(
             try:
                 results = read_batch(model, collate, [data[i] for i in chosen], config)
             except torch.cuda.OutOfMemoryError:
-                torch.cuda.empty_cache()
-                if batch_size == 1:
-                    results = [_failed("out of memory with a batch of 1; lower max_pixels")]
-                else:
-                    batch_size //= 2
-                    tqdm.write(f"Out of memory: going on with {batch_size} samples at once.")
+                if batch_size > 1:
+                    batch_size = halved(batch_size)
                     continue
+                torch.cuda.empty_cache()
+                results = [_failed("out of memory with a batch of 1; lower max_pixels")]
             except Exception as error:
                 # One bad row must not take its neighbours along: read them one by one.
                 if len(chosen) > 1:
@@ -75,6 +73,13 @@ def predict_stream(
                 yield {"id": ids[i], **result}
             progress.update(len(chosen))
             start += len(chosen)
+
+
+def halved(batch_size: int) -> int:
+    """Half of a batch that ran out of memory, which is freed and said."""
+    torch.cuda.empty_cache()
+    tqdm.write(f"Out of memory: going on with {batch_size // 2} samples at once.")
+    return batch_size // 2
 
 
 def predict(model: Any, processor: Any, data: Any, config: TrainConfig) -> list[str]:

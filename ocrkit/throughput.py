@@ -8,10 +8,9 @@ from typing import Any
 import psutil
 import torch
 
-from ocrkit.batch_size import resolve_batch
+from ocrkit.batch_size import as_in_training, probe_step, resolve_batch
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import TrainConfig
-from ocrkit.losses import supervised_loss
 
 # The first batches start workers and warm caches up.
 _WARM = 1
@@ -56,26 +55,21 @@ def measure(
         num_workers=config.dataloader_num_workers,
         collate_fn=Collator(processor, config.image_height),
     )
-    cuda, training = model.device.type == "cuda", model.training
+    cuda = model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-    model.train()
     waited = worked = memory = 0.0
     last = time.perf_counter()
-    for number, batch in enumerate(loader):
-        taken = time.perf_counter()
-        inputs = {key: value.to(model.device) for key, value in batch.items()}
-        supervised_loss(model, inputs).backward()
-        model.zero_grad(set_to_none=True)
-        if cuda:
-            torch.cuda.synchronize()
-        done = time.perf_counter()
-        if number >= _WARM:
-            waited, worked = waited + taken - last, worked + done - taken
-        if number == _WARM and not cuda:
-            memory = _resident()
-        last = time.perf_counter()
-    model.train(training)
+    with as_in_training(model, config):
+        for number, batch in enumerate(loader):
+            taken = time.perf_counter()
+            probe_step(model, batch, config)
+            done = time.perf_counter()
+            if number >= _WARM:
+                waited, worked = waited + taken - last, worked + done - taken
+            if number == _WARM and not cuda:
+                memory = _resident()
+            last = time.perf_counter()
     if cuda:
         memory = torch.cuda.max_memory_allocated() / 2**30
     return {

@@ -14,7 +14,7 @@ from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, record_skipped, skipped_counts, without_bars
 from ocrkit.export import export
 from ocrkit.kernels import try_kernels
-from ocrkit.processes import process_count
+from ocrkit.processes import is_main_process, process_count
 from ocrkit.systems import records_of
 from ocrkit.train_log import read_log
 from ocrkit.versions import versions
@@ -148,9 +148,9 @@ def make_trainer(
     if getattr(model, "ocrkit_backend", "") == "unsloth":
         try_kernels(model, processor, config, training=True)
     rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
-    validation = data["validation"] if "validation" in data and config.eval_steps else None
-    if validation is not None and len(validation) > config.eval_samples:
-        validation = validation.shuffle(seed=config.seed).select(range(config.eval_samples))
+    validation = evaluation_rows(data, config)
+    if validation is None and config.eval_steps and is_main_process():
+        print(f"{config.dataset} has no validation split, so nothing is evaluated while it trains.")
     if validation is not None:
         validation = fit_context(validation, "validation", model, processor, config)
     check_evaluation(validation, processor, config)
@@ -178,6 +178,16 @@ def make_trainer(
         config=config,
         callbacks=callbacks,
     )
+
+
+def evaluation_rows(data: Any, config: TrainConfig) -> Any:
+    """The validation rows that every evaluation of a run reads; None: nothing is evaluated."""
+    if "validation" not in data or not config.eval_steps:
+        return None
+    rows = data["validation"]
+    if len(rows) <= config.eval_samples:
+        return rows
+    return rows.shuffle(seed=config.seed).select(range(config.eval_samples))
 
 
 def _train_rows(
@@ -291,8 +301,15 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
     import torch
     from trl import SFTConfig
 
+    from ocrkit.precision import half_precision
+
+    if config.dtype == "float16" and not config.use_peft:
+        raise ConfigError(
+            "dtype='float16' cannot train every weight (use_peft=False): its gradients cannot be "
+            "scaled; set dtype=auto, which keeps weights in float32 and multiplies in 16 bits."
+        )
     cuda = torch.cuda.is_available()
-    bf16 = cuda and torch.cuda.is_bf16_supported(False) and config.dtype in ("auto", "bfloat16")
+    half = half_precision(config, "cuda") if cuda else None
     same = (
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "
@@ -307,8 +324,8 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
         "greater_is_better": metric not in LOWER_IS_BETTER,
-        "bf16": bf16,
-        "fp16": cuda and not bf16 and config.dtype in ("auto", "float16"),
+        "bf16": half == torch.bfloat16,
+        "fp16": half == torch.float16,
         "use_cpu": not cuda,
         # The kit's collator takes rows as they are and bounds pictures by pixels: cutting tokens
         # would cut pictures.

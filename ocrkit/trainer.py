@@ -18,6 +18,7 @@ from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
 from ocrkit.analysis import said
+from ocrkit.batch_size import TrainingError, does_not_fit
 from ocrkit.callbacks import ConfusionWeights
 from ocrkit.checkpoint import rotate, seal, unseal
 from ocrkit.collate import Collator
@@ -26,7 +27,8 @@ from ocrkit.confusion import heaviest, label_weights
 from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
-from ocrkit.predict import predict_stream
+from ocrkit.precision import products
+from ocrkit.predict import halved, predict_stream
 from ocrkit.systems import records_of
 from ocrkit.train_log import append_log
 
@@ -34,17 +36,6 @@ from ocrkit.train_log import append_log
 torch.serialization.register_package(
     50, lambda storage: None, lambda storage, at: storage if at.startswith("cpu:") else None
 )
-
-
-def cpu_has_bfloat16() -> bool:
-    """Whether this processor multiplies bfloat16 itself; where it does not, float32 is faster."""
-    # torch 2.9 does not tell.
-    can = getattr(torch.cpu, "get_capabilities", dict)()
-    return bool(can.get("avx512_bf16") or can.get("amx_bf16"))
-
-
-class TrainingError(RuntimeError):
-    """A run that cannot go on: the message states where, the cause and the way out."""
 
 
 class OCRTrainer(SFTTrainer):
@@ -56,6 +47,8 @@ class OCRTrainer(SFTTrainer):
     """
 
     def __init__(self, *args: Any, train_dataset: Any, config: TrainConfig, **kwargs: Any):
+        model = kwargs["model"]
+        exact = {n: w.data for n, w in model.named_parameters() if w.requires_grad}
         if config.streaming:
             # SFTTrainer takes nothing but datasets of Hugging Face, and looks at one row.
             looked_at = datasets.IterableDataset.from_generator(train_dataset.__iter__)
@@ -63,6 +56,11 @@ class OCRTrainer(SFTTrainer):
             self.train_dataset = train_dataset
         else:
             super().__init__(*args, train_dataset=train_dataset, **kwargs)
+        # SFTTrainer rounds adapters over a 4-bit base to bfloat16: small steps get lost there, and
+        # where a GPU has float16 alone, their gradients cannot be unscaled.
+        for name, weight in model.named_parameters():
+            if name in exact and weight.dtype != exact[name].dtype:
+                weight.data = exact[name]
         self.config = config
         # A training panel shows what evaluations would print.
         self.quiet = False
@@ -150,6 +148,21 @@ class OCRTrainer(SFTTrainer):
         self.batch_ids = inputs.pop("ids", [])
         return super()._prepare_inputs(inputs)
 
+    def train(self, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does; what does not fit the memory outside a batch is explained as well.
+
+        Raises:
+            TrainingError: the optimizer's state or an evaluation does not fit the memory.
+        """
+        try:
+            return super().train(*args, **kwargs)
+        except torch.cuda.OutOfMemoryError as error:
+            raise TrainingError(
+                f"Out of GPU memory after step {self.state.global_step}, outside a batch: take "
+                "optim=adamw_8bit, a smaller lora_r, or lower max_pixels; checkpoints in the run "
+                "folder are from before."
+            ) from error
+
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
         """One forward and backward pass; a loss that is no number, or no memory, ends the run.
 
@@ -160,13 +173,8 @@ class OCRTrainer(SFTTrainer):
         try:
             loss = super().training_step(model, inputs, *args)
         except torch.cuda.OutOfMemoryError as error:
-            longest = max(zip(lengths, self.batch_ids or [""] * len(lengths)))
-            raise TrainingError(
-                f"Out of GPU memory at step {self.state.global_step + 1} with a batch of "
-                f"{len(lengths)}, the longest sample {longest[1]} of {longest[0]} tokens: lower "
-                "per_device_train_batch_size (raising gradient_accumulation_steps as much), lower "
-                "max_pixels, or set gradient_checkpointing=True."
-            ) from error
+            where = f"at step {self.state.global_step + 1}"
+            raise does_not_fit(where, lengths, self.batch_ids) from error
         if not torch.isfinite(loss):
             rate = self._get_learning_rate()
             raise TrainingError(
@@ -197,12 +205,13 @@ class OCRTrainer(SFTTrainer):
         """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""
 
     def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager:
-        """Around a step's loss: with `dtype: auto`, products in bfloat16 where a CPU has them.
+        """Around a step's loss: on a CPU its products in bfloat16, where `products` says so.
 
-        Weights, gradients and evaluations stay in float32.
+        Weights, gradients and evaluations stay in float32. On a GPU accelerate does this.
         """
-        wanted = self.config.dtype == "auto" and self.args.device.type == "cpu"
-        return torch.autocast("cpu", torch.bfloat16, enabled=wanted and cpu_has_bfloat16())
+        if self.args.device.type == "cpu":
+            return products(self.config, "cpu")
+        return super().autocast_smart_context_manager(*args, **kwargs)
 
     def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if self.confusions is None:
@@ -264,18 +273,25 @@ class OCRTrainer(SFTTrainer):
         return EvalLoopOutput(None, None, metrics=named, num_samples=len(records))
 
     def _cross_entropy(self, rows: Any) -> tuple[float, int]:
-        """Nats and labels of rows, in batches of like length."""
+        """Nats and labels of rows, in batches of like length; out of memory halves them."""
         collate = Collator(self.processing_class, self.config.image_height)
         lengths = rows["length"] if "length" in rows.column_names else [0] * len(rows)
         order = sorted(range(len(rows)), key=lambda i: -lengths[i])
         size, training = self.args.per_device_eval_batch_size, self.model.training
-        nats, labels = 0.0, 0
+        nats, labels, start = 0.0, 0, 0
         self.model.eval()
-        for start in range(0, len(order), size):
+        while start < len(order):
             batch = self._prepare_inputs(collate([rows[i] for i in order[start : start + size]]))
-            with torch.no_grad():
-                nats += supervised_loss(self.model, batch, num_items=1).item()
+            try:
+                with torch.no_grad():
+                    nats += supervised_loss(self.model, batch, num_items=1).item()
+            except torch.cuda.OutOfMemoryError:
+                if size == 1:
+                    raise
+                size = halved(size)
+                continue
             labels += int(label_mass(batch["labels"]))
+            start += size
         self.model.train(training)
         return nats, labels
 

@@ -3,11 +3,12 @@ import math
 import pytest
 import torch
 
-from ocrkit import batch_size
+from ocrkit import batch_size, precision
 from ocrkit.batch_size import largest_batch, resolve_batch
 from ocrkit.collate import token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
+from ocrkit.losses import supervised_loss
 from ocrkit.model import load_model
 from ocrkit.train import train
 
@@ -24,9 +25,9 @@ def _probed(monkeypatch, limit):
     """Sizes that are probed on a device that holds `limit` rows, and the rows of each."""
     tried = []
 
-    def step(model, collate, rows):
-        tried.append(len(rows))
-        if len(rows) > limit:
+    def step(model, batch, config):
+        tried.append(len(batch["input_ids"]))
+        if tried[-1] > limit:
             raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
     monkeypatch.setattr(batch_size, "probe_step", step)
@@ -45,9 +46,36 @@ def test_the_largest_that_fits_is_found(config, loaded, monkeypatch, limit, foun
 def test_the_longest_rows_are_tried_first(config, loaded, monkeypatch):
     rows, model, processor, lengths = loaded
     seen = []
-    monkeypatch.setattr(batch_size, "probe_step", lambda m, c, batch: seen.append(batch[0]["id"]))
+
+    def step(model, batch, config):
+        seen.append(int(batch["attention_mask"][0].sum()))
+
+    monkeypatch.setattr(batch_size, "probe_step", step)
     largest_batch(model, processor, rows, lengths, config)
-    assert set(seen) == {rows["id"][lengths.index(max(lengths))]}
+    assert set(seen) == {max(lengths)}
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_a_probe_is_a_step_of_the_run_that_follows(config, loaded, monkeypatch, wanted):
+    rows, model, processor, lengths = loaded
+    config.gradient_checkpointing, config.dtype, config.loss = wanted, "auto", "focal"
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    seen, terms = set(), []
+
+    def loss(model, inputs, **given):
+        terms.append(given)
+        return supervised_loss(model, inputs, **given)
+
+    monkeypatch.setattr(batch_size, "supervised_loss", loss)
+    hook = model.get_output_embeddings().register_forward_hook(
+        lambda module, given, out: seen.add((model.is_gradient_checkpointing, out.dtype))
+    )
+    largest_batch(model, processor, rows.select(range(2)), lengths[:2], config)
+    hook.remove()
+    assert seen == {(wanted, torch.bfloat16)} and terms[0]["gamma"] == config.focal_gamma
+    assert not model.is_gradient_checkpointing
+    embedded = model.get_input_embeddings()(torch.tensor([1]))
+    assert not embedded.requires_grad
 
 
 def test_a_cpu_stops_before_its_memory_is_full(config, loaded, monkeypatch):

@@ -17,7 +17,13 @@ def test_overrides_replace_the_recipe():
 
 def test_text_is_converted_as_shells_pass_it():
     config = TrainConfig.from_dict(
-        {"learning_rate": "1e-3", "max_steps": "7", "use_peft": "false", "max_pixels": "none"}
+        {
+            "learning_rate": "1e-3",
+            "max_steps": "7",
+            "use_peft": "false",
+            "load_in_4bit": "false",
+            "max_pixels": "none",
+        }
     )
     assert (config.learning_rate, config.max_steps) == (1e-3, 7)
     assert (config.use_peft, config.max_pixels) == (False, None)
@@ -48,6 +54,15 @@ def test_text_is_converted_as_shells_pass_it():
         ({"streaming": True}, "set max_steps"),
         ({"streaming": True, "max_steps": 5, "curriculum": "length"}, "never sees them together"),
         ({"curriculum_steps": 1.5}, "between 0 and 1"),
+        ({"use_peft": False}, "load_in_4bit=True cannot train every weight"),
+        ({"learning_rate": "nan"}, "learning_rate=nan must be a finite number"),
+        ({"focal_gamma": "nan"}, "must be a finite number"),
+        ({"confusion_max_weight": "inf"}, "must be a finite number"),
+        ({"num_train_epochs": 0}, "num_train_epochs=0.0 must be above 0"),
+        ({"max_steps": 0}, "max_steps=0 must be at least 1, or -1"),
+        ({"lora_dropout": 1.5}, "lora_dropout=1.5 must be at least 0 and below 1"),
+        ({"weight_decay": -0.1}, "weight_decay=-0.1 must not be negative"),
+        ({"locale": "xx"}, "locale='xx' is not one of en, "),
         ({"backend": "jax"}, "not one of auto, unsloth, transformers"),
         ({"min_pixels": 500, "max_pixels": 400}, "no picture fits"),
         ({"sft_kwargs": {"seed": 1}}, "field of its own"),
@@ -57,6 +72,10 @@ def test_bad_settings_are_refused_in_one_sentence(values, message):
     with pytest.raises(ConfigError, match=message) as raised:
         TrainConfig.from_dict(values)
     assert "\n" not in str(raised.value)
+
+
+def test_a_locale_may_name_a_region():
+    assert TrainConfig(locale="de-AT").locale == "de-AT"
 
 
 def test_a_misspelt_recipe_names_the_nearest():

@@ -1,10 +1,19 @@
 import json
+import pickle
 import shutil
 
 import pytest
+from datasets import DatasetDict
 from PIL import Image
 
-from ocrkit.data import DataError, load_data, picture_hashes, skipped_counts, text_of
+from ocrkit.data import (
+    DataError,
+    load_data,
+    picture_hashes,
+    skipped_counts,
+    text_of,
+    usable_row,
+)
 
 
 @pytest.fixture
@@ -63,6 +72,44 @@ def test_bad_rows_are_counted_and_nothing_else_is_lost(config, copied, capsys):
     assert json.loads(listed[0])["where"] == f"{path}:1"
 
 
+def _without(row, name):
+    return {key: value for key, value in row.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    ("damage", "reason", "detail"),
+    [
+        (lambda row: [1, 2], "bad row", "a row is a JSON object, not [1, 2]"),
+        (lambda row: _without(row, "id"), "no id", "None for an id, which is no text"),
+        (lambda row: {**row, "id": ["a"]}, "no id", "['a'] for an id"),
+        (lambda row: {**row, "meta": {"a": 1}}, "bad row", "is {'a': 1}, which is no text"),
+        (lambda row: {**row, "task": []}, "bad row", "is [], which is no text"),
+        (lambda row: {**row, "prompt": ["read"]}, "bad prompt", "than {role, content} messages"),
+        (lambda row: {**row, "completion": [{"role": "assistant"}]}, "bad completion", "messages"),
+        (
+            lambda row: {**row, "completion": [{"role": "assistant", "content": [{"text": 3}]}]},
+            "bad completion",
+            "messages under completion",
+        ),
+        (lambda row: {**row, "images_file_names": "abc"}, "bad picture", "has 'abc' for images_"),
+        (lambda row: {**row, "images_file_names": [3]}, "bad picture", "which is no list of"),
+        (lambda row: _without(row, "images_file_names"), "no picture", "names no picture"),
+        (lambda row: {**_without(row, "images_file_names"), "images": [3]}, "bad picture", "under"),
+        (lambda row: {**row, "group": "\ud800"}, "text is not UTF-8", "bytes that are no text"),
+    ],
+)
+def test_a_damaged_row_is_told_in_a_sentence(thermal, damage, reason, detail):
+    path = thermal / "test" / "metadata.jsonl"
+    line = json.dumps(damage(json.loads(path.read_text().splitlines()[0])))
+    row, problem = usable_row(path, 1, line)
+    assert row is None and problem["reason"] == reason and detail in problem["detail"]
+
+
+def test_json_that_is_nested_too_deeply_is_a_broken_line(thermal):
+    path = thermal / "test" / "metadata.jsonl"
+    assert usable_row(path, 1, "[" * 200_000)[1]["reason"] == "broken line"
+
+
 def test_bytes_that_are_no_text_and_ids_that_come_twice_are_left_out(config, copied):
     path, rows = copied
     rows[0]["completion"][0]["content"] = "한글"
@@ -110,6 +157,23 @@ def test_a_dataset_without_a_usable_row_is_refused(config, copied):
     _write(path, [row | {"images_file_names": ["gone.png"]} for row in rows])
     with pytest.raises(DataError, match="no usable row"):
         load_data(config)
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_a_split_that_is_not_there_says_so(config, copied, streaming):
+    shutil.rmtree(copied[0].parents[1] / "test")
+    config.streaming, config.max_steps = streaming, 4
+    data = load_data(config)
+    assert isinstance(data, DatasetDict) and set(data) == {"train", "validation"}
+    with pytest.raises(DataError, match=r"no test split; it has train, validation. Deal it anew"):
+        data["test"]
+    assert data.get("test") is None and "test" not in data
+
+
+def test_splits_survive_a_pickle_and_a_map(config):
+    data = load_data(config)
+    assert pickle.loads(pickle.dumps(data))["test"]["id"] == data["test"]["id"]
+    assert set(data.map(lambda row: row)) == set(data)
 
 
 def test_text_of_parts_and_strings():

@@ -70,6 +70,19 @@ def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming,
     assert bool(one) is (max_weight > 1)
 
 
+def test_accelerate_launch_starts_a_run(config, tmp_path):
+    config.max_steps = 1
+    command = _command(config, processes=1)
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    command[2:3] = [*launcher, "-m", "ocrkit"]
+    done = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 steps, mean loss" in done.stdout
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
 def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):
     config.sft_kwargs, config.max_steps = RANDOM, 500
     process = subprocess.Popen(

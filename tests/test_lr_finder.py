@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from ocrkit import find_lr
+from ocrkit.batch_size import TrainingError
 from ocrkit.data import load_data
 from ocrkit.lr_finder import smooth, steepest
 from ocrkit.model import load_model
@@ -50,6 +51,18 @@ def test_a_sweep_suggests_a_rate_and_changes_nothing(config, tmp_path):
         "lr_finder.json",
         "lr_finder.png",
     ]
+
+
+def test_a_sweep_that_does_not_fit_says_what_to_change(config, monkeypatch):
+    data = load_data(config)
+    model, processor = load_model(config)
+
+    def refuse(*args, **kwargs):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("torch.optim.AdamW.step", refuse)
+    with pytest.raises(TrainingError, match="Out of GPU memory after step 0, outside a batch"):
+        find_lr(config, data, model, processor, steps=10)
 
 
 def test_a_sweep_that_is_none_is_refused(config):

@@ -1,4 +1,5 @@
 import json
+import shutil
 import subprocess
 import sys
 
@@ -205,6 +206,23 @@ def test_plan_prints_a_table(thermal, tmp_path, capsys):
     arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
     assert main(["plan", *arguments, "--output_dir", str(tmp_path)]) == 0
     assert "tokens per sample" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["plan", "find-lr", "train"])
+def test_a_dataset_without_training_rows_is_one_sentence(command, thermal, tmp_path, capsys):
+    shutil.copytree(thermal / "test", tmp_path / "data" / "test")
+    assert main([command, "--dataset", str(tmp_path / "data"), "--output_dir", str(tmp_path)]) == 1
+    error = capsys.readouterr().err
+    assert f"{tmp_path / 'data'} has no train split; it has test." in error
+    assert "Traceback" not in error
+
+
+def test_find_lr_suggests_a_rate(thermal, tmp_path, capsys):
+    arguments = ["--dataset", str(thermal), "--output_dir", str(tmp_path), "--steps", "10"]
+    sweep = ["--min_lr", "1e-4", "--max_lr", "1e-2", "--per_device_train_batch_size", "4"]
+    assert main(["find-lr", *arguments, *sweep]) == 0
+    assert f"Curve: {tmp_path / 'lr_finder.png'}" in capsys.readouterr().out
+    assert len(json.loads((tmp_path / "lr_finder.json").read_text())["losses"]) == 10
 
 
 def test_recipes_are_listed(capsys):

@@ -1,3 +1,4 @@
+import copy
 import inspect
 import json
 import re
@@ -79,6 +80,44 @@ def test_four_bit_without_cuda_is_said(config, capsys):
 
 
 @pytest.mark.parametrize(
+    ("settings", "bf16", "dtype"),
+    [
+        ({"use_peft": False}, True, torch.float32),
+        ({"use_peft": False}, False, torch.float32),
+        ({"use_peft": False, "dtype": "bfloat16"}, True, torch.bfloat16),
+        ({"model_name_or_path": "tiny"}, False, torch.float32),
+        ({}, True, torch.bfloat16),
+        ({}, False, torch.float16),
+    ],
+)
+def test_weights_trained_whole_are_exact_on_a_gpu(
+    config, tmp_path, monkeypatch, settings, bf16, dtype
+):
+    class Loaded(Exception):
+        pass
+
+    def load(base, **options):
+        raise Loaded(options["dtype"])
+
+    shutil.copytree(TINY, tmp_path / "other")
+    own = {"model_name_or_path": str(tmp_path / "other"), "dtype": "auto"}
+    config = TrainConfig(**{**config.to_dict(), **own, **settings})
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *emulated: bf16)
+    monkeypatch.setattr("torch.cuda.set_device", lambda device: None)
+    monkeypatch.setattr("transformers.AutoModelForImageTextToText.from_pretrained", load)
+    with pytest.raises(Loaded, match=str(dtype)):
+        load_model(config)
+
+
+def test_adapters_over_half_precision_are_exact(config):
+    config.dtype = "float16"
+    model, _ = load_model(config)
+    kinds = {(weight.requires_grad, weight.dtype) for weight in model.parameters()}
+    assert kinds == {(True, torch.float32), (False, torch.float16)}
+
+
+@pytest.mark.parametrize(
     ("flags", "inside", "outside"),
     [
         ({"finetune_vision_layers": False}, "language_model", "visual"),
@@ -106,6 +145,19 @@ def test_the_pixel_budget_is_set_once_for_all(config):
     _, processor = load_model(config)
     size = processor.image_processor.size
     assert (size["shortest_edge"], size["longest_edge"]) == (1024, 4096)
+
+
+@pytest.mark.parametrize(
+    ("budget", "message"),
+    [
+        ({"min_pixels": 10**9}, "above the 131072 pixels .* lower it, or set max_pixels as well"),
+        ({"max_pixels": 300}, "below the 512 pixels .* raise it, or set min_pixels as well"),
+        ({"min_pixels": 100, "max_pixels": 200}, "less than the 16 x 16 pixels of a single token"),
+    ],
+)
+def test_a_budget_that_no_picture_meets_is_refused(processor, budget, message):
+    with pytest.raises(ConfigError, match=message):
+        apply_pixel_budget(copy.deepcopy(processor), TrainConfig(**budget))
 
 
 def test_a_budget_in_pixels_is_refused_where_tiles_count():

@@ -2,8 +2,10 @@ import json
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
+from ocrkit.batch_size import TrainingError
 from ocrkit.data import DataError, load_data
 from ocrkit.model import load_model
 from ocrkit.plan import line_height, plan, shrink_scales
@@ -22,6 +24,24 @@ def test_a_plan_counts_tokens_and_probes(config, capsys):
     assert "no picture is above the pixel budget" in printed and "4 steps at" in printed
     assert all((before[name] == weight).all() for name, weight in model.named_parameters())
     assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_evaluations_are_counted_in(config, capsys):
+    config.eval_steps, config.eval_samples, config.max_new_tokens = 2, 3, 8
+    result = plan(config, load_data(config), *load_model(config), probe_steps=1)
+    assert result.evaluations == 2 and result.evaluation_seconds > 0
+    steps = result.steps * config.per_device_train_batch_size / result.samples_per_second
+    assert result.seconds == pytest.approx(steps + 2 * result.evaluation_seconds)
+    assert "samples/s and 2 evaluations of " in capsys.readouterr().out
+
+
+def test_a_batch_that_does_not_fit_is_one_sentence(config, monkeypatch):
+    def refuse(*args, **terms):
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr("ocrkit.batch_size.supervised_loss", refuse)
+    with pytest.raises(TrainingError, match=r"in a trial with a batch of 4, the longest sample \w"):
+        plan(config, load_data(config), *load_model(config))
 
 
 def test_pictures_above_the_budget_are_counted_with_their_scale(config, capsys):

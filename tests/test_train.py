@@ -8,13 +8,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
+from ocrkit.batch_size import TrainingError
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
 from ocrkit.data import DataError, load_data, skipped_counts
 from ocrkit.model import load_model
 from ocrkit.train import _sft_config, context_length, train
 from ocrkit.train_log import read_log
-from ocrkit.trainer import TrainingError
 
 
 class _StopAt(TrainerCallback):
@@ -154,10 +154,20 @@ def test_what_cannot_be_trained_is_refused(config):
     config.sft_kwargs, config.resume_from_checkpoint = {}, "nowhere"
     with pytest.raises(ConfigError, match="is no folder"):
         train(model, processor, data, config)
-    config.resume_from_checkpoint = None
+    config.resume_from_checkpoint, config.dtype, config.use_peft = None, "float16", False
+    with pytest.raises(ConfigError, match="set dtype=auto, which keeps weights in float32"):
+        train(model, processor, data, config)
+    config.dtype = "float32"
     del data["train"]
     with pytest.raises(DataError, match="no train split"):
         train(model, processor, data, config)
+
+
+def test_a_run_without_validation_rows_says_that_nothing_is_evaluated(config, capsys):
+    config.eval_steps, config.max_steps, data = 1, 1, load_data(config)
+    del data["validation"]
+    train(*load_model(config), data, config)
+    assert "has no validation split, so nothing is evaluated" in capsys.readouterr().out
 
 
 def test_a_signal_leaves_a_run_to_resume(config, tmp_path):

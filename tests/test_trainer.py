@@ -6,11 +6,13 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit import evaluate, losses, trainer
+from ocrkit import evaluate, losses, precision, trainer
+from ocrkit.batch_size import TrainingError
 from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
 from ocrkit.data import DataError, load_data
 from ocrkit.evaluation import score
+from ocrkit.losses import supervised_loss
 from ocrkit.model import load_model
 from ocrkit.predict import predict
 from ocrkit.train import check_evaluation, make_trainer, train
@@ -54,7 +56,7 @@ def _run(config, callbacks=None, **changes):
 
 @pytest.mark.parametrize("has", [True, False])
 def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypatch, has):
-    monkeypatch.setattr(trainer, "cpu_has_bfloat16", lambda: has)
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
     for name, value in {"dtype": "auto", "max_steps": 2, "eval_steps": 1}.items():
         setattr(config, name, value)
     model, processor = load_model(config)
@@ -87,6 +89,15 @@ def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypa
     reloaded, _ = load_model(config)
     rows = [data["test"][i] for i in range(4)]
     assert predict(model, processor, rows, config) == predict(reloaded, processor, rows, config)
+
+
+def test_adapters_over_four_bits_stay_exact(config, monkeypatch):
+    model, processor = load_model(config)
+    # What TRL asks before it rounds them to bfloat16.
+    model.is_loaded_in_4bit = True
+    before = _trained(model)
+    make_trainer(model, processor, load_data(config), config, [])
+    assert _same(before, _trained(model))
 
 
 def _read(monkeypatch, reading):
@@ -145,6 +156,27 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_all_labels(config, monkeypat
     ]
     assert losses[0] == pytest.approx(losses[1], abs=1e-5)
     assert losses[0] == pytest.approx(losses[2], abs=1e-5)
+
+
+def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys):
+    _read(monkeypatch, _zeros_as_o)
+    whole, _ = _run(config, max_steps=1, eval_steps=1, eval_samples=6)
+
+    def narrow(limit):
+        def loss(model, batch, *args, **terms):
+            if not model.training and len(batch["input_ids"]) > limit:
+                raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+            return supervised_loss(model, batch, *args, **terms)
+
+        monkeypatch.setattr(trainer, "supervised_loss", loss)
+
+    narrow(2)
+    halves, _ = _run(config, per_device_eval_batch_size=8)
+    assert "Out of memory: going on with 2 samples at once" in capsys.readouterr().out
+    assert _logged(halves, "eval_loss") == pytest.approx(_logged(whole, "eval_loss"), abs=1e-5)
+    narrow(0)
+    with pytest.raises(TrainingError, match="after step 1, outside a batch: take optim"):
+        _run(config)
 
 
 def test_an_evaluation_leaves_the_run_as_it_was(config, tmp_path):

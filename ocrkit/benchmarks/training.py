@@ -20,7 +20,7 @@ def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) ->
     transformers' loss, since its own needs a GPU.
     """
     from ocrkit.benchmarks.measure import in_turns
-    from ocrkit.trainer import cpu_has_bfloat16
+    from ocrkit.precision import cpu_has_bfloat16
 
     printed_lines(folder / "data", steps * batch)
     sides = {
@@ -93,8 +93,8 @@ def _bare(folder: Path, batch: int) -> float:
     from ocrkit.curriculum import TrainRows, TrainSampler
     from ocrkit.data import load_data
     from ocrkit.model import load_model
+    from ocrkit.precision import cpu_has_bfloat16
     from ocrkit.train import fit_context
-    from ocrkit.trainer import cpu_has_bfloat16
 
     config = _config(folder, batch)
     model, processor = load_model(config)
@@ -127,7 +127,7 @@ def _trl(folder: Path, batch: int) -> float:
 
     from ocrkit.base_model import TINY
     from ocrkit.model import lora_targets
-    from ocrkit.trainer import cpu_has_bfloat16
+    from ocrkit.precision import cpu_has_bfloat16
 
     class Stock(SFTTrainer):
         compute_loss = Trainer.compute_loss

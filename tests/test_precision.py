@@ -1,0 +1,43 @@
+import pytest
+import torch
+
+from ocrkit import precision
+from ocrkit.config import TrainConfig
+from ocrkit.precision import half_precision, products, weights_dtype
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bf16", "half"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float16),
+        ("bfloat16", True, torch.bfloat16),
+        ("float16", True, torch.float16),
+        ("float32", True, None),
+    ],
+)
+def test_a_gpu_multiplies_in_what_it_has(monkeypatch, dtype, bf16, half):
+    monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda *emulated: bf16)
+    assert half_precision(TrainConfig(dtype=dtype), "cuda") == half
+
+
+@pytest.mark.parametrize(
+    ("dtype", "has", "seen"),
+    [
+        ("auto", True, torch.bfloat16),
+        ("auto", False, torch.float32),
+        ("float32", True, torch.float32),
+    ],
+)
+def test_a_cpu_multiplies_in_bfloat16_where_it_has_it(monkeypatch, dtype, has, seen):
+    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
+    with products(TrainConfig(dtype=dtype), "cpu"):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == seen
+
+
+def test_weights_have_the_dtype_that_is_asked_for():
+    assert weights_dtype(TrainConfig(dtype="bfloat16"), embedded=True) == "bfloat16"
+    assert weights_dtype(TrainConfig(), embedded=True) == "float32"
+    assert weights_dtype(TrainConfig(), embedded=False) is None
+    whole = TrainConfig(use_peft=False, load_in_4bit=False)
+    assert weights_dtype(whole, embedded=False) == "float32"
