@@ -11,7 +11,7 @@ import yaml
 
 from ocrkit.config import TrainConfig
 from ocrkit.evaluation import Evaluation
-from ocrkit.report import NAMES, compare, interval, p_text
+from ocrkit.report import NAMES, Comparison, compare, interval, p_text
 from ocrkit.train_log import read_log
 
 SHOWN = ("cer", "exact_match")
@@ -158,6 +158,32 @@ def _difference(first: dict, other: dict, metrics: Sequence[str], loaded: dict) 
         "p": comparison.p_values["after"].get("exact_match"),
         "why": None,
     }
+
+
+def best_beside_worst(rows: Sequence[dict]) -> Comparison:
+    """The best run held against the worst of those that read the same rows; or the best alone.
+
+    Args:
+        rows: as `leaderboard` returns them, of which one at least has the evaluation.
+
+    Raises:
+        ValueError: none has.
+    """
+    done = [row for row in rows if row["metrics"]]
+    if not done:
+        raise ValueError("No run has been evaluated yet, so there is none that reads best.")
+    best, *others = done
+    for row in reversed(others):
+        try:
+            return compare(_evaluation(row), _evaluation(best))
+        except ValueError:  # of other rows, as runs that draw their own data with their own seed
+            continue
+    return compare(_evaluation(best))
+
+
+def _evaluation(row: dict) -> Evaluation:
+    folder = Path(row["folder"]) / "eval" / row["evaluation"]
+    return replace(Evaluation.load(folder), name=row["run"])
 
 
 def _key(value: Any) -> str:

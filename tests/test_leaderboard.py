@@ -11,6 +11,7 @@ import yaml
 from ocrkit.config import TrainConfig
 from ocrkit.evaluation import score
 from ocrkit.leaderboard import (
+    best_beside_worst,
     change_table,
     leaderboard,
     one_at_a_time,
@@ -176,9 +177,24 @@ def test_plots_show_every_run(runs):
     assert list(curves.axes[1].lines[0].get_ydata()) == pytest.approx([0.1, 0.05, 0.1 / 3])
 
 
+def test_the_best_run_stands_beside_the_worst_of_the_same_rows(runs):
+    rows = leaderboard(runs)
+    pair = best_beside_worst(rows).evaluations
+    assert [evaluation.name for evaluation in pair] == ["0.001-8", "0.01-32"]
+    make_run(runs / "others", 9, truths=["TAX 1.00"] * 12, seed=7)
+    again = best_beside_worst(leaderboard(runs)).evaluations
+    assert [evaluation.name for evaluation in again] == ["0.001-8", "0.01-32"]
+    assert [evaluation.name for evaluation in best_beside_worst(rows[:1]).evaluations] == [
+        "0.01-32"
+    ]
+    with pytest.raises(ValueError, match="No run has been evaluated"):
+        best_beside_worst(leaderboard(runs, evaluation="later"))
+
+
 def execute(tmp_path, **parameters) -> str:
     """All that compare_runs.ipynb shows, run headless."""
     out = tmp_path / "executed.ipynb"
+    parameters = {"output_dir": tmp_path / "out", **parameters}
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
     command += [str(NOTEBOOKS / "compare_runs.ipynb"), str(out)]
     for name, value in parameters.items():
@@ -193,15 +209,16 @@ def execute(tmp_path, **parameters) -> str:
 
 def test_the_notebook_compares_runs_of_any_folder(runs, tmp_path):
     shown = execute(tmp_path, runs=runs)
-    assert shown.count("image/png") == 3
+    assert shown.count('"image/png":') == 3
+    assert (tmp_path / "out" / "report" / "index.html").is_file()
     assert "learning_rate 0.001 → 0.01" in shown and "lora_r 8 → 32" in shown
     assert "0.01-32" in shown and "not the same rows" not in shown
 
 
 @pytest.mark.slow
 def test_without_runs_the_notebook_makes_some(tmp_path):
-    shown = execute(tmp_path, output_dir=tmp_path / "out")
-    assert shown.count("image/png") == 3
+    shown = execute(tmp_path)
+    assert shown.count('"image/png":') == 3
     assert "learning_rate 1e-06 → 0.005" in shown and "not the same rows" not in shown
     rows = leaderboard(tmp_path / "out" / "sweep")
     assert [row["parameters"] for row in rows] == [

@@ -134,6 +134,34 @@ from ocrkit.leaderboard import plot_curves
 plot_curves(rows, ["loss", f"eval_{metric}"])
 
 # %% [markdown]
+# ## What the best run reads better
+#
+# The best run beside the worst of those that read the same rows: the kinds of error that it no
+# longer makes, and those that it still does.
+
+# %%
+from ocrkit.leaderboard import best_beside_worst
+from ocrkit.tables import kind_table
+
+comparison = best_beside_worst(rows)
+kind_table(comparison)
+
+# %%
+from ocrkit.widgets import browse
+
+browse(comparison)
+
+# %% [markdown]
+# ## Report
+#
+# One HTML file with every number and picture of the two, and the same in Markdown for a pull
+# request. `python -m ocrkit compare RUN1/eval/tuned RUN2/eval/tuned --fail-if "change of cer > 0"`
+# lets a script ask whether a run reads worse than the one before.
+
+# %%
+print(comparison.save(f"{config.output_dir}/report") / "index.html")
+
+# %% [markdown]
 # ## What to do with it
 #
 # * No difference is certain: more test rows make intervals narrower, more steps may part the runs.
