@@ -145,6 +145,8 @@ def test_a_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
     assert good["ours"] == 10 and not bad["met"]
     limits = [limit_row("size", 3, "MB", 2), limit_row("text", 15, "px", least=16)]
     assert not any(row["met"] for row in limits)
+    several = limit_row("start", [3.0, 1.0, 1.5], "s", 2)
+    assert several["met"] and "| 1.5 [1, 3] s |" in table([several])
     monkeypatch.setitem(suite.CPU_PARTS, "padding", lambda folder: [good, bad, *limits])
     result = suite.benchmark("cpu", tmp_path, ["padding"])
     assert [row["what"] for row in suite.missed(result)] == ["slow", "size", "text"]

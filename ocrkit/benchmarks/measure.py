@@ -12,7 +12,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -97,14 +97,22 @@ def _shown(seconds: list[float], count: int | None) -> float | str:
 
 def limit_row(
     what: str,
-    value: float | None,
+    value: float | Sequence[float] | None,
     unit: str,
     most: float | None = None,
     inputs: str = "",
     beside: str | None = None,
     least: float | None = None,
 ) -> dict[str, Any]:
-    """A row of one figure that should be at most `most`, or at least `least`; None: no memory."""
+    """A row of one figure that should be at most `most`, or at least `least`.
+
+    Args:
+        value: several were measured in as many rounds, and their median counts; None: no memory.
+    """
+    spread = {}
+    if isinstance(value, Sequence):
+        spread = {"low": _rounded(min(value)), "high": _rounded(max(value)), "rounds": len(value)}
+        value = statistics.median(value)
     met = value is not None and (value >= least if most is None else value <= most)
     return {
         "what": what,
@@ -112,6 +120,7 @@ def limit_row(
         "inputs": inputs,
         "unit": unit,
         "ours": UNFIT if value is None else _rounded(value),
+        **spread,
         "aim": f"at least {least:g}" if most is None else f"at most {most:g}",
         "met": bool(met),
     }
@@ -130,6 +139,8 @@ def table(rows: list[dict[str, Any]]) -> str:
         if "ratio" in row:
             ratio = "{value:.3g} [{low:.3g}, {high:.3g}]".format(**row["ratio"])
         ours, theirs = (_figure(row.get(side, "")) for side in ("ours", "theirs"))
+        if "low" in row:
+            ours += " [{low:.3g}, {high:.3g}]".format(**row)
         unit = "" if ours == UNFIT else f" {row['unit']}"
         missed = "" if row["met"] else " (**below aim**)"
         lines.append(
