@@ -91,7 +91,7 @@ class TrainConfig:
     dtype: str = _setting(
         "auto",
         "auto, float32, float16 or bfloat16; auto is 16 bits on a GPU, and float32 on a CPU and "
-        "for weights that are trained whole, with products in 16 bits where the device has them",
+        "for weights that are trained whole, whose products a GPU makes in 16 bits",
     )
     attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
     device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")

@@ -309,7 +309,7 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
             "scaled; set dtype=auto, which keeps weights in float32 and multiplies in 16 bits."
         )
     cuda = torch.cuda.is_available()
-    half = half_precision(config, "cuda") if cuda else None
+    half = half_precision(config) if cuda else None
     same = (
         "output_dir num_train_epochs max_steps per_device_train_batch_size "
         "per_device_eval_batch_size gradient_accumulation_steps learning_rate lr_scheduler_type "

@@ -6,7 +6,6 @@ to come first).
 
 import math
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from ocrkit.confusion import heaviest, label_weights
 from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
-from ocrkit.precision import products
 from ocrkit.predict import halved, predict_stream
 from ocrkit.systems import records_of
 from ocrkit.train_log import append_log
@@ -203,15 +201,6 @@ class OCRTrainer(SFTTrainer):
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""
-
-    def autocast_smart_context_manager(self, *args: Any, **kwargs: Any) -> AbstractContextManager:
-        """Around a step's loss: on a CPU its products in bfloat16, where `products` says so.
-
-        Weights, gradients and evaluations stay in float32. On a GPU accelerate does this.
-        """
-        if self.args.device.type == "cpu":
-            return products(self.config, "cpu")
-        return super().autocast_smart_context_manager(*args, **kwargs)
 
     def _weights(self, batch: dict[str, torch.Tensor]) -> torch.Tensor | None:
         if self.confusions is None:

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from ocrkit import batch_size, precision
+from ocrkit import batch_size
 from ocrkit.batch_size import largest_batch, resolve_batch
 from ocrkit.collate import token_lengths
 from ocrkit.config import TrainConfig
@@ -58,8 +58,9 @@ def test_the_longest_rows_are_tried_first(config, loaded, monkeypatch):
 @pytest.mark.parametrize("wanted", [True, False])
 def test_a_probe_is_a_step_of_the_run_that_follows(config, loaded, monkeypatch, wanted):
     rows, model, processor, lengths = loaded
-    config.gradient_checkpointing, config.dtype, config.loss = wanted, "auto", "focal"
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: True)
+    config.gradient_checkpointing, config.loss = wanted, "focal"
+    half = torch.autocast("cpu", torch.bfloat16)
+    monkeypatch.setattr(batch_size, "products", lambda config, device: half)
     seen, terms = set(), []
 
     def loss(model, inputs, **given):

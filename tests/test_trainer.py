@@ -6,7 +6,7 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit import evaluate, losses, precision, trainer
+from ocrkit import evaluate, losses, trainer
 from ocrkit.batch_size import TrainingError
 from ocrkit.callbacks import EarlyStopping
 from ocrkit.config import LOWER_IS_BETTER, METRICS, ConfigError, TrainConfig
@@ -52,21 +52,6 @@ def _run(config, callbacks=None, **changes):
     model, processor = load_model(config)
     result = train(model, processor, load_data(config), config, callbacks=callbacks)
     return result, model
-
-
-@pytest.mark.parametrize("has", [True, False])
-def test_a_step_multiplies_in_bfloat16_where_the_processor_does(config, monkeypatch, has):
-    monkeypatch.setattr(precision, "cpu_has_bfloat16", lambda: has)
-    for name, value in {"dtype": "auto", "max_steps": 2, "eval_steps": 1}.items():
-        setattr(config, name, value)
-    model, processor = load_model(config)
-    seen = set()
-    model.get_output_embeddings().register_forward_hook(
-        lambda module, given, out: seen.add((model.training, out.dtype))
-    )
-    train(model, processor, load_data(config), config)
-    assert seen == {(True, torch.bfloat16 if has else torch.float32), (False, torch.float32)}
-    assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
 def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypatch):

@@ -14,13 +14,11 @@ from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
 def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) -> list[dict]:
     """Samples per second of one epoch: the kit, a bare loop over ready batches, TRL's SFTTrainer.
 
-    All train the embedded model's adapters on the same lines, as short and long as on receipts, in
-    float32 with products in bfloat16 where the processor has them (TRL's default everywhere). The
-    bare loop takes the kit's batches, ready made; TRL has its own collator, random order and
-    transformers' loss, since its own needs a GPU.
+    All train the embedded model's adapters in float32 on the same lines, as short and long as on
+    receipts. The bare loop takes the kit's batches, ready made; TRL has its own collator, random
+    order and transformers' loss, since its own needs a GPU.
     """
     from ocrkit.benchmarks.measure import in_turns
-    from ocrkit.precision import cpu_has_bfloat16
 
     printed_lines(folder / "data", steps * batch)
     sides = {
@@ -29,8 +27,7 @@ def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) ->
         "trl": lambda: _trl(folder, batch),
     }
     seconds = in_turns(sides, rounds)
-    products = "bfloat16" if cpu_has_bfloat16() else "float32"
-    inputs = f"{steps} steps of {batch} lines, embedded model, LoRA r=16, products in {products}"
+    inputs = f"{steps} steps of {batch} lines, embedded model, LoRA r=16, float32"
     counted: dict[str, Any] = {"unit": "samples/s", "count": steps * batch, "inputs": inputs}
     what = "training, lines of mixed length"
     loop = "a bare torch loop over the same batches, ready made"
@@ -93,7 +90,6 @@ def _bare(folder: Path, batch: int) -> float:
     from ocrkit.curriculum import TrainRows, TrainSampler
     from ocrkit.data import load_data
     from ocrkit.model import load_model
-    from ocrkit.precision import cpu_has_bfloat16
     from ocrkit.train import fit_context
 
     config = _config(folder, batch)
@@ -110,9 +106,7 @@ def _bare(folder: Path, batch: int) -> float:
     model.train()
     began = time.perf_counter()
     for ready in batches:
-        with torch.autocast("cpu", torch.bfloat16, enabled=cpu_has_bfloat16()):
-            loss = model(**ready).loss
-        loss.backward()
+        model(**ready).loss.backward()
         torch.nn.utils.clip_grad_norm_(trained, config.max_grad_norm)
         optimizer.step()
         optimizer.zero_grad()
@@ -127,7 +121,6 @@ def _trl(folder: Path, batch: int) -> float:
 
     from ocrkit.base_model import TINY
     from ocrkit.model import lora_targets
-    from ocrkit.precision import cpu_has_bfloat16
 
     class Stock(SFTTrainer):
         compute_loss = Trainer.compute_loss
@@ -141,7 +134,7 @@ def _trl(folder: Path, batch: int) -> float:
         num_train_epochs=1,
         learning_rate=config.learning_rate,
         max_length=None,
-        bf16=cpu_has_bfloat16(),
+        bf16=False,
         gradient_checkpointing=False,
         save_strategy="no",
         report_to="none",
