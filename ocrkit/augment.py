@@ -182,7 +182,7 @@ def preview_augmentations(
             "augmentation names nothing to do; give e.g. augmentation={'rotation': 1, 'blur': 0.6}."
         )
     rows = data["train"] if hasattr(data, "keys") else data
-    rows = rows.head(n) if hasattr(rows, "head") else rows  # of a stream
+    rows = rows.take(n) if rows.num_rows is None else rows  # a stream
     lines = []
     for i in np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int).tolist():
         picture = scaled_pictures(rows[i], config.image_height)[:1]

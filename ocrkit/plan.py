@@ -110,7 +110,7 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         DataError: no training row, or none that fits the context.
         TrainingError: a batch does not fit the memory.
     """
-    rows = data["train"].head(STREAM_SAMPLE) if config.streaming else data["train"]
+    rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
     tokens = [image + text for image, text in zip(images, texts)]
     scales = shrink_scales(rows, processor, config)

@@ -28,6 +28,8 @@ class RowStream(IterableDataset):
         config: `seed`, `shuffle_buffer_size` and `output_dir` count.
     """
 
+    num_rows = None  # as of a Dataset, and not known here
+
     def __init__(self, files: list[Path], config: TrainConfig):
         self.files, self.config = files, config
         self.processor: Any = None
@@ -48,7 +50,7 @@ class RowStream(IterableDataset):
         stream.begun, stream.unit = batches, unit
         return stream
 
-    def head(self, rows: int) -> Any:
+    def take(self, rows: int) -> Any:
         """The first usable rows of the files in their order, as a Dataset, for a look at them."""
         found: list[dict] = []
         for row, _ in self._checked(self._raw()):

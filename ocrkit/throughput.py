@@ -11,6 +11,7 @@ import torch
 from ocrkit.batch_size import as_in_training, probe_step, resolve_batch
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import TrainConfig
+from ocrkit.train import STREAM_SAMPLE
 
 # The first batches start workers and warm caches up.
 _WARM = 1
@@ -43,7 +44,8 @@ def measure(
         time spent waiting for pictures, memory the most that torch held on a GPU and that this
         process and its workers hold elsewhere.
     """
-    rows, config = data["train"], replace(config, **settings)
+    config = replace(config, **settings)
+    rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
     lengths = [image + text for image, text in zip(images, texts)]
     config = resolve_batch(config, model, processor, rows, lengths)

@@ -199,7 +199,7 @@ def _train_rows(
         config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
         return rows, config
     stream = rows.fitting(processor, context_length(model, config))
-    sample = stream.head(STREAM_SAMPLE)
+    sample = stream.take(STREAM_SAMPLE)
     if not len(sample):
         raise DataError(
             f"No train row of {config.dataset} can be used: each is unreadable or longer than the "

@@ -18,7 +18,7 @@ def gallery(rows: Any, count: int = 8) -> Shown:
         rows: a split as `load_data` gives it.
         count: how many to show.
     """
-    chosen = rows.select(range(min(count, len(rows))))
+    chosen = rows.take(min(count, rows.num_rows or count))
     shown = [[text_of(row["completion"])] for row in chosen]
     prompts = [text_of(row["prompt"]) for row in chosen]
     if len(set(prompts)) > 1:

@@ -50,7 +50,7 @@ def test_every_epoch_has_every_row_in_another_order(config):
     assert sorted(epochs[0]) == sorted(epochs[1]) == sorted(epochs[2])
     assert len(set(epochs[0])) == 40
     assert epochs[0] != epochs[1] != epochs[2]
-    assert epochs[0] != list(stream.head(40)["id"])
+    assert epochs[0] != list(stream.take(40)["id"])
     assert _ids(stream, 120) == [row["id"] for row in rows]
 
 

@@ -81,7 +81,7 @@ from ocrkit.places import local_dataset
 
 config.dataset = local_dataset(config.dataset, "bangla", raw_data, source)
 data = load_data(config)
-print({split: len(rows) for split, rows in data.items()})
+print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
 from ocrkit.widgets import gallery

@@ -93,7 +93,7 @@ if not (config.dataset or raw_data or schema_file):
 config.dataset = local_dataset(config.dataset, "financial", raw_data, source, task="fields")
 data = load_data(config)
 schema = json.loads(Path(schema_file).read_text(encoding="utf-8")) if schema_file else None
-print({split: len(rows) for split, rows in data.items()})
+print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
 from ocrkit.widgets import gallery
@@ -122,7 +122,7 @@ budget = plan(config, data, model, processor)
 # %%
 from ocrkit.tables import loss_table
 
-loss_table(data["train"][0], processor, config)
+loss_table(data["train"].take(1)[0], processor, config)
 
 # %% [markdown]
 # ## Baseline

@@ -83,7 +83,7 @@ config.dataset = local_dataset(config.dataset)
 clean = off_drive(f"{config.output_dir}/printed")
 printed_receipts(clean, seed=config.seed)
 data = load_data(config)
-print({split: len(rows) for split, rows in data.items()})
+print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
 from ocrkit.widgets import gallery

@@ -89,7 +89,7 @@ config.dataset = local_dataset(
     config.dataset, "vqa", raw_data, source, images=images, knowledge=knowledge
 )
 data = load_data(config)
-print({split: len(rows) for split, rows in data.items()})
+print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
 from ocrkit.widgets import gallery
