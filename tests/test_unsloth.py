@@ -122,20 +122,28 @@ def test_unsloth_comes_first(driven):
     assert "Backend: unsloth" in result["output"]
 
 
-def _does_the_same_on_transformers(job, theirs, config, folder):
-    """Train and read from the very adapters that Unsloth began with; returns the rows."""
+def _does_the_same_on_transformers(job, theirs, config, folder, ties=0):
+    """Train and read from the very adapters that Unsloth began with; returns the rows.
+
+    `ties` rows may be read otherwise: a model of random weights knows no next token from another.
+    """
     ours = {"backend": "transformers", "dtype": "float32", "output_dir": str(folder / "ours")}
     config = _with(config, model_name_or_path=job["start"], **ours)
     data = load_data(config)
     model, processor = load_model(config)
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
     assert targets == theirs["targets"]
-    assert predict(model, processor, data["test"], config) == theirs["before"]
+    assert _differences(predict(model, processor, data["test"], config), theirs["before"]) <= ties
     result = train(model, processor, data, config)
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
     assert losses == pytest.approx(theirs["losses"], abs=1e-4)
-    assert predict(model, processor, data["test"], config) == theirs["after"]
+    assert _differences(predict(model, processor, data["test"], config), theirs["after"]) <= ties
     return data
+
+
+def _differences(ours, theirs):
+    assert len(ours) == len(theirs)
+    return sum(one != other for one, other in zip(ours, theirs))
 
 
 def test_both_backends_train_the_same_adapters_to_the_same_losses(driven):
@@ -232,7 +240,7 @@ def test_other_models_train_and_read_alike_on_both_backends(name, others):
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
     _computes_logits_once(theirs)
-    data = _does_the_same_on_transformers(job, theirs, config, folder)
+    data = _does_the_same_on_transformers(job, theirs, config, folder, ties=1)
     merged = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
     texts = predict(*load_model(merged), data["test"], merged)
     # The merged weights are rounded to 16 bits, which may tip a close decision.
