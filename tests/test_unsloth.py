@@ -240,7 +240,7 @@ def test_other_models_train_and_read_alike_on_both_backends(name, others):
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
     _computes_logits_once(theirs)
-    # Unsloth 2026.10.9 computes Mllama otherwise than transformers and 2026.10.7 do: 0.014 of 7 nats.
+    # Unsloth 2026.10.9 computes Mllama otherwise than transformers does: 0.014 of 7 nats.
     loose = {"within": 0.02, "unlike": 3} if name == "mllama" else {}
     data = _does_the_same_on_transformers(job, theirs, config, folder, **loose)
     merged = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
