@@ -264,7 +264,7 @@ def records_of(data: Any) -> list[dict]:
             "confidence": None,
             "finish_reason": None,
             "error": None,
-            "image": files[number] or partial(_picture, data, number),
+            "image": (files and files[number]) or partial(_picture, data, number),
         }
         records.append(record)
     return records
@@ -276,16 +276,16 @@ def _without_images(data: Any) -> Any:
 
 
 def _picture_files(data: Any) -> list[str | None]:
-    """Return the file of each row's first picture; None where the picture lies in the row."""
+    """Return the file of each row's first picture, or nothing where pictures lie in the rows."""
     if not (hasattr(data, "select_columns") and "images" in data.column_names):
-        return [None] * len(data)
+        return []
     files: list[str | None] = []
     # As Arrow has them, pictures are paths or bytes and nothing is decoded.
     for batch in data.select_columns("images").with_format("arrow").iter(batch_size=100):
         for pictures in batch["images"].to_pylist():
             first = pictures[0] if pictures else {"path": None, "bytes": None}
             if first["bytes"] is not None:  # as in parquet, which holds the pictures of all rows
-                return [None] * len(data)
+                return []
             path = first["path"]
             files.append(path if path and Path(path).is_file() else None)
     return files

@@ -33,6 +33,7 @@ VALUES = {
     "eval_steps": 50,
     "save_steps": 50,
     "run_name": "2024",
+    "locale": "de",
     "sft_kwargs": {"adam_beta1": 0.8},
 }
 # What a setting needs beside it.
