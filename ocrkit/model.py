@@ -363,6 +363,12 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
                 else {}
             ),
         )
+    if model.config.model_type == "mllama" and model.config._attn_implementation == "eager":
+        raise ConfigError(
+            "attn_implementation='eager' adds up masks, which Unsloth makes true and false for "
+            "Llama-3.2-Vision, so it would not see what it should; set attn_implementation=sdpa, "
+            "or backend=transformers."
+        )
     if config.use_peft and not adapter:
         model = FastVisionModel.get_peft_model(
             model,
