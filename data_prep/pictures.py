@@ -108,8 +108,10 @@ def to_png(image: Image.Image) -> bytes:
     everywhere only runs are looked for, which scans hold and which other matches are no match for.
     """
     width, height = image.size
-    if image.mode == "L" and image.histogram()[255] * 2 > width * height:
-        pixels = image.tobytes()
+    pixels = image.tobytes() if image.mode == "L" else b""
+    # Every seventh tells enough; all of them would take as long as a fifth of the packing.
+    some = pixels[::7]
+    if some.count(255) * 2 > len(some):
         lines = (pixels[at : at + width] for at in range(0, len(pixels), width))
         head = struct.pack(">IIBBBBB", width, height, 8, 0, 0, 0, 0)
         packer = zlib.compressobj(1, strategy=zlib.Z_RLE)

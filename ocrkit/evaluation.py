@@ -179,7 +179,8 @@ def checked(records: Iterable[dict], name: str) -> list[dict]:
     kept, seen = [], set()
     for number, record in enumerate(records, 1):
         where = f"Record {number} of {name!r}"
-        record = {key: None if _is_nan(value) else value for key, value in record.items()}
+        if any(map(_is_nan, record.values())):
+            record = {key: None if _is_nan(value) else value for key, value in record.items()}
         for key in ("id", "reference"):
             if record.get(key) is None:
                 keys = ", ".join(record) or "none"

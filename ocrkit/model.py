@@ -26,11 +26,22 @@ from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.places import load_secret, where
 from ocrkit.processes import is_main_process, process_count
 
+# Patterns of what stays in 16 bits when the rest is in 4, as Unsloth has it: adapters that were
+# trained over one backend's weights are read with the other's.
+_IN_16_BITS = ["lm_head", r".*\.(visual|vision_tower|multi_modal_projector)(\.|$)"]
+
 
 def has_driver() -> bool:
     """Whether this machine has a driver for CUDA, whatever torch makes of it."""
     found = ctypes.util.find_library("cuda") is not None
     return found or Path("/proc/driver/nvidia").exists()
+
+
+def holds_four_bits() -> bool:
+    """Whether weights are held in 4 bits here; on a CPU bitsandbytes is slower than float32."""
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def choose_backend(config: TrainConfig) -> tuple[str, str]:
@@ -230,12 +241,13 @@ def _load_transformers(config: TrainConfig, base: str, adapter: str | None) -> t
         options["device_map"] = config.device_map
     elif cuda:
         options["device_map"] = {"": device}
-    if config.load_in_4bit and cuda:
+    if config.load_in_4bit and holds_four_bits():
         options["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
             bnb_4bit_quant_type="nf4",
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=options["dtype"],
+            llm_int8_skip_modules=_IN_16_BITS,
         )
     elif config.load_in_4bit:
         print(f"4-bit needs CUDA; the model is loaded in {dtype}.")

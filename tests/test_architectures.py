@@ -117,6 +117,36 @@ def test_train_read_save_merge(folder, data, tmp_path):
     assert f"{sum(same)} of 6 rows are read the same" in (merged / "README.md").read_text()
 
 
+def test_four_bits_train_read_save_merge(folder, data, tmp_path, monkeypatch):
+    """What a GPU does with transformers and PEFT, by bitsandbytes' kernels for a CPU."""
+    monkeypatch.setattr("ocrkit.model.holds_four_bits", lambda: True)
+    settings = {"load_in_4bit": True, "gradient_checkpointing": True, "attn_implementation": None}
+    config = _config(folder, tmp_path / "run", **settings)
+    model, processor = load_model(config)
+    assert model.is_loaded_in_4bit
+    packed = [weight for weight in model.parameters() if hasattr(weight, "quant_state")]
+    assert packed and not any(weight.requires_grad for weight in packed)
+    result = train(model, processor, data, config)
+    losses = [entry["loss"] for entry in result.history if "loss" in entry]
+    assert len(losses) == 2 and losses[1] < losses[0]
+    texts = predict(model, processor, data["test"], config)
+    assert len(set(texts)) > 1
+
+    again = _config(result.adapter_dir, tmp_path / "again", **settings)
+    assert predict(*load_model(again), data["test"], again) == texts
+
+    # The adapters were trained over weights in 4 bits and are merged into those in 16.
+    merged = export(
+        model, processor, tmp_path / "run" / "merged", "merged_16bit", data["test"], min_equal=0
+    )
+    alone, _ = load_model(_config(merged, tmp_path / "alone", use_peft=False))
+    name, layer = next((n, m) for n, m in model.named_modules() if hasattr(m, "lora_A"))
+    name = name.removeprefix("base_model.model.")
+    exact = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32)
+    expected = exact.get_submodule(name).weight + layer.get_delta_weight("default")
+    torch.testing.assert_close(alone.get_submodule(name).weight, expected, rtol=0.01, atol=0.001)
+
+
 def test_a_padded_batch_reads_like_single_rows(folder, data, tmp_path):
     config = _config(folder, tmp_path)
     model, processor = load_model(config)

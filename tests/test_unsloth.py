@@ -32,7 +32,8 @@ def _job(folder: Path, config: TrainConfig, **changes) -> dict:
         "output_dir": str(folder / "run"),
         **changes,
     }
-    job = {name: str(folder / name) for name in ("start", "merged", "result", "cache")}
+    names = ("start", "merged", "merged_4bit", "result", "cache")
+    job = {name: str(folder / name) for name in names}
     return job | {"config": settings}
 
 
@@ -241,6 +242,36 @@ def test_other_models_train_and_read_alike_on_both_backends(name, others):
     texts = predict(*load_model(merged), data["test"], merged)
     # The merged weights are rounded to 16 bits, which may tip a close decision.
     assert sum(a == b for a, b in zip(texts, theirs["after"])) >= len(texts) - 1
+
+
+@pytest.fixture(scope="module")
+def in_four_bits(thermal, tmp_path_factory):
+    """As `others`, with Unsloth's weights in 4 bits, by bitsandbytes' kernels for a CPU."""
+    folder = tmp_path_factory.mktemp("four-bits")
+    configs = {name: _small(name, folder / name, thermal) for name in ("qwen3_vl", *OTHERS)}
+    for config in configs.values():
+        config.load_in_4bit = True
+    # Random weights are worlds away from themselves in 4 bits.
+    jobs = {n: _job(folder / n, config) | {"min_equal": 0} for n, config in configs.items()}
+    results = _drive(folder, *jobs.values())
+    return {
+        name: (job, result, configs[name], folder / name)
+        for (name, job), result in zip(jobs.items(), results)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ("qwen3_vl", *OTHERS))
+def test_both_backends_train_and_read_alike_in_four_bits(name, in_four_bits, monkeypatch):
+    monkeypatch.setattr("ocrkit.model.holds_four_bits", lambda: True)
+    job, theirs, config, folder = in_four_bits[name]
+    assert "error" not in theirs, theirs["error"]
+    assert theirs["quantized"] and len(theirs["losses"]) == 3
+    _does_the_same_on_transformers(job, theirs, config, folder)
+    merged = json.loads((Path(job["merged"]) / "config.json").read_text())
+    assert "quantization_config" not in merged
+    merged = json.loads((Path(job["merged_4bit"]) / "config.json").read_text())
+    assert merged["quantization_config"]["load_in_4bit"]
 
 
 @pytest.mark.slow

@@ -19,9 +19,11 @@ os.environ |= {
     "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
 }
 
-from ocrkit.benchmarks.unsloth_peer import stand_in_for_card  # noqa: E402
+from ocrkit.benchmarks.unsloth_peer import stand_in_for_card, stand_in_for_four_bits  # noqa: E402
 
 stand_in_for_card()
+if any(job["config"]["load_in_4bit"] for job in jobs):
+    stand_in_for_four_bits()
 
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
@@ -47,7 +49,10 @@ def drive(job: dict) -> dict:
     before = predict(model, processor, data["test"], config)
     outcome = train(model, processor, data, config)
     after = predict(model, processor, data["test"], config)
-    export(model, processor, job["merged"], "merged_16bit", rows=data["test"], config=config)
+    rows, least = data["test"], job.get("min_equal", 0.5)
+    export(model, processor, job["merged"], "merged_16bit", rows, config, min_equal=least)
+    if config.load_in_4bit:
+        export(model, processor, job["merged_4bit"], "merged_4bit", rows, config, min_equal=least)
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
     return {
         "device": model.device.type,

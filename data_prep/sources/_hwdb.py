@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable, Iterator
+from functools import lru_cache
 from typing import BinaryIO
 
 from ..archive import Tree
@@ -104,6 +105,7 @@ def bitmap_size(width: int, height: int, bits: int) -> int:
     return height * ((width * bits + 7) // 8)
 
 
+@lru_cache(maxsize=65536)
 def decode_code(code: bytes) -> str:
     """One character from its label bytes; ValueError if unknown, "" for the filler FFFF.
 

@@ -5,7 +5,7 @@ import shutil
 import struct
 import subprocess
 import sys
-import time
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -61,24 +61,26 @@ def conversion(folder: Path, rounds: int = 3, lines: int = 4000) -> list[dict[st
         shutil.copy(path, few)
     part = 10 * len(list(few.iterdir()))
 
-    def ours(workers: int) -> float:
-        shutil.rmtree(folder / "ours", ignore_errors=True)
-        began = time.perf_counter()
-        convert("hwdb-dgrl", source, folder / "ours", workers=workers, progress=False)
-        return time.perf_counter() - began
+    made: dict[str, Path] = {}
 
-    def theirs() -> float:
-        shutil.rmtree(folder / "naive", ignore_errors=True)
-        began = time.perf_counter()
-        naive(few, folder / "naive")
-        return time.perf_counter() - began
+    def fresh(side: str) -> Path:
+        # Never where files were removed a moment ago: there ext4 takes long to make new ones.
+        made[side] = Path(tempfile.mkdtemp(dir=folder)) / "out"
+        return made[side]
 
-    sides = {"naive": theirs, "one": lambda: ours(1), "two": lambda: ours(2)}
+    def ours(workers: int) -> None:
+        convert("hwdb-dgrl", source, fresh("ours"), workers=workers, progress=False)
+
+    sides = {
+        "naive": lambda: naive(few, fresh("naive")),
+        "one": lambda: ours(1),
+        "two": lambda: ours(2),
+    }
     seconds = in_turns(sides, rounds)
     inputs = f"{lines:,} lines of .dgrl, 15 to 30 signs each, 100 pixels high"
     counted: dict[str, Any] = {"unit": "lines/s", "count": lines, "inputs": inputs}
     naively = f"a naive parser ({part:,} of the lines)"
-    sizes = [_bytes(folder / "ours") / lines, _bytes(folder / "naive") / part]
+    sizes = [_bytes(made["ours"]) / lines, _bytes(made["naive"]) / part]
     return [
         ratio_row(
             "conversion, two workers",
