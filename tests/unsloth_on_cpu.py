@@ -49,10 +49,10 @@ def drive(job: dict) -> dict:
     before = predict(model, processor, data["test"], config)
     outcome = train(model, processor, data, config)
     after = predict(model, processor, data["test"], config)
-    rows, least = data["test"], job.get("min_equal", 0.5)
-    export(model, processor, job["merged"], "merged_16bit", rows, config, min_equal=least)
+    compared = {"rows": data["test"], "config": config, "samples": job["samples"]}
+    export(model, processor, job["merged"], "merged_16bit", **compared)
     if config.load_in_4bit:
-        export(model, processor, job["merged_4bit"], "merged_4bit", rows, config, min_equal=least)
+        export(model, processor, job["merged_4bit"], "merged_4bit", **compared)
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
     return {
         "device": model.device.type,
