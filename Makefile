@@ -21,6 +21,7 @@ setup: $(VENV)/.ready  ## make .venv and install requirements.txt; later targets
 
 demo: $(VENV)/.ready  ## run the quickstart notebook on the CPU and print what it reached
 	@mkdir -p $(RUN)
+	@echo "most of the time goes into one cell, training: its steps are in $(RUN)/train_log.jsonl"
 	$(PY) -m papermill --log-level WARNING notebooks/quickstart.ipynb $(RUN)/quickstart.ipynb \
 		-p output_dir $(RUN) $(DEMO)
 	@$(PY) -m ocrkit compare $(RUN)/eval/base $(RUN)/eval/tuned --metrics cer exact_match

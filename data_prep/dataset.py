@@ -251,20 +251,21 @@ def process_batch(
             raise last[1]
         return last[1]
 
+    folder = Path(staging, STAGED)
     results: list[tuple[Row | Reject, str | None]] = []
     for item in batch:
         if isinstance(item, Reject):
             results.append((item, None))
             continue
         try:
-            results.append((make_row(item, source, Path(staging), opened), item.split))
+            results.append((make_row(item, source, folder, opened), item.split))
         except PictureError as error:
             results.append((Reject(item.where, error.reason, error.detail), None))
     return results
 
 
-def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | Reject:
-    """Turn an item into a row, its pictures written; a text that cannot be one is a Reject."""
+def make_row(item: Item, source: str, folder: Path, opened: Callable) -> Row | Reject:
+    """Turn an item into a row, its pictures in `folder`; a text that cannot be one is a Reject."""
     from .pictures import encode, short_number
 
     completion = clean_text(item.text)
@@ -288,7 +289,7 @@ def make_row(item: Item, source: str, staging: Path, opened: Callable) -> Row | 
         shelf = hashlib.blake2b(name.encode(), digest_size=1).hexdigest()
         names.append(f"images/{shelf}/{name}.{extension}")
         clipped.append(clip)
-        place = staging / STAGED / f"{name}.{extension}"
+        place = folder / f"{name}.{extension}"
         if not place.exists():
             place.write_bytes(data)
     meta = item.meta
