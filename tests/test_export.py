@@ -10,6 +10,7 @@ from ocrkit.base_model import TINY, ModelError
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
 from ocrkit.export import export
+from ocrkit.metrics import cer
 from ocrkit.model import load_model
 from ocrkit.predict import predict
 from ocrkit.train import train
@@ -42,6 +43,21 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
     assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
     # Nothing of this machine.
     assert str(tmp_path) not in readme and str(TINY) not in readme
+
+
+def test_adapters_over_four_bits_are_merged_into_sixteen(config, tmp_path, monkeypatch):
+    """By bitsandbytes' kernels for a CPU, of a model that really reads, held to the usual share."""
+    monkeypatch.setattr("ocrkit.model.holds_four_bits", lambda: True)
+    config.load_in_4bit, config.optim = True, "adamw_8bit"
+    data = load_data(config)
+    model, processor = load_model(config)
+    assert model.is_loaded_in_4bit
+    train(model, processor, data, config)
+    merged = export(model, processor, tmp_path / "merged", "merged_16bit", data["test"], config)
+    alone = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(merged)})
+    alone.load_in_4bit = alone.use_peft = False
+    truths = [row["completion"][0]["content"] for row in data["test"]]
+    assert cer(truths, predict(*load_model(alone), data["test"], alone)) < 0.5
 
 
 def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
