@@ -287,7 +287,11 @@ def test_four_bit_trains_reads_and_merges_on_a_gpu(thermal, tmp_path):
     changes |= {"attn_implementation": None, "gradient_checkpointing": True}
     names = ("qwen3_vl", *OTHERS)
     configs = {name: _small(name, tmp_path / name, thermal) for name in names}
-    jobs = [_job(tmp_path / name, config, **changes) for name, config in configs.items()]
+    # Random weights read otherwise in 4 bits than in 16: there is nothing to compare.
+    jobs = [
+        _job(tmp_path / name, config, **changes) | {"samples": 0}
+        for name, config in configs.items()
+    ]
     for name, result in zip(names, _drive(tmp_path, *jobs, gpu=True)):
         assert "error" not in result, (name, result["error"])
         assert result["device"] == "cuda" and result["quantized"], name
