@@ -346,7 +346,8 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
             "and call load_model before anything else."
         )
     import torch
-    from unsloth import FastVisionModel
+    from unsloth import FastVisionModel  # before transformers
+    from transformers import AutoConfig  # isort: skip
 
     from ocrkit.precision import weights_dtype
 
@@ -354,6 +355,14 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
         raise ConfigError(
             f"max_image_tiles={config.max_image_tiles} changes the model's weights, which the kit "
             "does on the transformers path only; set backend=transformers, or leave it out."
+        )
+    trust = {"trust_remote_code": config.trust_remote_code}
+    eager = config.attn_implementation == "eager"
+    if eager and AutoConfig.from_pretrained(base, **trust).model_type == "mllama":
+        raise ConfigError(
+            "attn_implementation='eager' adds up masks, which Unsloth makes true and false for "
+            "Llama-3.2-Vision, so it would not see what it should; set attn_implementation=sdpa, "
+            "or backend=transformers."
         )
     named = adapter_on(adapter, base) if adapter else nullcontext(base)
     dtype = weights_dtype(config, base == str(TINY))
@@ -366,20 +375,14 @@ def _load_unsloth(config: TrainConfig, base: str, adapter: str | None) -> tuple[
             dtype=dtype and getattr(torch, dtype),
             max_seq_length=config.max_length or 4096,
             use_gradient_checkpointing="unsloth" if config.gradient_checkpointing else False,
-            trust_remote_code=config.trust_remote_code,
             random_state=config.seed,
+            **trust,
             **({"device_map": config.device_map} if config.device_map else {}),
             **(
                 {"attn_implementation": config.attn_implementation}
                 if config.attn_implementation
                 else {}
             ),
-        )
-    if model.config.model_type == "mllama" and model.config._attn_implementation == "eager":
-        raise ConfigError(
-            "attn_implementation='eager' adds up masks, which Unsloth makes true and false for "
-            "Llama-3.2-Vision, so it would not see what it should; set attn_implementation=sdpa, "
-            "or backend=transformers."
         )
     if config.use_peft and not adapter:
         model = FastVisionModel.get_peft_model(

@@ -19,10 +19,23 @@ os.environ |= {
     "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
 }
 
-from ocrkit.benchmarks.unsloth_peer import stand_in_for_card, stand_in_for_four_bits  # noqa: E402
+from ocrkit.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # noqa: E402
+
+
+def stand_in_for_four_bits() -> None:
+    """Let Unsloth hold weights in 4 bits on a CPU, where bitsandbytes has slow kernels for that."""
+    import_unsloth()
+    import bitsandbytes.nn.modules as modules
+    import unsloth.models.loader as loader
+
+    loader.ALLOW_BITSANDBYTES = True
+    # Some CPUs' own layout of weights in 4 bits gives no gradient.
+    modules.has_avx512bf16 = lambda: False
+
 
 stand_in_for_card()
-if any(job["config"]["load_in_4bit"] for job in jobs):
+in_4_bits = any(job["config"]["load_in_4bit"] for job in jobs)
+if in_4_bits and jobs[0]["config"]["device_map"] == "cpu":
     stand_in_for_four_bits()
 
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402

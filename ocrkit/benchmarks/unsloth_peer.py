@@ -29,20 +29,6 @@ def stand_in_for_card() -> None:
         torch.cuda.current_device = lambda: 0
 
 
-def stand_in_for_four_bits() -> None:
-    """Let Unsloth hold weights in 4 bits on a CPU, where bitsandbytes has slow kernels for that."""
-    import torch
-
-    if not torch.cuda.is_available():
-        import_unsloth()
-        import bitsandbytes.nn.modules as modules
-        import unsloth.models.loader as loader
-
-        loader.ALLOW_BITSANDBYTES = True
-        # Some CPUs' own layout of weights in 4 bits gives no gradient.
-        modules.has_avx512bf16 = lambda: False
-
-
 def import_unsloth() -> None:
     """Import Unsloth, which has to come before transformers, trl and peft."""
     os.environ |= {"HF_HUB_OFFLINE": "1", "UNSLOTH_DISABLE_STATISTICS": "1"}
