@@ -34,7 +34,7 @@ def card(
     versions = _json(run / "versions.json") if run else {}
     head: dict[str, Any] = {
         "pipeline_tag": "image-text-to-text",
-        "library_name": "peft" if adapters else "transformers",
+        "library_name": "peft" if adapters else "gguf" if format == "gguf" else "transformers",
         "tags": ["ocr", "ocrkit"],
     }
     # A folder of this machine means nothing to others, and the Hub refuses it.

@@ -13,6 +13,7 @@ from ocrkit.budget import fit_tiles
 from ocrkit.card import card
 from ocrkit.config import TrainConfig
 from ocrkit.data import drawn_rows
+from ocrkit.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.hub import push, reserve
 from ocrkit.model import load_model
 from ocrkit.predict import predict
@@ -42,8 +43,9 @@ def export(
             it was trained), "merged_16bit" (the base with the adapters added to its weights, in 16
             bits, loadable by any transformers or vLLM), "merged_4bit" (the same of a base that was
             loaded in 4 bits, which merges `model` itself: do it last) or "gguf" (the .gguf files
-            of llama.cpp and Ollama in 8 bits, without the weights they are made from); the last
-            two by Unsloth only.
+            of llama.cpp and Ollama in 8 bits, without the weights they are made from, compared by
+            llama.cpp itself where its program that reads pictures is at hand); the last two by
+            Unsloth only.
         rows: what both read, the first `samples` of them; None draws lines of print.
         config: settings of the run; None takes those of the run folder that `output_dir` lies in,
             if it lies in one.
@@ -70,7 +72,7 @@ def export(
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
     texts: list[str] = []
-    if rounded and format != "gguf" and samples:
+    if rounded and samples:
         if rows is None:
             rows = drawn_rows(samples)
         rows = [rows[i] for i in range(min(samples, len(rows)))]
@@ -79,7 +81,13 @@ def export(
         texts = predict(model, processor, rows, settings)
     _write(model, processor, output_dir, format)
     equal, compared = 0, len(texts)
-    if compared:
+    if compared and format == "gguf":
+        # It came with the llama.cpp that made the files, as a rule.
+        program = llama_cpp_reader()
+        again = read_gguf(program, output_dir, processor, rows, settings) if program else []
+        compared = len(again)
+        equal = sum(a.strip() == b for a, b in zip(texts, again))
+    elif compared:
         settings = replace(
             settings,
             model_name_or_path=str(output_dir),
@@ -124,6 +132,10 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "transformers; load it with backend=unsloth on a machine with CUDA, or export "
             "merged_16bit and convert that."
         )
+    if format == "gguf" and (lack := WITHOUT_GGUF.get(model.config.model_type)):
+        raise ModelError(
+            f"{lack}, so format='gguf' cannot be written for this model; export merged_16bit."
+        )
     in_4_bits = getattr(model.config, "quantization_config", None)
     if format == "merged_4bit" and not (hasattr(model, "peft_config") and in_4_bits):
         raise ModelError(
@@ -156,7 +168,7 @@ def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
     elif format == "merged_16bit" and not hasattr(model, "peft_config"):
         _in_16_bits(model).save_pretrained(output_dir)
     elif format == "gguf":
-        _write_gguf(model, processor, output_dir)
+        write_gguf(model, processor, output_dir)
     elif getattr(model, "ocrkit_backend", "") == "unsloth":
         # Unsloth wants to be told twice to merge into 4 bits, which loses accuracy.
         method = "merged_4bit_forced" if format == "merged_4bit" else format
@@ -164,19 +176,6 @@ def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
     else:
         _merge(model).save_pretrained(output_dir)
     processor.save_pretrained(output_dir)
-
-
-def _write_gguf(model: Any, processor: Any, output_dir: Path) -> None:
-    """Write the .gguf files, of the language model and the vision tower, and a Modelfile."""
-    output_dir.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output_dir.parent) as beside:
-        # Unsloth merges into the folder that it is given, and writes what was asked for beside it.
-        made = model.save_pretrained_gguf(
-            str(Path(beside) / "merged"), processor, quantization_method="q8_0"
-        )
-        for path in [*made["gguf_files"], made["modelfile_location"]]:
-            if path:
-                shutil.move(path, output_dir / Path(path).name)
 
 
 def _base_name(model: Any) -> str:

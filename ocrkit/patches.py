@@ -44,17 +44,9 @@ def cut_patches(pictures: Sequence[Image.Image], processor: Any) -> dict[str, to
         ValueError: a picture more than 200 times as long as it is wide.
     """
     patch, merge, frames = processor.patch_size, processor.merge_size, processor.temporal_patch_size
-    fit = import_module(type(processor).__module__).smart_resize
-    size = dict(processor.size)
     planes, grids = [], []
     for picture in pictures:
-        height, width = fit(
-            picture.height,
-            picture.width,
-            factor=patch * merge,
-            min_pixels=size["shortest_edge"],
-            max_pixels=size["longest_edge"],
-        )
+        height, width = _fit(picture, processor)
         planes.append(_pixels(picture, height, width))
         grids.append((1, height // patch, width // patch))
     grid = np.array(grids)
@@ -72,6 +64,31 @@ def cut_patches(pictures: Sequence[Image.Image], processor: Any) -> dict[str, to
         "pixel_values": values.view(len(values), *shape),
         "image_grid_thw": torch.from_numpy(grid),
     }
+
+
+def fitted(picture: Image.Image, processor: Any) -> Image.Image:
+    """A picture in the size in which a processor that `cuts` holds for gives it to its model.
+
+    Args:
+        picture: in mode L or RGB; the mode stays.
+
+    Raises:
+        ValueError: it is more than 200 times as long as it is wide.
+    """
+    planes = _pixels(picture, *_fit(picture, processor))
+    return Image.fromarray(np.moveaxis(planes, 0, -1) if len(planes) > 1 else planes[0])
+
+
+def _fit(picture: Image.Image, processor: Any) -> tuple[int, int]:
+    """(height, width) in pixels within the processor's budget, each a multiple of a token's."""
+    size = dict(processor.size)
+    return import_module(type(processor).__module__).smart_resize(
+        picture.height,
+        picture.width,
+        factor=processor.patch_size * processor.merge_size,
+        min_pixels=size["shortest_edge"],
+        max_pixels=size["longest_edge"],
+    )
 
 
 def _pixels(picture: Image.Image, height: int, width: int) -> np.ndarray:

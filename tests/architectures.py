@@ -110,9 +110,11 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
 
 
 def _tokenizer(special: list[str], **named: Any) -> PreTrainedTokenizerFast:
-    """A token for each byte, then the special ones."""
-    alphabet = {symbol: n for n, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
-    tokenizer = Tokenizer(models.BPE(vocab=alphabet, merges=[]))
+    """A token for each byte and one for two (llama.cpp takes no vocabulary that merges nothing),
+    then the special ones."""
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
+    vocabulary = {symbol: n for n, symbol in enumerate(symbols)}
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h")]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
@@ -197,7 +199,8 @@ _QWEN = {
 def _qwen(name: str, seed: int) -> tuple[Any, Any]:
     (config, model, processor, video), text, vision = _QWEN[name]
     tokenizer, pictures, ids = _qwen_parts()
-    sizes = {"depth": 2, "hidden_size": 64, "num_heads": 4, "patch_size": 8}
+    # llama.cpp finds the layers between tower and language model by numbers below the depth.
+    sizes = {"depth": 3, "hidden_size": 64, "num_heads": 4, "patch_size": 8}
     config = config(
         text_config=_text(tokenizer, **text),
         vision_config={**sizes, **vision, "initializer_range": 0.2},

@@ -210,7 +210,7 @@ def test_a_gguf_lies_in_the_folder_without_the_merge_it_is_made_from(config, tmp
         }
 
     model.save_pretrained_gguf = save_pretrained_gguf
-    folder = export(model, processor, tmp_path / "out" / "gguf", format="gguf")
+    folder = export(model, processor, tmp_path / "out" / "gguf", format="gguf", samples=0)
     held = {path.name for path in folder.iterdir()}
     assert {"m.Q8_0.gguf", "m-mmproj.gguf", "Modelfile", "README.md"} <= held
     assert "model.safetensors" not in held

@@ -3,6 +3,7 @@
 import inspect
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -10,9 +11,14 @@ from pathlib import Path
 
 import pytest
 from architectures import build
+from llama_cpp import reader_for_llama_cpp, taught
+from transformers import AutoProcessor
 
+from ocrkit.budget import apply_pixel_budget
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
+from ocrkit.gguf import read_gguf
+from ocrkit.metrics import ned_similarity
 from ocrkit.model import load_model
 from ocrkit.predict import predict
 from ocrkit.train import train
@@ -43,12 +49,13 @@ def _has_gpu() -> bool:
     return bool(command and subprocess.run([command, "-L"], capture_output=True).stdout)
 
 
-def _drive(folder: Path, *jobs: dict, gpu: bool = False) -> list[dict]:
+def _drive(folder: Path, *jobs: dict, gpu: bool = False, **environment: str) -> list[dict]:
     """What a process of its own, which sees a GPU if it is to, made of the jobs one by one."""
     paths = [folder / f"job-{number}.json" for number in range(len(jobs))]
     for path, job in zip(paths, jobs):
         path.write_text(json.dumps(job))
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    hidden = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
+    environment = os.environ | hidden | environment
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] or "0"
     done = subprocess.run(
@@ -78,6 +85,7 @@ def _quickstart(thermal: Path, **changes) -> TrainConfig:
         "max_new_tokens": 48,
         "max_eval_samples": 8,
         "warmup_steps": 1,
+        "gradient_checkpointing": True,
     }
     return TrainConfig.from_recipe("quickstart", dataset=str(thermal), **{**settings, **changes})
 
@@ -156,6 +164,16 @@ def test_the_output_layer_is_computed_once(driven):
     _computes_logits_once(driven[1])
 
 
+def _recomputes_layers(result):
+    """Checkpointing runs a layer once more for each backward pass."""
+    calls = result["calls"]
+    assert calls["layer"] >= calls["model"] + len(result["losses"])
+
+
+def test_layers_are_recomputed_by_unsloths_checkpointing(driven):
+    _recomputes_layers(driven[1])
+
+
 def test_flags_select_the_same_layers_on_both_backends(driven):
     _, theirs, config, folder = driven
     ours = {"backend": "transformers", "output_dir": str(folder / "flags")}
@@ -193,6 +211,85 @@ def test_compilation_stays_off_when_unsloth_changes_modes(whole):
     assert whole[1]["stances"] == ["force_eager", "force_eager"]
 
 
+# The compiler of what torch makes of a model for a CPU; its own optimisation would take minutes.
+COMPILER = """#!/bin/sh
+case "$*" in *-c*) {first} ;; esac
+exec g++ "$@" -O0
+"""
+
+
+def _compiled(folder: Path, config: TrainConfig, first: str) -> tuple[dict, dict]:
+    """A job and its result where Unsloth compiles, by a compiler that does `first` at each file."""
+    compiler = folder / "compiler"
+    compiler.write_text(COMPILER.format(first=first))
+    compiler.chmod(0o755)
+    job = _job(folder, config)
+    # Where torch keeps kernels; Unsloth takes its own setting for that away.
+    (folder / "kernels").mkdir()
+    places = {"TMPDIR": str(folder / "kernels"), "CXX": str(compiler)}
+    (result,) = _drive(folder, job, UNSLOTH_COMPILE_DISABLE="0", **places)
+    assert "error" not in result, result["error"]
+    return job, result
+
+
+needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_compiled_models_train_and_read_alike(thermal, tmp_path):
+    config = _quickstart(thermal, max_steps=2)
+    job, theirs = _compiled(tmp_path, config, first=":")
+    assert "compilation is turned off" not in theirs["output"]
+    # Kernels were made, and layers run once more under checkpointing.
+    assert len([*(tmp_path / "kernels").rglob("*.so")]) > 20
+    _computes_logits_once(theirs)
+    _does_the_same_on_transformers(job, theirs, config, tmp_path)
+
+
+@pytest.mark.slow
+@needs_compiler
+def test_kernels_that_do_not_compile_are_gone_round(thermal, tmp_path):
+    config = _quickstart(thermal, max_steps=2)
+    job, theirs = _compiled(tmp_path, config, first="exit 1")
+    # Unsloth goes round most of them itself, and not round those of the training step.
+    assert "could not generate code for apply_rotary_pos_emb_vision" in theirs["output"]
+    assert theirs["output"].count("A kernel does not compile on this machine") == 1
+    _does_the_same_on_transformers(job, theirs, config, tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif("UNSLOTH_LLAMA_CPP_PATH" not in os.environ, reason="needs a built llama.cpp")
+def test_llama_cpp_reads_what_is_exported_as_the_trained_model_does(thermal, tmp_path):
+    source = Path(os.environ["UNSLOTH_LLAMA_CPP_PATH"])
+    (tmp_path / "llama.cpp").mkdir()
+    found = {"UNSLOTH_LLAMA_CPP_PATH": str(taught(source, tmp_path / "llama.cpp"))}
+    config = _quickstart(thermal)
+    config.model_name_or_path = str(reader_for_llama_cpp(tmp_path / "reader"))
+    kinds = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+    small = {name: _small(name, tmp_path / name, thermal) for name in kinds}
+    jobs = {"reader": _job(tmp_path, config)}
+    jobs |= {name: _job(tmp_path / name, settings) for name, settings in small.items()}
+    for name, job in jobs.items():
+        job["gguf"] = str(tmp_path / name / "gguf")
+    results = _drive(tmp_path, *jobs.values(), UNSLOTH_OFFLINE="1", **found)
+    program = str(tmp_path / "llama.cpp" / "llama-mtmd-cli")
+    for name, job, result in zip(jobs, jobs.values(), results):
+        assert "error" not in result, (name, result["error"])
+        card = (Path(job["gguf"]) / "README.md").read_text()
+        equal, compared = re.search(r"(\d+) of (\d+) rows are read the same", card).groups()
+        if name == "reader":
+            assert int(equal) >= 0.5 * int(compared)
+        settings = TrainConfig.from_dict(job["config"])
+        processor = AutoProcessor.from_pretrained(job["gguf"])
+        apply_pixel_budget(processor, settings)
+        rows = list(load_data(settings)["test"])
+        texts = read_gguf(program, Path(job["gguf"]), processor, rows, settings)
+        # Random weights decide by a hair, and 8 bits turn some of it; but each picture is seen.
+        other = ned_similarity(result["after"], texts[1:] + texts[:1])
+        assert ned_similarity(result["after"], texts) > 1.5 * other, name
+
+
 def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
     """The settings of a short run of a tiny model of an architecture, which is written there."""
     settings = {
@@ -202,7 +299,7 @@ def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
         "dtype": "float32",
         # The default of both backends; Unsloth's masks of Llama-3.2-Vision are for nothing else.
         "attn_implementation": "sdpa",
-        "gradient_checkpointing": False,
+        "gradient_checkpointing": True,
         "max_steps": 3,
         "per_device_train_batch_size": 4,
         "logging_steps": 1,
@@ -237,6 +334,7 @@ def test_other_models_train_and_read_alike_on_both_backends(name, others):
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
     _computes_logits_once(theirs)
+    _recomputes_layers(theirs)
     data = _does_the_same_on_transformers(job, theirs, config, folder)
     merged = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
     texts = predict(*load_model(merged), data["test"], merged)
@@ -284,7 +382,7 @@ def test_eager_attention_is_refused_where_unsloths_masks_are_not_for_it(others):
 @pytest.mark.skipif(not _has_gpu(), reason="needs a GPU")
 def test_four_bit_trains_reads_and_merges_on_a_gpu(thermal, tmp_path):
     changes = {"device_map": None, "load_in_4bit": True, "dtype": "auto", "max_steps": 2}
-    changes |= {"attn_implementation": None, "gradient_checkpointing": True}
+    changes["attn_implementation"] = None
     names = ("qwen3_vl", *OTHERS)
     configs = {name: _small(name, tmp_path / name, thermal) for name in names}
     # Random weights read otherwise in 4 bits than in 16: there is nothing to compare.

@@ -53,9 +53,10 @@ def drive(job: dict) -> dict:
     heavy_before = [name for name in names if name in sys.modules]
     model, processor = load_model(config)
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
-    calls = {"model": 0, "head": 0}
+    calls = {"model": 0, "head": 0, "layer": 0}
     base = model.get_base_model() if hasattr(model, "peft_config") else model
     parts = {"model": base.model, "head": base.get_output_embeddings()}
+    parts["layer"] = base.model.language_model.layers[0]
     for name, part in parts.items():
         part.register_forward_pre_hook(partial(_count, calls, name))
     export(model, processor, job["start"])
@@ -64,6 +65,8 @@ def drive(job: dict) -> dict:
     after = predict(model, processor, data["test"], config)
     compared = {"rows": data["test"], "config": config, "samples": job["samples"]}
     export(model, processor, job["merged"], "merged_16bit", **compared)
+    if job.get("gguf"):
+        export(model, processor, job["gguf"], "gguf", **compared | {"min_equal": 0})
     if config.load_in_4bit:
         export(model, processor, job["merged_4bit"], "merged_4bit", **compared)
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
