@@ -1,6 +1,7 @@
 """The model card that an export writes: recipe, data, metrics and versions, as far as known."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ def card(
     run: Path | None,
     config: TrainConfig | None,
     check: str,
+    question: str | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown under the metadata that the Hub reads.
 
     Args:
-        title: name of the model.
+        title: name of the model, or of its repository of the Hub.
         format: what was asked for: adapter, merged_16bit...
         adapters: whether it holds adapters alone, and no whole model.
         base: name of the base model.
@@ -29,6 +31,7 @@ def card(
         config: settings of the run; None where they are unknown.
         check: what comparing the exported model with the trained one came to; empty: nothing was
             compared.
+        question: a prompt as the model was trained on it; None where none is known.
     """
     data = _json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
     versions = _json(run / "versions.json") if run else {}
@@ -42,12 +45,16 @@ def card(
         head["base_model"] = base
     if languages := sorted(name for name in data.get("languages", {}) if len(name) in (2, 3)):
         head["language"] = languages
-    parts = ["---\n" + yaml.safe_dump(head, sort_keys=False) + "---", f"# {title}"]
+    parts = [
+        "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
+        f"# {title.rpartition('/')[2]}",
+    ]
     kind = "LoRA adapters on" if adapters else "A fine-tuned model made from"
     shown = base if "base_model" in head else Path(base).name
     parts.append(f"{kind} `{shown}`, exported as {format} by ocrkit.")
     if check:
         parts.append(check)
+    parts += ["## Use", _use(title, format, question, config or TrainConfig())]
     if run and (table := _metrics(run)):
         parts += ["## Metrics", table]
     if data:
@@ -67,6 +74,31 @@ def card(
         listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)
         parts += ["## Versions", listed]
     return "\n\n".join(parts) + "\n"
+
+
+def _use(title: str, format: str, question: str | None, config: TrainConfig) -> str:
+    """How to read pictures with the model, from a shell."""
+    asked = shlex.quote(question or "PROMPT")
+    after = "Ask what it was trained on, word for word."
+    if format == "gguf":
+        files = "-m *.Q8_0.gguf --mmproj *mmproj.gguf --jinja"
+        command = f"llama-mtmd-cli {files} --temp 0 --image picture.png -p {asked}"
+        after += (
+            " Give it pictures whose sides are multiples of a token's, as `ocrkit.patches.fitted` "
+            "makes them: llama.cpp lays others on black ground."
+        )
+    else:
+        command = f"python -m ocrkit predict pictures/ --model {title} --prompt {asked}"
+        # What a processor does not hold.
+        for name in ("image_height", "max_new_tokens"):
+            if (value := getattr(config, name)) != getattr(TrainConfig(), name):
+                command += f" --{name} {value}"
+    if format == "merged_16bit":
+        command += f"\nvllm serve {title} --max-model-len 4096"
+        after += " Ask vLLM at temperature 0."
+    if config.image_height and format != "adapter":
+        after += f" Others than ocrkit need pictures {config.image_height} pixels high."
+    return f"```sh\n{command}\n```\n\n{after}"
 
 
 def _json(path: Path) -> dict:

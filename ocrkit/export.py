@@ -12,7 +12,7 @@ from ocrkit.base_model import ModelError, check_memory, in_16_bits
 from ocrkit.budget import fit_tiles
 from ocrkit.card import card
 from ocrkit.config import TrainConfig
-from ocrkit.data import drawn_rows
+from ocrkit.data import drawn_rows, text_of
 from ocrkit.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.hub import push, reserve
 from ocrkit.model import load_model
@@ -71,6 +71,7 @@ def export(
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
+    question = text_of(rows[0]["prompt"][-1:]) if rows is not None and len(rows) else None
     texts: list[str] = []
     if rounded and samples:
         if rows is None:
@@ -104,8 +105,8 @@ def export(
     check = check if compared else ""
     if rounded:
         print(check or f"{output_dir} was not compared with the trained model.")
-    title = Path(push_to_hub or output_dir.resolve()).name
-    text = card(title, format, adapters, base, run, config, check)
+    title = push_to_hub or output_dir.resolve().name
+    text = card(title, format, adapters, base, run, config, check, question)
     (output_dir / "README.md").write_text(text, encoding="utf-8")
     if compared and equal < min_equal * compared:
         raise ModelError(

@@ -39,6 +39,10 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
     readme = (tmp_path / "merged" / "README.md").read_text()
     assert readme.startswith("---\npipeline_tag: image-text-to-text")
     assert "of 10 rows are read the same by the exported and the trained model" in readme
+    use = "predict pictures/ --model merged --prompt 'Transcribe the text in the image.'"
+    use += " --image_height 32 --max_new_tokens 48\n"
+    assert use in readme and "Others than ocrkit need pictures 32 pixels high" in readme
+    assert "vllm serve merged" in readme
     assert "## Data" in readme and "Rows: train 40" in readme
     assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
     # Nothing of this machine.

@@ -156,6 +156,7 @@ def test_an_exported_gguf_is_held_against_the_trained_model(
         export(model, processor, folder, "gguf", config=config, samples=3, min_equal=0.9)
     card = (folder / "README.md").read_text()
     assert "2 of 3 rows are read the same" in card and "library_name: gguf" in card
+    assert "llama-mtmd-cli -m *.Q8_0.gguf" in card and "lays others on black ground" in card
     monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(tmp_path / "none"))
     capsys.readouterr()
     export(model, processor, tmp_path / "again", "gguf", config=config, samples=3)
