@@ -223,7 +223,8 @@ def _compiled(folder: Path, config: TrainConfig, first: str) -> tuple[dict, dict
     compiler = folder / "compiler"
     compiler.write_text(COMPILER.format(first=first))
     compiler.chmod(0o755)
-    job = _job(folder, config)
+    # A merge that is read again would be compiled again.
+    job = _job(folder, config) | {"samples": 0}
     # Where torch keeps kernels; Unsloth takes its own setting for that away.
     (folder / "kernels").mkdir()
     places = {"TMPDIR": str(folder / "kernels"), "CXX": str(compiler)}
