@@ -117,8 +117,9 @@ def read_gguf(
 def _arguments(row: dict, processor: Any, config: TrainConfig, beside: Path) -> list[str]:
     """What a row is to llama.cpp: its pictures, written to the folder, its prompt, its limits."""
     pictures = scaled_pictures(row, config.image_height)
-    tokens, arguments = [256], []
-    if cuts(processor.image_processor):
+    # As many as a model of another kind may make of its pictures.
+    tokens, arguments = [4096], []
+    if pictures and cuts(processor.image_processor):
         pictures = [fitted(picture, processor.image_processor) for picture in pictures]
         side = processor.image_processor.patch_size * processor.image_processor.merge_size
         tokens = [picture.width * picture.height // side**2 for picture in pictures]

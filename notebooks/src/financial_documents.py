@@ -59,7 +59,7 @@ output_dir = "runs/financial_documents"  # @param {type:"string"}
 max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
 normalization_profile = "strict"  # @param ["strict", "lenient"]
-export_format = "merged_16bit"  # @param ["adapter", "merged_16bit", "merged_4bit", "gguf"]
+export_format = "merged_16bit"  # @param ["adapter", "merged_16bit", "merged_4bit"]
 seed = 42  # @param {type:"integer"}
 
 # %%

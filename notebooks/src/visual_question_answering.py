@@ -59,7 +59,7 @@ output_dir = "runs/visual_question_answering"  # @param {type:"string"}
 max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
 normalization_profile = "squad"  # @param ["squad", "strict", "lenient"]
-export_format = "merged_16bit"  # @param ["adapter", "merged_16bit", "merged_4bit", "gguf"]
+export_format = "merged_16bit"  # @param ["adapter", "merged_16bit", "merged_4bit"]
 seed = 42  # @param {type:"integer"}
 
 # %%
