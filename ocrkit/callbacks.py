@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from ocrkit.confusion import update_weights, weight_table
-from ocrkit.train_log import append_log, read_log
+from ocrkit.run_folder import append_log, read_log
 
 
 class LogFile(TrainerCallback):

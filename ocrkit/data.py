@@ -3,8 +3,6 @@
 import hashlib
 import io
 import json
-import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +14,7 @@ from tqdm.auto import tqdm
 
 from data_prep.schema import is_unicode
 from ocrkit.config import TrainConfig
-from ocrkit.processes import is_main_process
+from ocrkit.run_folder import record_skipped
 
 SPLITS = ("train", "validation", "test")
 # Columns that are taken from the pictures themselves.
@@ -376,43 +374,6 @@ def _picture_hash(image: Any) -> str:
         # It is the reading of this row that fails, and says why.
         content = b"unreadable"
     return hashlib.sha256(content).hexdigest()
-
-
-def record_skipped(
-    output_dir: str | os.PathLike, skipped: list[dict[str, str]], place: str = ""
-) -> None:
-    """List rows that were left out in `<output_dir>/skipped.jsonl` and print their number.
-
-    Args:
-        skipped: `{where, reason, detail}` each.
-        place: what was listed before with a `where` that begins so is replaced.
-    """
-    if not is_main_process():
-        return
-    path = Path(output_dir) / "skipped.jsonl"
-    kept = [e for e in _skipped(output_dir) if not (place and e["where"].startswith(place))]
-    if not kept and not skipped:
-        path.unlink(missing_ok=True)
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = "".join(json.dumps(entry, ensure_ascii=False) + "\n" for entry in [*kept, *skipped])
-    path.write_text(text, encoding="utf-8")
-    counts = Counter(entry["reason"] for entry in skipped)
-    if counts:
-        listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        print(f"{len(skipped)} rows left out ({listed}); see {path}")
-
-
-def skipped_counts(output_dir: str | os.PathLike) -> dict[str, int]:
-    """Reasons for rows left out of this run, with their numbers."""
-    return dict(Counter(entry["reason"] for entry in _skipped(output_dir)))
-
-
-def _skipped(output_dir: str | os.PathLike) -> list[dict[str, str]]:
-    path = Path(output_dir) / "skipped.jsonl"
-    if not path.is_file():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
 def drawn_rows(count: int) -> list[dict[str, Any]]:

@@ -16,9 +16,9 @@ import numpy as np
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
 from ocrkit.config import METRICS
+from ocrkit.run_folder import package_versions
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, normalize, script
-from ocrkit.versions import package_versions
 
 REQUIRED = {"id", "reference", "prediction"}
 #: What an evaluation that is still running writes into its folder: a fingerprint, then records.

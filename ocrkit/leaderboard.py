@@ -12,7 +12,7 @@ import yaml
 from ocrkit.config import TrainConfig
 from ocrkit.evaluation import Evaluation
 from ocrkit.report import NAMES, Comparison, compare, interval, p_text
-from ocrkit.train_log import read_log
+from ocrkit.run_folder import read_log
 
 SHOWN = ("cer", "exact_match")
 # Where a run lies and what it says on the way; nothing of it changes what is learned.

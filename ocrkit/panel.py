@@ -19,7 +19,7 @@ from ocrkit.charts import learning_curves
 from ocrkit.metrics import process_cer
 from ocrkit.notebook import STYLE, Shown, handle_widget_messages, looked_at, widget_bundle
 from ocrkit.report_html import differences
-from ocrkit.train_log import read_log
+from ocrkit.run_folder import read_log
 
 LONGEST = 160  # characters of a sample that are shown
 

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.config_error import ConfigError
-from ocrkit.data import skipped_counts
 from ocrkit.evaluation import Evaluation
-from ocrkit.train_log import read_log
+from ocrkit.run_folder import read_log, skipped_counts
 
 
 def load_evaluations(

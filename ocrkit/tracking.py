@@ -19,7 +19,7 @@ from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.train_log import read_log
+from ocrkit.run_folder import read_log
 
 MOST_WAIT = 0.2
 # Steps before a share of waiting is believed; the first is left out, workers start up in it.

@@ -11,13 +11,12 @@ from ocrkit.checkpoint import checkpoint_to_resume, set_aside
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
-from ocrkit.data import DataError, record_skipped, skipped_counts, without_bars
+from ocrkit.data import DataError, without_bars
 from ocrkit.export import export
 from ocrkit.kernels import try_kernels
 from ocrkit.processes import is_main_process, process_count
+from ocrkit.run_folder import read_log, record_skipped, skipped_counts, versions
 from ocrkit.systems import records_of
-from ocrkit.train_log import read_log
-from ocrkit.versions import versions
 
 # Rows of a stream that are looked at before it is read.
 STREAM_SAMPLE = 256

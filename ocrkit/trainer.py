@@ -27,8 +27,8 @@ from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.predict import halved, predict_stream
+from ocrkit.run_folder import append_log
 from ocrkit.systems import records_of
-from ocrkit.train_log import append_log
 
 # accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
 torch.serialization.register_package(

@@ -22,7 +22,7 @@ from data_prep.convert import convert
 from notebooks.run import run as run_notebook
 from ocrkit.base_model import TINY
 from ocrkit.benchmarks.preparing import peak_memory
-from ocrkit.versions import package_versions
+from ocrkit.run_folder import package_versions
 from tests.check_readme import aims_of, update_readme
 
 ROOT = Path(__file__).parents[1]

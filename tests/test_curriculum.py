@@ -15,9 +15,9 @@ from ocrkit.data import DataError, load_data, text_of
 from ocrkit.metrics import cer
 from ocrkit.model import load_model
 from ocrkit.predict import predict
+from ocrkit.run_folder import read_log
 from ocrkit.text import graphemes
 from ocrkit.train import make_trainer, train
-from ocrkit.train_log import read_log
 
 
 class _StopAt(TrainerCallback):

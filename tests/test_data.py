@@ -10,10 +10,10 @@ from ocrkit.data import (
     DataError,
     load_data,
     picture_hashes,
-    skipped_counts,
     text_of,
     usable_row,
 )
+from ocrkit.run_folder import skipped_counts
 
 
 @pytest.fixture

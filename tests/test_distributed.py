@@ -13,7 +13,7 @@ import pytest
 from ocrkit.config import ConfigError
 from ocrkit.model import load_model
 from ocrkit.processes import process_count
-from ocrkit.train_log import read_log
+from ocrkit.run_folder import read_log
 
 RANDOM = {"train_sampling_strategy": "random"}
 

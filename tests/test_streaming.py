@@ -9,9 +9,10 @@ from torch.utils.data import DataLoader
 
 from data_prep.convert import convert
 from ocrkit.collate import Collator
-from ocrkit.data import DataError, load_data, skipped_counts
+from ocrkit.data import DataError, load_data
 from ocrkit.model import load_model
 from ocrkit.plan import plan
+from ocrkit.run_folder import skipped_counts
 from ocrkit.train import train
 
 

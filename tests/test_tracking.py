@@ -15,9 +15,9 @@ from ocrkit import tracking
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import load_data
 from ocrkit.model import load_model
+from ocrkit.run_folder import read_log
 from ocrkit.tracking import Meter, Samples
 from ocrkit.train import train
-from ocrkit.train_log import read_log
 
 MEASURED = ("data_wait", "samples_per_second", "image_tokens_per_second", "host_memory_gb")
 

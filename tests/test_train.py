@@ -11,10 +11,10 @@ from transformers import TrainerCallback
 from ocrkit.batch_size import TrainingError
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import ConfigError
-from ocrkit.data import DataError, load_data, skipped_counts
+from ocrkit.data import DataError, load_data
 from ocrkit.model import load_model
+from ocrkit.run_folder import read_log, skipped_counts
 from ocrkit.train import _sft_config, context_length, train
-from ocrkit.train_log import read_log
 
 
 class _StopAt(TrainerCallback):

@@ -15,8 +15,8 @@ from ocrkit.evaluation import score
 from ocrkit.losses import supervised_loss
 from ocrkit.model import load_model
 from ocrkit.predict import predict
+from ocrkit.run_folder import read_log
 from ocrkit.train import check_evaluation, make_trainer, train
-from ocrkit.train_log import read_log
 
 
 class _StopAt(TrainerCallback):

@@ -183,7 +183,7 @@ browse(comparison)
 
 # %%
 from ocrkit import export
-from ocrkit.data import skipped_counts
+from ocrkit.run_folder import skipped_counts
 from ocrkit.places import download
 
 skipped = skipped_counts(config.output_dir)

@@ -172,7 +172,7 @@ browse(comparison)
 # differences, what got better and what got worse.
 
 # %%
-from ocrkit.data import skipped_counts
+from ocrkit.run_folder import skipped_counts
 
 report = comparison.save(
     f"{config.output_dir}/report",

@@ -169,7 +169,7 @@ browse(compare(before, after))
 
 # %%
 from ocrkit import export
-from ocrkit.data import skipped_counts
+from ocrkit.run_folder import skipped_counts
 from ocrkit.places import download
 
 skipped = skipped_counts(config.output_dir)

@@ -13,7 +13,7 @@ from typing import Any
 from ocrkit.benchmarks import collating, gpu, preparing, reading, training
 from ocrkit.benchmarks.measure import table
 from ocrkit.config import ConfigError
-from ocrkit.versions import package_versions
+from ocrkit.run_folder import package_versions
 
 PACKAGES = (
     "torch torchvision transformers trl peft unsloth bitsandbytes datasets pillow numpy rapidfuzz "

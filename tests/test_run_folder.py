@@ -2,7 +2,7 @@ import hashlib
 import platform
 
 from ocrkit import TrainConfig
-from ocrkit.versions import PACKAGES, package_versions, versions
+from ocrkit.run_folder import PACKAGES, append_log, package_versions, read_log, versions
 
 
 def test_a_package_that_is_missing_has_no_version():
@@ -17,3 +17,18 @@ def test_a_run_knows_what_it_was_made_with(thermal, tmp_path):
     digest = hashlib.sha256((thermal / "dataset.json").read_bytes()).hexdigest()
     assert digest.startswith(found["dataset"]) and len(found["dataset"]) == 16
     assert versions(TrainConfig(dataset=str(tmp_path)))["dataset"] is None
+
+
+def test_a_log_cut_off_by_a_crash_is_read(tmp_path):
+    path = tmp_path / "train_log.jsonl"
+    path.write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "lo')
+    assert read_log(path) == [{"step": 1, "loss": 2.0}]
+    assert read_log(tmp_path / "none.jsonl") == []
+
+
+def test_a_log_grows_by_lines(tmp_path):
+    path = tmp_path / "train_log.jsonl"
+    append_log(path, {"step": 1, "loss": 2.0})
+    append_log(path, {"step": 2, "samples": ["ক", "x\ny"]})
+    assert [entry["step"] for entry in read_log(path)] == [1, 2]
+    assert read_log(path)[1]["samples"] == ["ক", "x\ny"]
