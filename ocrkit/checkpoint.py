@@ -1,8 +1,10 @@
-"""Which checkpoints can be trusted: a run that is killed while it saves leaves half of one."""
+"""Checkpoints of a run: sealed with checksums, rotated, and chosen to resume from when whole."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 from ocrkit.config import ConfigError
 
@@ -10,15 +12,18 @@ SEAL = "complete.json"
 
 
 def seal(folder: str | Path) -> None:
-    """Mark a checkpoint as written to its end, with the size of every file in it."""
+    """Mark a checkpoint as written to its end, with size and checksum of every file in it."""
     folder = Path(folder)
-    sizes = {
-        path.relative_to(folder).as_posix(): path.stat().st_size
+    files = {
+        path.relative_to(folder).as_posix(): {
+            "size": path.stat().st_size,
+            "sha256": _checksum(path),
+        }
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != SEAL
+        if path.is_file() and path.name not in (SEAL, f"{SEAL}.part")
     }
     part = folder / f"{SEAL}.part"
-    part.write_text(json.dumps(sizes, indent=1), encoding="utf-8")
+    part.write_text(_seal_text(files), encoding="utf-8")
     part.replace(folder / SEAL)
 
 
@@ -27,28 +32,90 @@ def unseal(folder: str | Path) -> None:
     (Path(folder) / SEAL).unlink(missing_ok=True)
 
 
-def missing_part(folder: str | Path) -> str | None:
-    """What a checkpoint lacks, or None where all its files are there in full."""
+def damage(folder: str | Path, checksums: bool = True) -> str | None:
+    """What is wrong with a checkpoint, as a clause that names the file; None: it is whole.
+
+    Args:
+        checksums: read every file and compare its checksum; False compares sizes alone, which
+            takes no time with files of many gigabytes.
+    """
     folder = Path(folder)
     try:
-        sizes = json.loads((folder / SEAL).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return f"{SEAL}, the mark that it was written to its end"
-    for name, size in sizes.items():
+        files = _read_seal(folder)
+    except ValueError as error:
+        return str(error)
+    for name, saved in files.items():
         path = folder / name
-        if not path.is_file() or path.stat().st_size != size:
-            return f"{name} in full ({size} bytes)"
+        try:
+            if not path.is_file():
+                return f"{name} is missing"
+            if path.stat().st_size != saved["size"]:
+                return f"{name} has {path.stat().st_size} bytes instead of {saved['size']}"
+            if checksums and saved.get("sha256") not in (None, _checksum(path)):
+                return f"{name} does not match its checksum"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
     return None
 
 
-def whole_checkpoints(output_dir: str | Path) -> list[Path]:
-    """The checkpoints of a run that are whole, in the order of their steps."""
-    found = [
+def has_checksums(folder: str | Path) -> bool:
+    """Whether the seal of a whole checkpoint holds checksums; ocrkit 0.1.0 wrote sizes alone."""
+    return all("sha256" in saved for saved in _read_seal(Path(folder)).values())
+
+
+def _checksum(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _seal_text(files: dict[str, dict[str, Any]]) -> str:
+    """A seal's text, which holds a checksum of itself."""
+    own = hashlib.sha256(json.dumps(files).encode()).hexdigest()
+    return json.dumps({"files": files, "sha256": own}, indent=1)
+
+
+def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
+    """Each file's {size, sha256}, or {size} where ocrkit 0.1.0 wrote the seal.
+
+    Raises:
+        ValueError: the seal is missing or damaged.
+    """
+    try:
+        text = (folder / SEAL).read_bytes().decode("utf-8")
+        content = json.loads(text)
+    except FileNotFoundError:
+        raise ValueError(f"{SEAL}, which marks it as written to its end, is missing") from None
+    except (OSError, ValueError):
+        raise ValueError(f"{SEAL} cannot be read") from None
+    if isinstance(content, dict) and content:
+        if all(type(size) is int for size in content.values()):
+            return {name: {"size": size} for name, size in content.items()}
+        files = content.get("files")
+        # Byte for byte, so that no change of the seal itself goes unnoticed.
+        if isinstance(files, dict) and files and text == _seal_text(files):
+            return files
+    raise ValueError(f"{SEAL} is damaged")
+
+
+def step_of(checkpoint: str | Path) -> int:
+    """The optimizer step that a checkpoint was saved after."""
+    state = json.loads((Path(checkpoint) / "trainer_state.json").read_text(encoding="utf-8"))
+    return state["global_step"]
+
+
+def _checkpoints(output_dir: str | Path) -> list[Path]:
+    """Folders of checkpoints, whole or not, in the order of their steps."""
+    folders = [
         path
         for path in Path(output_dir).glob("checkpoint-*")
-        if path.name.rpartition("-")[2].isdigit() and missing_part(path) is None
+        if path.name.rpartition("-")[2].isdigit()
     ]
-    return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
+    return sorted(folders, key=lambda path: int(path.name.rpartition("-")[2]))
+
+
+def whole_checkpoints(output_dir: str | Path) -> list[Path]:
+    """Checkpoints of a run that were written to their end, by their files' sizes, in order."""
+    return [path for path in _checkpoints(output_dir) if damage(path, checksums=False) is None]
 
 
 def rotate(output_dir: str | Path, limit: int, best: str | Path | None = None) -> None:
@@ -84,26 +151,45 @@ def set_aside(output_dir: str | Path, step: int) -> None:
 
 
 def checkpoint_to_resume(output_dir: str | Path, wanted: str | None) -> Path | None:
-    """The folder that `resume_from_checkpoint` means.
+    """The checkpoint that `resume_from_checkpoint` means, with every file as it was saved.
 
     Args:
-        wanted: a checkpoint folder; "auto" takes the latest whole one, if any; None starts anew.
+        wanted: a checkpoint folder; "auto" takes the latest whole one, if any, and names those
+            that it passes over; None starts anew.
 
     Raises:
-        ConfigError: the folder is not there or was not written to its end.
+        ConfigError: the folder is not there, was not written to its end or is damaged.
     """
     if not wanted:
         return None
     if wanted == "auto":
-        return next(reversed(whole_checkpoints(output_dir)), None)
-    if not Path(wanted).is_dir():
+        chosen = _latest_whole(output_dir)
+    elif not Path(wanted).is_dir():
         raise ConfigError(
             f"resume_from_checkpoint={wanted!r} is no folder; give a checkpoint folder or auto."
         )
-    lacks = missing_part(wanted)
-    if lacks:
+    elif problem := damage(wanted):
         raise ConfigError(
-            f"resume_from_checkpoint={wanted!r} lacks {lacks}; give another checkpoint, or auto "
-            "for the latest that is whole."
+            f"resume_from_checkpoint={wanted!r} is damaged: {problem}; give another checkpoint, "
+            "or auto for the latest that is whole."
         )
-    return Path(wanted)
+    else:
+        chosen = Path(wanted)
+    if chosen and not has_checksums(chosen):
+        print(
+            f"{chosen.name} was saved by ocrkit 0.1.0 without checksums: its files have the right "
+            "sizes, and nothing more can be checked."
+        )
+    return chosen
+
+
+def _latest_whole(output_dir: str | Path) -> Path | None:
+    checkpoints = _checkpoints(output_dir)
+    for path in reversed(checkpoints):
+        problem = damage(path)
+        if problem is None:
+            return path
+        print(f"{path} is passed over: {problem}.")
+    if checkpoints:
+        print(f"{output_dir} holds no whole checkpoint, so training begins anew.")
+    return None

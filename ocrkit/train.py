@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from ocrkit.batch_size import resolve_batch
-from ocrkit.checkpoint import checkpoint_to_resume, set_aside
+from ocrkit.checkpoint import checkpoint_to_resume, set_aside, step_of
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, without_bars
 from ocrkit.export import export
 from ocrkit.kernels import try_kernels
-from ocrkit.processes import is_main_process, process_count
+from ocrkit.processes import decided_by_main, is_main_process, process_count
 from ocrkit.run_folder import read_log, record_skipped, skipped_counts, versions
 from ocrkit.systems import records_of
 
@@ -78,7 +78,9 @@ def train(
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    checkpoint = checkpoint_to_resume(folder, config.resume_from_checkpoint)
+    checkpoint = decided_by_main(
+        lambda: checkpoint_to_resume(folder, config.resume_from_checkpoint)
+    )
     stop = StopOnSignal()
     shown = []
     if panel and kernel():
@@ -92,9 +94,8 @@ def train(
 
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         trainer.quiet = True
-    trainer.accelerator.wait_for_everyone()  # all have chosen their checkpoint
     if trainer.is_world_process_zero():
-        set_aside(folder, int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0)
+        set_aside(folder, step_of(checkpoint) if checkpoint else 0)
         trainer.config.save(folder / "config.yaml")
         (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
     with stop, tracked(trainer), shown[0] if shown else nullcontext():
