@@ -90,11 +90,13 @@ def convert(
         raise UsageError("No INPUT is given: name at least one file or folder.")
 
     stated: Counter[bool] = Counter()
+    notes: Counter[str] = Counter()
 
     def found() -> Iterator[Item | Reject]:
         for item in find_items(source, module, inputs, settings):
             if isinstance(item, Item):
                 stated[item.split is not None] += 1
+                notes.update([item.note] if item.note else ())
             yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
@@ -105,6 +107,8 @@ def convert(
             "or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
             file=sys.stderr,
         )
+    for note, count in notes.items() if progress else ():
+        print(f"note: {count:,} items: {note}", file=sys.stderr)
     return result
 
 
@@ -260,6 +264,8 @@ def describe(result: dict, out: str) -> str:
         f"+ {sum(rejects.values()):,} rejects"
     ]
     lines += [f"  {count:>9,}  {reason}" for reason, count in rejects.items()]
+    if frames := result.get("first_frames"):
+        lines.append(f"{frames:,} pictures hold several frames; the first of each is shown.")
     if result["options"]["split"] == "source" and len(rows) == 1:
         lines.append(
             f"All rows are {next(iter(rows))}: the input says so (--split 0.8,0.1,0.1 overrules "

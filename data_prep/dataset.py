@@ -150,8 +150,9 @@ def write_rows(
         (staging / "rejects.jsonl").open("w", encoding="utf-8", newline="\n") as rejects,
     ):
         for results in ordered_map(work, batches(items), workers):
-            for outcome, split in results:
+            for outcome, split, first_frames in results:
                 summary.add(outcome)
+                summary.first_frames += first_frames
                 (rows if isinstance(outcome, Row) else rejects).write(outcome.to_json() + "\n")
                 if isinstance(outcome, Row):
                     keys.append(group_key(settings["seed"], outcome.group))
@@ -233,18 +234,24 @@ def end_with_parent() -> None:
 
 def process_batch(
     batch: list[Item | Reject], staging: str, source: str
-) -> list[tuple[Row | Reject, str | None]]:
-    """Make rows of items and write their pictures; a picture shared by neighbours is read once."""
+) -> list[tuple[Row | Reject, str | None, int]]:
+    """Make rows of items and write their pictures; a picture shared by neighbours is read once.
+
+    Returns (row or reject, official split, pictures of which the first of several frames was taken)
+    of each item.
+    """
     from .pictures import Opened, PictureError, open_picture
 
     last: tuple[object, Opened | PictureError | None] = (None, None)
+    first_frames = 0
 
     def opened(picture: Picture) -> Opened:
-        nonlocal last
+        nonlocal last, first_frames
         same = (picture.load.func, picture.load.args)
         if same != last[0]:
             try:
                 last = same, open_picture(picture)
+                first_frames += last[1].frames > 1
             except PictureError as error:
                 last = same, error
         if isinstance(last[1], PictureError):
@@ -252,15 +259,17 @@ def process_batch(
         return last[1]
 
     folder = Path(staging, STAGED)
-    results: list[tuple[Row | Reject, str | None]] = []
+    results: list[tuple[Row | Reject, str | None, int]] = []
     for item in batch:
         if isinstance(item, Reject):
-            results.append((item, None))
+            results.append((item, None, 0))
             continue
+        before = first_frames
         try:
-            results.append((make_row(item, source, folder, opened), item.split))
+            outcome, split = make_row(item, source, folder, opened), item.split
         except PictureError as error:
-            results.append((Reject(item.where, error.reason, error.detail), None))
+            outcome, split = Reject(item.where, error.reason, error.detail), None
+        results.append((outcome, split, first_frames - before))
     return results
 
 

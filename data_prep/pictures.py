@@ -1,6 +1,8 @@
-"""Opens a row's picture, cuts out its part and encodes it; runs in the worker processes.
+"""The one opener of pictures, for datasets and for models; cuts out a row's part and encodes it.
 
-A picture that is shown whole keeps its bytes, unless its format or mode would be read differently
+`open_image` gives what every reader sees: upright, in mode L or RGB, transparent parts white. It
+knows no model and no dataset. Conversion, which runs in worker processes, opens with `Opened`: a
+picture that is shown whole keeps its bytes, unless its format or mode would be read differently
 by different programs: only JPEG, PNG and WebP are kept, 16-bit grey becomes 8-bit, and transparent
 parts become white. Cuts are PNG, grey where the picture is grey and RGB otherwise. EXIF orientation
 is applied before anything is cut or measured; a picture kept whole keeps the tag, which `datasets`
@@ -9,11 +11,13 @@ applies as it decodes.
 
 import io
 import math
+import os
 import re
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,14 +30,18 @@ MAX_COORDINATE = 1e9  # pixels; no picture is a thousandth of it wide
 KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 KEPT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 ORIENTATION = 0x0112
+NEW_SUBFILE_TYPE = 254  # of a TIFF: bit 0 a smaller copy, bit 2 a mask
 
 
-class PictureError(Exception):
+class PictureError(ValueError):
     """A picture that cannot be shown, with the reason and the detail of its reject."""
 
     def __init__(self, reason: str, detail: str = "") -> None:
         super().__init__(reason, detail)
         self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}" if self.detail else self.reason
 
 
 class Span(NamedTuple):
@@ -50,14 +58,75 @@ class Span(NamedTuple):
             return file.read(self.count)
 
 
-class Opened:
-    """A decoded picture, upright, with its original bytes where it came as a file."""
+# A picture: a file's path, its bytes, `{path, bytes}` as parquet holds it, or a PIL picture.
+Source = str | os.PathLike | bytes | dict | Image.Image
 
-    def __init__(self, loaded: "bytes | Image.Image") -> None:
-        self.data = loaded if isinstance(loaded, bytes) else None
-        self.raw = _decode(loaded) if isinstance(loaded, bytes) else loaded
-        self.orientation = self.raw.getexif().get(ORIENTATION, 1) if self.data else 1
+
+class Header(NamedTuple):
+    """Width and height of a picture in pixels, upright, and the frames that its file holds."""
+
+    width: int
+    height: int
+    frames: int
+
+
+class Opened:
+    """A decoded picture, upright, with its original bytes where it was given as bytes.
+
+    Args:
+        source: a PIL picture is taken as it stands, at the frame that it shows.
+        page: of a TIFF, from 1; None refuses a file of several pages.
+
+    Raises:
+        PictureError: it is missing, broken or too large, or has several pages.
+    """
+
+    def __init__(self, source: Source, page: int | None = None) -> None:
+        self.data = source if isinstance(source, bytes) else None
+        with _opening(source) as image:
+            self.frames = 1 if image is source else _frames(image, page)
+            image.load()
+            self.orientation = image.getexif().get(ORIENTATION, 1)
+        self.raw = image
         self.image = _upright(self.raw, self.orientation)
+
+
+def open_image(source: Source, page: int | None = None) -> Image.Image:
+    """A picture as every reader sees it: upright, in mode L or RGB, transparent parts white.
+
+    Of a file with several frames (a phone's MPO, a GIF, an animated WebP or PNG) it is the first.
+    How 16-bit grey and floats become 8 bits, `plain` says.
+
+    Args:
+        source: a path, the bytes of a file, `{path, bytes}`, or a PIL picture.
+        page: of a TIFF, from 1; None refuses a file of several pages.
+
+    Raises:
+        PictureError: it is missing, broken or too large, or has several pages.
+    """
+    return plain(Opened(source, page).image)
+
+
+def read_header(source: Source) -> Header:
+    """The size and the number of frames of a picture, without decoding a JPEG.
+
+    Raises:
+        PictureError: it is missing, broken or too large, or has several pages.
+    """
+    with _opening(source) as image:
+        frames = 1 if image is source else _frames(image, None)
+        # Orientations 5 to 8 lie on their side.
+        aside = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+        return Header(*(image.size[::-1] if aside else image.size), frames)
+
+
+def count_pages(source: Source) -> int:
+    """The pages of a TIFF; 1 of every other picture, and of a file that cannot be opened."""
+    try:
+        with _opening(source) as image:
+            return len(_pages(image))
+    except PictureError:
+        return 1
 
 
 def open_picture(picture: Picture) -> Opened:
@@ -66,6 +135,8 @@ def open_picture(picture: Picture) -> Opened:
         loaded = picture.load()
     except (FileNotFoundError, NotADirectoryError) as error:
         raise PictureError("missing image", str(error.filename or error)) from None
+    except PictureError:
+        raise
     except (OSError, ValueError) as error:
         raise PictureError("unreadable image", _describe(error)) from None
     return Opened(loaded)
@@ -152,20 +223,53 @@ def ink_to_black(images: list[Image.Image]) -> list[Image.Image]:
 
 
 def plain(image: Image.Image) -> Image.Image:
-    """The picture in mode L or RGB: 16-bit grey scaled down, transparent parts over white."""
-    if image.mode in ("L", "RGB"):
+    """The picture in mode L or RGB: 16-bit grey and floats in 8 bits, transparent parts over white.
+
+    White is 65535 in 16-bit grey (also in 32-bit integers) and 255 in floats. A picture that uses
+    at least a quarter of that range, as scanners write it, is scaled by the whole range: its 0
+    stays black and its contrast what it was. One that would come out black, because its brightest
+    value is less than that quarter (12 bits in 16, floats from 0 to 1), and one with values beyond
+    the range, is scaled by its own: its lowest value becomes black and its highest white.
+
+    Raises:
+        PictureError: Pillow cannot turn its colours into RGB (CIE Lab).
+    """
+    if image.mode in ("L", "RGB") and "transparency" not in image.info:
         return image
-    if image.mode == "1":
-        return image.convert("L")
     if image.mode.startswith("I") or image.mode == "F":
+        return _eight_bits(image)
+    mode = "L" if image.mode in ("1", "L", "LA", "La") else "RGB"
+    try:
+        if image.mode in ("La", "RGBa"):  # colours multiplied by their alpha
+            image = image.convert(image.mode.upper())
+        if _is_transparent(image):
+            image = image.convert("RGBA")
+            image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+        return image.convert(mode)
+    except ValueError as error:
+        raise PictureError("unreadable image", f"{_describe(error)}; save it as RGB") from None
+
+
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """A picture of mode I, I;16 or F in mode L, as `plain` says."""
+    import numpy as np
+
+    values = np.asarray(image if image.mode == "F" else image.convert("I"))
+    finite = values[np.isfinite(values)] if image.mode == "F" else values
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    top = 255 if image.mode == "F" else 65535
+    if low >= 0 and (top / 4 <= high <= top or high == 0):
         # Pillow's own conversion clips everything above 255 to white.
-        top = 65535 if image.mode.startswith("I") else 255
-        return image.convert("F").point(lambda value: value * (255 / top)).convert("L")
-    mode = "L" if image.mode in ("LA", "La") else "RGB"
-    if _is_transparent(image):
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return image.convert(mode)
+        grey = image.convert("F").point(lambda value: value * (255 / top)).convert("L")
+    else:
+        # All of one value is blank paper, so white.
+        scaled = (values.astype(np.float32) - low) / (high - low or 1) + (high == low)
+        scaled = np.nan_to_num(scaled, posinf=1, neginf=0).clip(0, 1) * 255
+        grey = Image.fromarray(scaled.round().astype(np.uint8))
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+        grey.paste(255, mask=Image.fromarray(values == clear))
+    return grey
 
 
 def read_file(path: str) -> bytes:
@@ -212,24 +316,67 @@ def _inside(box: Sequence[float], size: tuple[int, int]) -> tuple[int, int, int,
     return clipped
 
 
-def _decode(data: bytes) -> Image.Image:
+@contextmanager
+def _opening(source: Source) -> Iterator[Image.Image]:
+    """A picture that is open but not decoded; whatever is wrong with it is a PictureError."""
+    if isinstance(source, dict):
+        data = source.get("bytes")
+        source = source.get("path") if data is None else data
+    if not isinstance(source, Source):
+        raise PictureError("missing image", f"{source!r} is no path, no bytes and no picture"[:200])
+    name = f"{source}: " if isinstance(source, str | os.PathLike) else ""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            image = Image.open(io.BytesIO(data))
-            width, height = image.size
-            if width * height > MAX_PIXELS:
-                raise PictureError("image too large", f"{width}x{height} pixels")
-            image.load()
-        return image
-    except PictureError:
-        raise
+            if isinstance(source, Image.Image):
+                yield source
+                return
+            with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
+                _check_size(image)
+                yield image
+    except PictureError as error:
+        raise PictureError(error.reason, f"{name}{error.detail}") from None
+    except (FileNotFoundError, NotADirectoryError):
+        raise PictureError("missing image", f"{name}no such file") from None
     except Image.DecompressionBombError as error:
-        raise PictureError("image too large", _describe(error)) from None
+        raise PictureError("image too large", f"{name}{_describe(error)}") from None
     except UnidentifiedImageError:
-        raise PictureError("unreadable image", "no known picture format") from None
+        raise PictureError("unreadable image", f"{name}no known picture format") from None
     except Exception as error:  # a decoder fails on broken files in any way it likes
-        raise PictureError("unreadable image", _describe(error)) from None
+        raise PictureError("unreadable image", f"{name}{_describe(error)}") from None
+
+
+def _check_size(image: Image.Image) -> None:
+    width, height = image.size
+    if width * height > MAX_PIXELS:
+        raise PictureError("image too large", f"{width}x{height} pixels")
+
+
+def _frames(image: Image.Image, page: int | None) -> int:
+    """Turn to a page of a TIFF, from 1; the number of frames where they are no pages."""
+    if image.format != "TIFF":
+        return getattr(image, "n_frames", 1)
+    pages = _pages(image)
+    if page is None and len(pages) > 1:
+        raise PictureError("several pages", f"{len(pages)} pages; give each page as a file")
+    if not 1 <= (page or 1) <= len(pages):
+        raise PictureError("missing image", f"page {page} of {len(pages)}")
+    image.seek(pages[(page or 1) - 1])
+    _check_size(image)
+    return 1
+
+
+def _pages(image: Image.Image) -> list[int]:
+    """The frames of a TIFF that are pages, and neither thumbnails nor masks; else the first."""
+    if image.format != "TIFF" or image.n_frames == 1:
+        return [0]
+    pages = []
+    for frame in range(image.n_frames):
+        image.seek(frame)
+        if not image.tag_v2.get(NEW_SUBFILE_TYPE, 0) & 0b101:
+            pages.append(frame)
+    image.seek(0)
+    return pages or [0]
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -57,6 +57,7 @@ class Item:
 
     `key` is unique within one input and becomes the row's id; `where` tells a person the place
     (file and line). `prompt` is a question, a list of messages, or None for the task's default.
+    `note` says what the row does not keep of its source; equal ones are counted and told once.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Item:
     task: str = "transcription"
     split: str | None = None
     prompt: str | list[Message] | None = None
+    note: str | None = None
     meta: dict = field(default_factory=dict)
 
 
@@ -202,7 +204,7 @@ class Summary:
     """Counts what dataset.json tells, in memory that does not grow with the rows."""
 
     def __init__(self) -> None:
-        self.found = 0
+        self.found = self.first_frames = 0
         self.splits: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -225,7 +227,12 @@ class Summary:
         self.heights[outcome.height] += 1
 
     def to_dict(self, source: str, inputs: list[str], options: dict) -> dict:
-        """The content of dataset.json; `characters` counts code points of the completions."""
+        """The content of dataset.json.
+
+        `characters` counts code points of the completions; `first_frames`, which is there only
+        where it is not 0, pictures of several frames of which rows show the first.
+        """
+        frames = {"first_frames": self.first_frames} if self.first_frames else {}
         return {
             "source": source,
             "inputs": inputs,
@@ -238,6 +245,7 @@ class Summary:
             "languages": most_common(self.languages),
             "characters": most_common(self.characters),
             "sizes": {"width": spread(self.widths), "height": spread(self.heights)},
+            **frames,
         }
 
 

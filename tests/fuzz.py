@@ -95,7 +95,7 @@ def assert_survives(
                 item.prompt = PROMPTS[item.task]
         results = process_batch(items, str(out), source)
         assert len(results) == len(items)
-        for outcome, _ in results:
+        for outcome, *_ in results:
             assert isinstance(outcome, Row | Reject)
             outcome.to_json().encode("utf-8")
             found += isinstance(outcome, Row)

@@ -7,6 +7,7 @@ import pytest
 from fuzz import assert_survives, json_mutations
 from sources_common import draw, encoded, pictures, real_data, reasons, run, save, texts
 
+from data_prep.convert import convert
 from data_prep.schema import DataError
 
 
@@ -260,3 +261,26 @@ def test_a_dataset_that_cannot_be_loaded_is_one_sentence(tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="cannot be loaded as a dataset"):
         run("hub", tmp_path / "empty", tmp_path / "out")
+
+
+def test_a_placeholder_in_an_answer_is_text_and_moved_pictures_are_told(tmp_path, capsys):
+    save(tmp_path / "a.png")
+    save(tmp_path / "b.png", mark=1)
+    turns = [
+        ("a.png", "<image>\nParse.", "![fig](<image>) text"),
+        (["a.png", "b.png"], "First <image> second <image> same?", "no"),
+        ("a.png", "Language?\n<image>", "en"),
+    ]
+    records = [
+        {
+            "image": image,
+            "conversations": [{"from": "human", "value": asked}, {"from": "gpt", "value": answer}],
+        }
+        for image, asked, answer in turns
+    ]
+    (tmp_path / "llava.json").write_text(json.dumps(records))
+    convert("llava", tmp_path / "llava.json", tmp_path / "out", split="1,0,0")
+    lines = (tmp_path / "out" / "train" / "metadata.jsonl").read_text().splitlines()
+    labels = [json.loads(line)["completion"][0]["content"] for line in lines]
+    assert labels == ["![fig](<image>) text", "no", "en"]
+    assert "note: 1 items: text stands before <image>; the rows" in capsys.readouterr().err

@@ -45,6 +45,7 @@ def chat_rows(
             try:
                 messages, references = read(record)
                 check_placeholders(messages, references)
+                note = moved_pictures(messages)
                 folder = folder_of(name) if images is tree else ""
                 pictures = [image_loader(images, folder, one) for one in references]
             except PictureError as error:
@@ -56,6 +57,7 @@ def chat_rows(
             for item in answers(messages, pictures, where, f"{key}{number:06d}", options):
                 if isinstance(item, Item):
                     item.split, item.group = split, group_of(references, where)
+                    item.note = note
                 yield item
 
 
@@ -135,10 +137,25 @@ def read_parts(parts: list) -> tuple[str, list[object]]:
 
 
 def check_placeholders(messages: list[Message], images: list[object]) -> None:
-    """ValueError where there are placeholders, but not one a picture."""
-    count = sum(message["content"].count(PLACEHOLDER) for message in messages)
+    """ValueError where there are placeholders, but not one a picture.
+
+    In an answer a placeholder is text that the model is to write.
+    """
+    count = sum(m["content"].count(PLACEHOLDER) for m in messages if m["role"] != "assistant")
     if count not in (0, len(images)):
         raise ValueError(f"{count} times {PLACEHOLDER} for {len(images)} pictures")
+
+
+def moved_pictures(messages: list[Message]) -> str | None:
+    """What is told of a record whose pictures do not stand together, before or after its text."""
+    for message in messages:
+        if message["role"] != "assistant" and PLACEHOLDER in message["content"]:
+            text = message["content"].replace(PLACEHOLDER, "")
+            together = PLACEHOLDER * message["content"].count(PLACEHOLDER)
+            joined = "".join(message["content"].split())
+            if joined not in (together + "".join(text.split()), "".join(text.split()) + together):
+                return f"text stands before {PLACEHOLDER}; the rows show their pictures first."
+    return None
 
 
 def answers(
@@ -149,10 +166,7 @@ def answers(
     options: SimpleNamespace,
 ) -> Iterator[Item | Reject]:
     """An item an answer; a conversation without one is a reject."""
-    turns = [
-        {"role": m["role"], "content": m["content"].replace(PLACEHOLDER, "").strip()}
-        for m in messages
-    ]
+    turns = [{"role": m["role"], "content": without_placeholders(m).strip()} for m in messages]
     ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
     if not ends:
         yield Reject(where, "no answer", "no message is the assistant's")
@@ -184,6 +198,12 @@ def answers(
             task=options.task,
             prompt=prompt,
         )
+
+
+def without_placeholders(message: Message) -> str:
+    """A message's text; in an answer a placeholder is text and stays."""
+    text = message["content"]
+    return text if message["role"] == "assistant" else text.replace(PLACEHOLDER, "")
 
 
 def image_loader(tree: Tree, folder: str, reference: object) -> partial:
