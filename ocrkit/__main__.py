@@ -8,6 +8,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+from data_prep.command import output_path
+from data_prep.files import sentence
 from ocrkit.config import ConfigError, TrainConfig, check_name, recipes
 from ocrkit.processes import is_main_process
 
@@ -104,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
                 "images", nargs="+", metavar="IMAGE", help="pictures, folders, globs, PDFs"
             )
             command.add_argument(
-                "--out", type=Path, help="a .jsonl file, or a folder for text files; resumable"
+                "--out",
+                type=output_path,
+                help="a .jsonl file, or a folder for text files; resumable",
             )
             command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
         if name == "export":
@@ -120,7 +124,8 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument(
                 "--min_equal", type=float, default=0.5, help="share to be equal (%(default)s)"
             )
-            command.add_argument("--out", required=True, type=Path, help="folder to write")
+            command.add_argument("--out", required=True, type=output_path, help="folder to write")
+            _add_overwrite(command)
             command.add_argument(
                 "--push_to_hub", metavar="USER/NAME", help="upload it to this new repository"
             )
@@ -134,7 +139,10 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
-    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
+    command.add_argument(
+        "--out", type=output_path, help="folder for a report; none: only the table"
+    )
+    _add_overwrite(command)
     command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
     command.add_argument(
         "--names",
@@ -167,11 +175,19 @@ def _parser() -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter that every member shares",
     )
-    command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
+    command.add_argument(
+        "--out", default="runs/sweep", type=output_path, help="folder (%(default)s)"
+    )
     command = commands.add_parser("doctor", help="look at this machine before a run")
     command.add_argument("--output_dir", default=".", help="the run's folder (%(default)s)")
     commands.add_parser("recipes", help="list the recipes")
     return parser
+
+
+def _add_overwrite(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--overwrite", action="store_true", help="replace files that ocrkit did not write, too"
+    )
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
@@ -332,6 +348,7 @@ def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
         min_equal=arguments.min_equal,
         push_to_hub=arguments.push_to_hub,
         hub_private_repo=arguments.hub_private_repo,
+        overwrite=arguments.overwrite,
     )
     print(f"{arguments.format} in {folder}")
 
@@ -352,7 +369,8 @@ def _compare(arguments: argparse.Namespace, config: Any) -> int:
     comparison = compare(*evaluations)
     print(comparison.table(arguments.metrics))
     if arguments.out:
-        folder = comparison.save(arguments.out, **told_by_run(arguments.evaluations[-1]))
+        told = told_by_run(arguments.evaluations[-1])
+        folder = comparison.save(arguments.out, **told, overwrite=arguments.overwrite)
         print(f"report in {folder / 'index.html'}")
     if arguments.fail_if and comparison.fails(arguments.fail_if):
         print(f"ocrkit: {evaluations[-1].name} has {arguments.fail_if}", file=sys.stderr)
@@ -411,7 +429,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f"ocrkit: stopped{_way_on(arguments)}", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
-        print(f"ocrkit: {' '.join(str(error).split())}", file=sys.stderr)
+        text = sentence(error) if isinstance(error, OSError) else str(error)
+        print(f"ocrkit: {' '.join(text.split())}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return code or 0
 

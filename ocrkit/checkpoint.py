@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import write_whole
 from ocrkit.config import ConfigError
 
 SEAL = "complete.json"
@@ -22,9 +23,7 @@ def seal(folder: str | Path) -> None:
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in (SEAL, f"{SEAL}.part")
     }
-    part = folder / f"{SEAL}.part"
-    part.write_text(_seal_text(files), encoding="utf-8")
-    part.replace(folder / SEAL)
+    write_whole(folder / SEAL, _seal_text(files))
 
 
 def unseal(folder: str | Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.files import finish_together, write_together
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
 from ocrkit.config import METRICS
@@ -24,6 +25,8 @@ REQUIRED = {"id", "reference", "prediction"}
 #: What an evaluation that is still running writes into its folder: a fingerprint, then records.
 UNFINISHED = "unfinished.jsonl"
 HEADLINE = ("cer", "exact_match")
+# What `Evaluation.save` writes, in this order.
+_SAVED = ("predictions.jsonl", "metrics.json")
 # What a record may hold there besides None.
 _TYPES = {"id": (str, int), "reference": (str,), "prediction": (str,), "language": (str,)}
 _TYPES |= {"group": (str, int), "confidence": (float, int)}
@@ -66,16 +69,18 @@ class Evaluation:
         }
 
     def save(self, folder: str | Path) -> Path:
-        """Write `predictions.jsonl` and `metrics.json` into `folder`, each whole or not at all."""
+        """Write `predictions.jsonl` and `metrics.json` into `folder`, both or neither.
+
+        Raises:
+            OSError: the disk is full or cannot be written; what was saved before is as it was.
+
+        """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         lines = "".join(map(line_of, self.records))
-        # Gone first and back last: never do numbers stand beside predictions they do not belong to.
-        (folder / "metrics.json").unlink(missing_ok=True)
-        write_whole(folder / "predictions.jsonl", lines)
-        write_whole(
-            folder / "metrics.json", json.dumps(self.summary(), ensure_ascii=False, indent=1)
-        )
+        summary = json.dumps(self.summary(), ensure_ascii=False, indent=1)
+        # Never do numbers stand beside predictions they do not belong to.
+        write_together(folder, dict(zip(_SAVED, (lines, summary))))
         return folder
 
     @classmethod
@@ -88,6 +93,7 @@ class Evaluation:
 
         """
         folder = Path(folder)
+        finish_together(folder, _SAVED)
         path, lines = folder / "metrics.json", folder / "predictions.jsonl"
         if not path.is_file():
             if (folder / UNFINISHED).is_file():
@@ -390,16 +396,6 @@ def line_of(record: dict) -> str:
         # Absolute, so that a report that is made from another folder finds it.
         keep["image"] = str(Path(record["image"]).absolute())
     return json.dumps(keep, ensure_ascii=False) + "\n"
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a UTF-8 file that is never seen half-written.
-
-    A lone surrogate is no UTF-8; it is written as the escape that JSON has for it.
-    """
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
-    part.replace(path)
 
 
 def read_predictions(path: str | Path) -> list[dict]:

@@ -5,9 +5,11 @@ import math
 import shutil
 import tempfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import check_own, naming, publish, staged, write_folder, write_whole
 from ocrkit.base_model import ModelError, check_memory, in_16_bits
 from ocrkit.budget import fit_tiles
 from ocrkit.card import card
@@ -32,6 +34,7 @@ def export(
     min_equal: float = 0.5,
     push_to_hub: str | None = None,
     hub_private_repo: bool | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Write what was trained, with its processor and a model card, and return the folder.
 
@@ -55,8 +58,11 @@ def export(
         push_to_hub: "user/name" of a new or empty repository of the Hub that the folder is
             uploaded to; what would refuse it is found first. None pushes nothing.
         hub_private_repo: whether that repository is private; None leaves it to the account.
+        overwrite: replace files of `output_dir` that the kit did not write, too.
 
     Raises:
+        FileExistsError: `output_dir` holds such a file.
+        OSError: the disk is full or cannot be written; what was exported before is as it was.
         ModelError: a format that is unknown, needs Unsloth or needs a model in 4 bits, a disk or
             a memory that cannot hold the model, a folder that holds an adapter where a whole model
             is to be written, a model that reads other than the trained one did, or an adapter to
@@ -68,6 +74,8 @@ def export(
     run = output_dir.parent if config is None else Path(config.output_dir)
     if config is None and (run / "config.yaml").is_file():
         config = TrainConfig.from_recipe(str(run / "config.yaml"))
+    # Before the work; all names are checked when they are written.
+    check_own(output_dir, ("README.md", "config.json", "adapter_config.json"), overwrite)
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
@@ -80,7 +88,13 @@ def export(
         settings = config or TrainConfig(max_new_tokens=64)
         # Before it is written: a merge into 4 bits is done in the model itself.
         texts = predict(model, processor, rows, settings)
-    _write(model, processor, output_dir, format)
+    title = push_to_hub or output_dir.resolve().name
+    make_card = partial(card, title, format, adapters, base, run, config, question=question)
+    with staged(output_dir) as staging:
+        with naming(output_dir):
+            _write(model, processor, staging, format)
+        write_whole(staging / "README.md", make_card(check=""))
+        publish(staging, output_dir, overwrite)
     equal, compared = 0, len(texts)
     if compared and format == "gguf":
         # It came with the llama.cpp that made the files, as a rule.
@@ -105,9 +119,7 @@ def export(
     check = check if compared else ""
     if rounded:
         print(check or f"{output_dir} was not compared with the trained model.")
-    title = push_to_hub or output_dir.resolve().name
-    text = card(title, format, adapters, base, run, config, check, question)
-    (output_dir / "README.md").write_text(text, encoding="utf-8")
+    write_folder(output_dir, {"README.md": make_card(check=check)})
     if compared and equal < min_equal * compared:
         raise ModelError(
             f"The model in {output_dir} reads only {equal} of {compared} rows as the trained one "

@@ -11,9 +11,9 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_prep.files import write_whole
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError, open_image
-from ocrkit.evaluation import write_whole
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pdf")
 # Pixels per inch at which pages of a PDF are drawn.

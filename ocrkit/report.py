@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from data_prep.files import check_own, write_folder
 from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.evaluation import (
@@ -18,7 +19,6 @@ from ocrkit.evaluation import (
     score,
     show_matches,
     tallies,
-    write_whole,
 )
 from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
@@ -220,6 +220,7 @@ class Comparison:
         history: Sequence[dict] | None = None,
         skipped: dict[str, int] | None = None,
         other: Sequence["Comparison | tuple[str, Comparison]"] = (),
+        overwrite: bool = False,
     ) -> Path:
         """Write `index.html`, `report.md` and `report.json` into `folder` and return it.
 
@@ -228,14 +229,19 @@ class Comparison:
             history: lines of `train_log.jsonl`, {step, loss, eval_cer, ...}, for the curves.
             skipped: {reason: rows} that training or evaluation left out.
             other: further comparisons to show below, each alone or as (title, comparison).
+            overwrite: replace files of these names that the kit did not write, too.
+
+        Raises:
+            FileExistsError: the folder holds such a file.
+            OSError: the disk is full or cannot be written; an older report is as it was.
 
         """
         from ocrkit.report_html import render
 
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        check_own(folder, _FILES, overwrite)  # before pictures are drawn
         pages = [item if isinstance(item, tuple) else (None, item) for item in other]
-        write_whole(folder / "index.html", render(self, history, skipped, pages))
+        page = render(self, history, skipped, pages)
         markdown, summary = self.to_markdown(), self.summary()
         for title, comparison in pages:
             title = title or comparison.title
@@ -246,9 +252,8 @@ class Comparison:
             summary["skipped"] = skipped
             counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
             markdown += f"\nSkipped rows: {counts}.\n"
-        write_whole(folder / "report.md", markdown)
         text = json.dumps(summary, ensure_ascii=False, indent=1)
-        write_whole(folder / "report.json", text)
+        write_folder(folder, dict(zip(_FILES, (page, markdown, text))), overwrite)
         return folder
 
     def __repr__(self) -> str:
@@ -261,6 +266,7 @@ class Comparison:
         return str(metric_table(self, list(self.evaluations[0].metrics)).html)
 
 
+_FILES = ("index.html", "report.md", "report.json")
 _SHOWN = ("id", "reference", "before", "after")
 
 

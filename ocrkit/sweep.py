@@ -18,8 +18,8 @@ from typing import Any
 import psutil
 from filelock import FileLock, Timeout
 
+from data_prep.files import write_whole
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.evaluation import write_whole
 from ocrkit.leaderboard import leaderboard, read_json, table
 
 

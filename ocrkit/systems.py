@@ -12,6 +12,7 @@ from typing import Any
 
 import regex
 
+from data_prep.files import naming, write_whole
 from ocrkit import fields
 from ocrkit.data import picture_hashes
 from ocrkit.evaluation import (
@@ -20,7 +21,6 @@ from ocrkit.evaluation import (
     line_of,
     read_predictions,
     score,
-    write_whole,
 )
 from ocrkit.text import PROFILE_VERSION
 
@@ -189,12 +189,14 @@ def _run(
         record.update(done.get(record["id"], {}))
     todo = [number for number, record in enumerate(records) if record["id"] not in done]
     waiting = {records[number]["id"]: records[number] for number in todo}
-    folder.mkdir(parents=True, exist_ok=True)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     # Beside an evaluation that is whole, which stays until this one is.
     path = folder / UNFINISHED
     kept = [line_of(record) for record in records if record["id"] in done]
     write_whole(path, "".join([json.dumps({"fingerprint": stamp}) + "\n", *kept]))
-    with path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file:
+    append = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
+    with naming(path), path.open("a", **append) as file:
         for item in stream(_select(data, todo)) if todo else ():
             record = waiting.pop(item["id"], None)
             if record is None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import check_own
 from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume, set_aside, step_of
 from ocrkit.collate import Collator, token_lengths
@@ -78,6 +79,9 @@ def train(
 
     folder = Path(config.output_dir)
     folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "versions.json").is_file():  # no run folder yet
+        written = ("README.md", "config.json", "adapter_config.json")
+        check_own(folder / "adapter", written, way_out="move it, or give another output_dir")
     checkpoint = decided_by_main(
         lambda: checkpoint_to_resume(folder, config.resume_from_checkpoint)
     )
@@ -113,7 +117,8 @@ def train(
     if trainer.is_world_process_zero():
         # Adapters of an earlier run there would be loaded instead of a whole model.
         (adapter / "adapter_config.json").unlink(missing_ok=True)
-        export(trainer.accelerator.unwrap_model(trainer.model), processor, adapter)
+        trained = trainer.accelerator.unwrap_model(trainer.model)
+        export(trained, processor, adapter, overwrite=True)
     trainer.accelerator.wait_for_everyone()
     return TrainResult(
         global_step=output.global_step,

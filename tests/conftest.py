@@ -1,6 +1,11 @@
 """What tests share: small datasets, the embedded model, and a process with one thread."""
 
+import contextlib
+import errno
+import io
+import itertools
 import os
+from pathlib import Path
 
 import pytest
 
@@ -46,6 +51,76 @@ def processor():
     from ocrkit.base_model import TINY
 
     return AutoProcessor.from_pretrained(TINY)
+
+
+@pytest.fixture
+def full_disk(monkeypatch):
+    """A context in which the disk takes so many writes to new or extended files, and no more.
+
+    `with full_disk(2) as writes:` lets two files be opened and written; the third and all after
+    it are opened, and then refused with ENOSPC at their first byte. `writes` lists the paths.
+    """
+
+    @contextlib.contextmanager
+    def full(allowed):
+        writes, real = [], io.open
+
+        def opened(file, mode="r", *args, **kwargs):
+            stream = real(file, mode, *args, **kwargs)
+            if not isinstance(file, int) and set(mode) & set("wax+"):
+                writes.append(Path(file))
+                if len(writes) > allowed:
+                    stream.write = _no_space
+            return stream
+
+        with monkeypatch.context() as patched:
+            patched.setattr(io, "open", opened)
+            patched.setattr("builtins.open", opened)
+            yield writes
+
+    return full
+
+
+def _no_space(data):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """A context that is left at the n-th change of a folder, as by a kill: nothing is cleaned up.
+
+    Changes are files opened for writing, renamed or deleted. `with killed_at(2) as killed:` lets
+    two of them happen; `killed` is not empty where the third was asked for.
+    """
+
+    @contextlib.contextmanager
+    def at(allowed):
+        killed, count = [], itertools.count()
+
+        def counted(real, changes=lambda *args: True):
+            def call(*args, **kwargs):
+                if changes(*args) and (killed or next(count) >= allowed):
+                    killed.append(True)
+                    raise _Killed
+                return real(*args, **kwargs)
+
+            return call
+
+        def for_writing(path, mode="r", *args):
+            return bool(set(mode) & set("wax+"))
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "open", counted(Path.open, for_writing))
+            for name in ("replace", "rename", "unlink", "rmdir"):
+                patched.setattr(Path, name, counted(getattr(Path, name)))
+            with contextlib.suppress(_Killed):
+                yield killed
+
+    return at
+
+
+class _Killed(BaseException):
+    """Stands in for SIGKILL."""
 
 
 def pytest_terminal_summary(terminalreporter):

@@ -130,19 +130,36 @@ def test_load_trusts_nothing_on_disk(tmp_path, name, text, message):
     assert str(path) in str(raised.value) and "\n" not in str(raised.value)
 
 
-def test_numbers_never_stand_beside_other_predictions(tmp_path, monkeypatch):
-    score([record(1, "a", "a")]).save(tmp_path)
-
-    def stopped(path, text):
-        if path.name == "metrics.json":
-            raise KeyboardInterrupt
-        path.write_text(text)
-
-    monkeypatch.setattr(evaluation, "write_whole", stopped)
-    with pytest.raises(KeyboardInterrupt):
+@pytest.mark.parametrize("allowed", range(2))
+def test_a_full_disk_during_a_second_evaluation_leaves_the_first_whole(
+    tmp_path, full_disk, allowed
+):
+    first = score([record(1, "a", "a")])
+    first.save(tmp_path)
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with full_disk(allowed), pytest.raises(OSError, match="No space left on the disk of"):
         score([record(1, "a", "b")]).save(tmp_path)
-    with pytest.raises(FileNotFoundError, match=r"metrics\.json"):
-        Evaluation.load(tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert Evaluation.load(tmp_path).metrics == first.metrics
+
+
+def test_numbers_never_stand_beside_other_predictions(tmp_path, killed_at):
+    evaluations = [score([record(1, "a", text)]) for text in "ab"]
+    step, killed, cers = 0, [True], set()
+    while killed:
+        folder = tmp_path / str(step)
+        evaluations[0].save(folder)
+        with killed_at(step) as killed:
+            evaluations[1].save(folder)
+        if (folder / "metrics.json").is_file():
+            cer = json.loads((folder / "metrics.json").read_text())["metrics"]["cer"]["value"]
+            read = read_predictions(folder / "predictions.jsonl")[0]["prediction"]
+            assert (cer, read) in ((0, "a"), (1, "b"))
+        again = Evaluation.load(folder)
+        cers.add(again.metrics["cer"]["value"])
+        assert again.records[0]["prediction"] == "ab"[int(again.metrics["cer"]["value"])]
+        step += 1
+    assert step > 4 and cers == {0, 1}
 
 
 @pytest.mark.parametrize(

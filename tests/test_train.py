@@ -73,6 +73,7 @@ def test_a_run_that_trained_every_weight_is_loaded_by_its_folder(config, tmp_pat
     adapter = tmp_path / "run" / "adapter"  # of an earlier run, in the same folder
     adapter.mkdir(parents=True)
     (adapter / "adapter_config.json").write_text('{"base_model_name_or_path": "tiny"}')
+    (tmp_path / "run" / "versions.json").write_text("{}")
     train(model, processor, load_data(config), config)
     trained = dict(model.named_parameters())
     assert not any(torch.equal(weight, trained[name]) for name, weight in before.items())
