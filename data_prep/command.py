@@ -1,12 +1,19 @@
 """How every command of data_prep ends: with an exit code, and one sentence where it failed."""
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 
 from .files import sentence
 from .schema import DataError, UsageError
+
+REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
+# Packages that are imported under another name than they are installed by.
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 
 
 def output_path(text: str) -> Path:
@@ -29,6 +36,9 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
     advice = advice and f"; {advice}."
     try:
         return work()
+    except ImportError as error:
+        print(f"error: {import_problem(error)}", file=sys.stderr)
+        return 1
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -43,3 +53,47 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
     except KeyboardInterrupt:
         print(f"Interrupted{advice or '.'}", file=sys.stderr)
         return 1
+
+
+def requirements() -> dict[str, str]:
+    """{package: its requirement, such as "pillow>=11,<14"} of the kit, without markers."""
+    try:
+        lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # installed as a package, which carries them in its metadata
+        try:
+            lines = metadata.requires("ocrkit") or []
+        except metadata.PackageNotFoundError:
+            lines = []
+    wanted = [re.split("[#;]", line)[0].strip() for line in lines]
+    return {re.match(r"[\w.-]+", text)[0]: text for text in wanted if text}
+
+
+def can_be_found(package: str) -> bool:
+    """Whether a package is where `import` looks, without importing it."""
+    try:
+        return find_spec(IMPORT_NAMES.get(package, package)) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def import_problem(error: BaseException) -> str:
+    """The sentence for a failed import: the package that is missing or broken, and its install."""
+    while isinstance(error.__cause__, ImportError):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    module = getattr(error, "name", None) or ""
+    names = {name: package for package, name in IMPORT_NAMES.items()}
+    package = names.get(module.partition(".")[0], module.partition(".")[0])
+    wanted = requirements()
+    if not package or can_be_found(package):
+        # transformers and datasets say in words of their own which package they lack.
+        lacking = [name for name in wanted if not can_be_found(name)]
+        package = next((name for name in lacking if name.lower() in text.lower()), package)
+    install = f"`pip install '{wanted.get(package, package)}'`"
+    if package and not can_be_found(package):
+        return f"the package {package} is not installed; install it with {install}."
+    return (
+        f"a package cannot be imported ({text}); install the tested versions with "
+        + (install if package in wanted else "`pip install -r requirements.txt`")
+        + ", which `python -m ocrkit doctor` compares with those installed."
+    )

@@ -278,8 +278,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--list" in arguments:
-        print(list_sources())
-        return 0
+        return exit_code(lambda: print(list_sources()) or 0)
     given = vars(build_parser().parse_args(arguments))
     own = {k: v for k, v in given.items() if k not in COMMON and v is not None}
     common = {k: given[k] for k in COMMON} | {

@@ -16,6 +16,10 @@ COMMANDS = {
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command; returns its exit code."""
+    return exit_code(lambda: _work(arguments), "nothing is left behind, run it again")
+
+
+def _work(arguments: list[str] | None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(
         prog="python -m data_prep.synthesize",
@@ -32,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
             module.add_arguments(command)
             run = module.run
     given = parser.parse_args(arguments)
-    return exit_code(lambda: run(given), "nothing is left behind, run it again")
+    return run(given)
 
 
 if __name__ == "__main__":

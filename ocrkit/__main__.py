@@ -8,10 +8,13 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import output_path
+from data_prep.command import import_problem, output_path
 from data_prep.files import sentence
-from ocrkit.config import ConfigError, TrainConfig, check_name, recipes
+from ocrkit.config_error import ConfigError
 from ocrkit.processes import is_main_process
+
+if typing.TYPE_CHECKING:
+    from ocrkit.config import TrainConfig
 
 _EPILOG = """examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
@@ -49,7 +52,8 @@ every member is done; 1: some are not; 2: wrong usage, and nothing was run.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(settings: bool = True) -> argparse.ArgumentParser:
+    """The command line; without `settings` it needs no package that could be missing."""
     parser = argparse.ArgumentParser(
         prog="python -m ocrkit",
         description="Fine-tune vision-language models to read, and measure how well they do.",
@@ -77,12 +81,8 @@ def _parser() -> argparse.ArgumentParser:
             # `--lr` would otherwise be taken for lr_scheduler_type.
             allow_abbrev=False,
         )
-        command.add_argument(
-            "--recipe",
-            help=f"one of {', '.join(recipes())}, or a YAML file; without it, the settings of the "
-            "run folder given as --model_name_or_path, or quickstart",
-        )
-        _add_settings(command)
+        if settings:
+            _add_settings(command)
         if name == "evaluate":
             command.add_argument("--split", default="test", help="split to read (%(default)s)")
             command.add_argument(
@@ -191,6 +191,13 @@ def _add_overwrite(command: argparse.ArgumentParser) -> None:
 
 
 def _add_settings(command: argparse.ArgumentParser) -> None:
+    from ocrkit.config import TrainConfig, recipes
+
+    command.add_argument(
+        "--recipe",
+        help=f"one of {', '.join(recipes())}, or a YAML file; without it, the settings of the "
+        "run folder given as --model_name_or_path, or quickstart",
+    )
     group = command.add_argument_group("settings (what is not given comes from the recipe)")
     hints = typing.get_type_hints(TrainConfig)
     for spec in fields(TrainConfig):
@@ -201,8 +208,10 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         group.add_argument(*flags, metavar=metavar, help=spec.metadata["help"])
 
 
-def _config(arguments: argparse.Namespace) -> TrainConfig:
+def _config(arguments: argparse.Namespace) -> "TrainConfig":
     """Settings from the recipe, or from the run that the model came from; options replace them."""
+    from ocrkit.config import TrainConfig
+
     names = {spec.name for spec in fields(TrainConfig)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     model = given.get("model_name_or_path")
@@ -216,7 +225,7 @@ def _run_config(model: str) -> str | None:
     return next((str(path) for path in places if path.is_file()), None)
 
 
-def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
+def _train(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import load_data, load_model, train
 
     data = load_data(config)
@@ -229,14 +238,14 @@ def _train(arguments: argparse.Namespace, config: TrainConfig) -> None:
         )
 
 
-def _plan(arguments: argparse.Namespace, config: TrainConfig) -> None:
+def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import load_data, load_model, plan
 
     data = load_data(config)
     plan(config, data, *load_model(config))
 
 
-def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
+def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import find_lr, load_data, load_model
 
     data = load_data(config)
@@ -244,7 +253,7 @@ def _find_lr(arguments: argparse.Namespace, config: TrainConfig) -> None:
     find_lr(config, data, *load_model(config), **sweep)
 
 
-def _evaluate(arguments: argparse.Namespace, config: TrainConfig) -> int:
+def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.evaluation import fails, parsed_condition
 
     if arguments.fail_if:
@@ -270,7 +279,7 @@ def _usage(check: Any, *values: Any) -> None:
         raise ConfigError(str(error)) from None
 
 
-def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
+def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     from ocrkit import evaluate, load_data, load_model
     from ocrkit.data import DataError
     from ocrkit.systems import eval_folder, evaluate_engine, evaluate_file
@@ -294,7 +303,7 @@ def _evaluated(arguments: argparse.Namespace, config: TrainConfig) -> Any:
     return evaluate(*load_model(config), rows, config, name=name)
 
 
-def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
+def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from data_prep.schema import PROMPTS
     from ocrkit.data import DataError
     from ocrkit.pictures import list_pictures, missing, read_pictures, write_predictions
@@ -331,7 +340,7 @@ def _predict(arguments: argparse.Namespace, config: TrainConfig) -> int:
     return 0
 
 
-def _export(arguments: argparse.Namespace, config: TrainConfig) -> None:
+def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import export, load_data, load_model
 
     rows = None
@@ -397,6 +406,8 @@ def _doctor(arguments: argparse.Namespace, config: Any) -> int:
 
 
 def _recipes(arguments: argparse.Namespace, config: Any) -> None:
+    from ocrkit.config import TrainConfig, recipes
+
     for name in recipes():
         print(f"{name:12} {TrainConfig.from_recipe(name).model_name_or_path}")
 
@@ -412,10 +423,22 @@ def _way_on(arguments: argparse.Namespace) -> str:
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed or the data is invalid, 2 wrong usage."""
-    parser = _parser()
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        return _work(argv)
+    except ImportError as error:
+        print(f"ocrkit: {import_problem(error)}", file=sys.stderr)
+        return 1
+
+
+def _work(argv: list[str]) -> int:
+    # The doctor is who says what is missing.
+    parser = _parser(settings=argv[:1] != ["doctor"])
     arguments, unknown = parser.parse_known_args(argv)
     try:
         if unknown and unknown[0].startswith("--") and "recipe" in arguments:
+            from ocrkit.config import check_name
+
             check_name(unknown[0][2:].partition("=")[0])
         if unknown:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")

@@ -2,13 +2,15 @@
 
 import os
 import platform
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from ocrkit.config import TrainConfig
+from data_prep.command import can_be_found, import_problem
+from data_prep.schema import DataError
 from ocrkit.places import where
 
 # (ok, warn or fail; what it is about; what was found and the way out)
@@ -23,8 +25,13 @@ ESSENTIAL = (
     "peft",
     "accelerate",
     "datasets",
+    "torchvision",
     "pillow",
+    "numpy",
+    "pyyaml",
     "rapidfuzz",
+    "regex",
+    "tqdm",
 )
 # Free space under which a run of a 2-billion model, its checkpoints and a merge do not end well.
 DISK_GB, MEMORY_GB, GPU_GB = 20, 8, 8
@@ -36,17 +43,26 @@ def doctor(output_dir: str | Path = ".") -> list[Finding]:
     Args:
         output_dir: the folder whose disk a run would fill.
     """
-    looks: list[Callable[[], Iterator[Finding]]] = [
-        _place,
-        _packages,
-        _backend,
-        _gpu,
-        _memory,
-        lambda: _disk(Path(output_dir)),
-        _fonts,
-        _tesseract,
-    ]
-    return [finding for look in looks for finding in look()]
+    looks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "Python": _place,
+        "packages": _packages,
+        "backend": _backend,
+        "GPU": _gpu,
+        "memory": _memory,
+        "disk": lambda: _disk(Path(output_dir).expanduser()),
+        "fonts": _fonts,
+        "Tesseract": _tesseract,
+    }
+    findings: list[Finding] = []
+    for subject, look in looks.items():
+        try:
+            findings.extend(look())
+        except ImportError as error:
+            findings.append(("warn", subject, f"not looked at: {import_problem(error)}"))
+        except Exception as error:  # one look that fails must not hide what the others tell
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            findings.append(("warn", subject, f"not looked at: {cause}"))
+    return findings
 
 
 def table(findings: list[Finding]) -> str:
@@ -85,6 +101,8 @@ def _packages() -> Iterator[Finding]:
         try:
             found = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
+            found = None
+        if found is None or not can_be_found(wanted.name):
             state = "fail" if essential else "warn"
             yield state, wanted.name, f"is not installed: {fix}"
             continue
@@ -98,6 +116,7 @@ def _packages() -> Iterator[Finding]:
 
 
 def _backend() -> Iterator[Finding]:
+    from ocrkit.config import TrainConfig
     from ocrkit.model import choose_backend
 
     backend, why = choose_backend(TrainConfig())
@@ -109,11 +128,8 @@ def _backend() -> Iterator[Finding]:
 
 
 def _gpu() -> Iterator[Finding]:
-    try:
-        import torch
-    except ImportError:
-        # Already a finding among the packages.
-        return
+    import torch
+
     from ocrkit.model import has_driver
 
     if not torch.cuda.is_available():
@@ -133,7 +149,42 @@ def _gpu() -> Iterator[Finding]:
         state = "ok" if free >= GPU_GB else "warn"
         hint = "" if state == "ok" else "; close what else uses it, or take load_in_4bit"
         text = f"{card.name}, CUDA {torch.version.cuda}, {dtype}, {free:.1f} of {total:.1f} GiB"
+        capability, built = torch.cuda.get_device_capability(number), torch.cuda.get_arch_list()
+        if not has_kernels(capability, built):
+            state = "fail"
+            hint = (
+                f"; torch {torch.__version__} has no kernels for its capability "
+                f"{capability[0]}.{capability[1]}, only for {', '.join(built)}: take another card "
+                "(on Kaggle: T4 x2), or a torch that was built for this one"
+            )
         yield state, f"GPU {number}", f"{text} free{hint}"
+
+
+def has_kernels(capability: tuple[int, int], built: Sequence[str]) -> bool:
+    """Whether a card can run a torch build.
+
+    Args:
+        capability: (major, minor) of the card.
+        built: as `torch.cuda.get_arch_list()` names them: `sm_86` is machine code for every card
+            of the same major and at least this minor version; `compute_86` is PTX, which the
+            driver compiles for every later card; a letter behind binds it to the card itself (a),
+            or to its family (f).
+    """
+    for arch in built:
+        match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
+        if match is None:  # not CUDA, so nothing is known
+            return True
+        kind, major, minor, bound = match.groups()
+        least = (int(major), int(minor))
+        if bound == "a":
+            fits = capability == least
+        elif kind == "sm" or bound == "f":
+            fits = capability[0] == least[0] and capability >= least
+        else:
+            fits = capability >= least
+        if fits:
+            return True
+    return not built
 
 
 def _memory() -> Iterator[Finding]:
@@ -160,12 +211,19 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _fonts() -> Iterator[Finding]:
-    from data_prep.fonts import FACES, LANGUAGES, find_fonts
+    from data_prep.fonts import FACES, LANGUAGES, find_fonts, installed_fonts
+
+    def families(language: str, face: str) -> int:
+        try:
+            return len(find_fonts(language, face))
+        except DataError:  # none is installed
+            return 0
 
     for language, faces in FACES.items():
-        counts = {face: len(find_fonts(language, face)) for face in faces}
+        counts = {face: families(language, face) for face in faces}
         listed = ", ".join(f"{face} {count}" for face, count in counts.items())
         packages = sorted({package for face in faces.values() for package in face.values()})
+        packages = packages if installed_fonts() else ["fontconfig", *packages]
         state = "ok" if any(counts.values()) else "warn"
         hint = "" if state == "ok" else f"; to draw lines: apt-get install {' '.join(packages)}"
         yield state, "fonts", f"{LANGUAGES[language]} families: {listed}{hint}"

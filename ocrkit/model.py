@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from data_prep.command import import_problem
 from ocrkit.base_model import (
     TINY,
     ModelError,
@@ -107,6 +108,8 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
         else:
             if type(error).__name__ == "SafetensorError":
                 cause = f"a file of weights is cut off or damaged ({said}); download it again."
+            if cause is None and isinstance(error, ImportError):
+                cause = import_problem(error)
             known = OSError | ValueError | RuntimeError | UserWarning | ImportError
             if cause is None and not isinstance(error, known):
                 raise

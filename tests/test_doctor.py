@@ -1,4 +1,8 @@
 import importlib.util
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 
@@ -13,6 +17,7 @@ def test_every_part_is_looked_at(tmp_path):
     for subject in ("Python", "packages", "backend", "GPU", "memory", "disk", "Tesseract"):
         assert subjects.count(subject) == 1
     assert subjects.count("fonts") == 4
+    assert not any("not looked at" in text for _, _, text in findings)
     # Tests hide every GPU.
     assert ("ok", "backend") in [(state, subject) for state, subject, _ in findings]
     lines = doctor.table(findings).splitlines()
@@ -42,6 +47,80 @@ def test_a_missing_essential_package_fails(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "ESSENTIAL", ("no-such-package",))
     assert main(["doctor"]) == 1
     assert "fail no-such-package" in capsys.readouterr().out
+
+
+def test_a_machine_without_fonts_and_programs_gets_the_whole_table(tmp_path):
+    (tmp_path / "fonts.conf").write_text("<fontconfig/>")
+    bare = {"FONTCONFIG_FILE": str(tmp_path / "fonts.conf"), "PATH": str(tmp_path)}
+    command = [sys.executable, "-m", "ocrkit", "doctor"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | bare)
+    assert len(done.stdout.splitlines()) >= 10 and done.stderr == ""
+    assert "Bangla families: print 0, handwriting 0, sign 0; to draw lines: apt-get" in done.stdout
+    assert "install fontconfig fonts-" in done.stdout and "only --engine tesseract" in done.stdout
+
+
+@pytest.mark.parametrize("error", [OSError("disk gone"), RuntimeError("a\nb"), KeyError("x")])
+@pytest.mark.parametrize(
+    "broken",
+    [
+        "ocrkit.doctor.where",
+        "importlib.metadata.version",
+        "shutil.disk_usage",
+        "packaging.requirements.Requirement",
+    ],
+)
+def test_a_look_that_fails_is_one_finding(broken, error, tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise error
+
+    whole = {subject for _, subject, _ in doctor.doctor(tmp_path)}
+    monkeypatch.setattr(broken, fail)
+    findings = doctor.doctor(tmp_path)
+    assert {subject for _, subject, _ in findings} == whole
+    failed = [text for _, _, text in findings if text.startswith("not looked at: ")]
+    assert len(failed) == 1 and type(error).__name__ in failed[0] and "\n" not in failed[0]
+
+
+@pytest.mark.parametrize(
+    ("capability", "built", "fits"),
+    [
+        ((6, 0), "sm_70 sm_75 sm_80 sm_86 sm_90 sm_100 sm_120", False),  # Kaggle's P100
+        ((6, 0), "sm_50 sm_60", True),
+        ((7, 5), "sm_70 sm_80", True),  # machine code of an older minor version
+        ((8, 0), "sm_86", False),
+        ((9, 0), "sm_80 sm_86", False),
+        ((9, 0), "sm_80 compute_86", True),  # PTX, for what came later
+        ((8, 0), "compute_86", False),
+        ((9, 0), "sm_90a", True),
+        ((12, 1), "sm_120a", False),
+        ((12, 1), "sm_120f", True),
+        ((12, 0), "compute_100f", False),
+        ((12, 1), "sm_120", True),
+        ((9, 4), "gfx90a gfx942", True),  # ROCm names its cards otherwise
+    ],
+)
+def test_kernels_for_a_card(capability, built, fits):
+    assert doctor.has_kernels(capability, built.split()) == fits
+
+
+def test_a_card_that_torch_has_no_kernels_for_fails(tmp_path, monkeypatch, capsys):
+    card = SimpleNamespace(name="Tesla P100-PCIE-16GB")
+    for name, value in {
+        "is_available": True,
+        "device_count": 1,
+        "get_device_properties": card,
+        "mem_get_info": (15 * 2**30, 16 * 2**30),
+        "is_bf16_supported": False,
+        "get_device_capability": (6, 0),
+        "get_arch_list": ["sm_70", "sm_75"],
+    }.items():
+        monkeypatch.setattr(f"torch.cuda.{name}", lambda *_, value=value: value)
+    assert main(["doctor", "--output_dir", str(tmp_path)]) == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if "P100" in line]
+    assert len(lines) == 1 and lines[0].startswith("fail GPU 0")
+    assert "no kernels for its capability 6.0, only for sm_70, sm_75" in lines[0]
+    monkeypatch.setattr("torch.cuda.get_arch_list", lambda: ["sm_60", "sm_70"])
+    assert ("ok", "GPU 0") in [finding[:2] for finding in doctor.doctor(tmp_path)]
 
 
 def test_a_driver_that_torch_does_not_see_fails(tmp_path, monkeypatch):
