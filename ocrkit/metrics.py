@@ -16,7 +16,6 @@ import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from ocrkit.alignment import NOTHING, ROOM, Coded, Edits, align, coded, coded_lists
 from ocrkit.fields import (
     field_accuracy,
     field_f1,
@@ -26,7 +25,6 @@ from ocrkit.fields import (
     schema_pass_rate,
     teds,
 )
-from ocrkit.nfc import doubtful
 from ocrkit.tally import Tally, ratio, shares, some
 from ocrkit.text import graphemes, normalize
 from ocrkit.uncertainty import bootstrap_ci, mcnemar, wilson
@@ -89,44 +87,32 @@ class EditCounts(NamedTuple):
         return shares(self.equal)
 
 
-def _coded(
+def _texts(
     references: Sequence[str], predictions: Sequence[str | None]
-) -> tuple[list, list, Coded, Coded]:
-    """Return both lists, a missing prediction as "", and their code points."""
+) -> tuple[list[str], list[str]]:
+    """Return both sides as lists of strings, a missing prediction as ""."""
     references, predictions = _listed(references), _listed(predictions)
     if len(references) != len(predictions):
         raise ValueError(
             f"There are {len(references)} references but {len(predictions)} predictions: "
             "give one prediction per reference, None where there is none."
         )
-    try:
-        return references, predictions, coded(references), coded(predictions)
-    except TypeError:
-        predictions = _filled(references, predictions)
-        return references, predictions, coded(references), coded(predictions)
+    for number, reference in enumerate(references):
+        if not isinstance(reference, str):
+            raise ValueError(f"Reference {number} is {reference!r}: a reference must be a string.")
+    return references, [_prediction(*pair) for pair in enumerate(predictions)]
 
 
 def _listed(texts: Sequence) -> list:
-    if isinstance(texts, str):
-        return [texts]
-    # A new list of many strings costs more than its making: garbage collection walks through it.
-    return texts if isinstance(texts, list) else list(texts)
+    return [texts] if isinstance(texts, str) else list(texts)
 
 
-def _filled(references: list, predictions: list) -> list:
-    """Return predictions with "" where one is missing."""
-    for number, value in enumerate(references):
-        if not isinstance(value, str):
-            raise ValueError(f"Reference {number} is {value!r}: a reference must be a string.")
-    predictions = predictions.copy()
-    for number, value in enumerate(predictions):
-        if value is None or (isinstance(value, float) and math.isnan(value)):
-            predictions[number] = ""
-        elif not isinstance(value, str):
-            raise ValueError(
-                f"Prediction {number} is {value!r}: a prediction must be a string, or None."
-            )
-    return predictions
+def _prediction(number: int, value: object) -> str:
+    if isinstance(value, str):
+        return value
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return ""
+    raise ValueError(f"Prediction {number} is {value!r}: a prediction must be a string, or None.")
 
 
 def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
@@ -138,24 +124,12 @@ def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
         ValueError: the lengths differ, or an entry is neither a string nor missing.
 
     """
-    references, predictions, one, other = _coded(references, predictions)
-    return _nfc(references, one)[0], _nfc(predictions, other)[0]
+    references, predictions = _texts(references, predictions)
+    return _nfc(references), _nfc(predictions)
 
 
-def _nfc(texts: list[str], codes: Coded) -> tuple[list[str], Coded]:
-    """Return NFC texts and their code points, at a fraction of what a call a text costs."""
-    ends = ROOM + np.cumsum(codes.lengths)
-    changed = {}
-    for number in np.unique(np.searchsorted(ends, doubtful(codes.units), side="right")):
-        normal = unicodedata.normalize("NFC", texts[number])
-        if normal != texts[number]:
-            changed[number] = normal
-    if not changed:
-        return texts, codes
-    texts = texts.copy()
-    for number, normal in changed.items():
-        texts[number] = normal
-    return texts, coded(texts)
+def _nfc(texts: list[str]) -> list[str]:
+    return [unicodedata.normalize("NFC", text) for text in texts]
 
 
 def _lengths(sequences: Sequence) -> np.ndarray:
@@ -226,16 +200,27 @@ def process_edits(references: Sequence[str], predictions: Sequence[str | None]) 
 
     Of all shortest alignments it is the one of rapidfuzz's `Levenshtein.editops`.
     """
-    references, predictions, one, other = _coded(references, predictions)
+    references, predictions = _texts(references, predictions)
     equal = _equal(references, predictions)
-    (_, one), (_, other) = _nfc(references, one), _nfc(predictions, other)
-    edits = align(one, other, np.flatnonzero(~equal))
-    inserted, deleted = edits.reference == NOTHING, edits.prediction == NOTHING
-    counts = (
-        np.bincount(edits.sample[kind], minlength=len(references))
-        for kind in (~(inserted | deleted), deleted, inserted)
-    )
-    return EditCounts(*counts, one.lengths, other.lengths, equal, _confusions(edits))
+    references, predictions = _nfc(references), _nfc(predictions)
+    substitutions, deletions, insertions = np.zeros((3, len(references)), np.int64)
+    confusions: Counter[tuple[str, str]] = Counter()
+    for number in np.flatnonzero(~equal):
+        edits = _edits(references[number], predictions[number])
+        confusions.update(edits)
+        deletions[number] = sum(not read for _, read in edits)
+        insertions[number] = sum(not truth for truth, _ in edits)
+        substitutions[number] = len(edits) - deletions[number] - insertions[number]
+    lengths, predicted = _lengths(references), _lengths(predictions)
+    return EditCounts(substitutions, deletions, insertions, lengths, predicted, equal, confusions)
+
+
+def _edits(reference: Sequence[str], prediction: Sequence[str]) -> list[tuple[str, str]]:
+    """Align two sequences: (reference unit, predicted unit) of every edit, "" where one lacks."""
+    return [
+        ("" if kind == "insert" else reference[at], "" if kind == "delete" else prediction[to])
+        for kind, at, to in Levenshtein.editops(reference, prediction).as_list()
+    ]
 
 
 def _equal(references: Sequence, predictions: Sequence) -> np.ndarray:
@@ -255,7 +240,7 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 
 def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
     """Mark with 1 every sample whose prediction equals its reference, raw."""
-    references, predictions, *_ = _coded(references, predictions)
+    references, predictions = _texts(references, predictions)
     return shares(_equal(references, predictions))
 
 
@@ -338,36 +323,8 @@ def char_confusions(
     if unit == "char":
         return process_edits(references, predictions).confusions
     references, predictions = pairs(references, predictions)
-    unequal = np.flatnonzero(~_equal(references, predictions))
-    one, other = coded_lists(
-        *([graphemes(side[number]) for number in unequal] for side in (references, predictions))
-    )
-    return _confusions(align(one, other, np.arange(len(unequal))), one.names)
-
-
-def _confusions(edits: Edits, names: Sequence[str] | None = None) -> Counter:
-    truths, one = _numbered(edits.reference)
-    readings, other = _numbered(edits.prediction)
-    codes = one * len(readings) + other
-    if len(truths) * len(readings) <= 2**22:  # a table is filled sooner than codes are sorted
-        counts = np.bincount(codes)
-        kinds = np.flatnonzero(counts)
-        counts = counts[kinds]
-    else:
-        kinds, counts = np.unique(codes, return_counts=True)
-
-    def name(unit: int) -> str:
-        if unit == NOTHING:
-            return ""
-        return chr(unit) if names is None else names[unit]
-
-    truths, readings = ([*map(name, units.tolist())] for units in (truths, readings))
-    rows, columns = (part.tolist() for part in np.divmod(kinds, len(readings)))
-    mixed_up = zip(map(truths.__getitem__, rows), map(readings.__getitem__, columns))
-    return Counter(dict(zip(mixed_up, counts.tolist())))
-
-
-def _numbered(units: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the distinct units, sorted, and where each unit stands among them."""
-    present = np.bincount(units - NOTHING) > 0
-    return np.flatnonzero(present) + NOTHING, (np.cumsum(present) - 1)[units - NOTHING]
+    confusions: Counter[tuple[str, str]] = Counter()
+    for reference, prediction in zip(references, predictions):
+        if reference != prediction:
+            confusions.update(_edits(graphemes(reference), graphemes(prediction)))
+    return confusions

@@ -143,6 +143,8 @@ def test_a_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
     bad = ratio_row("slow", "fast", [2.0], [1.0], 1.5, inputs="two")
     assert good["met"] and good["ratio"] == {"value": 3.0, "low": 1.5, "high": 4.0}
     assert good["ours"] == 10 and not bad["met"]
+    shown = ratio_row("slow", "fast", [2.0], [1.0], None)
+    assert shown["met"] and shown["aim"] == "" and shown["ratio"]["value"] == 0.5
     limits = [limit_row("size", 3, "MB", 2), limit_row("text", 15, "px", least=16)]
     assert not any(row["met"] for row in limits)
     several = limit_row("start", [3.0, 1.0, 1.5], "s", 2)

