@@ -7,7 +7,7 @@ first of the heavy packages to be imported.
 import sys
 from importlib import import_module
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,20 @@ _MODULE_OF = {
     "compare": "report",
 }
 __all__ = sorted(_MODULE_OF)
+
+# The same names for type checkers and editors, which do not run `__getattr__`.
+if TYPE_CHECKING:
+    from ocrkit.augment import preview_augmentations as preview_augmentations
+    from ocrkit.config import TrainConfig as TrainConfig
+    from ocrkit.data import load_data as load_data
+    from ocrkit.export import export as export
+    from ocrkit.lr_finder import find_lr as find_lr
+    from ocrkit.model import load_model as load_model
+    from ocrkit.plan import plan as plan
+    from ocrkit.predict import predict as predict
+    from ocrkit.report import compare as compare
+    from ocrkit.systems import evaluate as evaluate
+    from ocrkit.train import train as train
 
 
 class _Package(ModuleType):

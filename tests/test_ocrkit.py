@@ -1,5 +1,7 @@
+import ast
 import subprocess
 import sys
+from pathlib import Path
 
 import ocrkit
 
@@ -42,3 +44,14 @@ def test_every_public_name_exists():
     for name in ocrkit.__all__:
         assert callable(getattr(ocrkit, name))
     assert "TrainConfig" in dir(ocrkit)
+
+
+def test_type_checkers_see_the_names_that_load_lazily():
+    """The block under TYPE_CHECKING names the same modules as the lazy loader does."""
+    source = Path(ocrkit.__file__)
+    block = next(node for node in ast.parse(source.read_text()).body if isinstance(node, ast.If))
+    imports = {
+        alias.name: node.module for node in block.body for alias in node.names if alias.asname
+    }
+    assert imports == {name: f"ocrkit.{module}" for name, module in ocrkit._MODULE_OF.items()}
+    assert source.with_name("py.typed").exists()
