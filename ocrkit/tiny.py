@@ -8,7 +8,6 @@
 import argparse
 import json
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +47,13 @@ _TEMPLATE = (
 )
 
 
-def build_tokenizer(scripts: Iterable[str] = SCRIPTS) -> PreTrainedTokenizerFast:
+def build_tokenizer() -> PreTrainedTokenizerFast:
     """A token for each character and, so that nothing is unspeakable, for each byte of the rest."""
     tokens = [*_SPECIAL, *_WORDS, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
-    tokens += "".join(characters()[script] for script in scripts)
+    tokens += "".join(characters().values())
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    return with_special_tokens(tokenizer)
-
-
-def with_special_tokens(tokenizer: Tokenizer) -> PreTrainedTokenizerFast:
-    """The tokenizer with Qwen's special tokens, and a token for each prompt and tag."""
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in _SPECIAL])
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _WORDS])
     return PreTrainedTokenizerFast(
@@ -167,9 +161,7 @@ def sample_row(text: str, image: Image.Image, prompt: str = PROMPT) -> dict:
 
 
 @torch.no_grad()
-def read_lines(
-    model: Any, processor: Any, images: list[Image.Image], max_new_tokens: int = 96
-) -> list[str]:
+def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[str]:
     """Greedy transcriptions of the pictures, in their order."""
     collate = Collator(processor, image_height=HEIGHT, generation=True)
     order = sorted(range(len(images)), key=lambda i: images[i].width)
@@ -178,7 +170,7 @@ def read_lines(
     for start in range(0, len(order), 50):
         chosen = order[start : start + 50]
         batch = collate([sample_row("", images[i]) for i in chosen])
-        ids = model.generate(**batch, max_new_tokens=max_new_tokens, do_sample=False)
+        ids = model.generate(**batch, max_new_tokens=96, do_sample=False)
         decoded = processor.tokenizer.batch_decode(
             ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True
         )
@@ -212,14 +204,11 @@ def write_card(folder: Path) -> None:
     text = json.dumps(measured, indent=1, ensure_ascii=False)
     (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
     history = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
-    tokenizers = json.loads((FOLDER / "tokenizers.json").read_text(encoding="utf-8"))
-    text = card(history, measured, tokenizers)
-    (folder / "README.md").write_text(text, encoding="utf-8")
+    (folder / "README.md").write_text(card(history, measured), encoding="utf-8")
 
 
-def card(history: dict, measured: dict, tokenizers: dict) -> str:
+def card(history: dict, measured: dict) -> str:
     """The model card, in Markdown: how it was trained and what was measured."""
-    from ocrkit.tiny_tokenizers import CLASSES, table
 
     def cell(reader: str, kind: str, metric: str) -> str:
         figure = measured.get(reader, {}).get(kind, {}).get(metric)
@@ -254,10 +243,6 @@ def card(history: dict, measured: dict, tokenizers: dict) -> str:
         rows="\n".join(rows),
         count=measured["lines"],
         milliseconds=measured["milliseconds"],
-        tokenizer_minutes=tokenizers["minutes"],
-        tokenizer_lines=tokenizers["lines"],
-        tokenizer_classes=CLASSES,
-        tokenizers=table(tokenizers),
         parts=", then ".join(parts),
         packages=", ".join(sorted(packages)),
         fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
@@ -284,19 +269,9 @@ def main(arguments: list[str] | None = None) -> int:
     mean = commands.add_parser("average", help="the mean of builds that share a beginning")
     mean.add_argument("folders", type=Path, nargs="+", help="folders of builds")
     mean.add_argument("--out", type=Path, default=FOLDER, help="folder (default %(default)s)")
-    compared = commands.add_parser(
-        "tokenizers", help="characters, graphemes or byte-level BPE? Train with each, and compare"
-    )
-    compared.add_argument("--minutes", type=float, default=8, help="on one core (%(default)s)")
     options = parser.parse_args(arguments)
     if options.command == "measure":
         write_card(options.folder)
-        return 0
-    if options.command == "tokenizers":
-        from ocrkit.tiny_tokenizers import compare_tokenizers
-
-        found = compare_tokenizers(options.minutes)
-        (FOLDER / "tokenizers.json").write_text(json.dumps(found, indent=1) + "\n")
         return 0
 
     from ocrkit.tiny_train import average, train_reader

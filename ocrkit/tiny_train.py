@@ -58,17 +58,10 @@ class Lines(torch.utils.data.IterableDataset):
     `limits` is shared memory that training changes: width, classes, variety in thousandths.
     """
 
-    def __init__(
-        self,
-        processor: Any,
-        limits: torch.Tensor,
-        batch: int,
-        seed: str,
-        shares: dict[str, float] = SHARES,
-    ):
+    def __init__(self, processor: Any, limits: torch.Tensor, batch: int, seed: str):
         self.collator, self.limits = Collator(processor), limits
-        self.batch, self.seed, self.shares = batch, seed, shares
-        self.fonts = {script: fonts(script, FONTS[script]) for script in shares}
+        self.batch, self.seed = batch, seed
+        self.fonts = {script: fonts(script, FONTS[script]) for script in SHARES}
 
     def __iter__(self):
         torch.set_num_threads(1)
@@ -81,7 +74,7 @@ class Lines(torch.utils.data.IterableDataset):
             else:
                 # A step should be worth its overhead also while lines are short.
                 count = round(self.batch * min(3, max(1, 256 / widest)))
-                rows = line_rows(rng, self.shares, self.fonts, count, widest, classes, variety)
+                rows = line_rows(rng, SHARES, self.fonts, count, widest, classes, variety)
                 yield self.collator(rows)
 
 
