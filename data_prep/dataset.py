@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from .schema import (
     SPLITS,
     DataError,
@@ -394,34 +396,23 @@ def staging_folder(out: Path) -> Iterator[Path]:
     """An empty `.<out>.partial` beside `out`, gone afterwards, as is what a killed run left."""
     staging = out.parent / f".{out.name}.partial"
     out.parent.mkdir(parents=True, exist_ok=True)
-    with locked(out.parent / f".{out.name}.lock", out):
+    path = out.parent / f".{out.name}.lock"
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise DataError(f"Another conversion is writing {out}; wait for it to end.") from None
+    except OSError:  # a network drive without locks
+        pass
+    try:
         shutil.rmtree(staging, ignore_errors=True)
         staging.mkdir()
-        try:
-            yield staging
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-
-
-@contextlib.contextmanager
-def locked(path: Path, out: Path) -> Iterator[None]:
-    """Keep a second conversion to the same folder out, where the system knows file locks."""
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield
-        return
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise DataError(f"Another conversion is writing {out}; wait for it to end.") from None
-        except OSError:  # a network drive without locks
-            pass
-        try:
-            yield
-        finally:
+        yield staging
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        with contextlib.suppress(OSError):  # Windows deletes no open file; release() does it
             path.unlink(missing_ok=True)
+        lock.release()
 
 
 def publish(staging: Path, out: Path) -> None:

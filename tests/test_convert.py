@@ -26,6 +26,7 @@ from sources_common import (
 
 from data_prep import convert as module
 from data_prep.convert import convert, main, source_names
+from data_prep.dataset import staging_folder
 from data_prep.schema import DataError, UsageError
 
 
@@ -360,3 +361,13 @@ def test_a_killed_conversion_is_made_good_by_the_same_command(tmp_path, kills):
             shutil.rmtree(out)
     assert command("table", table, "--out", out, "--workers", "2").returncode == 0
     assert snapshot(out) == snapshot(whole) and leftovers(out) == []
+
+
+def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path):
+    out = tmp_path / "out"
+    with staging_folder(out) as staging:
+        (staging / "half.txt").touch()
+        with pytest.raises(DataError, match=r"Another conversion is writing .*out; wait"):
+            staging_folder(out).__enter__()
+        assert (staging / "half.txt").exists()
+    assert not list(tmp_path.iterdir())
