@@ -35,18 +35,6 @@ def shipped_fonts(*stems: str) -> list[Path]:
     return [folder / f"{stem}.ttf" for stem in stems]
 
 
-@lru_cache(maxsize=512)
-def covers(path: str | Path, characters: str) -> bool:
-    """Whether the font maps every character, and draws ink for each that is no space."""
-    font = load_font(path, 24)
-    missing = bytes(font.getmask("\U0010fffe"))
-    for character in characters:
-        mask = font.getmask(character)
-        if not character.isspace() and (mask.getbbox() is None or bytes(mask) == missing):
-            return False
-    return True
-
-
 def draw_line(
     text: str,
     font: ImageFont.FreeTypeFont,

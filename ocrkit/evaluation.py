@@ -19,7 +19,7 @@ from ocrkit.analysis import missing, said
 from ocrkit.config import METRICS
 from ocrkit.run_folder import package_versions
 from ocrkit.tally import Tally, shares
-from ocrkit.text import PROFILE_VERSION, normalize, script
+from ocrkit.text import PROFILE_VERSION, script
 
 REQUIRED = {"id", "reference", "prediction"}
 #: What an evaluation that is still running writes into its folder: a fingerprint, then records.
@@ -372,18 +372,6 @@ def fails(evaluation: Evaluation, condition: str) -> bool:
         )
     compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
     return compare[comparison](values[name], limit)
-
-
-def show_matches(evaluation: Evaluation, n: int = 5) -> None:
-    """Print the first `n` pairs raw and normalised, so that one sees what a match means."""
-    profile = evaluation.profile["name"]
-    for record in evaluation.records[:n]:
-        pair = (record["reference"], said(record))
-        normal = [normalize(text, profile, record.get("language")) for text in pair]
-        print(f"{record['id']}: raw {'equal' if pair[0] == pair[1] else 'different'}, ", end="")
-        print(f"{profile} {'equal' if normal[0] == normal[1] else 'different'}")
-        for label, texts in (("raw", pair), (profile, normal)):
-            print(f"  {label:8} truth {texts[0]!r}\n  {'':8} read  {texts[1]!r}")
 
 
 # --- on disk

@@ -12,29 +12,9 @@ import numpy as np
 from data_prep.files import check_own, write_folder
 from ocrkit import analysis
 from ocrkit.analysis import said
-from ocrkit.evaluation import (
-    Evaluation,
-    fails,
-    parsed_condition,
-    score,
-    show_matches,
-    tallies,
-)
+from ocrkit.evaluation import Evaluation, fails, parsed_condition, tallies
 from ocrkit.metrics import char_confusions, process_cer
-from ocrkit.systems import evaluate, evaluate_engine, evaluate_file
 from ocrkit.uncertainty import mcnemar, resample
-
-__all__ = [
-    "Comparison",
-    "Evaluation",
-    "compare",
-    "evaluate",
-    "evaluate_engine",
-    "evaluate_file",
-    "fails",
-    "score",
-    "show_matches",
-]
 
 CHANGE = "change of "  # what a condition on a difference begins with
 MATCHES = ("exact_match", "normalized_match")

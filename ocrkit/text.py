@@ -21,7 +21,6 @@ import re
 import string
 import unicodedata
 from collections import Counter
-from datetime import date
 from decimal import Decimal
 from functools import cache
 
@@ -149,21 +148,17 @@ def _script_of(character: str) -> str | None:
     return next((name for name, known in _SCRIPTS.items() if known.match(character)), None)
 
 
-# --- amounts and dates, under a declared locale
+# --- amounts, under a declared locale
 
 
 _SPACES = " \u00a0\u2009\u202f"
-#: locale: (characters that group thousands, decimal mark, order of a date's parts). A locale that
-#: is not listed takes its language's entry.
+#: locale: (characters that group thousands, decimal mark). A locale that is not listed takes its
+#: language's entry.
 LOCALES = {
-    **dict.fromkeys(["en"], (",", ".", "mdy")),
-    **dict.fromkeys(["en-gb", "en-my", "en-au", "en-sg", "th", "he"], (",", ".", "dmy")),
-    **dict.fromkeys(["en-in", "bn", "hi"], (",", ".", "dmy")),
-    **dict.fromkeys(["ko", "zh", "ja"], (",", ".", "ymd")),
-    **dict.fromkeys(["de", "es", "it", "nl", "pt", "id", "tr", "da", "el"], (".", ",", "dmy")),
-    **dict.fromkeys(["fr", "ru", "uk", "pl", "cs", "nb", "fi"], (_SPACES, ",", "dmy")),
-    **dict.fromkeys(["sv", "hu"], (_SPACES, ",", "ymd")),
-    **dict.fromkeys(["de-ch", "fr-ch", "it-ch"], ("'’", ".", "dmy")),
+    **dict.fromkeys(["en", "en-in", "bn", "hi", "ko", "zh", "ja", "th", "he"], (",", ".")),
+    **dict.fromkeys(["de", "es", "it", "nl", "pt", "id", "tr", "da", "el"], (".", ",")),
+    **dict.fromkeys(["fr", "ru", "uk", "pl", "cs", "nb", "fi", "sv", "hu"], (_SPACES, ",")),
+    **dict.fromkeys(["de-ch", "fr-ch", "it-ch"], ("'’", ".")),
 }
 _LAKH = ("en-in", "bn", "hi")  # 12,34,567: two digits a group but for the last
 _CURRENCY = r"(?:(?:US|HK|NT|[SAC])?\p{Sc}|(?:원|元|圆|块|円|টাকা|USD|EUR|GBP|JPY|CNY|RMB|KRW|BDT|INR"
@@ -176,12 +171,9 @@ _AMOUNT = regex.compile(
 _MARKS = str.maketrans(
     {"−": "-", "－": "-", "–": "-", "＋": "+", "，": ",", "．": ".", "（": "(", "）": ")"}
 )
-_MONTHS = "january february march april may june july august september october november december"
-_MONTH = {name[:size]: n for n, name in enumerate(_MONTHS.split(), 1) for size in (3, len(name))}
-_MONTH["sept"] = 9
 
 
-def _locale(name: str) -> tuple[str, tuple[str, str, str]]:
+def _locale(name: str) -> tuple[str, tuple[str, str]]:
     key = name.lower().replace("_", "-")
     key = key if key in LOCALES else key.split("-")[0]
     if key not in LOCALES:
@@ -207,7 +199,7 @@ def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Deci
         ValueError: the locale is unknown.
 
     """
-    key, (group, mark, _) = _locale(locale)
+    key, (group, mark) = _locale(locale)
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):
         return None
     if not isinstance(value, str):
@@ -240,45 +232,3 @@ def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Deci
     number = Decimal("".join(groups) + ("." + fraction if point else ""))
     # copy_negate keeps every digit, where a minus would round to the context's precision.
     return number.copy_negate() if bracketed or "-" in signs else number
-
-
-def parse_date(text: str, locale: str = "en") -> date | None:
-    """Read a date; None where it is none, or no day of the calendar.
-
-    A year of four digits in front, and English month names, are understood in every locale;
-    otherwise the locale decides which number is the day. Two-digit years are 1969 to 2068.
-
-    Raises:
-        ValueError: the locale is unknown.
-
-    """
-    _, (_, _, order) = _locale(locale)
-    text = ascii_digits(text.strip()).casefold()
-    parts = regex.findall(r"\d+|\p{L}+", text)
-    if len(text) > 40 or regex.search(r"[^\d\p{L}\p{M}\s./,년월일年月日-]", text):
-        return None
-    parts = [part for part in parts if part not in ("년", "월", "일", "年", "月", "日", "of")]
-    parts = [regex.sub(r"^(st|nd|rd|th)$", "", part) for part in parts]
-    parts = [part for part in parts if part]
-    if len(parts) != 3:
-        return None
-    words = [part for part in parts if part in _MONTH]
-    if words:
-        parts.remove(words[0])
-        named = {"m": _MONTH[words[0]]}
-        order = "yd" if len(parts[0]) == 4 else "dy"
-    else:
-        named = {}
-        order = "ymd" if len(parts[0]) == 4 else order
-    if not all(part.isdigit() for part in parts) or len(parts) != len(order):
-        return None
-    lengths = {letter: len(part) for letter, part in zip(order, parts)}
-    named |= {letter: int(part) for letter, part in zip(order, parts)}
-    if lengths["y"] not in (2, 4) or lengths["d"] > 2 or lengths.get("m", 1) > 2:
-        return None
-    if lengths["y"] == 2:
-        named["y"] += 1900 if named["y"] >= 69 else 2000
-    try:
-        return date(named["y"], named["m"], named["d"])
-    except ValueError:
-        return None

@@ -203,7 +203,7 @@ SEARCH = "document.querySelector('.widget-text input[type=text]')"
 PLACE = "document.querySelector('.widget-text input[type=number]')"
 BROWSE = """
 from ocrkit import TrainConfig, compare, load_data
-from ocrkit.report import Evaluation
+from ocrkit.evaluation import Evaluation
 from ocrkit.widgets import browse
 
 run = "{run}"

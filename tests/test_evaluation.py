@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from ocrkit import analysis, evaluation
-from ocrkit.evaluation import Evaluation, fails, read_predictions, score, show_matches
+from ocrkit.evaluation import Evaluation, fails, read_predictions, score
 from ocrkit.report import compare
 
 
@@ -245,13 +245,6 @@ def test_fail_if(condition, result):
 def test_fail_if_refuses_what_it_cannot_read(condition, message):
     with pytest.raises(ValueError, match=message):
         fails(score([record(1, "ab", "ab")]), condition)
-
-
-def test_show_matches_prints_raw_and_normalised(capsys):
-    show_matches(score([record(n, "A  b", "a b") for n in range(9)], profile="lenient"))
-    printed = capsys.readouterr().out
-    assert printed.count("raw different, lenient equal") == 5
-    assert "'A  b'" in printed and "'ab'" in printed
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ import pytest
 from PIL import Image
 
 from data_prep.render import (
-    covers,
     crop_to_ink,
     degrade_thermal,
     draw_line,
@@ -57,8 +56,3 @@ def test_damage_follows_the_seed_and_keeps_the_size(damage):
     other = np.asarray(damage(line, random.Random(2)))
     assert (first == again).all() and (first != other).any()
     assert first.shape == np.asarray(line).shape
-
-
-def test_coverage_asks_for_ink():
-    assert covers(FONT, "Ab1 .~")
-    assert not covers(FONT, "A가")

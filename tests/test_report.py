@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ocrkit.report import Evaluation, compare, score
+from ocrkit.evaluation import Evaluation, score
+from ocrkit.report import compare
 from ocrkit.report_html import differences, during_training, thumbnail
 
 

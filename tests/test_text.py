@@ -1,10 +1,9 @@
 import unicodedata
-from datetime import date
 from decimal import Decimal
 
 import pytest
 
-from ocrkit.text import PROFILE_VERSION, graphemes, normalize, parse_amount, parse_date, script
+from ocrkit.text import PROFILE_VERSION, graphemes, normalize, parse_amount, script
 
 ZWJ, ZWNJ = "\u200d", "\u200c"
 TRICKY = [
@@ -223,36 +222,6 @@ def test_no_amounts(text, locale):
     assert parse_amount(text, locale) is None
 
 
-@pytest.mark.parametrize("parse", [parse_amount, parse_date])
-def test_an_unknown_locale_is_one_sentence(parse):
+def test_an_unknown_locale_is_one_sentence():
     with pytest.raises(ValueError, match="Locale 'xx-YY' is unknown: use one of"):
-        parse("1", "xx-YY")
-
-
-@pytest.mark.parametrize(
-    "text, locale, expected",
-    [
-        ("2018-12-25", "de", (2018, 12, 25)),
-        ("12/05/2018", "en", (2018, 12, 5)),
-        ("12/05/2018", "en-MY", (2018, 5, 12)),
-        ("12.05.2018", "de", (2018, 5, 12)),
-        ("25 Dec 2018", "en", (2018, 12, 25)),
-        ("December 25th, 2018", "en", (2018, 12, 25)),
-        ("2018년 12월 25일", "ko", (2018, 12, 25)),
-        ("2018年12月25日", "zh", (2018, 12, 25)),
-        ("18.12.25", "ko", (2018, 12, 25)),
-        ("২৫/১২/২০১৮", "bn", (2018, 12, 25)),
-        ("25-12-18", "en-GB", (2018, 12, 25)),
-        ("1/1/70", "en", (1970, 1, 1)),
-    ],
-)
-def test_dates(text, locale, expected):
-    assert parse_date(text, locale) == date(*expected)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["31/02/2018", "25/12/2018", "2018", "12/2018", "1/2/3", "TOTAL 1/2/18", "", "1.5", "1" * 99],
-)
-def test_no_dates(text):
-    assert parse_date(text, "en") is None
+        parse_amount("1", "xx-YY")

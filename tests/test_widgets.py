@@ -18,8 +18,9 @@ from ocrkit import browser, notebook, panel, widgets
 from ocrkit.callbacks import StopOnSignal
 from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.data import load_data
+from ocrkit.evaluation import score
 from ocrkit.model import load_model
-from ocrkit.report import compare, score
+from ocrkit.report import compare
 from ocrkit.train import Stopped, train
 
 TEXTS = [
