@@ -8,20 +8,24 @@ out, so nothing can point out of an archive.
 import contextlib
 import fnmatch
 import functools
+import itertools
 import os
 import tarfile
+import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
-from .pictures import PictureError, read_file
+from .pictures import ENDINGS, LFS_POINTER, PictureError, read_file
 from .schema import DataError
-from .split import official_split
+from .split import file_split, official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
 MAX_LINE = 64 * 2**20
+MAX_INDEXED = 500_000  # files that `find` looks through for a name that lies elsewhere
 
 
 class Tree:
@@ -40,6 +44,7 @@ class Tree:
         if self.path.is_file() and not is_archive(self.path.name):
             self.root, self.only = self.path.parent, self.path.name
         self.mounted = "" if self.root.is_dir() else None
+        self.unclear: dict[str, str] = {}  # names that several files answer to, and these files
 
     def files(self, *patterns: str, under: str = "") -> Iterator[str]:
         """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
@@ -55,9 +60,10 @@ class Tree:
         prefix = f"{under}/" if under else ""
         if self.mounted is None or not (self.root / under).is_dir():
             names = sorted(_members(str(self.root))) if self.mounted is None else self._walk("")
-            yield from (name for name in names if name.startswith(prefix))
-            return
-        yield from _walk_folder(self.root / under, prefix)
+            names = (name for name in names if name.startswith(prefix))
+        else:
+            names = _walk_folder(self.root / under, prefix)
+        yield from (name for name in names if not is_litter(name))
 
     def _place(self, name: str) -> tuple[str, str | None]:
         """The file on disk that holds a name, and the member inside it where it is an archive."""
@@ -79,42 +85,97 @@ class Tree:
         except (OSError, ValueError):  # a label may hold anything, NUL bytes included
             return False
 
-    def find(self, name: str, folder: str = "") -> str:
-        """Where a picture lies that a label names by `name`, seen from `folder`.
+    def find(self, name: str, folder: str = "", split: str | None = None) -> str:
+        """Where a picture lies that a label of `split` names by `name`, seen from `folder`.
 
-        Labels often carry the path of the machine they were written on: leading parts are dropped
-        until a file is there. Without any the name as given is returned, to be missed later.
+        Where no file has this very path, a file is taken whose path differs in the form of its
+        letters (NFC, NFD), in the case of its ending, or in folders: labels often leave them out,
+        or carry those of the machine that they were written on. Without such a file, or with
+        several, the path as given is returned, to be missed later.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
-        for start in range(len(parts)):
-            candidate = "/".join(([folder] if folder else []) + parts[start:])
-            if candidate in self:
-                return candidate
-        return "/".join(([folder] if folder else []) + parts) or name
+        path = "/".join([*folder.split("/"), *parts] if folder else parts)
+        if not parts or path in self:
+            return path or name
+        split = official_split(folder) or split
+        names = self._index.get(_spelling(parts[-1]), [])
+        names = [other for other in names if _may_be_of(split, other)]
+        ranked = sorted((_kinship(other, parts, folder), other) for other in names)
+        near = [(rank, other) for rank, other in ranked if rank]
+        if not near:
+            return path
+        best = [other for rank, other in near if rank == near[-1][0]]
+        if len(best) > 1:
+            self.unclear[path] = " and ".join(best[:3])
+            return path
+        return best[0]
+
+    def picture_of(self, label: str) -> str | None:
+        """The picture that has the name of a label file but for its ending, or None.
+
+        `label` is the label's path without its ending. Of several pictures it is the one beside the
+        label, or else the one whose folders have most in common with the label's.
+        """
+        folder, _, base = label.rpartition("/")
+        names = [n for ending in ENDINGS for n in self._index.get(_spelling(base + ending), [])]
+        own = folder.split("/") if folder else []
+
+        def rank(name: str) -> tuple[bool, int]:
+            parts = name.split("/")[:-1]
+            return parts == own, sum(1 for part in parts if part in own)
+
+        names = [name for name in names if _may_be_of(official_split(folder), name)]
+        best = [name for name in names if rank(name) == max(map(rank, names))]
+        return best[0] if best else None
+
+    @functools.cached_property
+    def _index(self) -> dict[str, list[str]]:
+        """All files by the spelling of their name; empty where there are too many to tell."""
+        index: dict[str, list[str]] = {}
+        for number, name in enumerate(self._walk("")):
+            if number == MAX_INDEXED:
+                return {}
+            index.setdefault(_spelling(name.rpartition("/")[2]), []).append(name)
+        return index
 
     def loader(self, name: str) -> functools.partial:
         """A picklable function that reads a file's bytes."""
+        if name in self.unclear:
+            return functools.partial(_refuse_unclear, self.unclear[name])
         place, member = self._place(name)
         if member is None:
             return functools.partial(read_file, place)
         return functools.partial(read_member, place, member)
 
-    def image_loader(self, name: str, folder: str = "") -> functools.partial:
+    def image_loader(
+        self, name: str, folder: str = "", split: str | None = None
+    ) -> functools.partial:
         """As `loader`, for a name in a label: an absolute path as it is, others as `find` does."""
         if self.mounted is not None:
             with contextlib.suppress(OSError, ValueError):
                 if Path(name).is_absolute() and Path(name).is_file():
                     return functools.partial(read_file, name)
-        return self.loader(self.find(name, folder))
+        return self.loader(self.find(name, folder, split))
 
     def read(self, name: str) -> bytes:
         """A file's bytes, at most MAX_MEMBER of them from an archive; PictureError if it cannot."""
-        return self.loader(name)()
+        data = self.loader(name)()
+        _refuse_pointer(name, data)
+        return data
 
     def open(self, name: str) -> BinaryIO:
         """A file as a stream, however large."""
         place, member = self._place(name)
-        return Path(place).open("rb") if member is None else _open_member(place, member)
+        stream = open(place, "rb") if member is None else _open_member(place, member)  # noqa: SIM115, PTH123
+        try:
+            _refuse_pointer(name, stream.peek(len(LFS_POINTER)))
+        except DataError:
+            stream.close()
+            raise
+        except Exception as error:  # zlib, lzma and zipfile each have their own
+            stream.close()
+            raise PictureError("unreadable image", f"{name}: {error}") from None
+        return stream
 
     def on_disk(self, name: str) -> str | None:
         """The path of a file that lies in no archive."""
@@ -130,8 +191,12 @@ class Tree:
         return info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
 
     def split(self, name: str) -> str | None:
-        """The official split that the path of a file states, the input's own name included."""
-        return official_split(f"{self.root.resolve().name}/{name}")
+        """The official split that a file's folders state, the input's own name included."""
+        return official_split(f"{self.root.resolve().name}/{name.rpartition('/')[0]}")
+
+    def label_split(self, name: str) -> str | None:
+        """The official split that a file of many labels states by its name, or its folders'."""
+        return file_split(name) or official_split(name.rpartition("/")[0])
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
         """(number from 1, line without its end) of a text file.
@@ -148,6 +213,60 @@ class Tree:
                         raise DataError(f"{name} is UTF-16; save it as UTF-8.")
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+
+def picture_tree(tree: Tree, options: SimpleNamespace) -> Tree:
+    """Where the pictures of labels in `tree` lie: below `--images`, or in `tree` itself."""
+    images = getattr(options, "images", None)
+    return Tree(images) if images else tree
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is what systems leave beside files: `__MACOSX/`, `._*`, `.DS_Store`."""
+    parts = (part for part in name.split("/") if part not in (".", ".."))
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _spelling(name: str) -> str:
+    """A file's name in NFC, its ending in small letters: equal for names of one file."""
+    name, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
+    return f"{name}{dot}{ending.lower()}"
+
+
+def _kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None:
+    """How near a file is to what a label in `folder` names; None where their folders differ.
+
+    Their last parts are equal, and what one of them has before these is nothing, or leads to the
+    label's own folder.
+    """
+    parts, own = path.split("/"), folder.split("/") if folder else []
+    same = 0
+    for part, other in zip(reversed(parts), reversed(wanted)):
+        if _spelling(part) != _spelling(other):
+            break
+        same += 1
+    before = parts[: len(parts) - same]
+    if same < len(wanted) and before != own[: len(before)]:
+        return None
+    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, own))
+    return same, sum(1 for _ in shared)
+
+
+def _may_be_of(split: str | None, name: str) -> bool:
+    """Whether a file's folders do not state another split, where names may be the same."""
+    return split is None or official_split(name.rpartition("/")[0]) in (None, split)
+
+
+def _refuse_pointer(name: str, head: bytes) -> None:
+    if head.startswith(LFS_POINTER):
+        raise DataError(
+            f"{name} is a git-lfs pointer instead of the file; run `git lfs pull` in its "
+            "repository, then convert again."
+        )
+
+
+def _refuse_unclear(names: str) -> bytes:
+    raise PictureError("several pictures of this name", names)
 
 
 def is_archive(name: str) -> bool:

@@ -5,9 +5,10 @@ import difflib
 import importlib
 import os
 import pkgutil
+import re
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -15,7 +16,7 @@ from . import sources
 from .command import exit_code
 from .dataset import write_dataset
 from .schema import PROMPTS, Item, Reject, UsageError
-from .split import parse_shares
+from .split import page_of, parse_shares
 
 FORMATS = ("imagefolder", "parquet")
 LAYOUTS = ("prompt_completion", "messages")
@@ -34,6 +35,7 @@ def convert(
     prompt: str | None = None,
     layout: str = "prompt_completion",
     format: str = "imagefolder",
+    group_pattern: str | None = None,
     progress: bool = True,
     **options: object,
 ) -> dict:
@@ -58,6 +60,9 @@ def convert(
         prompt: what to ask for, instead of the task's default (questions keep their own).
         layout: "prompt_completion", or "messages" for ms-swift and LLaMA-Factory.
         format: "imagefolder", or "parquet" with the pictures inside, for the Hub and streaming.
+        group_pattern: takes (?P<group>...) out of the name of an item's group (a picture's path
+            where the source knows no better), to keep what belongs together in one split; without
+            it the patterns of `data_prep.split.GROUP_PATTERNS` join crops and lines of a page.
         progress: whether to draw a progress bar on stderr.
         options: the source's own, see its `OPTIONS`.
 
@@ -78,6 +83,7 @@ def convert(
         "prompt": prompt,
         "layout": check_choice("layout", layout, LAYOUTS),
         "format": check_choice("format", format, FORMATS),
+        **({"group_pattern": group_pattern} if group_pattern else {}),
         **check_options(source, module, options),
     }
     if format == "parquet" and layout != "prompt_completion":
@@ -90,24 +96,30 @@ def convert(
         raise UsageError("No INPUT is given: name at least one file or folder.")
 
     stated: Counter[bool] = Counter()
-    notes: Counter[str] = Counter()
+    notes: list[str] = []
+    item_notes: Counter[str] = Counter()
 
     def found() -> Iterator[Item | Reject]:
-        for item in find_items(source, module, inputs, settings):
+        for item in find_items(source, module, inputs, settings, notes):
             if isinstance(item, Item):
                 stated[item.split is not None] += 1
-                notes.update([item.note] if item.note else ())
+                item_notes.update([item.note] if item.note else ())
             yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
-    result = write_dataset(found, out, source, inputs, settings, shares, workers, progress, hint)
+    result = write_dataset(
+        found, out, source, inputs, settings, shares, workers, progress, hint, notes=notes
+    )
+    if progress:
+        for note in notes:
+            print(f"note: {note}", file=sys.stderr)
     if progress and shares is None and all(stated[known] for known in (True, False)):
         print(
             f"note: the input does not say whether {stated[False]:,} of its items are for training "
             "or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
             file=sys.stderr,
         )
-    for note, count in notes.items() if progress else ():
+    for note, count in item_notes.items() if progress else ():
         print(f"note: {count:,} items: {note}", file=sys.stderr)
     return result
 
@@ -146,16 +158,21 @@ def check_options(source: str, module: ModuleType, given: dict) -> dict:
 
 
 def find_items(
-    source: str, module: ModuleType, inputs: list[str], settings: dict
+    source: str, module: ModuleType, inputs: list[str], settings: dict, notes: list[str]
 ) -> Iterator[Item | Reject]:
-    """Everything the source finds, with ids that are unique over all inputs."""
+    """Everything the source finds, with ids that are unique over all inputs.
+
+    What the source has to say about its input as a whole, it adds to `notes`.
+    """
     # A source whose labels and pictures may be inputs of their own looks through all of them.
-    options = SimpleNamespace(**settings, inputs=inputs)
+    options = SimpleNamespace(**settings, inputs=inputs, notes=notes)
+    group_of = grouping(settings)
     found = 0
     for path, prefix in zip(inputs, input_prefixes(inputs)):
         for item in module.rows(path, options):
             if isinstance(item, Item):
                 item.key = f"{source}-{prefix}{item.key}"
+                item.group = group_of(item.group)
                 if not getattr(module, "GROUPS_SPAN_INPUTS", False):
                     item.group = prefix + item.group
                 for picture in item.pictures:
@@ -168,6 +185,27 @@ def find_items(
             found += 1
             if found == settings["limit"]:
                 return
+
+
+def grouping(settings: dict) -> Callable[[str], str]:
+    """What makes a group of the name that a source gives: `--group-pattern`, or `page_of`."""
+    pattern = settings.get("group_pattern")
+    if not pattern:
+        # A column, or a group that --pattern names, is no name of a picture.
+        stated = settings.get("group_column") or "(?P<group>" in (settings.get("pattern") or "")
+        return str if stated else page_of
+    try:
+        compiled = re.compile(pattern)
+    except re.error as error:
+        raise UsageError(f"--group-pattern {pattern!r} is no pattern: {error}.") from None
+    if "group" not in compiled.groupindex:
+        raise UsageError(f"--group-pattern {pattern!r} has no group named group: (?P<group>...).")
+
+    def named(name: str) -> str:
+        match = compiled.search(name)
+        return match["group"] or name if match else name
+
+    return named
 
 
 def input_prefixes(inputs: list[str]) -> list[str]:
@@ -221,6 +259,12 @@ def build_parser() -> argparse.ArgumentParser:
     add("--prompt", help="what to ask for, instead of the task's default")
     add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
     add("--format", default=FORMATS[0], choices=FORMATS, help="files, or parquet with pictures in")
+    add(
+        "--group-pattern",
+        metavar="REGEX",
+        help="takes (?P<group>...) out of a picture's path: what shares it is kept in one split "
+        "(by default crops and lines named <page>_crop_<n>, <page>_line_<n>, <page>-p<n>)",
+    )
     own = parser.add_argument_group("options of single sources (see --list)")
     own.add_argument("--image-column", metavar="NAME", help="column with the picture's path")
     own.add_argument("--text-column", metavar="NAME", help="column with the text")
@@ -228,6 +272,12 @@ def build_parser() -> argparse.ArgumentParser:
     own.add_argument("--split-column", metavar="NAME", help="column with train, validation or test")
     own.add_argument("--pattern", metavar="REGEX", help="takes (?P<text>...) out of a file's name")
     own.add_argument("--images", metavar="DIR", help="where pictures lie, if not beside the labels")
+    own.add_argument(
+        "--keep-illegible",
+        action="store_true",
+        default=None,
+        help="keep what a format marks as unreadable (difficult, ###, xxx) as text",
+    )
     own.add_argument("--knowledge", metavar="PATH", help="SemArt, put before its questions")
     own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
     own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
@@ -239,7 +289,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 COMMON = (
     *("source", "inputs", "out", "task", "split", "seed", "workers", "limit", "prompt"),
-    *("layout", "format"),
+    *("layout", "format", "group_pattern"),
 )
 
 

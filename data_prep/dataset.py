@@ -6,6 +6,7 @@ splits there, and put in place by one renaming.
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -15,6 +16,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from filelock import FileLock, Timeout
 
@@ -32,10 +34,14 @@ from .schema import (
     is_unicode,
     printable,
 )
-from .split import DEFAULT_SHARES, assign_splits, group_key
+from .split import DEFAULT_SHARES, assign_splits, group_key, join_groups, page_key
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Where pictures lie until their rows are dealt to splits.
 STAGED = "pictures"
+REJECTS = "rejects.jsonl"
 BATCH_ITEMS = 64
 BATCH_BYTES = 4 * 2**20
 
@@ -51,6 +57,7 @@ def write_dataset(
     progress: bool = True,
     hint: str = "",
     total: int | None = None,
+    notes: list[str] | None = None,
 ) -> dict:
     """Write items as the dataset folder `out`; returns its dataset.json.
 
@@ -62,6 +69,7 @@ def write_dataset(
         progress: whether to draw a progress bar on stderr.
         hint: what to tell a person where nothing was found.
         total: items to come, where that is known, for the progress bar.
+        notes: sentences for dataset.json, which the source may add to while it is read.
 
     Raises:
         DataError: nothing became a row, or `out` holds something else.
@@ -71,17 +79,20 @@ def write_dataset(
         return done
     with staging_folder(out) as staging:
         summary = Summary()
-        keys, official = write_rows(
-            items(), staging, settings, workers, progress, summary, source, total
-        )
-        if not keys:
-            raise DataError(nothing_found(source, inputs, summary, hint))
-        if shares is None and any(official):
+        dealt = write_rows(items(), staging, settings, workers, progress, summary, source, total)
+        if not dealt.keys:
+            raise DataError(nothing_found(source, inputs, summary, hint, staging, out))
+        first = None
+        if shares is None and any(dealt.official):
             # A row whose part is not stated must not land in a test set.
-            places = [code - 1 if code else 0 for code in official]
+            places = [code - 1 if code else 0 for code in dealt.official]
         else:
+            keys = dealt.keys
+            first = join_groups(keys, dealt.rows, dealt.links)
+            keys = keys if first is None else [keys[row] for row in first.tolist()]
             places = assign_splits(keys, shares or DEFAULT_SHARES)
-        deal_rows(staging, places, settings["layout"], summary)
+        deal_rows(staging, places, settings["layout"], summary, first)
+        summary.notes = notes or []
         if settings.get("format") == "parquet":
             pack_parquet(staging, summary)
         result = summary.to_dict(source, inputs, settings)
@@ -93,12 +104,15 @@ def write_dataset(
 
 def finished(out: Path, source: str, inputs: list[str], options: dict) -> dict | None:
     """The dataset.json of `out` where this very command made it; DataError if other files do."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+    # A conversion that made no row leaves its rejects, for a person to look at.
+    if not out.exists() or (out.is_dir() and {p.name for p in out.iterdir()} <= {REJECTS}):
         return None
     try:
         found = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
         asked = {"source": source, "inputs": inputs, "options": options}
-        if {key: found[key] for key in asked} == json.loads(json.dumps(asked)):
+        # An option that the kit did not have then is as one that was not given.
+        named = {k: v for k, v in options.items() if v is not None or k in found["options"]}
+        if {key: found[key] for key in asked} == json.loads(json.dumps(asked | {"options": named})):
             return found
         held = f"a dataset made from {found['source']} with other inputs or options"
     except (OSError, ValueError, KeyError, TypeError):
@@ -106,16 +120,41 @@ def finished(out: Path, source: str, inputs: list[str], options: dict) -> dict |
     raise DataError(f"{out} already holds {held}; choose another --out or remove it.")
 
 
-def nothing_found(source: str, inputs: list[str], summary: Summary, hint: str) -> str:
-    """The sentence for a conversion without a row."""
+def nothing_found(
+    source: str, inputs: list[str], summary: Summary, hint: str, staging: Path, out: Path
+) -> str:
+    """The sentence for a conversion without a row, whose rejects are left in `out`."""
     where = ", ".join(inputs)
     if not summary.found:
         return f"{where}: nothing of {source} is here{hint}"
+    out.mkdir(exist_ok=True)
+    shutil.copyfile(staging / REJECTS, out / REJECTS)
+    with (out / REJECTS).open(encoding="utf-8") as file:
+        rejects = [json.loads(line) for line in itertools.islice(file, 2)]
+    shown = "; ".join(f"{one['where']}: {one['detail'] or one['reason']}" for one in rejects)
     reasons = ", ".join(f"{count} {reason}" for reason, count in summary.rejects.most_common(3))
-    return f"{where}: none of {summary.found} items became a row ({reasons})."
+    missing = summary.rejects.most_common(1)[0][0] == "missing image"
+    way_out = "--images DIR names the folder that the pictures lie below, if the source takes it; "
+    return (
+        f"{where}: none of {summary.found} items became a row ({reasons}), such as {shown}; "
+        f"{way_out if missing else ''}{out / REJECTS} lists all of them."
+    )
 
 
 # --- from items to staged rows ---
+
+
+class Dealt(NamedTuple):
+    """What splits are dealt by: a row's group and stated split, and what joins its group to others.
+
+    `official` is 1 + the index of a row's own split (0: none). `rows[i]` is a row that has
+    `links[i]`: the hash of a picture's bytes, or of the page that its group's name states.
+    """
+
+    keys: array
+    official: array
+    rows: array
+    links: array
 
 
 def write_rows(
@@ -127,14 +166,11 @@ def write_rows(
     summary: Summary,
     source: str,
     total: int | None = None,
-) -> tuple[array, array]:
-    """Write pictures, rows.jsonl and rejects.jsonl to the staging folder, in the source's order.
-
-    Returns, a row each, the key of its group and 1 + the index of its official split (0: none).
-    """
+) -> Dealt:
+    """Write pictures, rows.jsonl and rejects.jsonl to the staging folder, in the source's order."""
     from tqdm.auto import tqdm
 
-    keys, official = array("Q"), array("B")
+    dealt = Dealt(array("Q"), array("B"), array("Q"), array("Q"))
     # One folder, not one a shelf: to remove 256 of them takes a disk a second.
     (staging / STAGED).mkdir()
     work = partial(process_batch, staging=str(staging), source=source)
@@ -149,20 +185,23 @@ def write_rows(
     with (
         bar,
         (staging / "rows.jsonl").open("w", encoding="utf-8", newline="\n") as rows,
-        (staging / "rejects.jsonl").open("w", encoding="utf-8", newline="\n") as rejects,
+        (staging / REJECTS).open("w", encoding="utf-8", newline="\n") as rejects,
     ):
         for results in ordered_map(work, batches(items), workers):
-            for outcome, split, first_frames in results:
+            for outcome, (split, hashes, first_frames) in results:
                 summary.add(outcome)
                 summary.first_frames += first_frames
                 (rows if isinstance(outcome, Row) else rejects).write(outcome.to_json() + "\n")
                 if isinstance(outcome, Row):
-                    keys.append(group_key(settings["seed"], outcome.group))
-                    official.append(1 + SPLITS.index(split) if split else 0)
+                    links = [page_key(outcome.group), *hashes]
+                    dealt.rows.extend([len(dealt.keys)] * len(links))
+                    dealt.links.extend(links)
+                    dealt.keys.append(group_key(settings["seed"], outcome.group))
+                    dealt.official.append(1 + SPLITS.index(split) if split else 0)
             bar.update(len(results))
             if summary.rejects:
                 bar.set_postfix(rejects=summary.rejects.total(), refresh=False)
-    return keys, official
+    return dealt
 
 
 def batches(items: Iterable[Item | Reject]) -> Iterator[list[Item | Reject]]:
@@ -234,17 +273,24 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+class Placement(NamedTuple):
+    """What is known of an item besides its row: the split that its source states, the hashes of its
+    picture files, and how many of these have several frames of which the first was taken.
+    """
+
+    split: str | None = None
+    pictures: tuple[int, ...] = ()
+    first_frames: int = 0
+
+
 def process_batch(
     batch: list[Item | Reject], staging: str, source: str
-) -> list[tuple[Row | Reject, str | None, int]]:
-    """Make rows of items and write their pictures; a picture shared by neighbours is read once.
-
-    Returns (row or reject, official split, pictures of which the first of several frames was taken)
-    of each item.
-    """
+) -> list[tuple[Row | Reject, Placement]]:
+    """Make rows of items and write their pictures; a picture shared by neighbours is read once."""
     from .pictures import Opened, PictureError, open_picture
 
     last: tuple[object, Opened | PictureError | None] = (None, None)
+    last_hash: tuple[object, int] = (None, 0)
     first_frames = 0
 
     def opened(picture: Picture) -> Opened:
@@ -260,18 +306,31 @@ def process_batch(
             raise last[1]
         return last[1]
 
+    def hash_of(picture: Picture) -> int:
+        """64 bits of a hash of a picture file's bytes; 0 where the picture is no file."""
+        nonlocal last_hash
+        data = opened(picture).data
+        if data is None:
+            return 0
+        if data is not last_hash[0]:
+            digest = hashlib.blake2b(data, digest_size=8).digest()
+            last_hash = data, int.from_bytes(digest, "big")
+        return last_hash[1]
+
     folder = Path(staging, STAGED)
-    results: list[tuple[Row | Reject, str | None, int]] = []
+    results: list[tuple[Row | Reject, Placement]] = []
     for item in batch:
         if isinstance(item, Reject):
-            results.append((item, None, 0))
+            results.append((item, Placement()))
             continue
         before = first_frames
         try:
             outcome, split = make_row(item, source, folder, opened), item.split
+            hashes = tuple(filter(None, map(hash_of, item.pictures)))
         except PictureError as error:
             outcome, split = Reject(item.where, error.reason, error.detail), None
-        results.append((outcome, split, first_frames - before))
+            hashes = ()
+        results.append((outcome, Placement(split, hashes, first_frames - before)))
     return results
 
 
@@ -333,14 +392,25 @@ def user_message(text: str) -> Message:
 # --- from staged rows to the finished folder ---
 
 
-def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summary) -> None:
-    """Move staged rows and their pictures to their splits."""
+def deal_rows(
+    staging: Path,
+    places: Iterable[int],
+    layout: str,
+    summary: Summary,
+    first: "np.ndarray | None" = None,
+) -> None:
+    """Move staged rows and their pictures to their splits.
+
+    `first` is, a row each, the row whose group it takes; None leaves all groups as they are.
+    """
+    groups: dict[int, str] = {}  # of rows whose group others take
+    taken = set() if first is None else {int(at) for row, at in enumerate(first) if at != row}
     with (
         contextlib.ExitStack() as files,
         (staging / "rows.jsonl").open(encoding="utf-8", newline="\n") as rows,
     ):
         writers: dict[str, Callable] = {}
-        for line, place in zip(rows, places):
+        for number, (line, place) in enumerate(zip(rows, places)):
             split = SPLITS[place]
             if split not in writers:
                 name = {
@@ -351,6 +421,11 @@ def deal_rows(staging: Path, places: Iterable[int], layout: str, summary: Summar
                 file = (staging / name[layout]).open("w", encoding="utf-8", newline="\n")
                 writers[split] = files.enter_context(file).write
             row = json.loads(line)
+            if number in taken:
+                groups[number] = row["group"]
+            if taken and row["group"] != groups.get(int(first[number]), row["group"]):
+                row["group"] = groups[int(first[number])]
+                line = dump_json(row) + "\n"
             for image in row["images_file_names"]:
                 staged = image.rpartition("/")[2]
                 move(f"{staging}/{STAGED}/{staged}", f"{staging}/{split}/{image}")
@@ -418,5 +493,6 @@ def staging_folder(out: Path) -> Iterator[Path]:
 def publish(staging: Path, out: Path) -> None:
     """Put the finished folder in its place, in one step."""
     if out.exists():
-        out.rmdir()  # empty, as checked before
+        (out / REJECTS).unlink(missing_ok=True)
+        out.rmdir()  # holds nothing else, as checked before
     staging.rename(out)

@@ -95,6 +95,26 @@ def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[object]:
     raise ValueError(f"there is no array under {key!r}")
 
 
+def json_members(stream: BinaryIO) -> Iterator[tuple[str, object]]:
+    """The (name, value) pairs of a top-level object, one by one.
+
+    ValueError where the text is no such JSON, after the members that came before.
+    """
+    text = _Text(stream)
+    text.skip("{")
+    more = text.next() != "}"
+    while more:
+        name = text.value()
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} stands where a name should")
+        text.skip(":")
+        yield name, text.value()
+        more = text.next() != "}"
+        if more:
+            text.skip(",")
+    text.skip("}")
+
+
 def _array(text: _Text) -> Iterator[object]:
     text.skip("[")
     more = text.next() != "]"

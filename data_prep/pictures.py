@@ -9,6 +9,8 @@ is applied before anything is cut or measured; a picture kept whole keeps the ta
 applies as it decodes.
 """
 
+import contextlib
+import importlib
 import io
 import math
 import os
@@ -31,6 +33,17 @@ KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 KEPT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 ORIENTATION = 0x0112
 NEW_SUBFILE_TYPE = 254  # of a TIFF: bit 0 a smaller copy, bit 2 a mask
+# What people call pictures; those that Pillow cannot open become rejects that say what would.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".mpo"),
+    *(".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
+# Packages that teach Pillow further formats, where they are installed.
+with contextlib.suppress(ImportError):
+    importlib.import_module("pillow_heif").register_heif_opener()
+with contextlib.suppress(ImportError):
+    importlib.import_module("pillow_jxl")
+LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
 class PictureError(ValueError):
@@ -341,7 +354,8 @@ def _opening(source: Source) -> Iterator[Image.Image]:
     except Image.DecompressionBombError as error:
         raise PictureError("image too large", f"{name}{_describe(error)}") from None
     except UnidentifiedImageError:
-        raise PictureError("unreadable image", f"{name}no known picture format") from None
+        reason, detail = _missing_decoder(source)
+        raise PictureError(reason, f"{name}{detail}") from None
     except Exception as error:  # a decoder fails on broken files in any way it likes
         raise PictureError("unreadable image", f"{name}{_describe(error)}") from None
 
@@ -377,6 +391,26 @@ def _pages(image: Image.Image) -> list[int]:
             pages.append(frame)
     image.seek(0)
     return pages or [0]
+
+
+def _missing_decoder(source: bytes | str | os.PathLike) -> tuple[str, str]:
+    """Why Pillow does not know a file, by its first bytes: (reason, what would read it)."""
+    data = source[:64] if isinstance(source, bytes) else Span(str(source), 0, 64).read()
+    if data.startswith(LFS_POINTER):
+        return "git-lfs pointer", "run `git lfs pull` in the pictures' repository"
+    kind = data[8:12] if data[4:8] == b"ftyp" else b""
+    if kind in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
+        return "unreadable image", "HEIC: convert it to JPEG, or install pillow-heif"
+    if kind in (b"avif", b"avis"):
+        return (
+            "unreadable image",
+            "AVIF: this Pillow is built without it; install Pillow 11.3 or later",
+        )
+    if data.startswith((b"\0\0\0\x0cJXL ", b"\xff\x0a")):
+        return "unreadable image", "JPEG XL: convert it to PNG, or install pillow-jxl-plugin"
+    if data[4:8] == b"jP  ":
+        return "unreadable image", "JPEG 2000: this Pillow is built without OpenJPEG"
+    return "unreadable image", "no known picture format"
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

@@ -11,7 +11,9 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 
-VERSION = "1"  # of the dataset folder's layout
+# Of the dataset folder's layout and content. Since 2, pages and byte-identical pictures are kept in
+# one split, and marks of what cannot be read are rejects in more formats.
+VERSION = "2"
 SPLITS = ("train", "validation", "test")
 TASKS = ("transcription", "extraction", "vqa")
 ROLES = ("system", "user", "assistant")
@@ -205,6 +207,7 @@ class Summary:
 
     def __init__(self) -> None:
         self.found = self.first_frames = 0
+        self.notes: list[str] = []
         self.splits: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -230,7 +233,8 @@ class Summary:
         """The content of dataset.json.
 
         `characters` counts code points of the completions; `first_frames`, which is there only
-        where it is not 0, pictures of several frames of which rows show the first.
+        where it is not 0, pictures of several frames of which rows show the first; `notes`, what
+        the source has to say of its input as a whole.
         """
         frames = {"first_frames": self.first_frames} if self.first_frames else {}
         return {
@@ -246,6 +250,7 @@ class Summary:
             "characters": most_common(self.characters),
             "sizes": {"width": spread(self.widths), "height": spread(self.heights)},
             **frames,
+            **({"notes": self.notes} if self.notes else {}),
         }
 
 

@@ -3,10 +3,27 @@
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from .schema import SPLITS, UsageError
 
+if TYPE_CHECKING:
+    import numpy as np
+
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
+
+# Names of pictures that say which page they are a part of. The whole name has to match, without
+# its ending; PPOCRLabel keeps its crops in a folder crop_img beside their pages.
+GROUP_PATTERNS = (
+    r"(?P<page>.*[^_-])[_-]crop[_-]\d+",
+    r"(?P<page>.*[^_-])[_-]line[_-]\d+",
+    r"(?P<page>.*[^_-])-p\d+",
+)
+CROP_FOLDER = "crop_img"
+_PAGE = [re.compile(pattern, re.IGNORECASE) for pattern in GROUP_PATTERNS]
+_PICTURE_ENDING = re.compile(
+    r"\.(jpe?g|png|bmp|tiff?|webp|gif|jfif|avif|jp2|heic|pdf)$", re.IGNORECASE
+)
 
 # trn and tst are how CASIA names its parts.
 _WORDS = {
@@ -35,6 +52,36 @@ def official_split(name: str) -> str | None:
     return None
 
 
+def file_split(name: str) -> str | None:
+    """The split that a label file's name states as its first or last word, or None.
+
+    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do; `Acme-train-ticket.csv` does not.
+    """
+    stem = name.rpartition("/")[2].rsplit(".", 1)[0]
+    words = [word for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem) if word != "of"]
+    return official_split(words[0]) or official_split(words[-1]) if words else None
+
+
+def page_of(name: str) -> str:
+    """The page that a picture's name says it was cut from, or the name itself where it says none.
+
+    `scans/crop_img/a_crop_0.jpg` is of `scans/a`, `report-p2.png` of `report`.
+    """
+    folder, _, base = name.rpartition("/")
+    stem = _PICTURE_ENDING.sub("", base)
+    for pattern in _PAGE:
+        if match := pattern.fullmatch(stem):
+            if folder.rpartition("/")[2] == CROP_FOLDER:
+                folder = folder.rpartition("/")[0]
+            return f"{folder}/{match['page']}" if folder else match["page"]
+    return name
+
+
+def page_key(name: str) -> int:
+    """A hash of a picture's page that is equal for the page itself and for what was cut from it."""
+    return group_key(0, _PICTURE_ENDING.sub("", page_of(name)))
+
+
 def parse_shares(text: str) -> tuple[float, ...] | None:
     """Read `--split`: None for "source", otherwise the shares of train, validation and test."""
     if text == "source":
@@ -55,6 +102,36 @@ def group_key(seed: int, group: str) -> int:
     """A group's place in the order that splits are dealt in: 64 bits of a hash of seed and id."""
     digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
+
+
+def join_groups(
+    keys: Sequence[int], rows: Sequence[int], links: Sequence[int]
+) -> "np.ndarray | None":
+    """For every row the first row of its group, after groups that share a link were joined.
+
+    `keys` names each row's group; `rows[i]` is a row that has `links[i]`, such as the hash of its
+    picture. Returns None where no link joins two groups.
+    """
+    import numpy as np
+
+    _, first, group = np.unique(
+        np.asarray(keys, dtype=np.uint64), return_index=True, return_inverse=True
+    )
+    _, link, counts = np.unique(
+        np.asarray(links, dtype=np.uint64), return_inverse=True, return_counts=True
+    )
+    shared = counts[link] > 1
+    link, linked = link[shared], group[np.asarray(rows, dtype=np.int64)[shared]]
+    root = first.copy()  # of each group
+    while True:
+        lowest = np.full(len(counts), len(group))
+        np.minimum.at(lowest, link, root[linked])
+        joined = root.copy()
+        np.minimum.at(joined, linked, lowest[link])
+        if (joined == root).all():
+            break
+        root = joined
+    return None if (root == first).all() else root[group]
 
 
 def assign_splits(keys: Sequence[int], shares: Iterable[float] = DEFAULT_SHARES) -> Iterable[int]:

@@ -61,7 +61,8 @@ def test_bn_htrd(tmp_path):
         book.save(tmp_path / "in" / folder / f"{folder}.xlsx")
         for word in (1, 2, 3):
             name = f"{folder}_1_{word}.jpg"
-            save(tmp_path / "in" / folder / "Words" / "line1" / name, mark=word)
+            mark = 10 * int(folder) + word
+            save(tmp_path / "in" / folder / "Words" / "line1" / name, mark=mark)
     (tmp_path / "in" / "3").mkdir()
     (tmp_path / "in" / "3" / "3.xlsx").write_bytes(b"PK broken")
     _, rows, rejects = run("bn-htrd", tmp_path / "in", tmp_path / "out", split="1,0,0")

@@ -14,8 +14,8 @@ def test_text_recognition_data_generator_names(tmp_path):
 
 
 def test_mjsynth_names_and_groups_by_pattern(tmp_path):
-    for name in ("1/1/7_Slinking_71", "1/1/8_LOUD_3", "2/1/7_Slinking_71"):
-        save(tmp_path / "in" / f"{name}.jpg")
+    for mark, name in enumerate(("1/1/7_Slinking_71", "1/1/8_LOUD_3", "2/1/7_Slinking_71")):
+        save(tmp_path / "in" / f"{name}.jpg", mark=9 * mark)
     pattern = r"(?P<group>\d+)_(?P<text>.+)_\d+"
     out = tmp_path / "out"
     _, rows, _ = run("folder", tmp_path / "in", out, pattern=pattern, split="1,0,0")

@@ -31,5 +31,5 @@ def test_recognition_and_detection_lines_are_told_apart(tmp_path):
     assert rows[1].group == rows[2].group != rows[0].group
     assert reasons(rejects) == [
         *("marked illegible", "malformed box", "malformed box", "malformed line"),
-        *("malformed line", "malformed line"),
+        *("malformed line", "malformed line", "empty text"),
     ]

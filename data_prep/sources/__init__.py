@@ -14,6 +14,8 @@ Each holds
 import hashlib
 import re
 
+from ..pictures import ENDINGS
+
 
 def slug(name: str) -> str:
     """A name as part of a file name: ASCII, short, and different for different names."""
@@ -36,4 +38,4 @@ def folder_of(name: str) -> str:
     return name.rpartition("/")[0]
 
 
-IMAGES = ("*.jpg", "*.jpeg", "*.png", "*.bmp", "*.tif", "*.tiff", "*.webp", "*.gif")
+IMAGES = tuple(f"*{ending}" for ending in ENDINGS)

@@ -14,6 +14,7 @@ from . import IMAGES, folder_of, slug, stem
 from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
 
 TASKS = ("words", "pages")
+OPTIONS = {"images": None, "keep_illegible": False}
 ILLEGIBLE = "xxx"  # how outdoor signs mark what nobody could read
 
 # How labels' folders and archives are called, and how their pictures' are.
@@ -71,6 +72,11 @@ class Pictures:
         return self.indexes[elsewhere]
 
 
+def find_pictures(tree: Tree, options: SimpleNamespace) -> Pictures:
+    """The pictures of a tree's labels: in it, in inputs without labels, and below `--images`."""
+    return Pictures(tree, [*options.inputs, *filter(None, [options.images])])
+
+
 def nearest(found: list[tuple[Tree, str]], tree: Tree, label: str) -> tuple[Tree, str]:
     """The one of several pictures whose last folders agree longest with the label's."""
     if len(found) == 1:
@@ -104,7 +110,7 @@ def label_rows(
 ) -> Iterator[Item | Reject]:
     """Rows of every .json label file; `read_page` raises one of WRONG_SHAPE where it is none."""
     tree = Tree(path)
-    pictures = Pictures(tree, options.inputs)
+    pictures = find_pictures(tree, options)
     for name in tree.files("*.json"):
         try:
             page = read_page(read_json(tree, name))

@@ -10,7 +10,6 @@ from ..archive import Tree
 from ..jsonstream import json_elements
 from ..pictures import PictureError
 from ..schema import Item, Message, Picture, Reject, dump_json, is_unicode, parse_json
-from ..split import official_split
 from . import folder_of, slug, stem
 from ._parquet import read_parquet
 
@@ -36,7 +35,7 @@ def chat_rows(
     files = list(tree.files("*.json", "*.jsonl", "*.parquet"))
     for name in files:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
-        split = official_split(name.rpartition("/")[2])
+        split = tree.label_split(name)
         for number, record in read_records(tree, name):
             where = f"{name} record {number}"
             if isinstance(record, Reject):

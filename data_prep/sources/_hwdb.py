@@ -144,7 +144,11 @@ def page_lines(path: str, pattern: str, read_line: Callable) -> Iterator[Item | 
     """
     tree = Tree(path)
     for name in tree.files(pattern):
-        key, group, split = slug(stem(name)), writer(name), tree.split(name)
+        key, group, split = (
+            slug(stem(name)),
+            writer(name),
+            tree.label_split(name) or tree.split(name),
+        )
         for number, item in enumerate(_read_page(tree, name, read_line), 1):
             item.where = f"{name} line {number}"
             if isinstance(item, Item):

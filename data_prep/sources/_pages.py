@@ -58,7 +58,7 @@ def page_rows(
     words, left_out = [], 0
     for index, word in enumerate(page.words):
         place = f"{where} word {index}"
-        found = read_word(word, place)
+        found = read_word(word, place, getattr(options, "keep_illegible", False))
         if isinstance(found, Reject) and not whole:
             yield found
         elif isinstance(found, Reject):
@@ -89,9 +89,12 @@ def page_rows(
         yield Item(key, where, text, [picture], group, language, split=split, meta=meta)
 
 
-def read_word(word: Word, place: str) -> tuple[str, tuple | None] | Reject:
-    """(text, box) of a word; the box is None where the word is the whole picture."""
-    if word.problem:
+def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | None] | Reject:
+    """(text, box) of a word; the box is None where the word is the whole picture.
+
+    `keep` takes the text also where the annotation says that nobody can read it.
+    """
+    if word.problem and not keep:
         return Reject(place, word.problem, str(word.text or ""))
     if word.text is None:
         return Reject(place, "null text")

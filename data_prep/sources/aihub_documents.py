@@ -14,7 +14,7 @@ from ._pages import Page, corners, stated_size
 
 EXAMPLE = "documents/ --task pages --out data/documents"
 TASKS = _aihub.TASKS
-OPTIONS: dict = {}
+OPTIONS = _aihub.OPTIONS
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:

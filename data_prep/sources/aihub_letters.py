@@ -14,7 +14,7 @@ from ._pages import Page, stated_size
 
 EXAMPLE = "letters/ --task words --out data/letters"
 TASKS = _aihub.TASKS
-OPTIONS: dict = {}
+OPTIONS = _aihub.OPTIONS
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:

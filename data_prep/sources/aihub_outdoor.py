@@ -14,7 +14,7 @@ from ._pages import Page, corners, stated_size
 
 EXAMPLE = "라벨링데이터.zip 원천데이터.zip --task words --out data/signs"
 TASKS = _aihub.TASKS
-OPTIONS: dict = {}
+OPTIONS = _aihub.OPTIONS
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:

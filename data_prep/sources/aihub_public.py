@@ -13,7 +13,7 @@ from ._pages import Page, stated_size
 
 EXAMPLE = "public/ --task words --out data/public"
 TASKS = _aihub.TASKS
-OPTIONS: dict = {}
+OPTIONS = _aihub.OPTIONS
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:

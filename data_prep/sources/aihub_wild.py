@@ -12,19 +12,19 @@ from ..archive import Tree
 from ..jsonstream import json_elements
 from ..schema import Item, Reject
 from . import _aihub, slug
-from ._aihub import Pictures, UnclearPicture, korean_word
+from ._aihub import Pictures, UnclearPicture, find_pictures, korean_word
 from ._pages import Page, Word, corners, page_rows, stated_size
 
 EXAMPLE = "textinthewild/ --task words --workers 4 --out data/wild"
 TASKS = _aihub.TASKS
-OPTIONS: dict = {}
+OPTIONS = _aihub.OPTIONS
 INSIDE = 0.8  # share of a character's area in a word that makes it the word's own
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an annotation, or a photograph (which holds all annotations in memory)."""
     tree = Tree(path)
-    pictures = Pictures(tree, options.inputs)
+    pictures = find_pictures(tree, options)
     for name in tree.files("textinthewild*.json", "*data_info*.json"):
         images: dict[object, tuple] = {}
         try:

@@ -11,7 +11,6 @@ from types import SimpleNamespace
 from ..archive import Tree
 from ..jsonstream import json_elements
 from ..schema import DataError, Item, Picture, Reject, is_unicode
-from ..split import official_split
 from . import folder_of, slug, stem
 
 EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt --out data/aqua"
@@ -30,7 +29,10 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             try:
                 for number, record in enumerate(json_elements(stream)):
                     where, key = f"{name} record {number}", f"{slug(stem(name))}-{number:06d}"
-                    yield read_record(record, images, name, where, key, knowledge)
+                    item = read_record(record, images, name, where, key, knowledge)
+                    if isinstance(item, Item):
+                        item.split = tree.label_split(name)
+                    yield item
             except ValueError as error:
                 yield Reject(f"{name} record {number + 1}", "malformed JSON", str(error))
 
@@ -61,7 +63,6 @@ def read_record(
         group=image,
         language="en",
         task="vqa",
-        split=official_split(name.rpartition("/")[2]),
         prompt=question,
         meta={"need_external_knowledge": needed},
     )

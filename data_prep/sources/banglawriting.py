@@ -6,19 +6,20 @@ A word labelled `*` was struck out by its writer (taken so; the authors do not s
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..schema import Item, Reject
 from . import folder_of, slug, stem
 from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json, stated_size
 
 EXAMPLE = "BanglaWriting/converted --task words --out data/banglawriting"
 TASKS = ("words", "pages")
-OPTIONS: dict = {}
+OPTIONS = {"images": None, "keep_illegible": False}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a word or a page; the group is the writer."""
     tree = Tree(path)
+    images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         try:
             label = read_json(tree, name)
@@ -34,10 +35,10 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
             continue
         size = stated_size(label.get("imageWidth"), label.get("imageHeight"))
-        page = Page(find_image(tree, name, label.get("imagePath")), size, words)
+        page = Page(find_image(images, name, label.get("imagePath")), size, words)
         base = stem(name).rpartition("/")[2]
         yield from page_rows(
-            tree, page, name, slug(stem(name)), options, language="bn", group=base.split("_")[0]
+            images, page, name, slug(stem(name)), options, language="bn", group=base.split("_")[0]
         )
 
 
@@ -46,4 +47,6 @@ def find_image(tree: Tree, label: str, stated: object) -> str:
     for ending in (".jpg", ".JPG", ".jpeg", ".png"):
         if (name := stem(label) + ending) in tree:
             return name
+    if beside := tree.picture_of(stem(label)):
+        return beside
     return tree.find(stated, folder_of(label)) if isinstance(stated, str) else f"{stem(label)}.jpg"

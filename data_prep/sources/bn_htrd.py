@@ -4,26 +4,28 @@ import io
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..pictures import PictureError
 from ..schema import Item, Picture, Reject
 from . import IMAGES, folder_of, slug, stem
 
 EXAMPLE = "BN-HTRd_Dataset --out data/bn-htrd"
 TASKS = ("words",)
-OPTIONS: dict = {}
+OPTIONS = {"images": None}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a row of a folder's sheet; the group is the folder, which is a writer's document."""
     tree = Tree(path)
+    pictures = picture_tree(tree, options)
     for name in tree.files("*.xlsx"):
         folder = folder_of(name)
         base = stem(name).rpartition("/")[2]
         if base.startswith("~"):  # what Excel leaves beside an open file
             continue
         images: dict[str, str] = {}
-        for image in tree.files(*IMAGES, under=f"{folder}/Words".lstrip("/")):
+        under = f"{folder}/Words".lstrip("/") if pictures is tree else ""
+        for image in pictures.files(*IMAGES, under=under):
             images[stem(image).rpartition("/")[2]] = image
         for number, record in read_sheet(tree, name):
             where = f"{name}:{number}"
@@ -38,10 +40,10 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 key=f"{slug(stem(name))}-{number:05d}",
                 where=where,
                 text=text,
-                pictures=[Picture(tree.loader(images[word_id]))],
+                pictures=[Picture(pictures.loader(images[word_id]))],
                 group=folder or base,
                 language="bn",
-                split=tree.split(folder),
+                split=tree.split(name),
                 meta={"id": word_id},
             )
 

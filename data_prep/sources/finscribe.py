@@ -44,7 +44,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 item = read_record(line, images, folder, where, options.render)
                 if isinstance(item, Item):
                     item.key, item.group = f"{key}{number:06d}", f"{name}:{number}"
-                    item.split = tree.split(name.rpartition("/")[2])
+                    item.split = tree.label_split(name)
                 yield item
 
 

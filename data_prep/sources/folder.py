@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from ..archive import Tree
 from ..schema import Item, Picture, Reject, UsageError
-from . import IMAGES, folder_of, slug, stem
+from . import IMAGES, slug, stem
 
 EXAMPLE = r"words/ --pattern '(?P<text>.+)_\d+' --language en --out data/words"
 TASKS = ("transcription",)
@@ -26,12 +26,17 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     if "text" not in pattern.groupindex:
         raise UsageError(f"--pattern {options.pattern!r} has no group named text: (?P<text>...).")
     tree = Tree(path)
+    numbers: set[int] | None = set()  # all texts so far, as long as all are numbers
     for name in tree.files(*IMAGES):
         base = stem(name).rpartition("/")[2]
         match = pattern.fullmatch(base)
         if not match or match["text"] is None:
             yield Reject(name, "no text in the name", f"{base} does not match {options.pattern}")
             continue
+        if numbers is not None and match["text"].isdecimal() and len(match["text"]) < 9:
+            numbers.add(int(match["text"]))
+        else:
+            numbers = None
         # Files of one group, if the pattern names it, share a writer or a document.
         group = match["group"] if "group" in pattern.groupindex else None
         yield Item(
@@ -41,5 +46,15 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             pictures=[Picture(tree.loader(name))],
             group=group or name,
             language=options.language,
-            split=tree.split(folder_of(name)),
+            split=tree.split(name),
+        )
+    if (
+        numbers
+        and len(numbers) > 1
+        and min(numbers) < 2
+        and max(numbers) - min(numbers) < len(numbers)
+    ):
+        options.notes.append(
+            f"{path}: all texts are running numbers ({min(numbers)} to {max(numbers)}), as where "
+            "the text stands behind the number; --pattern '\\d+_(?P<text>.+)' reads such names."
         )

@@ -34,7 +34,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             pictures=[Picture(tree.loader(name), invert=options.invert)],
             group=stem(name),
             language=options.language,
-            split=tree.split(folder_of(folder_of(name))),
+            split=tree.split(folder_of(name)),
             meta={"class": folder},
         )
 

@@ -3,20 +3,21 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..schema import Item, Picture, Reject, clean_text, dump_json
 from . import IMAGES, slug, stem
 from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
 
 EXAMPLE = "funsd/dataset --task fields --out data/funsd"
 TASKS = ("lines", "pages", "fields")
-OPTIONS: dict = {}
+OPTIONS = {"images": None}
 PROMPT = "Extract the questions of this form and their answers as JSON."
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an entity (`lines`) or a form; pictures lie in `images` beside `annotations`."""
     tree = Tree(path)
+    images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         try:
             form = read_json(tree, name)["form"]
@@ -25,19 +26,19 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         except WRONG_SHAPE as error:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
             continue
-        image, key, split = find_image(tree, name), slug(stem(name)), tree.split(name)
+        image, key, split = find_image(images, name), slug(stem(name)), tree.split(name)
         if options.task != "fields":
             # Entities without a text are boxes to fill in: nothing is there to be read.
             if options.task == "pages":
                 words = [word for word in words if word.text != ""]
             page = Page(image, None, words)
-            yield from page_rows(tree, page, name, key, options, language="en", split=split)
+            yield from page_rows(images, page, name, key, options, language="en", split=split)
             continue
         yield Item(
             key=key,
             where=name,
             text=dump_json(answers) if answers else "",
-            pictures=[Picture(tree.loader(image))],
+            pictures=[Picture(images.loader(image))],
             group=stem(image),
             language="en",
             task="extraction",
@@ -52,7 +53,7 @@ def find_image(tree: Tree, name: str) -> str:
         for pattern in IMAGES:
             if (image := folder + pattern.removeprefix("*")) in tree:
                 return image
-    return f"{stem(name).replace('annotations/', 'images/')}.png"
+    return tree.picture_of(stem(name)) or f"{stem(name).replace('annotations/', 'images/')}.png"
 
 
 def fields(form: list[dict]) -> dict[str, str | list[str]]:

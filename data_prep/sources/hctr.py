@@ -3,23 +3,23 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..schema import Item, Picture, Reject, is_unicode
-from ..split import official_split
 from . import IMAGES, folder_of, slug, stem
 from ._hwdb import PROMPT
 
 EXAMPLE = "hctr_data --out data/hctr"
 TASKS = ("lines",)
-OPTIONS: dict = {}
+OPTIONS = {"images": None}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a line of a label file, of which only the first comma separates."""
     tree = Tree(path)
+    images = picture_tree(tree, options)
     for name in tree.files("*img_id_gt.txt"):
         base = name.rpartition("/")[2]
-        phase, split = base.removesuffix("_img_id_gt.txt"), official_split(base)
+        phase, split = base.removesuffix("_img_id_gt.txt"), tree.label_split(name)
         for number, line in tree.lines(name):
             where = f"{name}:{number}"
             image, comma, text = line.partition(",")
@@ -29,12 +29,12 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 reason = "malformed line" if is_unicode(line) else "text is not UTF-8"
                 yield Reject(where, reason, line[:200])
                 continue
-            image = find_image(tree, folder_of(name), phase, image.strip())
+            image = find_image(images, folder_of(name), phase, image.strip())
             yield Item(
                 key=f"{slug(phase)}-{number:06d}",
                 where=where,
                 text=text,
-                pictures=[Picture(tree.loader(image))],
+                pictures=[Picture(images.loader(image))],
                 group=stem(image),
                 language="zh",
                 split=split,
@@ -50,4 +50,5 @@ def find_image(tree: Tree, folder: str, phase: str, image: str) -> str:
             name = f"{place}{image}{ending}".lstrip("/")
             if name in tree:
                 return name
-    return f"{folder}/{phase}/{image}".lstrip("/")
+    path = f"{folder}/{phase}/{image}".lstrip("/")
+    return tree.picture_of(path) or tree.find(f"{phase}/{image}", folder)

@@ -72,7 +72,7 @@ def read_local(tree: Tree, names: list[str]) -> Iterator[Record]:
     for name in names:
         for number, record in read_parquet(tree, name):
             key = f"{slug(stem(name))}-{number:06d}"
-            yield key, f"{name} row {number}", official_split(name), record
+            yield key, f"{name} row {number}", tree.label_split(name), record
 
 
 def hub_records(path: str, options: SimpleNamespace) -> Iterator[Record]:

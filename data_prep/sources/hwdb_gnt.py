@@ -23,7 +23,11 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a record: u32 size, 2 code bytes, u16 width and height, one byte a pixel."""
     tree = Tree(path)
     for name in tree.files("*.gnt"):
-        key, group, split = slug(stem(name)), writer(name), tree.split(name)
+        key, group, split = (
+            slug(stem(name)),
+            writer(name),
+            tree.label_split(name) or tree.split(name),
+        )
         with tree.open(name) as stream:
             reader = Reader(stream, tree.size(name))
             number = 0

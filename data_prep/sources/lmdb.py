@@ -123,7 +123,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 item = read_pair(tree, folder, where, image, label)
                 if isinstance(item, Item):
                     item.key, item.language = f"{key}{number}", options.language
-                    item.split, item.group = tree.split(folder), f"{folder}/{number}".lstrip("/")
+                    item.split, item.group = tree.split(name), f"{folder}/{number}".lstrip("/")
                 yield item
 
 

@@ -1,4 +1,4 @@
-"""PDF files beside a `.txt` of their text or a `.json` of their fields.
+"""PDF files, and pictures, beside a `.txt` of their text or a `.json` of their fields.
 
 A text with as many parts (divided by form feeds) as the file has pages gives an item a page, as
 does a JSON list of as many objects. Otherwise one item shows all pages.
@@ -14,7 +14,7 @@ from PIL import Image
 from ..archive import Tree
 from ..pictures import MAX_PIXELS, PictureError
 from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from . import slug, stem
+from . import IMAGES, slug, stem
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument
@@ -28,14 +28,17 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a page or a file."""
     tree = Tree(path)
     ending = ".json" if options.task == "fields" else ".txt"
-    for name in tree.files("*.pdf"):
+    for name in tree.files("*.pdf", *IMAGES):
         label = stem(name) + ending
+        is_pdf = name.lower().endswith(".pdf")
+        if label not in tree and not is_pdf:
+            continue  # such as a logo among the documents
         if label not in tree:
             yield Reject(name, "missing annotation", f"no {label} beside it")
             continue
         load = tree.loader(name)
         try:
-            count = count_pages(load)
+            count = count_pages(load) if is_pdf else 1
             texts = read_texts(tree, label, count, options.task)
         except PictureError as error:
             yield Reject(name, error.reason, error.detail)
@@ -43,7 +46,10 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         except ValueError as error:
             yield Reject(label, "malformed JSON", str(error))
             continue
-        pages = [Picture(partial(render_page, load, index, options.dpi)) for index in range(count)]
+        pages = [
+            Picture(partial(render_page, load, index, options.dpi) if is_pdf else load)
+            for index in range(count)
+        ]
         shown = [[page] for page in pages] if len(texts) == count else [pages]
         for index, (text, pictures) in enumerate(zip(texts, shown)):
             yield Item(

@@ -4,17 +4,19 @@ Pictures, boxes (`x1,y1,...,x4,y4,text`) and keys (JSON) are found by name, whet
 `img`, `box` and `key` (or `entities`) folders, or together as the competition's zips have them.
 """
 
+import unicodedata
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..pictures import PictureError, enclosing_box
 from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from . import IMAGES, folder_of, slug, stem
+from . import IMAGES, slug, stem
 
 EXAMPLE = "SROIE2019 --task lines --out data/sroie"
 TASKS = ("lines", "fields")
-OPTIONS: dict = {}
+OPTIONS = {"images": None, "keep_illegible": False}
+ILLEGIBLE = "###"  # how ICDAR marks what nobody could read; any other mark is text on a receipt
 FIELDS = ("company", "date", "address", "total")
 PROMPT = "Extract the company, date, address and total of this receipt as JSON."
 
@@ -22,30 +24,43 @@ PROMPT = "Extract the company, date, address and total of this receipt as JSON."
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a box (`lines`), cut by its enclosing rectangle, or an item a receipt (`fields`)."""
     tree = Tree(path)
-    pictures = {document(name): name for name in tree.files(*IMAGES)}
+    images = picture_tree(tree, options)
+    pictures = {document(name): name for name in images.files(*IMAGES)}
     labels = {}
     for name in tree.files("*.csv", "*.txt", "*.json"):
         is_key = looks_like_key(tree, name)
         if is_key is not None and is_key == (options.task == "fields"):
             labels[document(name)] = name
+    for doc in labels.keys() - pictures.keys():  # their folders are called otherwise
+        if image := images.picture_of(doc):
+            pictures = {other: name for other, name in pictures.items() if name != image}
+            pictures[doc] = image
     for doc in sorted(labels.keys() | pictures.keys()):
         if doc not in labels:
             kind = "key" if options.task == "fields" else "box"
             yield Reject(pictures[doc], "missing annotation", f"no {kind} file for this picture")
             continue
         image = pictures.get(doc) or f"{stem(labels[doc])}.jpg"
-        picture = Picture(tree.loader(image))
+        picture = Picture(images.loader(image))
         read = receipt_lines if options.task == "lines" else receipt_fields
         for item in read(tree, labels[doc], doc, picture):
+            marked = isinstance(item, Item) and item.text.strip() == ILLEGIBLE
+            if marked and not options.keep_illegible:
+                item = Reject(item.where, "marked illegible", ILLEGIBLE)
             if isinstance(item, Item):
-                item.split = tree.split(folder_of(labels[doc]))
+                item.split = tree.split(labels[doc])
             yield item
 
 
 def document(name: str) -> str:
-    """What a picture and its labels have in common: their path without the kind's folder."""
-    kinds = ("img", "images", "image", "box", "boxes", "key", "keys", "entities")
-    return "/".join(part for part in stem(name).split("/") if part.lower() not in kinds)
+    """What a picture and its labels have in common: their path without the kind's folder.
+
+    ICDAR's older competitions call the labels of `img_1.jpg` `gt_img_1.txt`.
+    """
+    kinds = ("img", "images", "image", "box", "boxes", "key", "keys", "entities", "gt")
+    *folders, base = unicodedata.normalize("NFC", stem(name)).split("/")
+    kept = [folder for folder in folders if folder.lower() not in kinds]
+    return "/".join([*kept, base.removeprefix("gt_")])
 
 
 def looks_like_key(tree: Tree, name: str) -> bool | None:

@@ -1,14 +1,20 @@
-"""A CSV, TSV or JSONL table with an image column and a text column.
+"""A table with a picture column and a text column: CSV, TSV, JSONL, or a JSON list of objects.
 
-Paths of pictures are taken from the table's folder. A text that is an object or a list (in JSONL)
-is the JSON answer of `--task extraction`.
+Also read are docTR's `{"a.jpg": "text"}`, EasyOCR's `filename,words` (the text is what follows the
+first comma) and `a.jpg text` without a header. Paths of pictures are taken from the table's folder.
+A text that is an object or a list is the JSON answer of `--task extraction`; of Donut's
+`ground_truth` it is what stands under `gt_parse`.
 """
 
 import csv
-from collections.abc import Iterator
+import itertools
+import re
+from collections.abc import Container, Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
+from ..jsonstream import json_elements, json_members
+from ..pictures import ENDINGS
 from ..schema import DataError, Item, Picture, Reject, dump_json, is_unicode, parse_json
 from ..split import official_split
 from . import folder_of, slug, stem
@@ -20,14 +26,24 @@ OPTIONS = {
     "text_column": "text",
     "group_column": None,
     "split_column": None,
+    "images": None,
     "language": "und",
 }
+# Columns that are taken where a table has none of the default name.
+ALIASES = {
+    "image": ("file_name", "filename", "image_path", "path"),
+    "text": ("words", "label", "ground_truth"),
+}
+EASYOCR = ["filename", "words"]
+HEAD = 4096  # bytes that tell what a file is
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a record; its group is the group column's value, or else the picture."""
     tree = Tree(path)
+    images = picture_tree(tree, options)
     tables = list(tree.files("*.csv", "*.tsv", "*.jsonl"))
+    tables += [name for name in tree.files("*.json", "*.txt") if shape_of(tree, name)]
     if tree.only and not tables:
         tables = [tree.only]  # whatever its name, a person pointed at it
     for name in tables:
@@ -37,25 +53,89 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             if isinstance(record, str):
                 yield Reject(where, "malformed line", record)
             else:
-                yield read_record(tree, name, where, f"{key}{number:06d}", record, options)
+                yield read_record(tree, images, name, where, f"{key}{number:06d}", record, options)
+
+
+def shape_of(tree: Tree, name: str) -> str:
+    """ "list" or "object" of JSON, "words" for `a.jpg text`, or "" for a file of another shape."""
+    with tree.open(name) as stream:
+        head = stream.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+    if name.lower().endswith(".json"):
+        # `[{` and `{"a.jpg": "text"` alone: every other JSON file may be anything.
+        if re.match(rb"\[\s*\{", head):
+            return "list"
+        member = re.match(rb'\{\s*"((?:\\.|[^"\\])*)"\s*:\s*"', head)
+        is_picture = member and member[1].decode("utf-8", "replace").lower().endswith(ENDINGS)
+        return "object" if is_picture else ""
+    first = head.splitlines()[0].decode("utf-8", "surrogateescape") if head else ""
+    return "words" if split_words(first) and not first.startswith(("{", "[")) else ""
+
+
+def split_words(line: str) -> tuple[str, str] | None:
+    """(picture, text) of `a.jpg text`; None for a line that does not begin with a picture."""
+    match = re.match(r"(.*?\.\w{3,4})[ \t]+(.*)", line)
+    return match.groups() if match and match[1].lower().endswith(ENDINGS) else None
 
 
 def read_records(
     tree: Tree, name: str, options: SimpleNamespace
 ) -> Iterator[tuple[int, dict | str]]:
-    """(line number, record) of a table; a record that is none is what is wrong with it."""
-    if name.lower().endswith((".jsonl", ".json")):
+    """(number of the line or record, record), or (number, what is wrong with it), of a table."""
+    ending = name.lower().rpartition(".")[2]
+    shape = shape_of(tree, name) if ending in ("json", "txt") else ""
+    if shape in ("list", "object"):
+        yield from read_json(tree, name, shape, options)
+    elif ending in ("jsonl", "json"):
         for number, line in tree.lines(name):
             if line.strip():
                 yield number, parse_record(line)
+    elif shape == "words":
+        for number, line in tree.lines(name):
+            if line.strip():
+                pair = split_words(line)
+                record = dict(zip((options.image_column, options.text_column), pair or ()))
+                yield number, record or f"no picture at its beginning: {line[:100]}"
+    else:
+        yield from read_csv(tree, name, "\t" if ending == "tsv" else ",", options)
+
+
+def read_json(
+    tree: Tree, name: str, shape: str, options: SimpleNamespace
+) -> Iterator[tuple[int, dict | str]]:
+    """The records of a JSON list, or the members of docTR's object as records."""
+    number = 0
+    with tree.open(name) as stream:
+        try:
+            if shape == "list":
+                for number, record in enumerate(json_elements(stream), start=1):
+                    good = isinstance(record, dict)
+                    yield number, record if good else f"no object: {str(record)[:100]}"
+                return
+            for number, (image, text) in enumerate(json_members(stream), start=1):
+                yield number, {options.image_column: image, options.text_column: text}
+        except ValueError as error:
+            yield number + 1, str(error)
+
+
+def read_csv(
+    tree: Tree, name: str, delimiter: str, options: SimpleNamespace
+) -> Iterator[tuple[int, dict | str]]:
+    """The records of a CSV or TSV file under its header."""
+    lines = tree.lines(name)
+    header_line = next(lines, (1, ""))[1]
+    if header_line.strip().lower().split(",") == EASYOCR:
+        for number, line in lines:
+            if line.strip():
+                image, comma, text = line.partition(",")
+                yield number, dict(zip(EASYOCR, (image, text))) if comma else f"no comma: {line}"
         return
-    delimiter = "\t" if name.lower().endswith(".tsv") else ","
     # A CSV value may run over lines, so the reader gets the line ends back.
-    reader = csv.reader((line + "\n" for _, line in tree.lines(name)), delimiter=delimiter)
+    feed = (line + "\n" for _, line in itertools.chain([(1, header_line)], lines))
+    reader = csv.reader(feed, delimiter=delimiter)
     header = next(reader, [])
     for column in ("image_column", "text_column", "group_column", "split_column"):
         wanted = getattr(options, column)
-        if wanted and wanted not in header:
+        if wanted and not column_of(wanted, header):
             raise DataError(
                 f"{name} has no column {wanted!r}; its columns are {', '.join(header)[:300]}; "
                 f"name one by --{column.replace('_', '-')}."
@@ -74,6 +154,12 @@ def read_records(
             yield reader.line_num, f"{len(values)} values under {len(header)} columns"
 
 
+def column_of(wanted: str, columns: Container[str]) -> str | None:
+    """The column of a name, or one that stands for the default name; None where there is none."""
+    names = (wanted, *ALIASES.get(wanted, ()))
+    return next((name for name in names if name in columns), None)
+
+
 def parse_record(line: str) -> dict | str:
     """One JSON object, or what is wrong with it."""
     try:
@@ -84,13 +170,20 @@ def parse_record(line: str) -> dict | str:
 
 
 def read_record(
-    tree: Tree, table: str, where: str, key: str, record: dict, options: SimpleNamespace
+    tree: Tree,
+    images: Tree,
+    table: str,
+    where: str,
+    key: str,
+    record: dict,
+    options: SimpleNamespace,
 ) -> Item | Reject:
-    """A record as an item."""
+    """A record as an item; `images` is where its picture lies."""
     for column in (options.group_column, options.split_column):
         if column and column not in record:
             return Reject(where, "malformed line", f"no column {column}")
-    image, text = record.get(options.image_column), record.get(options.text_column)
+    image = record.get(column_of(options.image_column, record))
+    text = record.get(column_of(options.text_column, record))
     if not isinstance(image, str) or not image.strip():
         return Reject(where, "missing image", f"column {options.image_column} names none")
     if not is_unicode(image):
@@ -99,16 +192,17 @@ def read_record(
         text = read_text(text, options.task)
     except ValueError as error:
         return Reject(where, *error.args)
-    split = record.get(options.split_column) if options.split_column else table
+    column = options.split_column
+    split = official_split(str(record[column])) if column else tree.label_split(table)
     return Item(
         key=key,
         where=where,
         text=text,
-        pictures=[Picture(tree.image_loader(image, folder_of(table)))],
+        pictures=[Picture(images.image_loader(image, folder_of(table), split))],
         group=str(record.get(options.group_column, "")) if options.group_column else image,
         language=options.language,
         task=options.task,
-        split=official_split(str(split)),
+        split=split,
     )
 
 
@@ -118,7 +212,10 @@ def read_text(value: object, task: str) -> str:
         raise ValueError("empty text", "the column is empty or missing")
     if task == "extraction":
         try:
-            return dump_json(parse_json(value) if isinstance(value, str) else value)
+            value = parse_json(value) if isinstance(value, str) else value
+            if isinstance(value, dict):  # Donut's ground_truth holds the answer beside other things
+                value = value.get("gt_parse", value.get("gt_parses", value))
+            return dump_json(value)
         except (ValueError, TypeError) as error:
             raise ValueError("malformed JSON", str(error)) from None
     if isinstance(value, bool) or not isinstance(value, str | int | float):

@@ -3,15 +3,14 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..pictures import enclosing_box
 from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from ..split import official_split
 from . import folder_of, slug, stem
 
 EXAMPLE = "wildreceipt/train.txt wildreceipt/test.txt --task fields --out data/wildreceipt"
 TASKS = ("lines", "fields")
-OPTIONS: dict = {}
+OPTIONS = {"images": None}
 PROMPT = (
     "Extract the store's name, address and telephone, the date and time, the products with their "
     "quantities and prices, and the subtotal, tax, tips and total of this receipt as JSON."
@@ -21,6 +20,7 @@ PROMPT = (
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an annotated box (`lines`) or an item a receipt (`fields`)."""
     tree = Tree(path)
+    images = picture_tree(tree, options)
     files = [name for name in tree.files("*.txt", "*.jsonl", "*.json") if is_label_file(tree, name)]
     for name in files:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
@@ -40,14 +40,14 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             except (ValueError, KeyError, TypeError) as error:
                 yield Reject(where, "malformed line", f"{type(error).__name__}: {error}")
                 continue
-            image = tree.find(image, folder_of(name))
-            picture = Picture(tree.loader(image), size=size)
+            image = images.find(image, folder_of(name), tree.label_split(name))
+            picture = Picture(images.loader(image), size=size)
             read = receipt_lines if options.task == "lines" else receipt_fields
             for item in read(annotations, classes, picture, where):
                 if isinstance(item, Item):
                     item.key = f"{key}{number:05d}{item.key}"
                     item.group, item.language = image, "en"
-                    item.split = official_split(name.rpartition("/")[2])
+                    item.split = tree.label_split(name)
                 yield item
 
 
