@@ -471,20 +471,29 @@ def staging_folder(out: Path) -> Iterator[Path]:
     """An empty `.<out>.partial` beside `out`, gone afterwards, as is what a killed run left."""
     staging = out.parent / f".{out.name}.partial"
     out.parent.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        shutil.rmtree(staging, ignore_errors=True)
+        staging.mkdir()
+        try:
+            yield staging
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep a second command that writes the same folder out, where the system knows file locks."""
     path = out.parent / f".{out.name}.lock"
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        raise DataError(f"Another conversion is writing {out}; wait for it to end.") from None
+        raise DataError(f"Another command is writing {out}; wait for it to end.") from None
     except OSError:  # a network drive without locks
         pass
     try:
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir()
-        yield staging
+        yield
     finally:
-        shutil.rmtree(staging, ignore_errors=True)
         with contextlib.suppress(OSError):  # Windows deletes no open file; release() does it
             path.unlink(missing_ok=True)
         lock.release()

@@ -7,77 +7,185 @@ Beside the tar lies `<tar>.json` with sizes and SHA-256 sums, which unpacking ch
 """
 
 import argparse
+import contextlib
 import hashlib
 import json
-import os
+import re
 import shutil
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
-from pathlib import Path, PurePosixPath
+from itertools import chain
+from pathlib import Path
+from typing import IO
 
-from .command import exit_code
+from .command import exit_code, output_path
+from .dataset import locked, publish
+from .files import is_inner_path, naming, write_whole, writing
 from .schema import DataError, UsageError
 
 CHUNK = 2**20
+# Ends the name of a mark `.<sha256>.done` in the staging folder: the names of a tar's files.
+_DONE = ".done"
 
 
-def pack(dataset: str | Path, archive: str | Path, shard_bytes: int | None = None) -> list[Path]:
+def pack(
+    dataset: str | Path,
+    archive: str | Path,
+    shard_bytes: int | None = None,
+    overwrite: bool = False,
+) -> list[Path]:
     """Pack a dataset folder; returns the tar files written.
 
     The same folder gives the same bytes. With `shard_bytes` a new tar is begun once one has that
-    much content: `signs.tar` becomes `signs-00000.tar` and so on. DataError if `dataset` is none.
+    much content: `signs.tar` becomes `signs-00000.tar` and so on. Tars take the place of older
+    ones only when all are written.
+
+    Raises:
+        DataError: `dataset` is none, or holds a file whose name no other system may have.
+        FileExistsError: a file is there that no earlier pack wrote, and `overwrite` is false.
+        OSError: the disk is full or cannot be written; what was packed before is as it was.
     """
     dataset, archive = Path(dataset), Path(archive)
     if not (dataset / "dataset.json").is_file():
         raise DataError(f"{dataset} holds no dataset.json; name a folder that convert made.")
     if archive.suffix != ".tar":
         raise UsageError(f"{archive} must end in .tar.")
-    archive.parent.mkdir(parents=True, exist_ok=True)
+    with naming(archive.parent):
+        archive.parent.mkdir(parents=True, exist_ok=True)
+    parts = list(_divide(dataset, shard_bytes))
+    names = [archive.name]
+    if shard_bytes:
+        names = [f"{archive.stem}-{index:05d}.tar" for index in range(len(parts))]
+    older = _packed_before(archive)
+    if not overwrite:
+        _check_packed(archive, names, older)
+    new = [archive.with_name(f"{name}.new") for name in names]
     shards = []
-    for index, names in enumerate(_divide(dataset, shard_bytes)):
-        name = f"{archive.stem}-{index:05d}.tar" if shard_bytes else archive.name
-        shards.append(_write_tar(dataset, names, archive.with_name(name)))
-    manifest = json.dumps({"shards": shards}, indent=1) + "\n"
-    partial = archive.with_name(f".{archive.name}.json.partial")
-    partial.write_text(manifest, encoding="utf-8")
-    partial.replace(_manifest_of(archive))
-    return [archive.with_name(shard["name"]) for shard in shards]
+    try:
+        for name, files, path in zip(names, parts, new):
+            with writing(path) as file:
+                shards.append({"name": name, **_write_tar(dataset, files, file)})
+        # Before the tars, so that whatever a kill leaves is known as the kit's own.
+        _write_manifest(archive, {"shards": shards, "replaced": older})
+        for name, path in zip(names, new):
+            path.replace(archive.with_name(name))
+    finally:
+        for path in new:
+            path.unlink(missing_ok=True)
+    _write_manifest(archive, {"shards": shards})
+    return [archive.with_name(name) for name in names]
+
+
+def _write_manifest(archive: Path, manifest: dict) -> None:
+    write_whole(_manifest_of(archive), json.dumps(manifest, indent=1) + "\n")
+
+
+def _packed_before(archive: Path) -> list[dict]:
+    """The tars that the manifest beside `archive` lists, if an earlier pack wrote it."""
+    try:
+        manifest = json.loads(_manifest_of(archive).read_bytes())
+        shards = [*manifest["shards"], *manifest.get("replaced", [])]
+        return [{key: shard[key] for key in ("name", "bytes", "sha256")} for shard in shards]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return []
+
+
+def _check_packed(archive: Path, names: list[str], older: list[dict]) -> None:
+    """Refuse to write over tars, or over a manifest, that no earlier pack wrote."""
+    sizes = {(shard["name"], shard["bytes"]) for shard in older}
+    for path in (_manifest_of(archive), *map(archive.with_name, names)):
+        own = older if path == _manifest_of(archive) else None
+        if path.exists() and not (own or (path.name, path.stat().st_size) in sizes):
+            raise FileExistsError(
+                f"{path} is there and was not written by pack: give another name, or overwrite it "
+                "with --overwrite (in Python overwrite=True)."
+            )
 
 
 def unpack(archive: str | Path, out: str | Path) -> Path:
     """Unpack what `pack` wrote; returns the dataset folder.
 
-    A folder that is already there in full is left alone; what an interrupted run unpacked is not
-    read again. DataError where a tar is missing, damaged, or holds what it must not.
+    A folder that is already there in full is left alone; tars that an interrupted run unpacked
+    whole are not read again.
+
+    Raises:
+        DataError: a tar is missing, damaged, or holds what it must not.
+        OSError: the disk is full or cannot be written.
     """
     archive, out = Path(archive), Path(out)
-    try:
-        manifest = json.loads(_manifest_of(archive).read_text(encoding="utf-8"))
-        shards = [(str(s["name"]), int(s["bytes"]), str(s["sha256"])) for s in manifest["shards"]]
-    except FileNotFoundError:
-        raise DataError(f"{_manifest_of(archive)} is missing; copy it beside the tar.") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{_manifest_of(archive)} is damaged ({error}); pack again.") from None
+    shards = _read_manifest(archive)
+    sums = [sha256 for _, _, sha256 in shards]
     done = out / ".unpacked.json"
-    if done.is_file() and json.loads(done.read_text(encoding="utf-8")) == manifest:
+    if _unpacked_sums(done) == sums:
         return out
-    if out.exists() and any(out.iterdir()):
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         raise DataError(f"{out} already holds something else; choose another folder.")
     staging = out.parent / f".{out.name}.unpacking"
-    staging.mkdir(parents=True, exist_ok=True)
-    for name, size, sha256 in shards:
-        finished = staging / f".{name}.{sha256[:16]}.done"
-        if not finished.exists():
-            _read_tar(archive.with_name(Path(name).name), size, sha256, staging)
-            finished.touch()
-    for finished in staging.glob(".*.done"):
-        finished.unlink()
-    (staging / done.name).write_text(json.dumps(manifest), encoding="utf-8")
-    if out.exists():
-        out.rmdir()
-    staging.rename(out)
+    with naming(out):
+        staging.mkdir(parents=True, exist_ok=True)
+        with locked(out):
+            finished = _clear(staging, sums)
+            for name, size, sha256 in shards:
+                if sha256 not in finished:
+                    files = _read_tar(archive.with_name(name), size, sha256, staging)
+                    write_whole(staging / f".{sha256}{_DONE}", json.dumps(files))
+            for mark in staging.glob(f".*{_DONE}"):
+                mark.unlink()
+            write_whole(staging / done.name, json.dumps({"shards": sums}))
+            publish(staging, out)
     return out
+
+
+def _read_manifest(archive: Path) -> list[tuple[str, int, str]]:
+    """Name, bytes and SHA-256 of every tar; DataError where the manifest cannot be used."""
+    path = _manifest_of(archive)
+    try:
+        manifest = json.loads(path.read_bytes())
+        shards = [(s["name"], s["bytes"], s["sha256"]) for s in manifest["shards"]]
+    except FileNotFoundError:
+        raise DataError(f"{path} is missing; copy it beside the tar.") from None
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise DataError(f"{path} is damaged ({error}); pack again.") from None
+    if not shards:
+        raise DataError(f"{path} lists no tar; pack again.")
+    for name, size, sha256 in shards:
+        if not is_inner_path(name) or "/" in name:
+            raise DataError(f"{path} names the tar {name!r}, which leads elsewhere; do not use it.")
+        if not isinstance(size, int) or not re.fullmatch("[0-9a-f]{64}", str(sha256)):
+            raise DataError(f"{path} states no size and SHA-256 of {name}; pack again.")
+    return shards
+
+
+def _unpacked_sums(path: Path) -> list[str] | None:
+    """The sums of the tars that a folder was unpacked from; None where `path` says nothing."""
+    try:
+        # Version 0.1.0 wrote the whole manifest.
+        shards = json.loads(path.read_bytes())["shards"]
+        return [shard if isinstance(shard, str) else shard["sha256"] for shard in shards]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _clear(staging: Path, sums: list[str]) -> set[str]:
+    """Delete what no tar of this manifest left there whole; returns the sums of those that did.
+
+    An interrupted run may have unpacked another dataset's tars, or half of a damaged one.
+    """
+    finished: dict[str, list[str]] = {}
+    for sha256 in sums:
+        mark = staging / f".{sha256}{_DONE}"
+        # An older version's marks list no files, and are not taken.
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            finished[sha256] = [mark.name, *json.loads(mark.read_bytes())]
+    keep = set(chain.from_iterable(finished.values()))
+    for path in sorted(staging.rglob("*"), reverse=True):  # a folder after what is in it
+        if path.is_dir() and not path.is_symlink():
+            with contextlib.suppress(OSError):  # it is not empty
+                path.rmdir()
+        elif path.relative_to(staging).as_posix() not in keep:
+            path.unlink()
+    return set(finished)
 
 
 def _manifest_of(archive: Path) -> Path:
@@ -93,6 +201,10 @@ def _divide(dataset: Path, shard_bytes: int | None) -> Iterator[list[str]]:
         name = path.relative_to(dataset).as_posix()
         if name.startswith("."):
             continue
+        if not is_inner_path(name):
+            raise DataError(
+                f"{path} cannot be packed, as other systems allow no such name; rename it."
+            )
         names.append(name)
         size += path.stat().st_size
         if shard_bytes and size >= shard_bytes:
@@ -122,58 +234,49 @@ class _Counted:
         return self._note(self.file.read(count))
 
 
-def _write_tar(dataset: Path, names: list[str], path: Path) -> dict:
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("wb") as file:
-        counted = _Counted(file)
-        with tarfile.open(fileobj=counted, mode="w|", format=tarfile.PAX_FORMAT) as tar:
-            for name in names:
-                info = tarfile.TarInfo(name)
-                info.size = (dataset / name).stat().st_size
-                with (dataset / name).open("rb") as content:
-                    tar.addfile(info, content)
-    partial.replace(path)
-    return {
-        "name": path.name,
-        "bytes": counted.size,
-        "sha256": counted.sum.hexdigest(),
-        "files": len(names),
-    }
+def _write_tar(dataset: Path, names: list[str], file: IO[bytes]) -> dict:
+    counted = _Counted(file)
+    with tarfile.open(fileobj=counted, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+        for name in names:
+            info = tarfile.TarInfo(name)
+            info.size = (dataset / name).stat().st_size
+            with (dataset / name).open("rb") as content:
+                tar.addfile(info, content)
+    return {"bytes": counted.size, "sha256": counted.sum.hexdigest(), "files": len(names)}
 
 
-def _read_tar(path: Path, size: int, sha256: str, out: Path) -> None:
-    """Unpack one tar while its sum is taken, so that it is read once."""
+def _read_tar(path: Path, size: int, sha256: str, out: Path) -> list[str]:
+    """Unpack one tar while its sum is taken, so that it is read once; returns its files' names."""
     if not path.is_file():
         raise DataError(f"{path} is missing; copy all tars of the dataset.")
     if path.stat().st_size != size:
         raise DataError(f"{path} has {path.stat().st_size} bytes, not {size}; copy it again.")
+    names = []
     with path.open("rb") as file:
         counted = _Counted(file)
         try:
             with tarfile.open(fileobj=counted, mode="r|") as tar:
                 for member in tar:
                     _write_member(tar, member, path, out)
+                    names.append(member.name)
         except tarfile.TarError as error:
             raise DataError(f"{path} is damaged ({error}); copy it again.") from None
         while counted.read(CHUNK):
             pass
     if counted.sum.hexdigest() != sha256:
-        shutil.rmtree(out)
         raise DataError(f"{path} differs from what was packed (SHA-256); copy it again.")
+    return names
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, out: Path) -> None:
-    name = PurePosixPath(member.name)
-    if not member.isfile() or name.is_absolute() or ".." in name.parts:
+    # A name with a dot before it could stand in for the marks of tars that are done.
+    if not member.isfile() or not is_inner_path(member.name) or member.name.startswith("."):
         raise DataError(f"{path} holds {member.name!r}, which no dataset does; it is not trusted.")
-    target = out.joinpath(*name.parts)
-    if target.is_file() and target.stat().st_size == member.size:
-        return
+    target = out / member.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(target.name + ".partial")
-    with partial.open("wb") as file:
+    # Not atomic: no file counts before its tar is unpacked whole.
+    with target.open("wb") as file:
         shutil.copyfileobj(tar.extractfile(member), file, CHUNK)
-    os.replace(partial, target)  # noqa: PTH105
 
 
 def run(
@@ -185,12 +288,15 @@ def run(
     """A command line of two paths; returns its exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m data_prep.{command.__name__}")
     parser.description = about
-    parser.add_argument("source", metavar=names[0])
-    parser.add_argument("target", metavar=names[1])
+    parser.add_argument("source", metavar=names[0], type=output_path)
+    parser.add_argument("target", metavar=names[1], type=output_path)
     if command is pack:
         parser.add_argument("--shard-size", type=float, metavar="GB", help="begin a new tar then")
+        parser.add_argument(
+            "--overwrite", action="store_true", help="replace tars that pack did not write, too"
+        )
     given = parser.parse_args(arguments)
-    options = {}
+    options = {"overwrite": True} if getattr(given, "overwrite", False) else {}
     if getattr(given, "shard_size", None):
         options["shard_bytes"] = int(given.shard_size * 1e9)
 

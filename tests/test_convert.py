@@ -370,7 +370,7 @@ def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path):
     out = tmp_path / "out"
     with staging_folder(out) as staging:
         (staging / "half.txt").touch()
-        with pytest.raises(DataError, match=r"Another conversion is writing .*out; wait"):
+        with pytest.raises(DataError, match=r"Another command is writing .*out; wait"):
             staging_folder(out).__enter__()
         assert (staging / "half.txt").exists()
     assert not list(tmp_path.iterdir())
