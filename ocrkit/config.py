@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, fields
 from difflib import get_close_matches
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -410,9 +411,15 @@ def check_name(name: str, also: Iterable[str] = ()) -> None:
     raise ConfigError(f"{name!r} is no setting; {hint}")
 
 
+@cache
+def _types() -> dict[str, Any]:
+    """{setting: its type}, which takes a millisecond to find out."""
+    return typing.get_type_hints(TrainConfig)
+
+
 def _checked(name: str, value: Any) -> Any:
     """The value in the field's type; text, as shells and papermill pass it, is converted."""
-    kind = typing.get_type_hints(TrainConfig)[name]
+    kind = _types()[name]
     options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
     if types.NoneType in options and (value is None or str(value).lower() in ("none", "null", "")):
         return None

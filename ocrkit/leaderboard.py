@@ -1,8 +1,9 @@
 """Runs side by side: which reads best, what one changed parameter does, and how each learned."""
 
 import json
+import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from ocrkit.report import NAMES, Comparison, compare, interval, p_text
 from ocrkit.run_folder import read_log
 
 SHOWN = ("cer", "exact_match")
+# In C where PyYAML was built so: a tenth of the time.
+_YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 # Where a run lies and what it says on the way; nothing of it changes what is learned.
 _BESIDE = set(
     "output_dir run_name tags project report_to resume_from_checkpoint logging_steps save_steps "
@@ -32,12 +35,18 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
     Returns:
         `settings` are all of a run, `parameters` those that are not the same in every run,
         `metrics` {metric: {value, low, high}} (empty without the evaluation), `minutes` how long
-        it took, `state` done, failed, running or unfinished, `error` what a failed one said.
+        it took, `state` done, failed, running, unfinished or broken (a file of it cannot be read),
+        `error` what a failed one said, or which file is broken.
 
     Raises:
         ValueError: a folder holds no run.
     """
-    runs = [_run(folder, evaluation) for given in folders for folder in _run_folders(Path(given))]
+    defaults = TrainConfig().to_dict()
+    runs = [
+        _run_or_broken(folder, evaluation, defaults)
+        for given in folders
+        for folder in _run_folders(Path(given))
+    ]
     names = sorted({name for run in runs for name in run["settings"]} - _BESIDE)
     varying = [name for name in names if len({_key(run["settings"].get(name)) for run in runs}) > 1]
     for run in runs:
@@ -62,31 +71,53 @@ def _run_folders(folder: Path) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / "config.yaml").is_file() or (folder / "status.json").is_file()
+    return (folder / "config.yaml").exists() or (folder / "status.json").exists()
 
 
-def _run(folder: Path, evaluation: str) -> dict[str, Any]:
-    status = read_json(folder / "status.json")
-    settings = dict(status.get("parameters", {}))
-    if (folder / "config.yaml").is_file():
+def _run_or_broken(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    """The row of a run; one whose files cannot be read has the state broken and the reason."""
+    try:
+        return _run(folder, evaluation, defaults)
+    except (ValueError, OSError) as error:
+        return {
+            "run": folder.name,
+            "folder": str(folder),
+            "evaluation": evaluation,
+            "settings": {},
+            "metrics": {},
+            "state": "broken",
+            "minutes": 0.0,
+            "error": " ".join(str(error).split()),
+        }
+
+
+def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    status = _read(folder / "status.json", json.loads)
+    settings = _mapping(status.get("parameters") or {}, folder / "status.json")
+    if saved := _read(folder / "config.yaml", lambda text: yaml.load(text, _YAML)):
         # A setting that is younger than the run had its default then.
-        saved = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")) or {}
-        settings |= TrainConfig().to_dict() | saved
+        settings = settings | defaults | saved
     dataset, place = str(settings.get("dataset") or ""), str(settings.get("output_dir") or "")
     if place and dataset.startswith(place):
         # Data that a run drew for itself is no other data because its folder is another.
         settings["dataset"] = dataset.replace(place, "<run>", 1)
     state = status.get("state")
-    scored = read_json(folder / "eval" / evaluation / "metrics.json") if state != "failed" else {}
-    metrics = scored.get("metrics", {})
+    file = folder / "eval" / evaluation / "metrics.json"
+    scored = _read(file, json.loads) if state != "failed" else {}
+    metrics = _mapping(scored.get("metrics") or {}, file)
+    for name, measured in metrics.items():
+        if not all(_is_number(_mapping(measured, file).get(k)) for k in ("value", "low", "high")):
+            raise ValueError(f"{file} has no numbers for {name}: evaluate again.")
     seconds = status.get("seconds") or next(
         (
             entry["train_runtime"]
-            for entry in read_log(Path(folder) / "train_log.jsonl")
-            if "train_runtime" in entry
+            for entry in read_log(folder / "train_log.jsonl", "train_runtime")
+            if _is_number(entry["train_runtime"])
         ),
         0,
     )
+    if not _is_number(seconds):
+        raise ValueError(f"{folder / 'status.json'} has seconds={seconds!r}, which is no number.")
     return {
         "run": folder.name,
         "folder": str(folder),
@@ -97,6 +128,34 @@ def _run(folder: Path, evaluation: str) -> dict[str, Any]:
         "minutes": seconds / 60,
         "error": status.get("error"),
     }
+
+
+def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
+    """The mapping that a file holds; an empty one where there is no such file.
+
+    Raises:
+        ValueError, OSError: the file cannot be read, or holds something else.
+    """
+    if not path.exists():
+        return {}
+    if not path.is_file():
+        raise ValueError(f"{path} is no file; move it away.")
+    try:
+        value = parse(path.read_text(encoding="utf-8"))
+    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        raise ValueError(f"{path} is cut off or damaged ({error}).") from None
+    return _mapping({} if value is None else value, path)
+
+
+def _mapping(value: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
+        raise ValueError(f"{path} holds no names with values where it should.")
+    return value
+
+
+def _is_number(value: Any) -> bool:
+    numeric = isinstance(value, int | float) and not isinstance(value, bool)
+    return numeric and math.isfinite(value)
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -187,7 +246,10 @@ def _evaluation(row: dict) -> Evaluation:
 
 
 def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, default=str)
+    try:
+        return json.dumps(value, sort_keys=True, default=str)
+    except (TypeError, ValueError):  # keys of several types, or a value that holds itself
+        return repr(value)
 
 
 def _order(value: Any) -> tuple:
@@ -203,7 +265,7 @@ def table(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str
             **{name: _text(value) for name, value in row["parameters"].items()},
             **{NAMES.get(m, m.replace("_", " ")): interval(row["metrics"].get(m)) for m in metrics},
             "minutes": f"{row['minutes']:.1f}",
-            "state": row["state"],
+            "state": f"broken: {row['error']}" if row["state"] == "broken" else row["state"],
         }
         for row in rows
     ]

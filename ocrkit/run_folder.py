@@ -60,15 +60,25 @@ def append_log(path: str | Path, entry: dict[str, Any]) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def read_log(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of a train_log.jsonl; a line cut off by a crash is left out."""
+def read_log(path: str | Path, key: str = "") -> list[dict[str, Any]]:
+    """The entries of a train_log.jsonl; a line cut off by a crash is left out.
+
+    Args:
+        path: the file; without it there are no entries.
+        key: only entries that have it, which are found without parsing the others.
+    """
     entries = []
     if Path(path).is_file():
-        for line in Path(path).read_text(encoding="utf-8").splitlines():
-            try:
-                entries.append(json.loads(line))
-            except ValueError:
-                continue
+        with Path(path).open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                if f'"{key}' not in line:
+                    continue
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    continue
+                if isinstance(entry, dict) and (not key or key in entry):
+                    entries.append(entry)
     return entries
 
 

@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ from filelock import FileLock, Timeout
 from data_prep.files import write_whole
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.leaderboard import leaderboard, read_json, table
+
+_DONE_BEFORE = "done before"
 
 
 def sweep(
@@ -41,14 +43,15 @@ def sweep(
         ConfigError: no such notebook, a parameter that nothing uses, or a value that cannot be;
             nothing was run then.
     """
+    import papermill  # noqa: F401 (a package that is missing is told before any member fails)
+
     notebook, out, parameters = Path(notebook), Path(out), dict(parameters or {})
     for name in grid:
         if name in parameters:
             raise ConfigError(f"{name} is both varied and the same for all; give it once.")
     code = _code(notebook)
     everyone = {name: {**parameters, **combination} for name, combination in members(grid).items()}
-    for values in everyone.values():
-        _check(notebook, code, values)
+    _check(notebook, code, everyone.values())
     digest = hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / "sweep.lock")
@@ -63,8 +66,11 @@ def sweep(
     try:
         for number, (name, values) in enumerate(everyone.items(), 1):
             print(f"[{number}/{len(everyone)}] {name}", end=" ... ", flush=True)
-            print(_member(notebook, digest, out / name, values), flush=True)
-            rows = _save(out, notebook, digest, everyone, list(grid))
+            outcome = _member(notebook, digest, out / name, values)
+            print(outcome, flush=True)
+            # Members that were done before are read together, once.
+            if outcome != _DONE_BEFORE or number == len(everyone):
+                rows = _save(out, notebook, digest, everyone, list(grid))
     finally:
         signal.signal(signal.SIGTERM, before)
         lock.release()
@@ -100,8 +106,7 @@ def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[
     found: dict[str, list[Any]] = {}
     for entry in [*grid, *([f"seed={seeds}"] if seeds else [])]:
         name, _, values = entry.partition("=")
-        # Commas outside brackets.
-        parts = [part.strip() for part in re.split(r",(?![^\[{]*[\]}])", values)]
+        parts = [part.strip() for part in _split(values)]
         if not name.isidentifier() or not all(parts):
             raise ConfigError(f"--grid {entry!r} cannot be read; write NAME=VALUE,VALUE.")
         read = [value_of(part) for part in parts]
@@ -109,6 +114,18 @@ def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[
             raise ConfigError(f"--grid {entry!r} comes twice; give every name and value once.")
         found[name] = read
     return found
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
 
 
 def value_of(text: str) -> Any:
@@ -137,7 +154,7 @@ def _code(notebook: Path) -> list[str]:
     return ["".join(cell["source"]) for cell in cells]
 
 
-def _check(notebook: Path, code: list[str], values: Mapping[str, Any]) -> None:
+def _check(notebook: Path, code: list[str], members: Iterable[Mapping[str, Any]]) -> None:
     """Refuse what the notebook would refuse in its second cell, after a kernel has started."""
     try:
         statements = ast.parse(code[0]).body
@@ -150,10 +167,13 @@ def _check(notebook: Path, code: list[str], values: Mapping[str, Any]) -> None:
             declared[name] = None
             with suppress(ValueError):
                 declared[name] = ast.literal_eval(statement.value)
-    if "output_dir" in values:
-        raise ConfigError("output_dir is set by the sweep, a folder for each member; give --out.")
     own = set(declared) - set(TrainConfig.__dataclass_fields__)
-    TrainConfig.from_parameters({**declared, **values}, also=own)
+    for values in members:
+        if "output_dir" in values:
+            raise ConfigError(
+                "output_dir is set by the sweep, a folder for each member; give --out."
+            )
+        TrainConfig.from_parameters({**declared, **values}, also=own)
 
 
 def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -> str:
@@ -163,7 +183,7 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
     _stop(_alive(status))
     same = all(status.get(key) == value for key, value in made.items())
     if same and status.get("state") == "done":
-        return "done before"
+        return _DONE_BEFORE
     if status and not same:
         _set_aside(folder)
     folder.mkdir(parents=True, exist_ok=True)

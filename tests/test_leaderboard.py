@@ -1,6 +1,8 @@
 """Runs made up of files only: who leads, and which pairs differ in one parameter alone."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -128,7 +130,7 @@ def test_failed_and_unfinished_members_come_last_and_show_no_numbers(runs):
     status = {"parameters": {"lora_r": 64}, "state": "failed", "error": "killed by SIGKILL"}
     (failed / "status.json").write_text(json.dumps(status))
     (runs / "unfinished").mkdir()
-    (runs / "unfinished" / "status.json").write_text('{"parameters": {"lora_r": 4}')
+    (runs / "unfinished" / "status.json").write_text('{"parameters": {"lora_r": 4}}')
     rows = leaderboard(runs)
     assert [(row["run"], row["state"]) for row in rows[-2:]] == [
         ("failed", "failed"),
@@ -226,3 +228,79 @@ def test_without_runs_the_notebook_makes_some(tmp_path):
         {"learning_rate": 1e-06},
     ]
     assert [row["state"] for row in rows] == ["done", "done"]
+
+
+def _write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(content)
+
+
+def _folder(path):
+    path.unlink(missing_ok=True)
+    path.mkdir(parents=True)
+
+
+def _fifo(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+METRICS_FILE = "eval/tuned/metrics.json"
+
+
+@pytest.mark.parametrize(
+    ("name", "damage", "reason"),
+    [
+        ("config.yaml", b"a: [1", "cut off or damaged"),
+        ("config.yaml", b"- lora_r\n", "holds no names with values"),
+        ("config.yaml", b"1: 2\n", "holds no names with values"),
+        ("config.yaml", b"a: \xff\xfe\n", "cut off or damaged"),
+        ("config.yaml", b"a: \x00\n", "cut off or damaged"),
+        ("config.yaml", _folder, "is no file"),
+        ("config.yaml", _fifo, "is no file"),
+        ("status.json", b'{"state": "do', "cut off or damaged"),
+        ("status.json", b'{"parameters": [1]}', "holds no names with values"),
+        ("status.json", b'{"seconds": "long"}', "no number"),
+        (METRICS_FILE, b'{"metrics": {"cer"', "cut off or damaged"),
+        (METRICS_FILE, b"[]", "holds no names with values"),
+        (METRICS_FILE, b'{"metrics": {"cer": 1}}', "holds no names with values"),
+        (METRICS_FILE, b'{"metrics": {"cer": {"value": "x"}}}', "no numbers for cer"),
+        (METRICS_FILE, b'{"metrics": {"cer": {"value": NaN, "low": 0, "high": 1}}}', "no numbers"),
+        (METRICS_FILE, b"[" * 100_000, "cut off or damaged"),
+        (METRICS_FILE, _folder, "is no file"),
+    ],
+)
+def test_a_broken_run_is_listed_beside_the_others(name, damage, reason, runs):
+    whole = {row["run"]: row for row in leaderboard(runs) if row["run"] != "0.01-8"}
+    path = runs / "0.01-8" / name
+    damage(path) if callable(damage) else _write(path, damage)
+    rows = leaderboard(runs)
+    assert rows[-1]["run"] == "0.01-8" and rows[-1]["state"] == "broken"
+    assert str(path) in rows[-1]["error"] and reason in rows[-1]["error"]
+    assert {row["run"]: row["metrics"] for row in rows[:-1]} == {
+        run: row["metrics"] for run, row in whole.items()
+    }
+    assert table(rows)[-1]["state"].startswith("broken: ")
+    assert one_at_a_time(rows) and best_beside_worst(rows)
+
+
+def test_a_log_with_strange_lines_has_the_others(runs):
+    log = runs / "0.01-8" / "train_log.jsonl"
+    log.write_bytes(b'3\n"train_runtime"\n\xff\n{"train_runtime": "x"}\n' + log.read_bytes())
+    assert leaderboard(runs)[1]["minutes"] == 1.5
+
+
+def test_many_runs_read_their_settings_once(runs, monkeypatch):
+    calls = []
+    monkeypatch.setattr(TrainConfig, "__post_init__", lambda self: calls.append(1))
+    for number in range(30):
+        shutil.copytree(runs / "0.01-8", runs / f"copy{number}")
+    log = runs / "0.01-8" / "train_log.jsonl"
+    log.write_text('{"step": 1, "loss": 1}\n' * 1000 + log.read_text())
+    parsed = []
+    loads = json.loads
+    monkeypatch.setattr("json.loads", lambda text: parsed.append(1) or loads(text))
+    assert len(leaderboard(runs)) == 34
+    # The defaults; and status (none), metrics and the entry that has the time, of each run.
+    assert len(calls) == 1 and len(parsed) == 2 * 34

@@ -1,5 +1,6 @@
 """Sweeps of a notebook that trains nothing: what runs, what is skipped, what survives."""
 
+import ast
 import json
 import signal
 import subprocess
@@ -143,6 +144,18 @@ def test_what_is_no_notebook_is_refused(tmp_path, capsys):
         assert main(["sweep", str(path), "--grid", "lora_r=1,2"]) == 2
         error = capsys.readouterr().err
         assert message in error and error.count("\n") == 1
+
+
+def test_thousands_of_members_are_checked_and_read_once(notebook, tmp_path, monkeypatch):
+    calls = []
+    monkeypatch.setattr("ocrkit.sweep._member", lambda *_: "done before")
+    monkeypatch.setattr("ocrkit.sweep._save", lambda *_: calls.append("save") or [])
+    parse = ast.parse
+    monkeypatch.setattr("ast.parse", lambda text: calls.append("parse") or parse(text))
+    grid = parse_grid(["tags=" + ",".join(f"[a,{number}]" for number in range(3000))])
+    assert grid["tags"][2999] == "[a,2999]"
+    assert sweep(notebook, grid, out=tmp_path / "out") == []
+    assert calls == ["parse", "save"]
 
 
 def test_members_run_are_skipped_when_done_and_redone_when_changed(notebook, tmp_path, capsys):
