@@ -110,6 +110,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
                 type=output_path,
                 help="a .jsonl file, or a folder for text files; resumable",
             )
+            _add_overwrite(command)
             command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
         if name == "export":
             command.add_argument(
@@ -306,27 +307,24 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
 def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from data_prep.schema import PROMPTS
     from ocrkit.data import DataError
-    from ocrkit.pictures import list_pictures, missing, read_pictures, write_predictions
+    from ocrkit.pictures import check_out, list_pictures, read_pictures, write_predictions
 
     prompts = PROMPTS | config.prompts
     prompt = arguments.prompt or prompts["transcription"]
     pictures = list_pictures(arguments.images)
     if arguments.out:
-        # Listed before the model is loaded, so that nothing is loaded for nothing.
-        left = missing(pictures, arguments.out)
-        failed = 0
-        if left:
-            from ocrkit.model import load_model
+        check_out(pictures, arguments.out, arguments.overwrite)
+    from ocrkit.model import load_model
 
-            loaded = load_model(config)
-            failed = write_predictions(*loaded, left, prompt, config, arguments.out)
+    if arguments.out:
+        read, failed = write_predictions(
+            *load_model(config), pictures, prompt, config, arguments.out, arguments.overwrite
+        )
         print(
-            f"{len(left) - failed} read, {failed} failed, {len(pictures) - len(left)} were there "
+            f"{read} read, {failed} failed, {len(pictures) - read - failed} were there "
             f"already; in {arguments.out}"
         )
         return 1 if failed else 0
-    from ocrkit.model import load_model
-
     results = read_pictures(*load_model(config), pictures, prompt, config)
     by_id = {result["id"]: result for result in results}
     failed = [picture.id for picture in pictures if by_id[picture.id]["error"]]

@@ -4,6 +4,7 @@ import glob
 import json
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep.files import write_whole
+from data_prep.files import content_hash, naming, note_files, read_manifest, write_whole
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError, open_image
 
@@ -145,21 +146,25 @@ def _is_page(image: Image.Image, image_height: int | None) -> bool:
     return bool(image_height) and image.height > max(image.width, _PAGE * image_height)
 
 
-def missing(pictures: list[Picture], out: Path) -> list[Picture]:
-    """The pictures that `out` does not hold yet; those that failed before count as missing.
+# --- written answers
+
+
+def check_out(pictures: list[Picture], out: Path, overwrite: bool = False) -> None:
+    """Refuse an output that cannot take answers, before a model is loaded.
 
     Args:
-        out: a .jsonl file, from which lines that failed or broke off are taken out, or a folder
-            of text files.
+        pictures: what will be read.
+        out: a .jsonl file, or a folder of text files.
+        overwrite: let a .jsonl file be replaced that holds other than answers of this kit.
 
     Raises:
         ConfigError: a file that is no .jsonl, or two pictures that would share a text file.
+        DataError: a .jsonl file with a line that this kit did not write.
     """
     if out.suffix == ".jsonl":
-        done = _good_lines(out)
-        if out.is_file():
-            write_whole(out, "".join(done.values()))
-        return [picture for picture in pictures if picture.id not in done]
+        if not overwrite:
+            _answers(out)
+        return
     if out.is_file() or out.suffix in (".json", ".txt", ".csv"):
         raise ConfigError(f"--out {out} is neither a .jsonl file nor a folder for text files.")
     targets: dict[Path, Picture] = {}
@@ -170,23 +175,57 @@ def missing(pictures: list[Picture], out: Path) -> list[Picture]:
                 f"{other.id} and {picture.id} would both be written to {text_file(picture, out)}; "
                 "write a .jsonl file, or read them into folders of their own."
             )
-    return [picture for target, picture in targets.items() if not target.is_file()]
 
 
-def _good_lines(path: Path) -> dict[str, str]:
-    lines: dict[str, str] = {}
-    if not path.is_file():
-        return lines
-    for line in path.read_bytes().splitlines(keepends=True):
-        try:
-            line = line.decode()
-            record = json.loads(line)
-            if line.endswith("\n") and not record["error"]:
-                lines[record["id"]] = line
-        except (ValueError, KeyError, TypeError):
-            # A stop in the middle of a line; the picture is read again.
+# Keys of a line that version 0.1.0 wrote; later ones hold a fingerprint and the picture's hash.
+_LINE = {"id", "prediction", "confidence", "finish_reason", "error"}
+
+
+def _answers(path: Path) -> list[dict[str, Any]]:
+    """The lines of a .jsonl file of answers, without one that was broken off at its end.
+
+    Raises:
+        DataError: a line is no answer of this kit; file and line are named.
+    """
+    if not path.exists():
+        return []
+    records = []
+    *lines, last = path.read_bytes().split(b"\n")
+    if last and not _is_torn(last):
+        lines.append(last)
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
             continue
-    return lines
+        record = _answer(line)
+        if record is None:
+            raise DataError(
+                f"{path}:{number} was not written by predict: give another --out, or replace the "
+                "file with --overwrite."
+            )
+        records.append(record)
+    return records
+
+
+def _is_torn(line: bytes) -> bool:
+    """Whether a kill or a full disk broke a line off: it begins as answers do, and is no JSON."""
+    begin = b'{"id": '
+    with suppress(ValueError, RecursionError):
+        json.loads(line)
+        return False
+    return begin.startswith(line[: len(begin)])
+
+
+def _answer(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line)
+        keys = set(record)
+        # Lines of an evaluation hold the truth as well.
+        own = keys >= _LINE and "reference" not in keys
+        if own and (keys == _LINE or isinstance(record.get("fingerprint"), str)):
+            return record if isinstance(record["id"], str) else None
+    except (ValueError, TypeError, RecursionError):
+        pass
+    return None
 
 
 def text_file(picture: Picture, out: Path) -> Path:
@@ -202,31 +241,151 @@ def write_predictions(
     prompt: str,
     config: TrainConfig,
     out: Path,
-) -> int:
-    """Read pictures into a .jsonl file or a folder of text files; returns how many failed.
+    overwrite: bool = False,
+) -> tuple[int, int]:
+    """Read pictures into a .jsonl file or a folder of text files; returns how many it read, failed.
 
-    Everything that was read is on the disk at once, so a run that is stopped goes on where it was.
-    A picture that failed gets a line with its error, or no text file, and is named.
+    Everything that was read is on the disk at once, so a run that is stopped goes on where it was:
+    pictures that were read by the same model with the same prompt and settings are not read again,
+    but for those that failed or that were changed since. Answers of version 0.1.0, which do not
+    say what read them, are kept, with a line on stderr. A picture that failed gets a line with its
+    error, or no text file, and is named.
+
+    Args:
+        model: what `load_model` returned.
+        processor: likewise.
+        pictures: what to read.
+        prompt: what to ask for.
+        config: settings of the reading.
+        out: the .jsonl file or the folder.
+        overwrite: read all anew, and replace what is there.
+
+    Raises:
+        ConfigError, DataError: as `check_out`; or answers are there that another model read, or
+            with another prompt or other settings.
+        OSError: the disk is full or cannot be written; the file or folder is named.
     """
-    by_id = {picture.id: picture for picture in pictures}
-    failed = 0
+    from ocrkit.predict import fingerprint
+
+    check_out(pictures, out, overwrite)
+    # One row without a picture: weights, prompt and settings, as evaluations are marked.
+    asked = {"id": "", "prompt": [{"role": "user", "content": prompt}], "images": []}
+    stamp = fingerprint(model, processor, [asked], config)
+    hashes = _Hashes()
     lines = out.suffix == ".jsonl"
-    (out.parent if lines else out).mkdir(parents=True, exist_ok=True)
-    file = out.open("a", encoding="utf-8") if lines else None
-    try:
-        results = read_pictures(model, processor, pictures, prompt, config)
-        for result in tqdm(results, total=len(pictures), desc="pictures"):
-            if result["error"]:
-                failed += 1
-                tqdm.write(f"{result['id']} failed: {result['error']}")
-            if file:
-                file.write(json.dumps(result, ensure_ascii=False) + "\n")
-                file.flush()
-            elif not result["error"]:
-                target = text_file(by_id[result["id"]], out)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(target, result["prediction"] + "\n")
-    finally:
-        if file:
-            file.close()
-    return failed
+    with naming(out):
+        (out.parent if lines else out).mkdir(parents=True, exist_ok=True)
+    missing = _missing_lines if lines else _missing_texts
+    left = pictures if overwrite else missing(pictures, out, stamp, hashes)
+    if overwrite and lines:
+        write_whole(out, "")
+    by_id = {picture.id: picture for picture in left}
+    failed = 0
+    for result in tqdm(
+        read_pictures(model, processor, left, prompt, config), total=len(left), desc="pictures"
+    ):
+        if result["error"]:
+            failed += 1
+            tqdm.write(f"{result['id']} failed: {result['error']}")
+        picture = by_id[result["id"]]
+        marks = {"fingerprint": stamp, "picture": hashes[picture.path]}
+        if lines:
+            line = json.dumps({**result, **marks}, ensure_ascii=False) + "\n"
+            with naming(out), out.open("ab") as file:
+                file.write(line.encode("utf-8", "backslashreplace"))
+        elif not result["error"]:
+            _write_text(text_file(picture, out), out, result["prediction"] + "\n", marks)
+    return len(left) - failed, failed
+
+
+class _Hashes(dict):
+    """Hashes of picture files, each taken once; None where a file cannot be read."""
+
+    def __missing__(self, path: Path) -> str | None:
+        try:
+            self[path] = content_hash(path)[:16]
+        except OSError:
+            self[path] = None
+        return self[path]
+
+
+def _missing_lines(
+    pictures: list[Picture], out: Path, stamp: str, hashes: _Hashes
+) -> list[Picture]:
+    """The pictures without a valid line in `out`, whose other lines of theirs are taken out."""
+    records = _answers(out)
+    by_id = {picture.id: picture for picture in pictures}
+    kept, unmarked = {}, 0
+    for number, record in enumerate(records):
+        mark, picture = record.get("fingerprint", stamp), by_id.get(record["id"])
+        if mark != stamp and not record["error"]:
+            raise _other_reading(f"{out} holds an answer for {record['id']}")
+        stale = picture and record.get("picture", hashes[picture.path]) != hashes[picture.path]
+        if picture and (record["error"] or stale):
+            continue
+        unmarked += "fingerprint" not in record
+        kept[record["id"] if picture else number] = record
+    _tell_unmarked(unmarked, out)
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept.values())
+    text = text.encode("utf-8", "backslashreplace")
+    if out.is_file() and text != out.read_bytes():
+        write_whole(out, text)
+    return [picture for picture in pictures if picture.id not in kept]
+
+
+def _missing_texts(
+    pictures: list[Picture], out: Path, stamp: str, hashes: _Hashes
+) -> list[Picture]:
+    """The pictures without a valid text file in the folder `out`."""
+    noted: dict[str, list[dict]] = {}
+    for line in read_manifest(out):
+        noted.setdefault(line["file"], []).append(line)
+    left, unmarked = [], 0
+    for picture in pictures:
+        path = text_file(picture, out)
+        if not path.is_file():
+            left.append(picture)
+            continue
+        notes = noted.get(path.relative_to(out).as_posix())
+        if notes is None:
+            unmarked += 1
+            continue
+        if notes[-1].get("fingerprint") != stamp:
+            raise _other_reading(f"{path} holds an answer")
+        changed = notes[-1].get("picture") != hashes[picture.path]
+        by_hand = content_hash(path) not in {line["sha256"] for line in notes}
+        if changed and by_hand:
+            raise DataError(
+                f"{path} was changed by hand, and so was {picture.path} since it was read: delete "
+                "the text to have it read anew, or read all anew with --overwrite."
+            )
+        # A kill may have left an older text under a newer note.
+        if changed or not (by_hand or content_hash(path) == notes[-1]["sha256"]):
+            left.append(picture)
+    _tell_unmarked(unmarked, out)
+    return left
+
+
+def _other_reading(what: str) -> DataError:
+    return DataError(
+        f"{what} that another model gave, or that was asked or set otherwise: give another --out, "
+        "or read all anew with --overwrite."
+    )
+
+
+def _tell_unmarked(count: int, out: Path) -> None:
+    if count:
+        print(
+            f"{count} answers in {out} do not say which model, prompt and settings they are from, "
+            "as none of version 0.1.0 does: they are kept; --overwrite reads all anew.",
+            file=sys.stderr,
+        )
+
+
+def _write_text(path: Path, out: Path, text: str, marks: dict[str, Any]) -> None:
+    content = text.encode("utf-8", "backslashreplace")
+    name = path.relative_to(out).as_posix()
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    note_files(out, [{"file": name, "sha256": content_hash(content), **marks}])
+    write_whole(path, content)

@@ -8,7 +8,7 @@ from PIL import Image
 from ocrkit.__main__ import main
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError
-from ocrkit.pictures import Picture, list_pictures, missing, read_pictures, text_file
+from ocrkit.pictures import Picture, check_out, list_pictures, read_pictures, text_file
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +52,12 @@ def test_what_is_not_there_is_named(scans, tmp_path):
     with pytest.raises(DataError, match="holds no picture"):
         list_pictures([str(tmp_path)])
     with pytest.raises(ConfigError, match=r"neither a \.jsonl file nor a folder"):
-        missing([], tmp_path / "out.csv")
+        check_out([], tmp_path / "out.csv")
     (scans / "till" / "b.png").write_bytes((scans / "b.png").read_bytes())
     twice = list_pictures([str(scans / "b.png"), str(scans / "till" / "b.png")])
     (scans / "till" / "b.png").unlink()
     with pytest.raises(ConfigError, match="would both be written"):
-        missing(twice, tmp_path)
+        check_out(twice, tmp_path)
 
 
 def test_a_broken_pdf_is_one_picture_that_fails(tmp_path):
