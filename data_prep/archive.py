@@ -5,6 +5,7 @@ folder counts as a folder of that name. Members that are no plain files (links, 
 out, so nothing can point out of an archive.
 """
 
+import codecs
 import contextlib
 import fnmatch
 import functools
@@ -18,6 +19,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
 
+from .encoding import as_utf8, encoding_of
 from .pictures import ENDINGS, LFS_POINTER, PictureError, read_file
 from .schema import DataError
 from .split import file_split, official_split
@@ -25,6 +27,7 @@ from .split import file_split, official_split
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
 MAX_LINE = 64 * 2**20
+HEAD = 4096  # bytes that tell what a file is
 MAX_INDEXED = 500_000  # files that `find` looks through for a name that lies elsewhere
 
 
@@ -33,10 +36,24 @@ class Tree:
 
     Given a plain file, `files` answers only that file, and its neighbours can still be read: so a
     label file alone is an input too. Raises DataError where the path is missing or no archive.
+
+    Args:
+        path: a folder, an archive or a label file.
+        options: of the conversion; `encoding` is that of label files that are not UTF-8, and to
+            `notes` is added which other encoding they were found to have.
+        legacy: the encoding of label files that are not UTF-8, where a format has only one.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        options: SimpleNamespace | None = None,
+        legacy: str | None = None,
+    ) -> None:
         self.path = Path(path)
+        self.encoding = getattr(options, "encoding", None) or legacy
+        self.notes = getattr(options, "notes", [])
+        self.last_encoding = ("", "utf-8")  # a label file and its encoding
         self.only: str | None = None
         self.root = self.path
         if not self.path.exists():
@@ -204,21 +221,59 @@ class Tree:
         Bytes that are no UTF-8 become surrogates, for `is_unicode` to find: one bad line costs
         itself only. A line of more than MAX_LINE bytes comes in pieces.
         """
-        with self.open(name) as stream:
+        with self.open_text(name) as stream:
             number = 0
             while line := stream.readline(MAX_LINE):
                 number += 1
-                if number == 1:
-                    if line[:2] in (b"\xff\xfe", b"\xfe\xff"):
-                        raise DataError(f"{name} is UTF-16; save it as UTF-8.")
-                    line = line.removeprefix(b"\xef\xbb\xbf")
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+    def open_text(self, name: str) -> BinaryIO:
+        """A label file as a stream of UTF-8 without a mark at its beginning, whatever it was.
+
+        Raises:
+            DataError: it is a git-lfs pointer, or of an encoding that only a person can tell.
+        """
+        if self.last_encoding[0] != name:
+            encoding = encoding_of(lambda: self._raw_lines(name), name, self.encoding)
+            self.last_encoding = name, encoding
+            if encoding not in ("utf-8", "utf-8-sig"):
+                note = f"label files that are not UTF-8 were read as {encoding}"
+                if not any(other.startswith(note) for other in self.notes):
+                    self.notes.append(f"{note}, such as {name}")
+        return as_utf8(self.open(name), self.last_encoding[1])
+
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file, as UTF-8 where they are UTF-16: enough to tell its shape."""
+        with self.open(name) as stream:
+            data = stream.read(HEAD)
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data[: len(data) // 2 * 2].decode("utf-16", "ignore").encode()
+        return data.removeprefix(codecs.BOM_UTF8)
+
+    def read_text(self, name: str) -> bytes:
+        """A label file as UTF-8, at most MAX_MEMBER bytes of it; as `open_text`."""
+        with self.open_text(name) as stream:
+            pieces, size = [], 0
+            try:
+                while size <= MAX_MEMBER and (piece := stream.read(MAX_LINE // 64)):
+                    pieces.append(piece)
+                    size += len(piece)
+            except Exception as error:  # zlib, lzma and zipfile each have their own
+                raise PictureError("unreadable file", f"{name}: {error}") from None
+        if size > MAX_MEMBER:
+            raise PictureError("file too large", f"{name} holds more than {MAX_MEMBER} bytes")
+        return b"".join(pieces)
+
+    def _raw_lines(self, name: str) -> Iterator[bytes]:
+        with self.open(name) as stream:
+            while line := stream.readline(MAX_LINE):
+                yield line
 
 
 def picture_tree(tree: Tree, options: SimpleNamespace) -> Tree:
     """Where the pictures of labels in `tree` lie: below `--images`, or in `tree` itself."""
     images = getattr(options, "images", None)
-    return Tree(images) if images else tree
+    return Tree(images, options) if images else tree
 
 
 def is_litter(name: str) -> bool:

@@ -36,6 +36,7 @@ def convert(
     layout: str = "prompt_completion",
     format: str = "imagefolder",
     group_pattern: str | None = None,
+    encoding: str | None = None,
     progress: bool = True,
     **options: object,
 ) -> dict:
@@ -63,6 +64,8 @@ def convert(
         group_pattern: takes (?P<group>...) out of the name of an item's group (a picture's path
             where the source knows no better), to keep what belongs together in one split; without
             it the patterns of `data_prep.split.GROUP_PATTERNS` join crops and lines of a page.
+        encoding: of label files that are not UTF-8 or UTF-16, such as "gbk"; without it that of
+            Chinese, Korean or Japanese which alone fits.
         progress: whether to draw a progress bar on stderr.
         options: the source's own, see its `OPTIONS`.
 
@@ -84,6 +87,7 @@ def convert(
         "layout": check_choice("layout", layout, LAYOUTS),
         "format": check_choice("format", format, FORMATS),
         **({"group_pattern": group_pattern} if group_pattern else {}),
+        **({"encoding": check_encoding(encoding)} if encoding else {}),
         **check_options(source, module, options),
     }
     if format == "parquet" and layout != "prompt_completion":
@@ -144,6 +148,18 @@ def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
     if value not in choices:
         raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)} here.")
     return value
+
+
+def check_encoding(name: str) -> str:
+    """The encoding, if Python knows it, otherwise a UsageError."""
+    try:
+        "".encode(name)
+    except LookupError:
+        raise UsageError(
+            f"--encoding is {name!r}, but takes an encoding that Python knows, such as gbk, big5, "
+            "cp949 or cp932."
+        ) from None
+    return name
 
 
 def check_options(source: str, module: ModuleType, given: dict) -> dict:
@@ -265,6 +281,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="takes (?P<group>...) out of a picture's path: what shares it is kept in one split "
         "(by default crops and lines named <page>_crop_<n>, <page>_line_<n>, <page>-p<n>)",
     )
+    add("--encoding", metavar="NAME", help="of label files that are not UTF-8, such as gbk")
     own = parser.add_argument_group("options of single sources (see --list)")
     own.add_argument("--image-column", metavar="NAME", help="column with the picture's path")
     own.add_argument("--text-column", metavar="NAME", help="column with the text")
@@ -289,7 +306,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 COMMON = (
     *("source", "inputs", "out", "task", "split", "seed", "workers", "limit", "prompt"),
-    *("layout", "format", "group_pattern"),
+    *("layout", "format", "group_pattern", "encoding"),
 )
 
 

@@ -20,6 +20,7 @@ from .arithmetic import invoice_problems
 from .command import exit_code
 from .dataset import ordered_map
 from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
+from .split import page_key, page_of
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -91,6 +92,7 @@ def validate(
     rows: Counter[str] = Counter()
     ids: set[bytes] = set()
     groups: dict[bytes, str] = {}
+    pages: dict[int, str] = {}
     images: dict[bytes, tuple[str, str]] = {}
     characters = {split: Counter() for split in splits}
     sizes: Counter[tuple[int, int]] = Counter()
@@ -109,6 +111,10 @@ def validate(
                     findings.error("duplicate id", f"{place}: {row.id}")
                 if groups.setdefault(digest(row.group), split) != split:
                     findings.error("group in two splits", f"{place}: {row.group}")
+                elif pages.setdefault(page_key(row.group), split) != split:
+                    # Of datasets whose groups were made without the patterns of names.
+                    where = f"{place}: {row.group} is of the page {page_of(row.group)}"
+                    findings.warn("page in two splits, as its name says", where)
                 for one in digests:
                     text = row.completion[-1]["content"]
                     first, said = images.setdefault(one, (split, text))

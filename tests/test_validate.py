@@ -46,6 +46,14 @@ def test_a_converted_dataset_is_valid_and_drawn(dataset):
     assert set(result["warnings"]) <= {"character that training never shows"}
 
 
+def test_pages_that_lie_in_two_splits_by_their_names_are_told(dataset):
+    edit(dataset, "train", 0, group="scans/crop_img/a_crop_0.jpg")
+    edit(dataset, "test", 0, group="scans/a.png")
+    result = validate(dataset)
+    kind = "page in two splits, as its name says"
+    assert result["warnings"][kind] == 1 and "is of the page" in result["examples"][kind][0]
+
+
 def test_it_says_the_same_with_workers(dataset):
     assert validate(dataset, plot=False) == validate(dataset, workers=2, plot=False)
 

@@ -109,7 +109,7 @@ def label_rows(
     path: str, options: SimpleNamespace, read_page: Callable[[dict], Page]
 ) -> Iterator[Item | Reject]:
     """Rows of every .json label file; `read_page` raises one of WRONG_SHAPE where it is none."""
-    tree = Tree(path)
+    tree = Tree(path, options, legacy="cp949")
     pictures = find_pictures(tree, options)
     for name in tree.files("*.json"):
         try:

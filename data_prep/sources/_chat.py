@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..jsonstream import json_elements
 from ..pictures import PictureError
 from ..schema import Item, Message, Picture, Reject, dump_json, is_unicode, parse_json
@@ -30,8 +30,8 @@ def chat_rows(
 
     `read` takes a record apart into messages and pictures, or raises ValueError.
     """
-    tree = Tree(path)
-    images = Tree(options.images) if options.images else tree
+    tree = Tree(path, options)
+    images = picture_tree(tree, options)
     files = list(tree.files("*.json", "*.jsonl", "*.parquet"))
     for name in files:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
@@ -65,11 +65,9 @@ def read_records(tree: Tree, name: str) -> Iterator[tuple[int, dict | Reject]]:
     if name.lower().endswith(".parquet"):
         yield from read_parquet(tree, name)
         return
-    with tree.open(name) as stream:
-        is_list = stream.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
-    if is_list:
+    if tree.head(name).lstrip().startswith(b"["):
         number = -1
-        with tree.open(name) as stream:
+        with tree.open_text(name) as stream:
             try:
                 for number, record in enumerate(json_elements(stream)):
                     yield number, checked(record, f"{name} record {number}")

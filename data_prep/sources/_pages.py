@@ -125,16 +125,11 @@ def stated_size(width: object, height: object) -> tuple[int, int] | None:
 
 
 def read_json(tree: Tree, name: str) -> dict:
-    """A label file, in UTF-8 or CP949; ValueError if it is no JSON object."""
+    """A label file; ValueError if it is no JSON object."""
     try:
-        data = tree.read(name).removeprefix(b"\xef\xbb\xbf")
+        value = parse_json(tree.read_text(name))
     except PictureError as error:
         raise ValueError(error.detail) from None
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError:
-        text = data.decode("cp949")
-    value = parse_json(text)
     if not isinstance(value, dict):
         raise ValueError(f"a JSON object is expected, not {type(value).__name__}")
     return value

@@ -23,12 +23,12 @@ INSIDE = 0.8  # share of a character's area in a word that makes it the word's o
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an annotation, or a photograph (which holds all annotations in memory)."""
-    tree = Tree(path)
+    tree = Tree(path, options, legacy="cp949")
     pictures = find_pictures(tree, options)
     for name in tree.files("textinthewild*.json", "*data_info*.json"):
         images: dict[object, tuple] = {}
         try:
-            with tree.open(name) as stream:
+            with tree.open_text(name) as stream:
                 for image in json_elements(stream, "images"):
                     file = image["file_name"]
                     size = stated_size(image.get("width"), image.get("height"))
@@ -79,7 +79,7 @@ def one_page(
 
 def annotations(tree: Tree, name: str) -> Iterator[tuple[str, Word] | Reject]:
     """(image id, word) of every annotation."""
-    with tree.open(name) as stream:
+    with tree.open_text(name) as stream:
         try:
             for number, one in enumerate(json_elements(stream, "annotations")):
                 try:

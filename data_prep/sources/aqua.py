@@ -8,7 +8,7 @@ import csv
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..jsonstream import json_elements
 from ..schema import DataError, Item, Picture, Reject, is_unicode
 from . import folder_of, slug, stem
@@ -20,12 +20,12 @@ OPTIONS = {"images": None, "knowledge": None}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a question; the group is the painting, which is stored once."""
-    tree = Tree(path)
-    images = Tree(options.images) if options.images else tree
+    tree = Tree(path, options)
+    images = picture_tree(tree, options)
     knowledge = read_knowledge(options.knowledge) if options.knowledge else None
     for name in tree.files("*.json"):
         number = -1
-        with tree.open(name) as stream:
+        with tree.open_text(name) as stream:
             try:
                 for number, record in enumerate(json_elements(stream)):
                     where, key = f"{name} record {number}", f"{slug(stem(name))}-{number:06d}"

@@ -18,7 +18,7 @@ OPTIONS = {"images": None, "keep_illegible": False}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a word or a page; the group is the writer."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         try:

@@ -25,7 +25,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
     The competition's light parts of test.csv have no graphemes and are not read.
     """
-    tree = Tree(path)
+    tree = Tree(path, options)
     for table in tree.files("train.csv"):
         labels = read_labels(tree, table)
         seen = 0

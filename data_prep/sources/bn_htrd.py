@@ -16,7 +16,7 @@ OPTIONS = {"images": None}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a row of a folder's sheet; the group is the folder, which is a writer's document."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     pictures = picture_tree(tree, options)
     for name in tree.files("*.xlsx"):
         folder = folder_of(name)

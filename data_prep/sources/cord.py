@@ -24,7 +24,7 @@ CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a receipt (`fields`), or a printed line of it (`lines`)."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     for where, key, split, record in records(tree, options):
         if isinstance(record, Reject):
             yield record

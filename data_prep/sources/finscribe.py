@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..pictures import PictureError
 from ..schema import Item, Picture, Reject, UsageError, dump_json, is_unicode, parse_json
 from . import folder_of, slug, stem
@@ -32,8 +32,8 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a record; an output of ERROR, and what is too long for a page, are rejects."""
     if options.render not in RENDERS:
         raise UsageError(f"--render is {options.render!r}, but takes one of text, fields.")
-    tree = Tree(path)
-    images = Tree(options.images) if options.images else tree
+    tree = Tree(path, options)
+    images = picture_tree(tree, options)
     files = list(tree.files("*.jsonl"))
     for name in files:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"

@@ -25,7 +25,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         raise UsageError(f"--pattern {options.pattern!r} is no pattern: {error}.") from None
     if "text" not in pattern.groupindex:
         raise UsageError(f"--pattern {options.pattern!r} has no group named text: (?P<text>...).")
-    tree = Tree(path)
+    tree = Tree(path, options)
     numbers: set[int] | None = set()  # all texts so far, as long as all are numbers
     for name in tree.files(*IMAGES):
         base = stem(name).rpartition("/")[2]

@@ -19,7 +19,7 @@ OPTIONS = {"classes": None, "invert": False, "language": "bn"}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a picture; its group is its file name, for writers are not told."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     classes = read_classes(options.classes) if options.classes else None
     for name in tree.files(*IMAGES):
         folder = folder_of(name).rpartition("/")[2]

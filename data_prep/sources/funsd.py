@@ -16,7 +16,7 @@ PROMPT = "Extract the questions of this form and their answers as JSON."
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an entity (`lines`) or a form; pictures lie in `images` beside `annotations`."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         try:

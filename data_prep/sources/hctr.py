@@ -15,7 +15,7 @@ OPTIONS = {"images": None}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a line of a label file, of which only the first comma separates."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*img_id_gt.txt"):
         base = name.rpartition("/")[2]

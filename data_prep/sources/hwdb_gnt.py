@@ -21,7 +21,7 @@ CHUNK = 2**20
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a record: u32 size, 2 code bytes, u16 width and height, one byte a pixel."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     for name in tree.files("*.gnt"):
         key, group, split = (
             slug(stem(name)),

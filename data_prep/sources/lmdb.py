@@ -105,7 +105,7 @@ class Database:
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a number that has a picture or a label."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     for name in tree.files("data.mdb", "*.lmdb", "*.mdb"):
         if name.endswith("lock.mdb"):
             continue

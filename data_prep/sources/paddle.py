@@ -22,14 +22,13 @@ OPTIONS = {"language": "und", "images": None, "keep_illegible": False}
 ILLEGIBLE = ("###", "*")
 PLACEHOLDERS = ("待识别", "TEMPORARY")
 NOT_LABELS = ("filestate.txt",)  # PPOCRLabel's list of the pictures that are done
-HEAD_LINES = 20
 
 Said = dict[bytes, str]  # a digest of (picture, text), and the label file that has it
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a recognition line or a detection box; given a folder, of all its .txt labels."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     files = [tree.only] if tree.only else label_files(tree)
     said: Said = {}
@@ -72,19 +71,16 @@ def label_files(tree: Tree) -> list[str]:
 
 def names_pictures(tree: Tree, name: str) -> bool:
     """Whether one of a file's first lines is `path<TAB>...` with the ending of a picture."""
-    for number, line in tree.lines(name):
+    for line in tree.head(name).decode("utf-8", "replace").splitlines():
         picture, tab, _ = line.partition("\t")
         if tab and all(one.lower().endswith(ENDINGS) for one in picture_names(picture)):
             return True
-        if number == HEAD_LINES:
-            return False
     return False
 
 
 def richness(tree: Tree, name: str) -> tuple[bool, bool]:
     """What a label file sorts by: with boxes before without, with a split before without."""
-    has_boxes = any("\t[{" in line for number, line in tree.lines(name) if number <= HEAD_LINES)
-    return not has_boxes, tree.label_split(name) is None
+    return b"\t[{" not in tree.head(name), tree.label_split(name) is None
 
 
 def picture_names(text: str) -> list[str]:

@@ -26,7 +26,7 @@ OPTIONS = {"dpi": 150, "language": "und"}
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a page or a file."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     ending = ".json" if options.task == "fields" else ".txt"
     for name in tree.files("*.pdf", *IMAGES):
         label = stem(name) + ending
@@ -66,7 +66,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def read_texts(tree: Tree, label: str, pages: int, task: str) -> list[str]:
     """The text of every page, or one text of them all; ValueError if a .json is no JSON."""
-    data = tree.read(label).removeprefix(b"\xef\xbb\xbf")
+    data = tree.read_text(label)
     if task == "fields":
         value = parse_json(data)
         if isinstance(value, list) and len(value) == pages > 1:

@@ -23,7 +23,7 @@ PROMPT = "Extract the company, date, address and total of this receipt as JSON."
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a box (`lines`), cut by its enclosing rectangle, or an item a receipt (`fields`)."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     pictures = {document(name): name for name in images.files(*IMAGES)}
     labels = {}
@@ -67,8 +67,7 @@ def looks_like_key(tree: Tree, name: str) -> bool | None:
     """True for key JSON, False for boxes, None for neither; both come as .txt, so this reads."""
     if name.lower().endswith(".json"):
         return True
-    with tree.open(name) as stream:
-        head = stream.read(256).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = tree.head(name).lstrip()
     if head.startswith(b"{"):
         return True
     # A note such as a licence is no label file; an empty or damaged label file still is one.
@@ -104,7 +103,7 @@ def receipt_lines(tree: Tree, name: str, doc: str, picture: Picture) -> Iterator
 def receipt_fields(tree: Tree, name: str, doc: str, picture: Picture) -> Iterator[Item | Reject]:
     """A receipt's key file as one item; a field that the file lacks is an empty string."""
     try:
-        entities = parse_json(tree.read(name).removeprefix(b"\xef\xbb\xbf"))
+        entities = parse_json(tree.read_text(name))
     except (PictureError, ValueError) as error:
         yield Reject(name, "malformed JSON", str(error))
         return

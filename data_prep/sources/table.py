@@ -35,12 +35,11 @@ ALIASES = {
     "text": ("words", "label", "ground_truth"),
 }
 EASYOCR = ["filename", "words"]
-HEAD = 4096  # bytes that tell what a file is
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a record; its group is the group column's value, or else the picture."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     tables = list(tree.files("*.csv", "*.tsv", "*.jsonl"))
     tables += [name for name in tree.files("*.json", "*.txt") if shape_of(tree, name)]
@@ -58,8 +57,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def shape_of(tree: Tree, name: str) -> str:
     """ "list" or "object" of JSON, "words" for `a.jpg text`, or "" for a file of another shape."""
-    with tree.open(name) as stream:
-        head = stream.read(HEAD).removeprefix(b"\xef\xbb\xbf").lstrip()
+    head = tree.head(name).lstrip()
     if name.lower().endswith(".json"):
         # `[{` and `{"a.jpg": "text"` alone: every other JSON file may be anything.
         if re.match(rb"\[\s*\{", head):
@@ -104,7 +102,7 @@ def read_json(
 ) -> Iterator[tuple[int, dict | str]]:
     """The records of a JSON list, or the members of docTR's object as records."""
     number = 0
-    with tree.open(name) as stream:
+    with tree.open_text(name) as stream:
         try:
             if shape == "list":
                 for number, record in enumerate(json_elements(stream), start=1):

@@ -19,7 +19,7 @@ PROMPT = (
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an annotated box (`lines`) or an item a receipt (`fields`)."""
-    tree = Tree(path)
+    tree = Tree(path, options)
     images = picture_tree(tree, options)
     files = [name for name in tree.files("*.txt", "*.jsonl", "*.json") if is_label_file(tree, name)]
     for name in files:
