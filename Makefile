@@ -34,10 +34,10 @@ test: $(VENV)/.tests  ## ruff, the tests and the notebook gates, with reduced co
 	$(PY) -m pytest -m "not slow" -n logical --dist worksteal $(PYTEST)
 
 check: $(VENV)/.tests  ## the full counts behind the README's figures, into notebooks/benchmarks
-	$(PY) -m tests.check $(PARTS)
+	$(PY) -m tests.tools.check $(PARTS)
 
 bench: $(VENV)/.tests  ## speed and size beside what people use today, into notebooks/benchmarks
-	$(PY) -m tests.bench $(PARTS)
+	$(PY) -m tests.tools.bench $(PARTS)
 
 notebooks: $(VENV)/.ready  ## run all notebooks headless; copies, HTML and a table in runs/notebooks
 	$(PY) notebooks/run.py $(NOTEBOOKS)
@@ -47,7 +47,7 @@ build: $(VENV)/.tests  ## build the notebooks from notebooks/src
 
 samples: $(VENV)/.ready  ## draw the shipped samples anew (fonts: see python -m ocrkit doctor)
 	rm -rf ocrkit/assets/samples
-	$(PY) -m data_prep.samples ocrkit/assets/samples
+	$(PY) -m tests.tools.samples ocrkit/assets/samples
 
 clean:  ## remove what runs left behind
 	rm -rf runs .pytest_cache .ruff_cache

@@ -34,7 +34,7 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from ocrkit.tiny import token_ids
+from tests.tools.tiny_model.build import token_ids
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl", "mllama")
 

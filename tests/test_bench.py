@@ -12,14 +12,14 @@ import torch
 from architectures import build
 from PIL import Image
 
-from ocrkit.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
-from ocrkit.benchmarks.drawn import noisy_pairs, street_signs, write_pages
-from ocrkit.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row, table
 from ocrkit.collate import Collator, _equal
 from ocrkit.config import ConfigError
 from ocrkit.curriculum import TrainRows
 from ocrkit.data import load_data
 from ocrkit.patches import cut_patches, cuts
+from tests.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
+from tests.benchmarks.drawn import noisy_pairs, street_signs, write_pages
+from tests.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row, table
 
 ROOT = Path(__file__).parents[1]
 
@@ -180,7 +180,7 @@ def test_sides_take_turns():
 
 def test_a_side_that_fails_says_why(tmp_path):
     with pytest.raises(RuntimeError, match="no such file"):
-        in_own_process("ocrkit.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
+        in_own_process("tests.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
 
 
 def test_unknown_parts_and_hardware_are_refused(tmp_path):
@@ -203,7 +203,7 @@ def test_without_a_device_the_cpu_is_measured_and_named(tmp_path, monkeypatch, c
 
 
 def test_the_readme_shows_what_was_measured(tmp_path):
-    from tests.bench import README, RESULTS, update_readme
+    from tests.tools.bench import README, RESULTS, update_readme
 
     copy = tmp_path / "README.md"
     copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
@@ -395,7 +395,7 @@ def test_the_side_of_a_t4_has_its_attention():
 
 
 def test_flops_follow_tokens_and_patches(tmp_path):
-    from ocrkit.benchmarks.gpu_side import flops_of
+    from tests.benchmarks.gpu_side import flops_of
 
     folder = gpu._built("tiny_qwen2_vl", tmp_path)
     count = flops_of(str(folder))
@@ -407,7 +407,7 @@ def test_published_geometries_have_their_sizes():
     """2.2 and 2.1 thousand million parameters, counted without making one of them."""
     import transformers
 
-    from ocrkit.benchmarks.geometry import GEOMETRIES
+    from tests.benchmarks.geometry import GEOMETRIES
 
     for name, wanted in (("qwen2_vl_2b", 2.209e9), ("qwen3_vl_2b", 2.128e9)):
         geometry = GEOMETRIES[name]
@@ -429,6 +429,9 @@ def test_published_geometries_have_their_sizes():
 
 def test_bench_is_a_command():
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench", "--help"], cwd=ROOT, capture_output=True, text=True
+        [sys.executable, "-m", "tests.tools.bench", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0 and "PART" in done.stdout

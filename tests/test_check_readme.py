@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from tests import check_readme
-from tests.check import model_digest
+from tests.tools import check_readme
+from tests.tools.check import model_digest
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ import json
 import random
 
 import pytest
-from fuzz import json_mutations
 
 from data_prep import jsonstream
 from data_prep.jsonstream import json_elements
+from tests.tools.fuzz import json_mutations
 
 
 def read(text, key=None):

@@ -8,9 +8,9 @@ import nbformat
 import pytest
 
 from ocrkit.checkpoint import whole_checkpoints
-from tests import lab
-from tests.lab import LIST, PLACE, SEARCH
 from tests.test_notebooks import FEW, SHOWN
+from tests.tools import lab
+from tests.tools.lab import LIST, PLACE, SEARCH
 
 MISSING = [
     name

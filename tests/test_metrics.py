@@ -8,8 +8,8 @@ import regex
 from rapidfuzz.distance import Levenshtein
 
 from ocrkit import metrics
-from ocrkit.benchmarks.drawn import ALPHABETS, noisy
 from ocrkit.text import normalize
+from tests.benchmarks.drawn import ALPHABETS, noisy
 
 
 def generated(alphabet, count=1250, seed=0):

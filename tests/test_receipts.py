@@ -10,7 +10,7 @@ from data_prep.receipts import (
     receipt_line,
     thermal_receipts,
 )
-from ocrkit.tiny_lines import FONTS, fonts
+from tests.tools.tiny_model.lines import FONTS, fonts
 
 
 def test_lines_have_the_length_that_is_asked_for():

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from data_prep.fonts import find_fonts
-from data_prep.samples import LIMIT, SAMPLES, Lines, line_items, task_items
 from data_prep.schema import PROMPTS, DataError
 from data_prep.toys import write_toy
 from ocrkit.data import text_of
 from ocrkit.places import sample
+from tests.tools.samples import LIMIT, SAMPLES, Lines, line_items, task_items
 
 
 @pytest.mark.parametrize("domain", SAMPLES)

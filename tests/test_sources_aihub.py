@@ -2,10 +2,10 @@ import json
 import zipfile
 
 import pytest
-from fuzz import assert_survives, json_mutations
 from sources_common import draw, encoded, pictures, reasons, run, save, texts
 
 from data_prep.schema import DataError
+from tests.tools.fuzz import assert_survives, json_mutations
 
 
 def outdoor(name="a.jpg", words=(), size=(200, 100), **more) -> dict:

@@ -5,10 +5,10 @@ import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzz import assert_survives, json_mutations, mutations
 from sources_common import draw, pictures, reasons, run, save, texts
 
 from data_prep.schema import UsageError
+from tests.tools.fuzz import assert_survives, json_mutations, mutations
 
 
 def labelme(shapes, size=(200, 100), image="1_25_1.jpg") -> dict:

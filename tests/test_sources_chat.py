@@ -4,11 +4,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzz import assert_survives, json_mutations
 from sources_common import draw, encoded, pictures, real_data, reasons, run, save, texts
 
 from data_prep.convert import convert
 from data_prep.schema import DataError
+from tests.tools.fuzz import assert_survives, json_mutations
 
 
 def turns(*values):

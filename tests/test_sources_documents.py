@@ -3,12 +3,12 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzz import assert_survives, json_mutations
 from PIL import Image
 from sources_common import draw, encoded, pictures, reasons, run, save, texts
 from test_form import FIELDS
 
 from data_prep.schema import UsageError
+from tests.tools.fuzz import assert_survives, json_mutations
 
 FORM = {
     "form": [

@@ -2,9 +2,10 @@ import struct
 
 import numpy as np
 import pytest
-from fuzz import assert_survives, mutations
 from sources_common import pictures, reasons, run, texts
 from test_sources_hwdb_dgrl import header, ink, write
+
+from tests.tools.fuzz import assert_survives, mutations
 
 
 def character(text: str, top: int, left: int, pixels: np.ndarray, bits=8) -> bytes:

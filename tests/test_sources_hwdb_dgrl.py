@@ -4,8 +4,9 @@ import tarfile
 
 import numpy as np
 import pytest
-from fuzz import assert_survives, mutations
 from sources_common import pictures, reasons, run, texts
+
+from tests.tools.fuzz import assert_survives, mutations
 
 
 def header(bits=8, code_length=2, magic=b"DGRL\0\0\0\0", note=b"a page\0", lines=1) -> bytes:

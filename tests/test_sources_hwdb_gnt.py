@@ -3,8 +3,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from fuzz import assert_survives, mutations
 from sources_common import pictures, reasons, run, texts
+
+from tests.tools.fuzz import assert_survives, mutations
 
 
 def record(code: bytes, width=6, height=9, value=40, size=None, cut=None) -> bytes:

@@ -6,10 +6,11 @@ import json
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from fuzz import assert_survives, json_mutations
 from sources_common import draw, save
 from test_sources_documents import CORD
 from test_sources_wildreceipt import RECEIPT, make
+
+from tests.tools.fuzz import assert_survives, json_mutations
 
 COUNTS = [100, pytest.param(2_000, marks=pytest.mark.slow)]
 

@@ -2,8 +2,9 @@ import json
 
 import lmdb
 import pytest
-from fuzz import assert_survives, mutations
 from sources_common import draw, encoded, pictures, real_data, reasons, run, texts
+
+from tests.tools.fuzz import assert_survives, mutations
 
 
 def write(path, entries: dict[str, bytes], map_size=2**24):

@@ -3,8 +3,8 @@ import json
 import torch
 
 from ocrkit.base_model import TINY
-from ocrkit.tiny import build_model, build_processor, build_tokenizer, sample_row
-from ocrkit.tiny_lines import SCRIPTS, characters
+from tests.tools.tiny_model.build import build_model, build_processor, build_tokenizer, sample_row
+from tests.tools.tiny_model.lines import SCRIPTS, characters
 
 
 def test_every_character_is_a_token_and_nothing_is_unspeakable():

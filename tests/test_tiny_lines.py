@@ -6,7 +6,7 @@ from PIL import Image
 
 from data_prep.fonts import undrawn
 from data_prep.schema import DataError
-from ocrkit.tiny_lines import (
+from tests.tools.tiny_model.lines import (
     FONTS,
     HEIGHT,
     HELD_OUT,

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from ocrkit.collate import Collator
-from ocrkit.tiny import build_model, build_processor, build_tokenizer, main
-from ocrkit.tiny_lines import FONTS, MAX_WIDTH, fonts
-from ocrkit.tiny_train import (
+from tests.tools.tiny_model.__main__ import main
+from tests.tools.tiny_model.build import build_model, build_processor, build_tokenizer
+from tests.tools.tiny_model.lines import FONTS, MAX_WIDTH, fonts
+from tests.tools.tiny_model.train import (
     MOST_CLASSES,
     START,
     attend_apart,

@@ -19,7 +19,7 @@ os.environ |= {
     "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
 }
 
-from ocrkit.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # noqa: E402
+from tests.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # noqa: E402
 
 
 def stand_in_for_four_bits() -> None:

@@ -20,6 +20,7 @@
 #
 # Does nothing where the kit is already there; the first time it takes some minutes. The torch and
 # the kernel of Colab and Kaggle are kept, so no restart is needed.
+# The benchmarks are `tests/benchmarks` in the repository: a package alone, without it, has none.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; the default, `cpu`, needs none.
 # * Kaggle: *Settings → Internet on*, and for `hardware = "gpu"` an accelerator.
@@ -66,7 +67,7 @@ config = TrainConfig.from_parameters(
 # the clock; each part notes how busy the machine was.
 
 # %%
-from ocrkit.benchmarks.suite import benchmark
+from tests.benchmarks.suite import benchmark
 
 result = benchmark(hardware, config.output_dir, parts.split(",") if parts else ())
 
@@ -76,7 +77,7 @@ result = benchmark(hardware, config.output_dir, parts.split(",") if parts else (
 # %%
 from IPython.display import Markdown
 
-from ocrkit.benchmarks.suite import markdown
+from tests.benchmarks.suite import markdown
 
 Markdown(markdown(result))
 

@@ -1,7 +1,8 @@
 """The full counts behind the README's figures: `make check` runs this and writes check.json.
 
 Every figure is measured here, with its aim beside it where there is one; what misses its aim is
-printed as such and makes the command fail. `python -m tests.check PART...` measures parts anew.
+printed as such and makes the command fail. `python -m tests.tools.check PART...` measures parts
+anew.
 """
 
 import hashlib
@@ -21,11 +22,11 @@ from pathlib import Path
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
 from ocrkit.base_model import TINY
-from ocrkit.benchmarks.preparing import peak_memory
 from ocrkit.run_folder import package_versions
-from tests.check_readme import aims_of, update_readme
+from tests.benchmarks.preparing import peak_memory
+from tests.tools.check_readme import aims_of, update_readme
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "runs" / "check"
 RESULT = ROOT / "notebooks" / "benchmarks" / "check.json"
 SEEDS = (42, 43, 44)

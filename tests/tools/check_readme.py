@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 TITLES = {
     "cer": "CER",

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from ocrkit.benchmarks.drawn import printed_lines, street_signs, write_pages
-from ocrkit.benchmarks.measure import in_own_process, ratio_row
+from tests.benchmarks.drawn import printed_lines, street_signs, write_pages
+from tests.benchmarks.measure import in_own_process, ratio_row
 
 PEERS = {
     "trl": "TRL's DataCollatorForVisionLanguageModeling",
@@ -42,7 +42,7 @@ def collating(
     rows = []
     for peer in peers:
         given = json.dumps(jobs)
-        module = "ocrkit.benchmarks.collators"
+        module = "tests.benchmarks.collators"
         for (kind, (_, _, batch, aim)), found in zip(
             kinds.items(), in_own_process(module, peer, rounds, folder / peer, given)
         ):

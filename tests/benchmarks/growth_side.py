@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from ocrkit.benchmarks.measure import peak_memory
+from tests.benchmarks.measure import peak_memory
 
 
 def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
@@ -17,8 +17,8 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         source = "hwdb-gnt" if Path(given).suffix == ".gnt" else "hwdb-dgrl"
         convert(source, given, out, split="1,0,0", progress=False)
     elif task == "evaluate":
-        from ocrkit.benchmarks.drawn import noisy_pairs
         from ocrkit.evaluation import score
+        from tests.benchmarks.drawn import noisy_pairs
 
         pairs = zip(*noisy_pairs(size, 0.1))
         records = [

@@ -116,7 +116,7 @@ def characters() -> dict[str, str]:
 @lru_cache(maxsize=4)
 def frequent(script: str) -> tuple[str, ...]:
     """Hangul syllables (KS X 1001) or Han characters (GB 2312 level 1), most frequent first."""
-    path = Path(__file__).parent / "assets" / "frequent" / f"{script}.txt"
+    path = Path(__file__).parent / "frequent" / f"{script}.txt"
     lines = path.read_text(encoding="utf-8").splitlines()
     return tuple("".join(line for line in lines if not line.startswith("#")))
 

@@ -1,6 +1,6 @@
 """Draws the small datasets that ship with the kit, a folder a domain: `make samples`.
 
-`python -m data_prep.samples OUT [DOMAIN...]` draws them anew; the same fonts give the same
+`python -m tests.tools.samples OUT [DOMAIN...]` draws them anew; the same fonts give the same
 pictures. They are grey, 32 pixels high a line, and packed as WebP of low quality in parquet, so
 that each folder stays under 300 KB.
 """
@@ -15,15 +15,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from .dataset import write_dataset
-from .fonts import font_name
-from .line_drawing import Line, draw, plan_lines
-from .lines import choose_fonts
-from .receipts import TILL_FONTS
-from .render import shipped_fonts
-from .schema import PROMPTS, Item, Picture
-from .texts import load_vocabulary
-from .toys import toy_items
+from data_prep.dataset import write_dataset
+from data_prep.fonts import font_name
+from data_prep.line_drawing import Line, draw, plan_lines
+from data_prep.lines import choose_fonts
+from data_prep.receipts import TILL_FONTS
+from data_prep.render import shipped_fonts
+from data_prep.schema import PROMPTS, Item, Picture
+from data_prep.texts import load_vocabulary
+from data_prep.toys import toy_items
 
 SEED = 0
 LINES_PER_PAGE = 5

@@ -1,7 +1,7 @@
 """What `make bench` runs: every figure of speed and size, into bench.json and the README's table.
 
-`python -m tests.bench PART...` measures parts anew; `--hardware gpu` those that need CUDA. What
-misses its aim is printed as such and makes the command fail.
+`python -m tests.tools.bench PART...` measures parts anew; `--hardware gpu` those that need CUDA.
+What misses its aim is printed as such and makes the command fail.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "benchmarks"
 README = ROOT / "README.md"
 WORK = ROOT / "runs" / "bench"
@@ -18,7 +18,7 @@ WORK = ROOT / "runs" / "bench"
 
 def update_readme(readme: Path, results: Path) -> None:
     """Put the tables of bench.json and bench-gpu.json between the README's marks."""
-    from ocrkit.benchmarks.suite import markdown
+    from tests.benchmarks.suite import markdown
 
     parts = []
     for name in ("bench.json", "bench-gpu.json"):
@@ -35,9 +35,9 @@ def update_readme(readme: Path, results: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Measure; 1 where a figure misses its aim."""
     # Not at the top: workers of a conversion import this module when they start.
-    from ocrkit.benchmarks.suite import benchmark, markdown, missed
+    from tests.benchmarks.suite import benchmark, markdown, missed
 
-    parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m tests.tools.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--hardware", default="cpu", choices=("cpu", "gpu"))
     given = parser.parse_args(arguments)

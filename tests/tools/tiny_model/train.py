@@ -27,8 +27,15 @@ from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_
 from data_prep.toys import TASKS, toy_sample
 from ocrkit.collate import Collator
 from ocrkit.metrics import cer, exact_match
-from ocrkit.tiny import build_model, build_processor, build_tokenizer, read_lines, sample_row, save
-from ocrkit.tiny_lines import (
+from tests.tools.tiny_model.build import (
+    build_model,
+    build_processor,
+    build_tokenizer,
+    read_lines,
+    sample_row,
+    save,
+)
+from tests.tools.tiny_model.lines import (
     FONTS,
     HELD_OUT,
     MAX_WIDTH,

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from ocrkit.benchmarks.drawn import handwriting, write_characters, write_pages
-from ocrkit.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row
+from tests.benchmarks.drawn import handwriting, write_characters, write_pages
+from tests.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -204,4 +204,4 @@ def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> l
 
 def grown(task: str, given: Path, out: Path, size: int = 0) -> dict[str, float]:
     """Seconds of a task and MB resident at most, in a process of its own."""
-    return in_own_process("ocrkit.benchmarks.growth_side", task, given, out, size)
+    return in_own_process("tests.benchmarks.growth_side", task, given, out, size)

@@ -11,8 +11,8 @@ import statistics
 from pathlib import Path
 from typing import Any
 
-from ocrkit.benchmarks.drawn import street_signs, write_pages
-from ocrkit.benchmarks.measure import UNFIT, in_own_process, limit_row, ratio_row
+from tests.benchmarks.drawn import street_signs, write_pages
+from tests.benchmarks.measure import UNFIT, in_own_process, limit_row, ratio_row
 
 # The recipe of each geometry.
 RECIPES = {"qwen2_vl_2b": "korean", "qwen3_vl_2b": "bangla"}
@@ -91,7 +91,7 @@ def measured(job: dict, sides: tuple[str, ...], rounds: int) -> Found:
             if side in unfit:
                 continue
             given = json.dumps({**job, "side": side})
-            result = in_own_process("ocrkit.benchmarks.gpu_side", given)
+            result = in_own_process("tests.benchmarks.gpu_side", given)
             if result is None:
                 unfit.add(side)
             else:
@@ -151,5 +151,5 @@ def _medians(found: Found) -> dict[str, dict[str, float | None] | str]:
 
 def _built(geometry: str, folder: Path) -> Path:
     """The folder of a model of this geometry, written by a process that frees its memory again."""
-    in_own_process("ocrkit.benchmarks.geometry", geometry, folder / geometry)
+    in_own_process("tests.benchmarks.geometry", geometry, folder / geometry)
     return folder / geometry

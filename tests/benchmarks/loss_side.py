@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 
-from ocrkit.benchmarks.measure import peak_memory
 from ocrkit.losses import supervised_loss
+from tests.benchmarks.measure import peak_memory
 
 WIDTH = 64
 

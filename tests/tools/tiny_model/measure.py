@@ -1,6 +1,7 @@
 """Measures the embedded model, and Tesseract 5 beside it, on lines and fonts that it never saw.
 
-`python -m ocrkit.tiny measure` writes `measured.json` and the model card into the model's folder.
+`python -m tests.tools.tiny_model measure` writes `measured.json` and the model card into the
+model's folder.
 """
 
 import json
@@ -26,8 +27,8 @@ from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
 from ocrkit.model import load_model
 from ocrkit.systems import evaluate, evaluate_engine
-from ocrkit.tiny import sample_row
-from ocrkit.tiny_lines import (
+from tests.tools.tiny_model.build import sample_row
+from tests.tools.tiny_model.lines import (
     FONTS,
     HEIGHT,
     HELD_OUT,

@@ -93,7 +93,7 @@ def build(name: str, folder: Path) -> None:
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
     from ocrkit.base_model import TINY
-    from ocrkit.tiny import token_ids
+    from tests.tools.tiny_model.build import token_ids
 
     geometry = GEOMETRIES[name]
     tokenizer = AutoTokenizer.from_pretrained(TINY)

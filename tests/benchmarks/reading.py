@@ -4,8 +4,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from ocrkit.benchmarks.drawn import noisy_pairs, printed_lines
-from ocrkit.benchmarks.measure import in_turns, limit_row, ratio_row
+from tests.benchmarks.drawn import noisy_pairs, printed_lines
+from tests.benchmarks.measure import in_turns, limit_row, ratio_row
 
 
 def generation(folder: Path, rounds: int = 3, count: int = 192, single: int = 24) -> list[dict]:

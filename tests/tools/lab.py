@@ -1,4 +1,6 @@
-"""JupyterLab in headless Chromium, driven as a person does: python -m tests.lab makes pictures.
+"""JupyterLab in headless Chromium, driven as a person does.
+
+`python -m tests.tools.lab` makes pictures.
 
 The pictures in notebooks/benchmarks come from a run of the quickstart in JupyterLab.
 """
@@ -23,7 +25,7 @@ import nbformat
 from PIL import Image, ImageOps
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FLAGS = (
     "--headless=new --no-sandbox --disable-gpu --no-first-run --disable-extensions "
     "--disable-background-networking --disable-component-update --disable-sync "

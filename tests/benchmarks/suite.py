@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ocrkit.benchmarks import collating, gpu, preparing, reading, training
-from ocrkit.benchmarks.measure import table
 from ocrkit.config import ConfigError
 from ocrkit.run_folder import package_versions
+from tests.benchmarks import collating, gpu, preparing, reading, training
+from tests.benchmarks.measure import table
 
 PACKAGES = (
     "torch torchvision transformers trl peft unsloth bitsandbytes datasets pillow numpy rapidfuzz "

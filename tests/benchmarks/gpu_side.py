@@ -42,7 +42,7 @@ def main(job: dict[str, Any]) -> dict[str, float | None] | None:
 def measure(job: dict[str, Any]) -> dict[str, float | None]:
     """Samples per second, peak memory, share of waiting, FLOPs utilisation and more of a side."""
     if job["side"] == "unsloth":
-        from ocrkit.benchmarks.unsloth_peer import import_unsloth
+        from tests.benchmarks.unsloth_peer import import_unsloth
 
         import_unsloth()
     # The kit imports Unsloth itself, first, where there is CUDA.
@@ -348,7 +348,7 @@ def _cuda() -> bool:
 
 
 def _peak(cuda: bool) -> float:
-    from ocrkit.benchmarks.measure import peak_memory
+    from tests.benchmarks.measure import peak_memory
 
     if cuda:
         import torch

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from ocrkit.benchmarks.drawn import printed_lines
-from ocrkit.benchmarks.measure import in_own_process, limit_row, ratio_row
+from tests.benchmarks.drawn import printed_lines
+from tests.benchmarks.measure import in_own_process, limit_row, ratio_row
 
 
 def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) -> list[dict]:
@@ -18,7 +18,7 @@ def training(folder: Path, rounds: int = 3, steps: int = 16, batch: int = 32) ->
     receipts. The bare loop takes the kit's batches, ready made; TRL has its own collator, random
     order and transformers' loss, since its own needs a GPU.
     """
-    from ocrkit.benchmarks.measure import in_turns
+    from tests.benchmarks.measure import in_turns
 
     printed_lines(folder / "data", steps * batch)
     sides = {
@@ -198,7 +198,7 @@ def loss(
     found: dict[str, list] = {"supervised": [], "full": []}
     for number in range(rounds):
         for side in list(found)[:: -1 if number % 2 else 1]:
-            found[side].append(in_own_process("ocrkit.benchmarks.loss_side", side, *shape))
+            found[side].append(in_own_process("tests.benchmarks.loss_side", side, *shape))
     inputs = (
         f"{rows} x {tokens} tokens, {labels} labels a row, which ends up to {labels} tokens early, "
         f"vocabulary {vocabulary:,}, float32"

@@ -11,13 +11,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from ocrkit.benchmarks.measure import in_turns
+from tests.benchmarks.measure import in_turns
 
 
 def main(peer: str, rounds: int, temporary: str, jobs: list[list]) -> list[dict]:
     """Seconds of both sides for every job, and whether they made the same batches."""
     if peer == "unsloth":
-        from ocrkit.benchmarks.unsloth_peer import import_unsloth
+        from tests.benchmarks.unsloth_peer import import_unsloth
 
         import_unsloth()
     return [_measured(peer, rounds, temporary, *job) for job in jobs]
@@ -67,7 +67,7 @@ def _peer(peer: str, processor: Any) -> Callable[[Sequence[dict]], dict]:
         from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
 
         return DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
-    from ocrkit.benchmarks.unsloth_peer import collator
+    from tests.benchmarks.unsloth_peer import collator
 
     return collator(processor)
 
