@@ -18,8 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from filelock import FileLock, Timeout
-
 from .schema import (
     SPLITS,
     DataError,
@@ -483,6 +481,8 @@ def staging_folder(out: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Keep a second command that writes the same folder out, where the system knows file locks."""
+    from filelock import FileLock, Timeout
+
     path = out.parent / f".{out.name}.lock"
     lock = FileLock(path)
     try:
