@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from . import sources
-from .command import exit_code
+from .command import exit_code, output_path
 from .dataset import write_dataset
 from .schema import PROMPTS, Item, Reject, UsageError
 from .split import page_of, parse_shares
@@ -96,8 +96,8 @@ def convert(
         raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
     if workers < 1:
         raise UsageError(f"--workers is {workers}, but takes a count of 1 or more.")
-    if not inputs:
-        raise UsageError("No INPUT is given: name at least one file or folder.")
+    if not all(path.strip() for path in inputs) or not inputs:
+        raise UsageError("No INPUT is given, or an empty one: name at least one file or folder.")
 
     stated: Counter[bool] = Counter()
     notes: list[str] = []
@@ -260,7 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="format of the input; --list shows all")
     add("inputs", metavar="INPUT", nargs="+", help="files or folders; together one dataset")
-    add("--out", required=True, metavar="DIR", help="the dataset folder to make")
+    add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
     add("--task", help="what to read, where a source offers several (see --list)")
     add(
         "--split",

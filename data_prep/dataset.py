@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from .files import naming
 from .schema import (
     SPLITS,
     DataError,
@@ -71,11 +72,12 @@ def write_dataset(
 
     Raises:
         DataError: nothing became a row, or `out` holds something else.
+        OSError: the disk is full or cannot be written; nothing is left behind.
     """
     out = Path(out)
     if done := finished(out, source, inputs, settings):
         return done
-    with staging_folder(out) as staging:
+    with naming(out), staging_folder(out) as staging:
         summary = Summary()
         dealt = write_rows(items(), staging, settings, workers, progress, summary, source, total)
         if not dealt.keys:

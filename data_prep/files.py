@@ -29,6 +29,10 @@ _LARGE = 64 * 2**20
 # files beside it that are then its own (None: all).
 _FIRST_VERSION: dict[str, tuple[bytes, set[str] | None]] = {
     "README.md": (rb"exported as \w+ by ocrkit\.", None),
+    "validation.json": (
+        rb'\A\{\s*"ok": (true|false),\s*"rows": ',
+        {"validation.json", "validation.png"},
+    ),
     "index.html": (rb"--page: #f6f5f2; --card: #fff;", {"index.html", "report.md", "report.json"}),
 }
 

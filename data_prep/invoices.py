@@ -24,8 +24,10 @@ from pathlib import Path
 
 from PIL import Image
 
+from .command import output_path
 from .damage import photograph_page, scan_page
 from .dataset import ordered_map, write_dataset
+from .files import write_whole
 from .fonts import FACES, installed_fonts, require_shaping, undrawn
 from .fonts import LANGUAGES as FONT_LANGUAGES
 from .invoice_content import Document, make_document
@@ -298,9 +300,7 @@ def write_pdf(index: int, folder: Path, seed: int, setup: Setup) -> None:
     for ending, content in contents.items():
         path = folder / f"{stem}{ending}"
         if not path.exists():
-            partly = folder / f".{stem}{ending}.partial"
-            partly.write_bytes(content())
-            partly.replace(path)
+            write_whole(path, content())
 
 
 def _json_bytes(value: object) -> bytes:
@@ -361,7 +361,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = GUIDE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--out", metavar="DIR", help="the dataset folder to make")
+    add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
     add("--count", type=int, default=100, metavar="N", help="documents (default 100)")
     add("--seed", type=int, default=0, help="decides all that is drawn (default 0)")
     add("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
@@ -372,7 +372,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--width", type=int, default=1000, metavar="PIXELS", help="of a page (default 1000)")
     add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
     add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
-    add("--sheet", metavar="PNG", help="draw one page of every layout to look at")
+    add("--sheet", type=output_path, metavar="PNG", help="draw one page of every layout to look at")
 
 
 def run(args: argparse.Namespace) -> int:

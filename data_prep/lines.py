@@ -15,6 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from .command import output_path
 from .dataset import write_dataset
 from .fonts import (
     FACES,
@@ -217,7 +218,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="bn (Bangla), ko (Korean), zh (Chinese), en (Latin); pages take turns",
     )
-    add("--out", metavar="DIR", help="the dataset folder to make")
+    add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
     add("--count", type=int, default=1000, metavar="N", help="lines (default 1000)")
     add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
     add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
@@ -236,7 +237,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, help="decides texts, fonts and looks (default 0)")
     add("--split", default="0.8,0.1,0.1", help="shares of train, validation and test, by page")
     add("--workers", type=int, help="processes (default: one a core)")
-    add("--sheet", metavar="PNG", help="draw a sheet of samples instead of a dataset")
+    add(
+        "--sheet",
+        type=output_path,
+        metavar="PNG",
+        help="draw a sheet of samples instead of a dataset",
+    )
     add("--list-fonts", action="store_true", help="list faces, families, and their packages")
 
 

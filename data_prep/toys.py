@@ -19,6 +19,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
+from data_prep.command import output_path
 from data_prep.dataset import write_dataset
 from data_prep.receipts import GOODS, SHOPS, TILL_FONTS
 from data_prep.render import degrade_thermal, draw_line, load_font, shipped_fonts
@@ -400,7 +401,7 @@ examples:
 """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--out", required=True, metavar="DIR", help="the dataset folder to make")
+    add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
     add("--task", choices=TASKS, default=TASKS[0], help="fields as JSON, HTML, or questions")
     add("--count", type=int, default=600, metavar="N", help="pictures (default 600)")
     add("--seed", type=int, default=0, help="decides texts, fonts and damage (default 0)")

@@ -7,6 +7,7 @@ Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and 
 
 import argparse
 import hashlib
+import io
 import json
 import os
 import sys
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 from .arithmetic import invoice_problems
 from .command import exit_code
 from .dataset import ordered_map
+from .files import check_own, write_folder
 from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
 from .split import page_key, page_of
 
@@ -71,6 +73,7 @@ def validate(
     max_characters: int = 4000,
     workers: int = 1,
     plot: bool = True,
+    overwrite: bool = False,
 ) -> dict:
     """Check the folder `dataset`, of any layout; returns (and writes) validation.json.
 
@@ -80,11 +83,14 @@ def validate(
         max_characters: completions longer than this are warned of.
         workers: processes that open pictures.
         plot: whether to draw validation.png.
+        overwrite: replace files of these names that the kit did not write, too.
 
     Raises:
+        FileExistsError: the folder holds such a file.
         DataError: `dataset`, `schema` or `tokenizer` cannot be read at all.
     """
     dataset = Path(dataset)
+    check_own(dataset, ["validation.json", *["validation.png"] * plot], overwrite)
     layout, files = find_files(dataset)
     splits = list(files)
     checker = load_schema(schema) if schema else None
@@ -128,9 +134,10 @@ def validate(
     check_characters(characters, tokenizer, findings)
     result = findings.to_dict(dict(rows))
     text = json.dumps(result, ensure_ascii=False, indent=1)
-    (dataset / "validation.json").write_text(text + "\n", encoding="utf-8")
+    contents: dict[str, str | bytes] = {}
     if plot and sizes:
-        draw(dataset / "validation.png", sizes, sum(characters.values(), Counter()))
+        contents["validation.png"] = draw(sizes, sum(characters.values(), Counter()))
+    write_folder(dataset, {**contents, "validation.json": text + "\n"}, overwrite)
     return result
 
 
@@ -383,8 +390,8 @@ def add(known: set[bytes], one: bytes) -> bool:
     return len(known) > before
 
 
-def draw(path: Path, sizes: Counter, characters: Counter) -> None:
-    """Sizes of the pictures and frequencies of the characters, side by side."""
+def draw(sizes: Counter, characters: Counter) -> bytes:
+    """A PNG of the pictures' sizes and the characters' frequencies, side by side."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -400,7 +407,9 @@ def draw(path: Path, sizes: Counter, characters: Counter) -> None:
     right.plot(range(1, len(ranked) + 1), ranked, marker=".")
     right.set(xscale="log", yscale="log", xlabel="rank of the character", ylabel="times")
     right.set_title(f"{len(ranked):,} characters, {sum(c == 1 for c in ranked):,} of them once")
-    figure.savefig(path, dpi=100)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, dpi=100)
+    return buffer.getvalue()
 
 
 def describe(result: dict, dataset: str) -> str:
@@ -427,6 +436,9 @@ def main(arguments: list[str] | None = None) -> int:
     add_argument("--tokenizer", metavar="FILE", help="tokenizer.json that must spell the texts")
     add_argument("--max-characters", type=int, default=4000, metavar="N")
     add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    add_argument(
+        "--overwrite", action="store_true", help="replace files that ocrkit did not write, too"
+    )
     given = parser.parse_args(arguments)
 
     def work() -> int:
@@ -436,6 +448,7 @@ def main(arguments: list[str] | None = None) -> int:
             tokenizer=given.tokenizer,
             max_characters=given.max_characters,
             workers=given.workers,
+            overwrite=given.overwrite,
         )
         print(describe(result, given.dataset))
         return 0 if result["ok"] else 1

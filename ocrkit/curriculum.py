@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from data_prep.files import write_whole
 from ocrkit.collate import picture_tokens
 from ocrkit.config import TrainConfig
 from ocrkit.data import DataError, picture_hashes, text_of
@@ -272,7 +273,7 @@ def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> lis
     values = [float(cer([truth], [found[i]])) for i, truth in enumerate(truths)]
     if is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps({"fingerprint": fingerprint, "cer": values}), encoding="utf-8")
+        write_whole(path, json.dumps({"fingerprint": fingerprint, "cer": values}))
     return values
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from data_prep.files import naming, write_whole
 from ocrkit.config import TrainConfig
 
 
@@ -72,9 +73,10 @@ def find_lr(
     curve = LRCurve(rates, losses, smooth(losses), None)
     curve.suggestion = steepest(rates, curve.smoothed)
     folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "lr_finder.json").write_text(json.dumps(asdict(curve), indent=1) + "\n")
-    _plot(curve, folder / "lr_finder.png")
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "lr_finder.json", json.dumps(asdict(curve), indent=1) + "\n")
+        _plot(curve, folder / "lr_finder.png")
     print(f"{curve} Curve: {folder / 'lr_finder.png'}")
     return curve
 

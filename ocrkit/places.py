@@ -7,6 +7,8 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from data_prep.files import check_own, content_hash, note_files, writing
+
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 DRIVE = "/content/drive"
@@ -140,7 +142,7 @@ def _changed_since(time: float, *paths: str) -> bool:
     return any(file.stat().st_mtime > time for file in files if file.exists())
 
 
-def download(output_dir: str | Path, *folders: str | Path) -> Any:
+def download(output_dir: str | Path, *folders: str | Path, overwrite: bool = False) -> Any:
     """Zip folders of a run into `<output_dir>/results.zip` and offer it: returns a link to it.
 
     On Colab the browser downloads it at once; on Kaggle it lies among the notebook's output.
@@ -148,19 +150,37 @@ def download(output_dir: str | Path, *folders: str | Path) -> Any:
     Args:
         output_dir: the run folder.
         folders: what to take along, such as its report and its adapter.
+        overwrite: replace a results.zip that is not of such a download, too.
+
+    Raises:
+        FileExistsError: there is such a results.zip.
+        OSError: the disk is full or cannot be written; an older results.zip is as it was.
     """
     from IPython.display import FileLink
 
     path = Path(output_dir) / "results.zip"
-    part = path.with_suffix(".part")
-    with zipfile.ZipFile(part, "w", zipfile.ZIP_DEFLATED) as archive:
-        for folder in map(Path, folders):
-            for file in sorted(p for p in folder.rglob("*") if p.is_file()):
-                archive.write(file, Path(folder.name) / file.relative_to(folder))
-    shutil.move(part, path)
+    check_own(output_dir, [path.name], overwrite or _zipped_before(path, folders))
+    with writing(path) as file:
+        with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+            for folder in map(Path, folders):
+                for name in sorted(p for p in folder.rglob("*") if p.is_file()):
+                    archive.write(name, Path(folder.name) / name.relative_to(folder))
+        file.flush()
+        line = {"file": path.name, "sha256": content_hash(Path(file.name))}
+        note_files(output_dir, [line])
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     if where() == "colab":
         from google.colab import files
 
         files.download(str(path))
     return FileLink(path)
+
+
+def _zipped_before(path: Path, folders: tuple[str | Path, ...]) -> bool:
+    """Whether version 0.1.0, which kept no manifest, zipped these folders and nothing else."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = {name.partition("/")[0] for name in archive.namelist()}
+    except (OSError, zipfile.BadZipFile):
+        return False
+    return bool(names) and names <= {Path(folder).name for folder in folders}

@@ -186,6 +186,11 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
         return _DONE_BEFORE
     if status and not same:
         _set_aside(folder)
+    if not status and (folder / "notebook.ipynb").exists():
+        raise ConfigError(
+            f"{folder} holds a notebook.ipynb but no status.json, so no sweep ran it: move it, or "
+            "give another --out."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output"]
     command += [str(notebook), str(folder / "notebook.ipynb")]

@@ -5,6 +5,7 @@ to come first).
 """
 
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from tqdm.auto import tqdm
 from transformers.trainer_utils import EvalLoopOutput
 from trl import SFTTrainer
 
+from data_prep.files import DiskError, naming
 from ocrkit.analysis import said
 from ocrkit.batch_size import TrainingError, does_not_fit
 from ocrkit.callbacks import ConfusionWeights
@@ -191,7 +193,12 @@ class OCRTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
-            super()._save_checkpoint(model, trial)
+            with naming(folder):
+                super()._save_checkpoint(model, trial)
+        except DiskError:
+            # Half a checkpoint only fills the disk further.
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         finally:
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()

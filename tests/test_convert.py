@@ -374,3 +374,38 @@ def test_a_second_conversion_into_the_same_folder_is_refused(tmp_path):
             staging_folder(out).__enter__()
         assert (staging / "half.txt").exists()
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("form", ["imagefolder", "parquet"])
+def test_a_full_disk_at_any_write_leaves_nothing_and_is_named(tmp_path, full_disk, form):
+    table, out = make_table(tmp_path / "in", 12), tmp_path / "out"
+    refused, done = 0, False
+    while not done:
+        with full_disk(refused) as writes:
+            try:
+                convert("table", table, out, format=form, progress=False)
+                done = True
+            except OSError as error:
+                assert str(error).startswith(f"No space left on the disk of {tmp_path} (")
+                assert f"while writing {out}; free some" in str(error)
+                assert not out.exists() and leftovers(out) == []
+        refused += 1
+    assert len(writes) >= 15 and (out / "dataset.json").is_file()
+
+
+@pytest.mark.parametrize("name", ["--out", "--sheet"])
+def test_an_empty_place_to_write_is_wrong_usage(name, tmp_path, monkeypatch, capsys):
+    from data_prep import synthesize
+
+    monkeypatch.chdir(tmp_path)
+    commands = [["lines", name, ""], ["invoices", name, ""]]
+    if name == "--out":
+        commands += [["receipts", name, ""], ["toys", name, " "]]
+        with pytest.raises(SystemExit, match="2"):
+            main(["table", "a.csv", name, ""])
+    for command_line in commands:
+        with pytest.raises(SystemExit, match="2"):
+            synthesize.main(command_line)
+    assert f"{name}: it is empty" in capsys.readouterr().err
+    assert main(["table", "", "--out", str(tmp_path / "out")]) == 2
+    assert not list(tmp_path.iterdir())

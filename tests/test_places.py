@@ -128,3 +128,28 @@ def test_results_are_one_zip(tmp_path):
     assert str(link.path).endswith("results.zip")
     with zipfile.ZipFile(tmp_path / "results.zip") as archive:
         assert sorted(archive.namelist()) == ["report/deep/b.txt", "report/index.html"]
+
+
+def test_a_results_zip_of_others_stays(tmp_path, full_disk):
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "index.html").write_text("a")
+    path = tmp_path / "results.zip"
+    for stranger in (b"mine", None):
+        if stranger:
+            path.write_bytes(stranger)
+        else:
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("thesis/data.csv", "mine")
+        before = path.read_bytes()
+        with pytest.raises(FileExistsError, match=r"results\.zip is there"):
+            download(tmp_path, tmp_path / "report")
+        assert path.read_bytes() == before
+    download(tmp_path, tmp_path / "report", overwrite=True)
+    (tmp_path / "report" / "index.html").write_text("b")
+    with full_disk(0), pytest.raises(OSError, match=f"disk of {tmp_path} .* writing {path}"):
+        download(tmp_path, tmp_path / "report")
+    download(tmp_path, tmp_path / "report")
+    (tmp_path / ".ocrkit.jsonl").unlink()  # as version 0.1.0 left it
+    download(tmp_path, tmp_path / "report")
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read("report/index.html") == b"b"

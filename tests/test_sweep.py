@@ -264,3 +264,12 @@ def test_the_member_runs_the_kit_that_the_sweep_runs(notebook, tmp_path, monkeyp
     rows = sweep(notebook, {"lora_r": [4]}, {"learning_rate": 0.001}, out="out")
     assert [row["state"] for row in rows] == ["done"]
     assert rows[0]["settings"]["lora_r"] == 4
+
+
+def test_a_notebook_that_no_sweep_ran_is_not_overwritten(notebook, tmp_path):
+    folder = tmp_path / "out" / "lora_r=8"
+    folder.mkdir(parents=True)
+    (folder / "notebook.ipynb").write_text("mine")
+    with pytest.raises(ConfigError, match=r"holds a notebook\.ipynb but no status\.json"):
+        sweep(notebook, {"lora_r": [8]}, {}, tmp_path / "out")
+    assert (folder / "notebook.ipynb").read_text() == "mine"

@@ -361,3 +361,30 @@ def test_a_tokenizer_that_does_not_know_its_offsets_is_refused(config):
 def test_a_run_without_evaluations_logs_none(config, tmp_path):
     _run(config, max_steps=1)
     assert not any("samples" in entry for entry in read_log(tmp_path / "run" / "train_log.jsonl"))
+
+
+@pytest.mark.parametrize("writer", ["safetensors.torch.save_file", "torch.save"])
+def test_a_full_disk_leaves_the_last_whole_checkpoint(writer, config, monkeypatch):
+    """The second checkpoint does not fit: it is gone, the disk is named, and the run resumes."""
+    from importlib import import_module
+    from pathlib import Path
+
+    from ocrkit.checkpoint import whole_checkpoints
+
+    module, _, name = writer.rpartition(".")
+    real = getattr(import_module(module), name)
+
+    def save(content, file, *args, **kwargs):
+        if "checkpoint-4" in str(file):
+            raise OSError(28, "No space left on device")
+        return real(content, file, *args, **kwargs)
+
+    monkeypatch.setattr(writer, save)
+    if module == "safetensors.torch":
+        monkeypatch.setattr("peft.peft_model.safe_save_file", save)
+    config.save_steps = 2
+    run = Path(config.output_dir)
+    with pytest.raises(OSError, match=r"No space left on the disk of .* writing .*checkpoint-4; "):
+        train(*load_model(config), load_data(config), config)
+    assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-2"]
+    assert not (run / "checkpoint-4").exists()

@@ -229,3 +229,14 @@ def test_the_real_receipts_are_valid(tmp_path):
         convert("sroie", real_data("finance_sroie"), out, task=task, progress=False)
         result = validate(out, plot=False)
         assert result["ok"], result["examples"]
+
+
+@pytest.mark.parametrize("name", ["validation.json", "validation.png"])
+def test_a_strangers_file_of_that_name_stays(dataset, name, capsys):
+    (dataset / name).write_text('{"rows": "mine"}')
+    assert main([str(dataset)]) == 1
+    assert f"{name} is there and was not written by ocrkit" in capsys.readouterr().err
+    assert (dataset / name).read_text() == '{"rows": "mine"}'
+    assert main([str(dataset), "--overwrite"]) == 0 and main([str(dataset)]) == 0
+    (dataset / ".ocrkit.jsonl").unlink()  # as version 0.1.0 left it
+    assert main([str(dataset)]) == 0
