@@ -101,13 +101,11 @@ def convert(
 
     stated: Counter[bool] = Counter()
     notes: list[str] = []
-    item_notes: Counter[str] = Counter()
 
     def found() -> Iterator[Item | Reject]:
         for item in find_items(source, module, inputs, settings, notes):
             if isinstance(item, Item):
                 stated[item.split is not None] += 1
-                item_notes.update([item.note] if item.note else ())
             yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
@@ -123,8 +121,6 @@ def convert(
             "or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
             file=sys.stderr,
         )
-    for note, count in item_notes.items() if progress else ():
-        print(f"note: {count:,} items: {note}", file=sys.stderr)
     return result
 
 

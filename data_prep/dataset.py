@@ -24,12 +24,15 @@ from .schema import (
     DataError,
     Item,
     Message,
+    Part,
     Picture,
     Reject,
     Row,
     Summary,
     clean_text,
+    content_text,
     dump_json,
+    in_parts,
     is_unicode,
     printable,
 )
@@ -340,12 +343,13 @@ def make_row(item: Item, source: str, folder: Path, opened: Callable) -> Row | R
 
     completion = clean_text(item.text)
     prompt = item.prompt if isinstance(item.prompt, list) else [user_message(item.prompt)]
-    prompt = [{"role": m["role"], "content": clean_text(m["content"])} for m in prompt]
+    prompt = [{"role": m["role"], "content": clean_content(m["content"])} for m in prompt]
     if not completion:
         return Reject(item.where, "empty text")
-    if not any(message["content"] for message in prompt):
+    asked = [content_text(message["content"]) for message in prompt]
+    if not any(text.strip() for text in asked):
         return Reject(item.where, "empty prompt")
-    texts = [completion, item.group, *(message["content"] for message in prompt)]
+    texts = [completion, item.group, *asked]
     if not all(is_unicode(text) for text in texts):
         return Reject(item.where, "text is not UTF-8", completion[:200])
     if not item.pictures:
@@ -382,6 +386,24 @@ def make_row(item: Item, source: str, folder: Path, opened: Callable) -> Row | R
         # A surrogate, which no UTF-8 file can hold, stays as the escape that JSON has for it.
         meta=printable(dump_json(meta)),
     )
+
+
+def clean_content(content: str | list[Part]) -> str | list[Part]:
+    """A content's texts as `clean_text` has them; between pictures their blank ends stay."""
+    if isinstance(content, str):
+        return clean_text(content)
+    parts: list[Part] = []
+    for part in content:
+        text = part.get("text")
+        if text is None:
+            parts.append(part)
+            continue
+        # Marks around the text keep its ends.
+        text = clean_text(f"|{text}|")[1:-1]
+        text = text.lstrip() if not parts else text
+        text = text.rstrip() if part is content[-1] else text
+        parts += [{"type": "text", "text": text}] if text else []
+    return parts
 
 
 def user_message(text: str) -> Message:
@@ -426,6 +448,10 @@ def deal_rows(
             if taken and row["group"] != groups.get(int(first[number]), row["group"]):
                 row["group"] = groups[int(first[number])]
                 line = dump_json(row) + "\n"
+            if summary.has_parts and layout == "prompt_completion":
+                # Arrow, which `load_dataset` reads with, takes one type in a column only.
+                row["prompt"] = in_parts(row["prompt"], len(row["images_file_names"]))
+                line = dump_json(row) + "\n"
             for image in row["images_file_names"]:
                 staged = image.rpartition("/")[2]
                 move(f"{staging}/{STAGED}/{staged}", f"{staging}/{split}/{image}")
@@ -441,7 +467,7 @@ def pack_parquet(staging: Path, summary: Summary) -> None:
 
     for split in list(summary.splits):
         with (staging / split / "metadata.jsonl").open(encoding="utf-8", newline="\n") as rows:
-            write_shards(rows, staging / split, staging / "data", split)
+            write_shards(rows, staging / split, staging / "data", split, summary.has_parts)
         shutil.rmtree(staging / split)
 
 
@@ -460,8 +486,12 @@ def as_messages(row: dict, split: str) -> str:
     """A row as ms-swift and LLaMA-Factory read it: `<image>` a picture, paths from the dataset."""
     images = row.pop("images_file_names")
     messages = row.pop("prompt") + row.pop("completion")
-    first = next(message for message in messages if message["role"] == "user")
-    first["content"] = "<image>" * len(images) + first["content"]
+    if any(isinstance(message["content"], list) for message in messages):
+        for message in messages:
+            message["content"] = content_text(message["content"], "<image>")
+    else:
+        first = next(message for message in messages if message["role"] == "user")
+        first["content"] = "<image>" * len(images) + first["content"]
     paths = [f"{split}/{image}" for image in images]
     return dump_json({"id": row.pop("id"), "messages": messages, "images": paths, **row}) + "\n"
 

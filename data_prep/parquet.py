@@ -12,16 +12,19 @@ SHARD_BYTES = 400 * 2**20  # of pictures; a shard is what a streaming reader fet
 GROUP_ROWS, GROUP_BYTES = 200, 32 * 2**20  # what stands in memory at a time
 
 
-def write_shards(rows: Iterable[str], root: Path, folder: Path, split: str) -> list[Path]:
+def write_shards(
+    rows: Iterable[str], root: Path, folder: Path, split: str, parts: bool = False
+) -> list[Path]:
     """Write rows (lines of metadata.jsonl, pictures below `root`) as shards of one split.
 
-    Shards begin and end by bytes alone, so the same rows give the same files.
+    `parts` tells that the prompts' contents are lists of parts. Shards begin and end by bytes
+    alone, so the same rows give the same files.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(exist_ok=True)
-    schema = _schema()
+    schema = _schema(parts)
     shards: list[Path] = []
     writer = None
     group: list[dict] = []
@@ -60,16 +63,19 @@ def write_shards(rows: Iterable[str], root: Path, folder: Path, split: str) -> l
     ]
 
 
-def _schema():
+def _schema(parts: bool):
     import pyarrow as pa
 
+    part = pa.struct([("type", pa.string()), ("text", pa.string())])
+    content = pa.list_(part) if parts else pa.string()
     message = pa.list_(pa.struct([("role", pa.string()), ("content", pa.string())]))
+    asked = pa.list_(pa.struct([("role", pa.string()), ("content", content)]))
     image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     texts = ("task", "language", "group")
     columns = [
         ("id", pa.string()),
         ("images", pa.list_(image)),
-        ("prompt", message),
+        ("prompt", asked),
         ("completion", message),
         *((name, pa.string()) for name in texts),
         ("width", pa.int64()),
@@ -85,6 +91,9 @@ def _schema():
         name: {"feature": {"role": text, "content": text}, "_type": "List"}
         for name in ("prompt", "completion")
     }
+    if parts:
+        content = {"feature": {"type": text, "text": text}, "_type": "List"}
+        features["prompt"] = {"feature": {"role": text, "content": content}, "_type": "List"}
     features["images"] = {"feature": {"_type": "Image"}, "_type": "List"}
     info = json.dumps({"info": {"features": features}})
     return pa.schema(columns, metadata={"huggingface": info})

@@ -23,7 +23,8 @@ PROMPTS = {
     "tables": "Write the table of this document as HTML.",
 }
 
-Message = dict[str, str]
+Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
+Message = dict[str, str | list[Part]]  # {"role": ..., "content": a text, or parts in a prompt}
 
 
 class DataError(ValueError):
@@ -59,7 +60,6 @@ class Item:
 
     `key` is unique within one input and becomes the row's id; `where` tells a person the place
     (file and line). `prompt` is a question, a list of messages, or None for the task's default.
-    `note` says what the row does not keep of its source; equal ones are counted and told once.
     """
 
     key: str
@@ -71,7 +71,6 @@ class Item:
     task: str = "transcription"
     split: str | None = None
     prompt: str | list[Message] | None = None
-    note: str | None = None
     meta: dict = field(default_factory=dict)
 
 
@@ -141,10 +140,15 @@ def row_problems(value: object) -> list[str]:
     ):
         found.append("images_file_names has no file name")
     for side in ("prompt", "completion"):
-        if not value[side] or not all(is_message(message) for message in value[side]):
+        if not value[side] or not all(is_message(m, side == "prompt") for m in value[side]):
             found.append(f"{side} is no list of {{role, content}} messages")
-        elif not any(m["content"].strip() for m in value[side]):
+        elif not any(content_text(m["content"]).strip() for m in value[side]):
             found.append(f"{side} is empty")
+    if not found and any(isinstance(m["content"], list) for m in value["prompt"]):
+        places = sum(count_images(m["content"]) for m in value["prompt"])
+        if places != len(value["images_file_names"]):
+            pictures = len(value["images_file_names"])
+            found.append(f"prompt has {places} image parts for {pictures} pictures")
     if value["task"] not in TASKS:
         found.append(f"task is {value['task']!r}, not one of {', '.join(TASKS)}")
     if value["width"] < 1 or value["height"] < 1:
@@ -156,13 +160,52 @@ def row_problems(value: object) -> list[str]:
     return found
 
 
-def is_message(value: object) -> bool:
-    """Whether a value is {"role": ..., "content": text} with a known role."""
-    return (
-        isinstance(value, dict)
-        and value.get("role") in ROLES
-        and isinstance(value.get("content"), str)
-    )
+def is_message(value: object, parts: bool = False) -> bool:
+    """Whether a value is {"role": ..., "content": text} with a known role.
+
+    `parts` allows a content of parts, too.
+    """
+    if not isinstance(value, dict) or value.get("role") not in ROLES:
+        return False
+    content = value.get("content")
+    if isinstance(content, str):
+        return True
+    return parts and isinstance(content, list) and all(is_part(part) for part in content)
+
+
+def is_part(value: object) -> bool:
+    """Whether a value is {"type": "text", "text": ...} or {"type": "image"}."""
+    if not isinstance(value, dict):
+        return False
+    kind, text = value.get("type"), value.get("text")
+    return kind == "image" or (kind == "text" and isinstance(text, str))
+
+
+def content_text(content: str | list[Part], mark: str = "") -> str:
+    """A message's content as a text, with `mark` for every picture among its parts."""
+    if isinstance(content, str):
+        return content
+    return "".join(mark if part["type"] == "image" else part["text"] for part in content)
+
+
+def count_images(content: str | list[Part]) -> int:
+    """How many parts of a message's content are pictures."""
+    return 0 if isinstance(content, str) else sum(part["type"] == "image" for part in content)
+
+
+def in_parts(messages: list[Message], images: int) -> list[Message]:
+    """A prompt with every content as parts; of texts, the first of the user's has all pictures."""
+    if any(isinstance(message["content"], list) for message in messages):
+        images = 0
+    changed = []
+    for message in messages:
+        content = message["content"]
+        if isinstance(content, str):
+            shown = images if message["role"] == "user" else 0
+            images -= shown
+            content = [{"type": "image"}] * shown + [{"type": "text", "text": content}]
+        changed.append({**message, "content": content})
+    return changed
 
 
 def clean_text(text: str) -> str:
@@ -208,6 +251,7 @@ class Summary:
     def __init__(self) -> None:
         self.found = self.first_frames = 0
         self.notes: list[str] = []
+        self.has_parts = False  # whether a prompt's content is a list of parts
         self.splits: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -226,6 +270,8 @@ class Summary:
         self.languages[outcome.language] += 1
         for message in outcome.completion:
             self.characters.update(message["content"])
+        if isinstance(outcome.prompt[0]["content"], list):
+            self.has_parts = True
         self.widths[outcome.width] += 1
         self.heights[outcome.height] += 1
 

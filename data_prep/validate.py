@@ -21,7 +21,16 @@ from .arithmetic import invoice_problems
 from .command import exit_code
 from .dataset import ordered_map
 from .files import check_own, write_folder
-from .schema import SPLITS, DataError, Row, dump_json, is_message, parse_json, row_problems
+from .schema import (
+    SPLITS,
+    DataError,
+    Row,
+    content_text,
+    dump_json,
+    is_message,
+    parse_json,
+    row_problems,
+)
 from .split import page_key, page_of
 
 if TYPE_CHECKING:
@@ -242,10 +251,11 @@ def from_messages(value: object) -> object:
     if not isinstance(images, list):
         raise ValueError("images is no list of paths")
     messages = [dict(message) for message in messages]
-    marks = sum(message["content"].count("<image>") for message in messages)
+    asked = [message for message in messages[:-1] if message["role"] != "assistant"]
+    marks = sum(message["content"].count("<image>") for message in asked)
     if marks != len(images):
         raise ValueError(f"messages have {marks} <image> for {len(images)} images")
-    for message in messages:
+    for message in asked:
         message["content"] = message["content"].replace("<image>", "")
     rest = {"prompt": messages[:-1], "completion": messages[-1:], "images_file_names": images}
     return value | rest
@@ -302,7 +312,7 @@ def check_row(
 ) -> None:
     """What a row's texts can have wrong."""
     answer = row.completion[-1]["content"]
-    asked = "\n".join(message["content"] for message in row.prompt)
+    asked = "\n".join(content_text(message["content"]) for message in row.prompt)
     if len(answer) > max_characters:
         findings.warn("long text", f"{place}: {len(answer)} characters")
     # Short answers such as "2" occur anywhere.

@@ -2,7 +2,9 @@
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 
@@ -16,19 +18,39 @@ from ._parquet import read_parquet
 TASKS = ("vqa", "transcription", "extraction")
 OPTIONS = {"images": None, "language": "und"}
 PLACEHOLDER = "<image>"
+MARKS = re.compile(r"<image>|<img>(?P<path>[^<>]*)</img>")
+WEIGHTS = ("weight", "loss", "loss_weight")  # of OpenAI, ms-swift and LLaMA-Factory
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"} | {
     "system": "system"
 }
 
-Conversation = tuple[list[Message], list[object]]
+
+@dataclass
+class Mark:
+    """The place of a picture in a message; `reference` names it, None stands for the next one."""
+
+    reference: object = None
 
 
-def chat_rows(
-    path: str, options: SimpleNamespace, read: Callable[[dict], Conversation]
-) -> Iterator[Item | Reject]:
+@dataclass
+class Turn:
+    """A message: texts and marks of pictures in their order, and whether it is to be learned."""
+
+    role: str
+    content: list[str | Mark]
+    learned: bool = True
+
+    @property
+    def marks(self) -> list[Mark]:
+        """The places of the turn's pictures."""
+        return [one for one in self.content if isinstance(one, Mark)]
+
+
+def chat_rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an answer of the assistant, with all that was said before it as the prompt.
 
-    `read` takes a record apart into messages and pictures, or raises ValueError.
+    An answer shows the pictures that were shown before it. One that its file gives no weight is
+    part of later prompts alone.
     """
     tree = Tree(path, options)
     images = picture_tree(tree, options)
@@ -42,21 +64,19 @@ def chat_rows(
                 yield record
                 continue
             try:
-                messages, references = read(record)
-                check_placeholders(messages, references)
-                note = moved_pictures(messages)
-                folder = folder_of(name) if images is tree else ""
-                pictures = [image_loader(images, folder, one) for one in references]
+                turns = read_record(record)
+                references = [mark.reference for turn in turns for mark in turn.marks]
+                folder = folder_of(name)
+                pictures = [image_loader(images, folder, one, split) for one in references]
             except PictureError as error:
                 yield Reject(where, error.reason, error.detail)
                 continue
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 yield Reject(where, "malformed record", f"{type(error).__name__}: {error}"[:300])
                 continue
-            for item in answers(messages, pictures, where, f"{key}{number:06d}", options):
+            for item in answers(turns, pictures, where, f"{key}{number:06d}", options):
                 if isinstance(item, Item):
                     item.split, item.group = split, group_of(references, where)
-                    item.note = note
                 yield item
 
 
@@ -93,85 +113,141 @@ def checked(record: object, where: str) -> dict | Reject:
     return Reject(where, "malformed record", f"no object but {type(record).__name__}")
 
 
-def images_of(record: dict) -> list[object]:
-    """The pictures that a record names beside its messages: a list, one, or none."""
+# --- a record's messages ---
+
+
+def read_record(record: dict) -> list[Turn]:
+    """The messages of a record with their pictures, whichever of the shapes in use it has.
+
+    Raises ValueError, KeyError, TypeError or AttributeError where it is none of them.
+    """
+    for kind in ("videos", "video", "audios", "audio"):
+        if record.get(kind):
+            raise ValueError(f"{kind} are not read")
+    turns = [read_turn(message) for message in messages_of(record)]
     images = record.get("images") or record.get("image") or []
-    return images if isinstance(images, list) else [images]
+    place_pictures(turns, images if isinstance(images, list) else [images])
+    return turns
 
 
-def read_messages(value: object) -> Conversation:
-    """Messages whose content is a text or a list of parts, and the pictures among the parts."""
-    if not isinstance(value, list) or not value:
-        raise ValueError("no list of messages")
-    messages, images = [], []
-    for message in value:
-        role, content = message["role"], message["content"]
-        if isinstance(content, list):
-            content, found = read_parts(content)
-            images += found
-        if role not in ROLES or not isinstance(content, str):
-            raise ValueError(f"a message of role {role!r} with {type(content).__name__} content")
-        messages.append({"role": ROLES[role], "content": content})
-    return messages, images
+def messages_of(record: dict) -> list[dict]:
+    """A record's messages as {role, content}.
+
+    It holds `messages` or `conversations`; TRL's `prompt` and `completion`; ms-swift's `query`,
+    `response` and `history`; or Alpaca's `instruction`, `input` and `output`.
+    """
+    system = record.get("system")
+    messages = [{"role": "system", "content": system}] if system else []
+    for name in ("messages", "conversations", "conversation"):
+        if record.get(name) is not None:
+            if not isinstance(record[name], list) or not record[name]:
+                raise ValueError(f"{name} is no list of messages")
+            return messages + record[name]
+    if "prompt" in record or "completion" in record:
+        for name, role in (("prompt", "user"), ("completion", "assistant")):
+            said = record[name]
+            messages += [{"role": role, "content": said}] if isinstance(said, str) else said
+        return messages
+    for question, answer in record.get("history") or ():
+        messages += [{"role": "user", "content": question}]
+        messages += [{"role": "assistant", "content": answer}]
+    if "query" in record:
+        asked, answer = record["query"], record["response"]
+    else:
+        asked, answer = record["instruction"], record["output"]
+        asked = "\n".join(part for part in (asked, record.get("input")) if part)
+    return [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
 
 
-def read_parts(parts: list) -> tuple[str, list[object]]:
-    """The text of a message's parts with a placeholder a picture, and the pictures."""
-    texts, images = [], []
+def read_turn(message: dict) -> Turn:
+    """A message of {role, content} or {from, value}; its content is a text or a list of parts."""
+    role = message.get("role", message.get("from"))
+    content = message["content"] if "content" in message else message["value"]
+    if role not in ROLES or not isinstance(content, str | list):
+        raise ValueError(f"a message of role {role!r} with {type(content).__name__} content")
+    # An answer is what a model is to write: nothing in its text is a picture.
+    find = (lambda text: [text]) if ROLES[role] == "assistant" else split_text
+    pieces = find(content) if isinstance(content, str) else read_parts(content, find)
+    if ROLES[role] == "assistant" and any(isinstance(piece, Mark) for piece in pieces):
+        raise ValueError("a picture as a part of an answer")
+    learned = not any(message.get(name, 1) in (0, "0") for name in WEIGHTS)
+    return Turn(ROLES[role], pieces, learned)
+
+
+def split_text(text: str) -> list[str | Mark]:
+    """A text around its `<image>`, and around Qwen-VL's `<img>path</img>`."""
+    pieces: list[str | Mark] = []
+    end = 0
+    for match in MARKS.finditer(text):
+        pieces += [text[end : match.start()], Mark(match["path"])]
+        end = match.end()
+    return [piece for piece in [*pieces, text[end:]] if piece != ""]
+
+
+def read_parts(parts: list, find: Callable[[str], list[str | Mark]]) -> list[str | Mark]:
+    """A list of parts, such as {"type": "text", "text": ...} and {"type": "image"}; texts that
+    follow each other are lines.
+    """
+    pieces: list[str | Mark] = []
     for part in parts:
-        kind = part.get("type")
-        if kind in ("text", "input_text"):
-            texts.append(part["text"] or "")
+        if isinstance(part, str):
+            part = {"type": "text", "text": part}
+        kind = part.get("type") or next((name for name in ("text", "image") if name in part), None)
+        if kind in ("text", "input_text", "output_text"):
+            held = [part[name] for name in ("text", "value", "content") if name in part]
+            text = next(one for one in [*held, ""] if one is not None) if held else part["text"]
+            separator = ["\n"] if pieces and isinstance(pieces[-1], str) else []
+            pieces += [*separator, *find(text)]
         elif kind in ("image", "image_url", "input_image"):
-            reference = part.get("image_url") or part.get("image") or part.get("path")
+            names = ("image_url", "image", "path", "value", "url")
+            reference = next((part[name] for name in names if part.get(name) is not None), None)
             if isinstance(reference, dict) and "url" in reference:
                 reference = reference["url"]
-            texts.append(PLACEHOLDER)
-            images += [reference] if reference is not None else []
+            pieces.append(Mark(reference))
         else:
             raise ValueError(f"a part of type {kind!r}")
-    return "\n".join(texts), images
+    return pieces
 
 
-def check_placeholders(messages: list[Message], images: list[object]) -> None:
-    """ValueError where there are placeholders, but not one a picture.
+def place_pictures(turns: list[Turn], images: list[object]) -> None:
+    """Give the marks their pictures; without any mark, the first question shows all of them.
 
-    In an answer a placeholder is text that the model is to write.
+    ValueError where there are marks, but not one a picture.
     """
-    count = sum(m["content"].count(PLACEHOLDER) for m in messages if m["role"] != "assistant")
-    if count not in (0, len(images)):
-        raise ValueError(f"{count} times {PLACEHOLDER} for {len(images)} pictures")
+    marks = [mark for turn in turns for mark in turn.marks]
+    waiting = [mark for mark in marks if mark.reference is None]
+    if marks and not waiting and images:
+        return  # the parts name their pictures, which the record lists once more
+    if waiting and len(waiting) != len(images):
+        raise ValueError(f"{len(waiting)} times {PLACEHOLDER} for {len(images)} pictures")
+    for mark, reference in zip(waiting, images):
+        mark.reference = reference
+    if images and not marks:
+        asked = next((turn for turn in turns if turn.role == "user"), None)
+        if asked is None:
+            raise ValueError("no question for the pictures to stand in")
+        asked.content[:0] = [Mark(reference) for reference in images]
 
 
-def moved_pictures(messages: list[Message]) -> str | None:
-    """What is told of a record whose pictures do not stand together, before or after its text."""
-    for message in messages:
-        if message["role"] != "assistant" and PLACEHOLDER in message["content"]:
-            text = message["content"].replace(PLACEHOLDER, "")
-            together = PLACEHOLDER * message["content"].count(PLACEHOLDER)
-            joined = "".join(message["content"].split())
-            if joined not in (together + "".join(text.split()), "".join(text.split()) + together):
-                return f"text stands before {PLACEHOLDER}; the rows show their pictures first."
-    return None
+# --- rows ---
 
 
 def answers(
-    messages: list[Message],
+    turns: list[Turn],
     pictures: list[partial],
     where: str,
     key: str,
     options: SimpleNamespace,
 ) -> Iterator[Item | Reject]:
     """An item an answer; a conversation without one is a reject."""
-    turns = [{"role": m["role"], "content": without_placeholders(m).strip()} for m in messages]
-    ends = [index for index, turn in enumerate(turns) if turn["role"] == "assistant"]
+    ends = [at for at, turn in enumerate(turns) if turn.role == "assistant" and turn.learned]
     if not ends:
-        yield Reject(where, "no answer", "no message is the assistant's")
+        yield Reject(where, "no answer", "no message is the assistant's, or none has a weight")
         return
     for count, end in enumerate(ends):
         place = f"{where} answer {count}" if len(ends) > 1 else where
-        prompt, text = turns[:end], turns[end]["content"]
-        if not any(turn["role"] == "user" for turn in prompt):
+        before, text = turns[:end], "".join(map(str, turns[end].content)).strip()
+        if not any(turn.role == "user" for turn in before):
             yield Reject(place, "empty prompt", "nothing was asked before the answer")
             continue
         if options.task == "extraction":
@@ -180,30 +256,64 @@ def answers(
             except ValueError as error:
                 yield Reject(place, "malformed JSON", str(error))
                 continue
-        shared = [f"{key}-{index}" for index in range(len(pictures))]
+        shown = sum(len(turn.marks) for turn in before)
         yield Item(
             key=f"{key}-{count:02d}" if len(ends) > 1 else key,
             where=place,
             text=text,
             # The answers of one conversation show the same pictures, which are stored once.
             pictures=[
-                Picture(load, name=f"{name}p" if len(ends) > 1 else None)
-                for load, name in zip(pictures, shared)
+                Picture(load, name=f"{key}-{index}p" if len(ends) > 1 else None)
+                for index, load in enumerate(pictures[:shown])
             ],
             group="",
             language=options.language,
             task=options.task,
-            prompt=prompt,
+            prompt=as_prompt(before),
         )
 
 
-def without_placeholders(message: Message) -> str:
-    """A message's text; in an answer a placeholder is text and stays."""
-    text = message["content"]
-    return text if message["role"] == "assistant" else text.replace(PLACEHOLDER, "")
+def as_prompt(turns: list[Turn]) -> list[Message]:
+    """The messages of a prompt: texts, which have all pictures before them, or else lists of parts.
+
+    Parts are for pictures that stand between words or are shown later than the first question.
+    """
+    first = next(turn for turn in turns if turn.role == "user")
+    later = any(turn.marks for turn in turns if turn is not first)
+    words = [isinstance(one, str) and bool(one.strip()) for one in first.content]
+    marks = [isinstance(one, Mark) for one in first.content]
+    # What lies between the first and the last of words and marks tells whether they are mixed.
+    mixed = any(marks) and any(
+        has_words and any(marks[:at]) and any(marks[at:]) for at, has_words in enumerate(words)
+    )
+    mixed = mixed or any(
+        is_mark and any(words[:at]) and any(words[at:]) for at, is_mark in enumerate(marks)
+    )
+    if later or mixed:
+        return [{"role": turn.role, "content": as_parts(turn)} for turn in turns]
+    return [
+        {
+            "role": turn.role,
+            "content": "".join(one for one in turn.content if isinstance(one, str)).strip(),
+        }
+        for turn in turns
+    ]
 
 
-def image_loader(tree: Tree, folder: str, reference: object) -> partial:
+def as_parts(turn: Turn) -> list[dict[str, str]]:
+    """A message's texts and pictures, as TRL and the models' templates take them."""
+    parts: list[dict[str, str]] = []
+    for piece in turn.content:
+        if isinstance(piece, Mark):
+            parts.append({"type": "image"})
+        elif parts and parts[-1]["type"] == "text":
+            parts[-1]["text"] += piece
+        else:
+            parts.append({"type": "text", "text": piece})
+    return parts
+
+
+def image_loader(tree: Tree, folder: str, reference: object, split: str | None = None) -> partial:
     """Reads a picture given as a path, a data URI, or {bytes, path}; PictureError if it is none."""
     if isinstance(reference, dict):
         data = reference.get("bytes")
@@ -218,7 +328,7 @@ def image_loader(tree: Tree, folder: str, reference: object) -> partial:
         return partial(bytes, from_data_uri(reference))
     if reference.startswith(("http://", "https://")):
         raise PictureError("remote image", reference[:200])
-    return tree.image_loader(reference.removeprefix("file://"), folder)
+    return tree.image_loader(reference.removeprefix("file://"), folder, split)
 
 
 def from_data_uri(uri: str) -> bytes:

@@ -1,4 +1,4 @@
-"""LLaVA and ShareGPT conversations: `image` or `images`, and `conversations[{from, value}]`."""
+"""LLaVA, ShareGPT and Qwen-VL conversations: `conversations[{from, value}]` with `image(s)`."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,13 +13,4 @@ OPTIONS = _chat.OPTIONS
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an answer."""
-    return _chat.chat_rows(path, options, read)
-
-
-def read(record: dict) -> _chat.Conversation:
-    """A record's messages and pictures."""
-    turns = [
-        {"role": turn.get("from", turn.get("role")), "content": turn.get("value")}
-        for turn in record["conversations"]
-    ]
-    return _chat.read_messages(turns)[0], _chat.images_of(record)
+    return _chat.chat_rows(path, options)

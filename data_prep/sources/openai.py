@@ -1,4 +1,7 @@
-"""OpenAI fine-tuning files: JSONL of `messages` with `image_url` parts (data URI or path)."""
+"""OpenAI fine-tuning files: JSONL of `messages` with `image_url` parts (data URI or path).
+
+An answer of `weight` 0 is part of later prompts alone.
+"""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,4 +16,4 @@ OPTIONS = _chat.OPTIONS
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an answer. Pictures on the web are rejects: nothing is downloaded."""
-    return _chat.chat_rows(path, options, lambda record: _chat.read_messages(record["messages"]))
+    return _chat.chat_rows(path, options)

@@ -1,4 +1,7 @@
-"""TRL and ms-swift rows: `images` with `messages`, or with `prompt` and `completion`."""
+"""Rows of TRL, ms-swift and LLaMA-Factory: `messages`, `prompt`/`completion`, `query`/`response`.
+
+Also Alpaca's `instruction`, `input` and `output`; with `images`, or parts that name their pictures.
+"""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -13,19 +16,4 @@ OPTIONS = _chat.OPTIONS
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item an answer, from JSONL, JSON or parquet."""
-    return _chat.chat_rows(path, options, read)
-
-
-def read(record: dict) -> _chat.Conversation:
-    """A record's messages and pictures; a plain text as prompt is the user's message."""
-    if "messages" in record:
-        messages, found = _chat.read_messages(record["messages"])
-    else:
-        prompt, completion = record["prompt"], record["completion"]
-        if isinstance(prompt, str):
-            prompt = [{"role": "user", "content": prompt}]
-        if isinstance(completion, str):
-            completion = [{"role": "assistant", "content": completion}]
-        messages, found = _chat.read_messages([*prompt, *completion])
-    # Parts of type image either name their picture or stand for one of `images`.
-    return messages, _chat.images_of(record) or found
+    return _chat.chat_rows(path, options)
