@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.files import finish_together, write_together
+from data_prep.files import check_own, finish_together, naming, write_together
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
 from ocrkit.config import METRICS
@@ -68,15 +68,23 @@ class Evaluation:
             "versions": self.versions,
         }
 
-    def save(self, folder: str | Path) -> Path:
+    def save(self, folder: str | Path, overwrite: bool = False) -> Path:
         """Write `predictions.jsonl` and `metrics.json` into `folder`, both or neither.
 
+        Args:
+            folder: made where it does not exist.
+            overwrite: replace a `predictions.jsonl` that lies there without its `metrics.json`.
+
         Raises:
+            FileExistsError: there is such a file, which is another system's.
             OSError: the disk is full or cannot be written; what was saved before is as it was.
 
         """
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        with naming(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        finish_together(folder, _SAVED)
+        check_evaluation_folder(folder, overwrite)
         lines = "".join(map(line_of, self.records))
         summary = json.dumps(self.summary(), ensure_ascii=False, indent=1)
         # Never do numbers stand beside predictions they do not belong to.
@@ -375,6 +383,17 @@ def fails(evaluation: Evaluation, condition: str) -> bool:
 
 
 # --- on disk
+
+
+def check_evaluation_folder(folder: Path, overwrite: bool = False) -> None:
+    """Refuse a folder with predictions alone: no evaluation, but what another system wrote.
+
+    Raises:
+        FileExistsError: it names the file, and the way out.
+
+    """
+    if not any((folder / name).exists() for name in ("metrics.json", UNFINISHED)):
+        check_own(folder, _SAVED[:1], overwrite, "move it, or give the evaluation another name")
 
 
 def line_of(record: dict) -> str:

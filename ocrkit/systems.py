@@ -18,6 +18,7 @@ from ocrkit.data import picture_hashes
 from ocrkit.evaluation import (
     UNFINISHED,
     Evaluation,
+    check_evaluation_folder,
     line_of,
     read_predictions,
     score,
@@ -189,6 +190,7 @@ def _run(
         record.update(done.get(record["id"], {}))
     todo = [number for number, record in enumerate(records) if record["id"] not in done]
     waiting = {records[number]["id"]: records[number] for number in todo}
+    check_evaluation_folder(folder)
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
     # Beside an evaluation that is whole, which stays until this one is.

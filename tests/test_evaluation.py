@@ -143,6 +143,20 @@ def test_a_full_disk_during_a_second_evaluation_leaves_the_first_whole(
     assert Evaluation.load(tmp_path).metrics == first.metrics
 
 
+def test_predictions_of_another_system_are_not_overwritten(tmp_path):
+    path = tmp_path / "predictions.jsonl"
+    path.write_text('{"id": 1,  "reference": "a", "prediction": "b"}\n')
+    before = path.read_bytes()
+    evaluation = score(read_predictions(path), "theirs")
+    with pytest.raises(FileExistsError, match=r"predictions\.jsonl is there .* another name\."):
+        evaluation.save(tmp_path)
+    assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
+    evaluation.save(tmp_path, overwrite=True)
+    evaluation.save(tmp_path)
+    (tmp_path / "metrics.json").write_text("damaged")
+    evaluation.save(tmp_path)
+
+
 def test_numbers_never_stand_beside_other_predictions(tmp_path, killed_at):
     evaluations = [score([record(1, "a", text)]) for text in "ab"]
     step, killed, cers = 0, [True], set()

@@ -108,6 +108,36 @@ def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
     assert predict.asked == ["r1", "r0"]
 
 
+def test_a_full_disk_during_a_second_evaluation_leaves_the_first(
+    predict, config, tmp_path, full_disk
+):
+    folder = tmp_path / "eval/base"
+    for refused in range(4):  # the unfinished file, its lines, predictions, metrics
+        shutil.rmtree(folder, ignore_errors=True)
+        predict.stamp = "first"
+        evaluate(None, None, rows(), config)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        predict.stamp = "second"
+        with full_disk(refused), pytest.raises(OSError, match="No space left on the disk of"):
+            evaluate(None, None, rows(), config)
+        after = {path.name: path.read_bytes() for path in folder.iterdir()}
+        after.pop("unfinished.jsonl", None)
+        assert after == before
+        assert not evaluate(None, None, rows(), config).failed
+        assert not (folder / "unfinished.jsonl").exists()
+
+
+def test_predictions_of_another_system_stop_an_evaluation_before_it_reads(
+    predict, config, tmp_path
+):
+    folder = tmp_path / "eval/base"
+    folder.mkdir(parents=True)
+    (folder / "predictions.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"predictions\.jsonl is there"):
+        evaluate(None, None, rows(), config)
+    assert not predict.asked and [path.name for path in folder.iterdir()] == ["predictions.jsonl"]
+
+
 def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, tmp_path):
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
