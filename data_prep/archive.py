@@ -19,14 +19,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import BinaryIO
 
-from .encoding import as_utf8, encoding_of
-from .pictures import ENDINGS, LFS_POINTER, PictureError, read_file
+from .encoding import LEGACY, as_utf8, encoding_of
+from .pictures import ENDINGS, LFS_POINTER, PictureError, check_regular, read_file
 from .schema import DataError
 from .split import file_split, official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
 MAX_LINE = 64 * 2**20
+# Of names in archives that do not say theirs: UTF-8 where it fits them all, or else the only other
+# one that does.
+NAME_ENCODINGS = ("utf-8", *LEGACY)
 HEAD = 4096  # bytes that tell what a file is
 MAX_INDEXED = 500_000  # files that `find` looks through for a name that lies elsewhere
 
@@ -39,9 +42,9 @@ class Tree:
 
     Args:
         path: a folder, an archive or a label file.
-        options: of the conversion; `encoding` is that of label files that are not UTF-8, and to
-            `notes` is added which other encoding they were found to have.
-        legacy: the encoding of label files that are not UTF-8, where a format has only one.
+        options: of the conversion; `encoding` is that of label files, and of names in archives,
+            that are not UTF-8; to `notes` is added which other encoding they were found to have.
+        legacy: the encoding of what is not UTF-8, where a format has only one.
     """
 
     def __init__(
@@ -50,8 +53,9 @@ class Tree:
         options: SimpleNamespace | None = None,
         legacy: str | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).expanduser()
         self.encoding = getattr(options, "encoding", None) or legacy
+        self.encodings = ("utf-8", self.encoding) if self.encoding else NAME_ENCODINGS
         self.notes = getattr(options, "notes", [])
         self.last_encoding = ("", "utf-8")  # a label file and its encoding
         self.only: str | None = None
@@ -76,11 +80,36 @@ class Tree:
     def _walk(self, under: str) -> Iterator[str]:
         prefix = f"{under}/" if under else ""
         if self.mounted is None or not (self.root / under).is_dir():
-            names = sorted(_members(str(self.root))) if self.mounted is None else self._walk("")
+            names = self._names_in(self.root) if self.mounted is None else self._walk("")
             names = (name for name in names if name.startswith(prefix))
         else:
-            names = _walk_folder(self.root / under, prefix)
+            names = self._walk_folder(self.root / under, prefix)
         yield from (name for name in names if not is_litter(name))
+
+    def _walk_folder(self, folder: Path, prefix: str) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        # Links to folders are not followed: they may lead back up, for ever.
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
+        for name, is_folder in found:
+            if is_folder:
+                yield from self._walk_folder(folder / name, f"{prefix}{name}/")
+            elif is_archive(name):
+                yield from (f"{prefix}{name}/{inner}" for inner in self._names_in(folder / name))
+            else:
+                yield f"{prefix}{name}"
+
+    def _names_in(self, archive: Path) -> list[str]:
+        """The names in an archive, sorted; an encoding that was told by them is noted."""
+        _, members, encoding = _open_archive(str(archive), self.encodings)
+        guessed = self.encodings == NAME_ENCODINGS and encoding not in (None, "utf-8")
+        note = f"{archive.name}: file names are taken for {encoding}; --encoding takes another."
+        if guessed and note not in self.notes:
+            self.notes.append(note)
+        return sorted(members)
+
+    def _members(self, archive: str) -> dict:
+        return _open_archive(archive, self.encodings)[1]
 
     def _place(self, name: str) -> tuple[str, str | None]:
         """The file on disk that holds a name, and the member inside it where it is an archive."""
@@ -98,7 +127,7 @@ class Tree:
         """Whether a file of this name can be read."""
         place, member = self._place(name)
         try:
-            return Path(place).is_file() if member is None else member in _members(place)
+            return Path(place).is_file() if member is None else member in self._members(place)
         except (OSError, ValueError):  # a label may hold anything, NUL bytes included
             return False
 
@@ -162,7 +191,7 @@ class Tree:
         place, member = self._place(name)
         if member is None:
             return functools.partial(read_file, place)
-        return functools.partial(read_member, place, member)
+        return functools.partial(read_member, place, member, self.encodings)
 
     def image_loader(
         self, name: str, folder: str = "", split: str | None = None
@@ -183,7 +212,11 @@ class Tree:
     def open(self, name: str) -> BinaryIO:
         """A file as a stream, however large."""
         place, member = self._place(name)
-        stream = open(place, "rb") if member is None else _open_member(place, member)  # noqa: SIM115, PTH123
+        if member is None:
+            check_regular(place)
+            stream = open(place, "rb")  # noqa: SIM115, PTH123
+        else:
+            stream = _open_member(place, member, self.encodings)
         try:
             _refuse_pointer(name, stream.peek(len(LFS_POINTER)))
         except DataError:
@@ -204,7 +237,7 @@ class Tree:
         place, member = self._place(name)
         if member is None:
             return Path(place).stat().st_size
-        info = _members(place)[member]
+        info = self._members(place)[member]
         return info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
 
     def split(self, name: str) -> str | None:
@@ -329,9 +362,9 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
-def read_member(archive: str, name: str) -> bytes:
+def read_member(archive: str, name: str, encodings: tuple[str, ...] = NAME_ENCODINGS) -> bytes:
     """One member's bytes; PictureError where it is missing, broken or unpacks to too much."""
-    with _open_member(archive, name) as stream:
+    with _open_member(archive, name, encodings) as stream:
         try:
             data = stream.read(MAX_MEMBER + 1)
         except Exception as error:  # zlib, lzma and zipfile each have their own
@@ -341,8 +374,8 @@ def read_member(archive: str, name: str) -> bytes:
     return data
 
 
-def _open_member(archive: str, name: str) -> BinaryIO:
-    opened, members = _open_archive(archive)
+def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> BinaryIO:
+    opened, members, _ = _open_archive(archive, encodings)
     if name not in members:
         raise FileNotFoundError(2, "no such member", f"{archive}/{name}")
     try:
@@ -353,47 +386,78 @@ def _open_member(archive: str, name: str) -> BinaryIO:
         raise PictureError("unreadable image", f"{name}: {error}") from None
 
 
-def _members(archive: str) -> dict:
-    return _open_archive(archive)[1]
-
-
 @functools.lru_cache(maxsize=8)
-def _open_archive(path: str) -> tuple[zipfile.ZipFile | tarfile.TarFile, dict]:
-    """An archive and its plain files by name; kept open, for its index is slow to read."""
+def _open_archive(
+    path: str, encodings: tuple[str, ...]
+) -> tuple[zipfile.ZipFile | tarfile.TarFile, dict, str | None]:
+    """An archive, its plain files by name, and the encoding of the names where they say none.
+
+    The archive is kept open, for its index is slow to read.
+
+    Raises:
+        DataError: it cannot be read, or more than one of the encodings fits its names.
+    """
     try:
+        check_regular(path)
         if path.lower().endswith(".zip"):
             archive = zipfile.ZipFile(path)
-            return archive, {
-                zip_name(info): info for info in archive.infolist() if not info.is_dir()
-            }
-        archive = tarfile.open(path)  # noqa: SIM115
-        return archive, {
-            member.name.removeprefix("./"): member for member in archive if member.isfile()
-        }
-    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read as an archive ({error}).") from None
-
-
-def zip_name(info: zipfile.ZipInfo) -> str:
-    """A zip member's true name. Without the UTF-8 flag it is UTF-8 or CP949 read as CP437."""
-    if not info.flag_bits & 0x800:
-        for encoding in ("utf-8", "cp949"):
-            with contextlib.suppress(UnicodeError):
-                return info.filename.encode("cp437").decode(encoding)
-    return info.filename
-
-
-def _walk_folder(folder: Path, prefix: str) -> Iterator[str]:
-    with os.scandir(folder) as entries:
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
-    # Links to folders are not followed: they may lead back up, for ever.
-    found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
-    for name, is_folder in found:
-        if is_folder:
-            yield from _walk_folder(folder / name, f"{prefix}{name}/")
-        elif is_archive(name):
-            yield from (
-                f"{prefix}{name}/{member}" for member in sorted(_members(str(folder / name)))
-            )
+            members = [info for info in archive.infolist() if not info.is_dir()]
+            names = [_zip_name(info) for info in members]
         else:
-            yield f"{prefix}{name}"
+            archive = tarfile.open(path)  # noqa: SIM115
+            members = [member for member in archive if member.isfile()]
+            names = [os.fsencode(member.name.removeprefix("./")) for member in members]
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an archive ({error}).") from None
+    unclear = [name for name in names if isinstance(name, bytes) and not name.isascii()]
+    encoding = _name_encoding(unclear, encodings, path) if unclear else None
+    decode = functools.partial(_decode, encoding=encoding or "utf-8", zipped=path.endswith("zip"))
+    return archive, dict(zip(map(decode, names), members)), encoding
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str | bytes:
+    """A zip member's name; its bytes where it has no UTF-8 flag, and zipfile took it for CP437."""
+    return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437")
+
+
+def _decode(name: str | bytes, encoding: str, zipped: bool) -> str:
+    if isinstance(name, str):
+        return name
+    try:
+        return name.decode(encoding)
+    except UnicodeDecodeError:
+        # CP437 is what a zip without a flag promises.
+        return name.decode("cp437") if zipped else os.fsdecode(name)
+
+
+def _name_encoding(names: list[bytes], encodings: tuple[str, ...], path: str) -> str | None:
+    """The encoding that fits all names of an archive; None where none of several does.
+
+    Raises:
+        DataError: several fit, or the only one that is allowed does not.
+    """
+    fits = [encoding for encoding in encodings if all(_fits(name, encoding) for name in names)]
+    shown = names[0][:60]
+    if not fits and encodings != NAME_ENCODINGS:
+        raise DataError(
+            f"{path} has file names that are neither {' nor '.join(encodings)}, such as {shown!r}; "
+            "name their encoding with --encoding."
+        )
+    if len(fits) > 1 and fits[0] != "utf-8":
+        readings = ", ".join(
+            f"{encoding} {shown.decode(encoding, 'replace')!r}" for encoding in fits
+        )
+        raise DataError(
+            f"{path} does not say how its file names are encoded, and several encodings fit them "
+            f"all: {readings}; name the right one with --encoding."
+        )
+    return fits[0] if fits else None
+
+
+def _fits(name: bytes, encoding: str) -> bool:
+    try:
+        text = name.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    # Control characters, private ones and those that do not exist stand in no name.
+    return encoding == "utf-8" or not {"Cc", "Co", "Cn"} & set(map(unicodedata.category, text))

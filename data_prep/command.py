@@ -7,6 +7,7 @@ from collections.abc import Callable
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from .files import sentence
 from .schema import DataError, UsageError
@@ -25,6 +26,24 @@ def output_path(text: str) -> Path:
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; name a file or folder (. is this one)")
     return Path(text)
+
+
+def expand_home(value: Any) -> Any:
+    """A path with the home folder for the `~/` that it begins with.
+
+    Args:
+        value: a path or text, a list, or all options of a command line; everything else is
+            returned as it is.
+    """
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    if isinstance(value, list | tuple):
+        return type(value)(map(expand_home, value))
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**{name: expand_home(v) for name, v in vars(value).items()})
+    return value
 
 
 def exit_code(work: Callable[[], int], advice: str = "") -> int:

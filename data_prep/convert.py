@@ -3,19 +3,23 @@
 import argparse
 import difflib
 import importlib
+import lzma
 import os
 import pkgutil
 import re
 import sys
+import tarfile
+import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from . import sources
-from .command import exit_code, output_path
+from .command import exit_code, expand_home, output_path
 from .dataset import write_dataset
-from .schema import PROMPTS, Item, Reject, UsageError
+from .schema import PROMPTS, DataError, Item, Reject, UsageError, printable
 from .split import page_of, parse_shares
 
 FORMATS = ("imagefolder", "parquet")
@@ -64,8 +68,9 @@ def convert(
         group_pattern: takes (?P<group>...) out of the name of an item's group (a picture's path
             where the source knows no better), to keep what belongs together in one split; without
             it the patterns of `data_prep.split.GROUP_PATTERNS` join crops and lines of a page.
-        encoding: of label files that are not UTF-8 or UTF-16, such as "gbk"; without it that of
-            Chinese, Korean or Japanese which alone fits.
+        encoding: of label files that are not UTF-8 or UTF-16, and of names in archives that are
+            not UTF-8, such as "gbk"; without it that of Chinese, Korean or Japanese which alone
+            fits.
         progress: whether to draw a progress bar on stderr.
         options: the source's own, see its `OPTIONS`.
 
@@ -76,7 +81,8 @@ def convert(
     module = load_source(source)
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    inputs = [str(path) for path in inputs]
+    inputs, out = [str(expand_home(path)) for path in inputs], expand_home(out)
+    options = {name: expand_home(value) for name, value in options.items()}
     shares = parse_shares(split)
     settings = {
         "task": check_choice("task", task or module.TASKS[0], module.TASKS),
@@ -181,10 +187,11 @@ def find_items(
     group_of = grouping(settings)
     found = 0
     for path, prefix in zip(inputs, input_prefixes(inputs)):
-        for item in module.rows(path, options):
+        for item in readable(module.rows(path, options), path):
             if isinstance(item, Item):
                 item.key = f"{source}-{prefix}{item.key}"
-                item.group = group_of(item.group)
+                # A file's name that is no UTF-8 is no reason against the row.
+                item.group = printable(group_of(item.group))
                 if not getattr(module, "GROUPS_SPAN_INPUTS", False):
                     item.group = prefix + item.group
                 for picture in item.pictures:
@@ -197,6 +204,25 @@ def find_items(
             found += 1
             if found == settings["limit"]:
                 return
+
+
+def readable(items: Iterator[Item | Reject], path: str) -> Iterator[Item | Reject]:
+    """The items of an INPUT; DataError where a file of labels in an archive cannot be read."""
+    from .pictures import PictureError
+
+    try:
+        yield from items
+    except (
+        PictureError,
+        zipfile.BadZipFile,
+        zlib.error,
+        lzma.LZMAError,
+        tarfile.TarError,
+    ) as error:
+        detail = " ".join(str(getattr(error, "detail", error)).split())
+        raise DataError(
+            f"{path} cannot be read ({detail}); take that file out, or unpack the archive."
+        ) from None
 
 
 def grouping(settings: dict) -> Callable[[str], str]:
@@ -277,7 +303,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="takes (?P<group>...) out of a picture's path: what shares it is kept in one split "
         "(by default crops and lines named <page>_crop_<n>, <page>_line_<n>, <page>-p<n>)",
     )
-    add("--encoding", metavar="NAME", help="of label files that are not UTF-8, such as gbk")
+    add(
+        "--encoding",
+        metavar="NAME",
+        help="of label files, and of names in archives, that are not UTF-8, such as gbk",
+    )
     own = parser.add_argument_group("options of single sources (see --list)")
     own.add_argument("--image-column", metavar="NAME", help="column with the picture's path")
     own.add_argument("--text-column", metavar="NAME", help="column with the text")
@@ -342,7 +372,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--list" in arguments:
         return exit_code(lambda: print(list_sources()) or 0)
-    given = vars(build_parser().parse_args(arguments))
+    given = vars(expand_home(build_parser().parse_args(arguments)))
     own = {k: v for k, v in given.items() if k not in COMMON and v is not None}
     common = {k: given[k] for k in COMMON} | {
         "workers": os.cpu_count() or 1 if given["workers"] is None else given["workers"]

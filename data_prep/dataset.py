@@ -100,7 +100,7 @@ def write_dataset(
             pack_parquet(staging, summary)
         result = summary.to_dict(source, inputs, settings)
         text = json.dumps(result, ensure_ascii=False, indent=1)
-        (staging / "dataset.json").write_text(text + "\n", encoding="utf-8")
+        (staging / "dataset.json").write_text(printable(text) + "\n", encoding="utf-8")
         publish(staging, out)
     return result
 

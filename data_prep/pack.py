@@ -19,7 +19,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from .command import exit_code, output_path
+from .command import exit_code, expand_home, output_path
 from .dataset import locked, publish
 from .files import is_inner_path, naming, write_whole, writing
 from .schema import DataError, UsageError
@@ -295,7 +295,7 @@ def run(
         parser.add_argument(
             "--overwrite", action="store_true", help="replace tars that pack did not write, too"
         )
-    given = parser.parse_args(arguments)
+    given = expand_home(parser.parse_args(arguments))
     options = {"overwrite": True} if getattr(given, "overwrite", False) else {}
     if getattr(given, "shard_size", None):
         options["shard_bytes"] = int(given.shard_size * 1e9)

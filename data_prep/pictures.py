@@ -15,6 +15,7 @@ import io
 import math
 import os
 import re
+import stat
 import struct
 import warnings
 import zlib
@@ -285,8 +286,22 @@ def _eight_bits(image: Image.Image) -> Image.Image:
     return grey
 
 
+def check_regular(path: str | os.PathLike) -> None:
+    """Refuse what is there and is no file: to open a FIFO would wait for ever.
+
+    Raises:
+        PictureError: a folder, FIFO, socket or device.
+    """
+    kinds = {stat.S_IFDIR: "folder", stat.S_IFIFO: "FIFO", stat.S_IFSOCK: "socket"}
+    with contextlib.suppress(OSError):  # told where it is opened
+        kind = stat.S_IFMT(Path(path).stat().st_mode)
+        if kind != stat.S_IFREG:
+            raise PictureError("unreadable image", f"{path} is a {kinds.get(kind, 'device')}")
+
+
 def read_file(path: str) -> bytes:
     """A picture file's bytes, for `Picture.load`."""
+    check_regular(path)
     return Path(path).read_bytes()
 
 
@@ -344,6 +359,8 @@ def _opening(source: Source) -> Iterator[Image.Image]:
             if isinstance(source, Image.Image):
                 yield source
                 return
+            if name:
+                check_regular(source)
             with Image.open(io.BytesIO(source) if isinstance(source, bytes) else source) as image:
                 _check_size(image)
                 yield image

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .command import exit_code
+from .command import exit_code, expand_home
 
 COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",
@@ -35,7 +35,7 @@ def _work(arguments: list[str] | None) -> int:
             module = importlib.import_module(f"{__package__}.{name}")
             module.add_arguments(command)
             run = module.run
-    given = parser.parse_args(arguments)
+    given = expand_home(parser.parse_args(arguments))
     return run(given)
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arithmetic import invoice_problems
-from .command import exit_code
+from .command import exit_code, expand_home
 from .dataset import ordered_map
 from .files import check_own, write_folder
 from .schema import (
@@ -449,7 +449,7 @@ def main(arguments: list[str] | None = None) -> int:
     add_argument(
         "--overwrite", action="store_true", help="replace files that ocrkit did not write, too"
     )
-    given = parser.parse_args(arguments)
+    given = expand_home(parser.parse_args(arguments))
 
     def work() -> int:
         result = validate(

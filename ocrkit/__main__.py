@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import import_problem, output_path
+from data_prep.command import expand_home, import_problem, output_path
 from data_prep.files import sentence
 from ocrkit.config_error import ConfigError
 from ocrkit.processes import is_main_process
@@ -433,6 +433,7 @@ def _work(argv: list[str]) -> int:
     # The doctor is who says what is missing.
     parser = _parser(settings=argv[:1] != ["doctor"])
     arguments, unknown = parser.parse_known_args(argv)
+    arguments = expand_home(arguments)
     try:
         if unknown and unknown[0].startswith("--") and "recipe" in arguments:
             from ocrkit.config import check_name

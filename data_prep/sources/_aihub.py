@@ -41,7 +41,7 @@ class Pictures:
 
     def __init__(self, tree: Tree, inputs: Sequence[str] = ()) -> None:
         self.tree = tree
-        trees = [Tree(path) for path in inputs if Path(path) != tree.path]
+        trees = [Tree(path, legacy=tree.encoding) for path in inputs if Path(path) != tree.path]
         self.others = [one for one in trees if next(one.files("*.json"), None) is None]
         self.indexes: dict[bool, dict[str, list[tuple[Tree, str]]]] = {}
 
