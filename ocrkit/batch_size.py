@@ -1,12 +1,10 @@
 """The largest batch that fits the memory, and the learning rate that goes with it."""
 
-import json
 import math
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -138,17 +136,14 @@ def resolve_batch(
     processor: Any,
     rows: Any,
     lengths: list[int],
-    checkpoint: Path | None = None,
 ) -> TrainConfig:
     """The settings with `"auto"` replaced by a number, and the learning rate scaled if asked.
 
     With `learning_rate_batch_size` the rate is multiplied by the square root of (samples per step
-    / that size). A resumed run keeps the size that its checkpoint was made with.
+    / that size).
     """
     size = config.per_device_train_batch_size
-    if size == "auto" and checkpoint is not None:
-        size = json.loads((checkpoint / "trainer_state.json").read_text())["train_batch_size"]
-    elif size == "auto":
+    if size == "auto":
         size = _agreed(largest_batch(model, processor, rows, lengths, config))
     rate, reference = config.learning_rate, config.learning_rate_batch_size
     per_step = size * config.gradient_accumulation_steps * process_count()

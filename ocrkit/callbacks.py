@@ -19,12 +19,19 @@ class LogFile(TrainerCallback):
 
     def __init__(self, path: Path):
         self.path = path
+        # Settings that a resumed run changes, as {name: [before, after]}.
+        self.changed: dict[str, list] = {}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Drop what an interrupted run logged after the checkpoint that is resumed from."""
         if not state.is_world_process_zero:
             return
-        kept = [entry for entry in read_log(self.path) if entry["step"] <= state.global_step]
+        step = state.global_step
+        kept = [entry for entry in read_log(self.path) if entry["step"] <= step]
+        # A run that was resumed at this step before may have changed other settings.
+        kept = [e for e in kept if not ("changed" in e and e["step"] == step)]
+        if self.changed:
+            kept.append({"step": step, "changed": self.changed})
         text = "".join(json.dumps(entry) + "\n" for entry in kept if state.global_step)
         self.path.write_text(text, encoding="utf-8")
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ocrkit.config import TrainConfig
+from ocrkit.resume import described
 
 
 def card(
@@ -69,6 +70,8 @@ def card(
             changed["model_name_or_path"] = Path(changed["model_name_or_path"]).name
         text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
         parts += ["## Recipe", f"Settings that differ from the defaults:\n\n```yaml\n{text}```"]
+        for change in versions.get("changes", []):
+            parts.append(f"Changed at step {change['step']}: {described(change['changed'])}.")
     if versions:
         found = {"python": versions.get("python"), **versions.get("packages", {})}
         listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)

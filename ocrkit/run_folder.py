@@ -32,6 +32,12 @@ def package_versions(names: Iterable[str]) -> dict[str, str | None]:
     return found
 
 
+def dataset_hash(dataset: str | Path) -> str | None:
+    """A hash of a dataset's dataset.json; None where it has none."""
+    path = Path(dataset) / "dataset.json"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
+
+
 def versions(config: TrainConfig) -> dict[str, Any]:
     """What a run was made with: packages, Python, processes, commit, a hash of dataset.json."""
     commit = ""
@@ -41,16 +47,12 @@ def versions(config: TrainConfig) -> dict[str, Any]:
             command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
         )
         commit = done.stdout.strip()
-    description = Path(config.dataset) / "dataset.json"
-    digest = None
-    if description.is_file():
-        digest = hashlib.sha256(description.read_bytes()).hexdigest()[:16]
     return {
         "python": platform.python_version(),
         "packages": package_versions(PACKAGES),
         "processes": process_count(),
         "commit": commit or None,
-        "dataset": digest,
+        "dataset": dataset_hash(config.dataset),
     }
 
 

@@ -232,7 +232,7 @@ def tracked(trainer: Any) -> Iterator[None]:
     """Measure what an OCRTrainer trains in this context, for the trackers of `report_to`.
 
     Their files lie in the run folder: `tensorboard/`, `wandb/`. A W&B run that is already open is
-    used and left open.
+    used and left open; a resumed run goes on in its own.
 
     Raises:
         ConfigError: W&B cannot start, for want of a login for instance.
@@ -247,7 +247,8 @@ def tracked(trainer: Any) -> Iterator[None]:
             callback.logging_dir = str(Path(config.output_dir) / "tensorboard")
     run, opened, failed = None, False, True
     if "wandb" in config.trackers and trainer.is_world_process_zero():
-        run, opened = _wandb_run(config)
+        run, opened = _wandb_run(config, trainer.made_with.get("wandb_run"))
+        trainer.made_with["wandb_run"] = run.id
     if config.trackers:
         trainer.add_callback(Samples(trainer, run))
     try:
@@ -259,14 +260,20 @@ def tracked(trainer: Any) -> Iterator[None]:
             run.finish(exit_code=int(failed))
 
 
-def _wandb_run(config: TrainConfig) -> tuple[Any, bool]:
-    """The W&B run, and whether it was opened here."""
+def _wandb_run(config: TrainConfig, resumed: str | None) -> tuple[Any, bool]:
+    """The W&B run, and whether it was opened here.
+
+    Args:
+        resumed: id of the run to go on with; None begins a new one.
+    """
     import wandb
 
     if wandb.run is not None:
         return wandb.run, False
+    again = {"id": resumed, "resume": "allow", "allow_val_change": True} if resumed else {}
     try:
         run = wandb.init(
+            **again,
             project=config.project,
             name=config.run_name or Path(config.output_dir).name,
             tags=config.tags,

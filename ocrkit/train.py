@@ -8,7 +8,7 @@ from typing import Any
 
 from data_prep.files import check_own
 from ocrkit.batch_size import resolve_batch
-from ocrkit.checkpoint import checkpoint_to_resume, set_aside, step_of
+from ocrkit.checkpoint import checkpoint_to_resume, set_aside
 from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
@@ -16,6 +16,7 @@ from ocrkit.data import DataError, without_bars
 from ocrkit.export import export
 from ocrkit.kernels import try_kernels
 from ocrkit.processes import decided_by_main, is_main_process, process_count
+from ocrkit.resume import checked_settings, made_with, saved_settings
 from ocrkit.run_folder import read_log, record_skipped, skipped_counts, versions
 from ocrkit.systems import records_of
 
@@ -82,26 +83,30 @@ def train(
     if not (folder / "versions.json").is_file():  # no run folder yet
         written = ("README.md", "config.json", "adapter_config.json")
         check_own(folder / "adapter", written, way_out="move it, or give another output_dir")
-    checkpoint = decided_by_main(
-        lambda: checkpoint_to_resume(folder, config.resume_from_checkpoint)
-    )
+    checkpoint, saved = decided_by_main(lambda: _resumed(config))
+    if saved:
+        config = checked_settings(config, saved, checkpoint)
     stop = StopOnSignal()
     shown = []
     if panel and kernel():
         from ocrkit.panel import TrainingPanel
 
         shown = [TrainingPanel(folder, stop)]
-    watchers = [LogFile(folder / "train_log.jsonl"), *shown, stop, *(callbacks or [])]
-    trainer = make_trainer(model, processor, data, config, watchers, checkpoint)
+    log = LogFile(folder / "train_log.jsonl")
+    watchers = [log, *shown, stop, *(callbacks or [])]
+    trainer = make_trainer(model, processor, data, config, watchers, saved)
+    if saved:
+        log.changed = trainer.go_on_from(saved, checkpoint)
     if shown:
         from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         trainer.quiet = True
     if trainer.is_world_process_zero():
-        set_aside(folder, step_of(checkpoint) if checkpoint else 0)
+        set_aside(folder, saved["step"] if saved else 0)
         trainer.config.save(folder / "config.yaml")
-        (folder / "versions.json").write_text(json.dumps(versions(config), indent=2) + "\n")
+        about = {**versions(config), "changes": trainer.made_with["changes"]}
+        (folder / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
     with stop, tracked(trainer), shown[0] if shown else nullcontext():
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if config.streaming:
@@ -135,12 +140,14 @@ def make_trainer(
     data: Any,
     config: TrainConfig,
     callbacks: list,
-    checkpoint: Path | None = None,
+    saved: dict[str, Any] | None = None,
 ) -> Any:
     """The OCRTrainer of a run, with the rows that fit the context and a fixed validation subset.
 
-    Its `config` is the given one with batch size and learning rate resolved; a run that goes on
-    from `checkpoint` keeps its batch size.
+    Its `config` is the given one with batch size and learning rate resolved.
+
+    Args:
+        saved: what the checkpoint that the run goes on from was made with, of `saved_settings`.
 
     Raises:
         DataError, ConfigError: as `train`.
@@ -152,7 +159,7 @@ def make_trainer(
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(data)}.")
     if getattr(model, "ocrkit_backend", "") == "unsloth":
         try_kernels(model, processor, config, training=True)
-    rows, config = _train_rows(data["train"], model, processor, config, checkpoint)
+    rows, config = _train_rows(data["train"], model, processor, config, saved)
     validation = evaluation_rows(data, config)
     if validation is None and config.eval_steps and is_main_process():
         print(f"{config.dataset} has no validation split, so nothing is evaluated while it trains.")
@@ -171,7 +178,7 @@ def make_trainer(
         from ocrkit.augment import augmenter
 
         augment = augmenter(config)
-    return OCRTrainer(
+    trainer = OCRTrainer(
         model=model,
         args=args,
         processing_class=processor,
@@ -183,6 +190,14 @@ def make_trainer(
         config=config,
         callbacks=callbacks,
     )
+    trainer.made_with = made_with(config, rows, model)
+    return trainer
+
+
+def _resumed(config: TrainConfig) -> tuple[Path | None, dict[str, Any] | None]:
+    """The checkpoint that a run goes on from, and what it was made with."""
+    checkpoint = checkpoint_to_resume(config.output_dir, config.resume_from_checkpoint)
+    return checkpoint, checkpoint and saved_settings(checkpoint)
 
 
 def evaluation_rows(data: Any, config: TrainConfig) -> Any:
@@ -196,12 +211,12 @@ def evaluation_rows(data: Any, config: TrainConfig) -> Any:
 
 
 def _train_rows(
-    rows: Any, model: Any, processor: Any, config: TrainConfig, checkpoint: Path | None
+    rows: Any, model: Any, processor: Any, config: TrainConfig, saved: dict[str, Any] | None
 ) -> tuple[Any, TrainConfig]:
     """The rows that fit the context, or the stream of them, and the settings with a batch size."""
     if not config.streaming:
         rows = fit_context(rows, "train", model, processor, config)
-        config = resolve_batch(config, model, processor, rows, rows["length"], checkpoint)
+        config = resolve_batch(config, model, processor, rows, rows["length"])
         return rows, config
     stream = rows.fitting(processor, context_length(model, config))
     sample = stream.take(STREAM_SAMPLE)
@@ -213,16 +228,10 @@ def _train_rows(
         )
     images, texts = token_lengths(sample, processor, config)
     lengths = [image + text for image, text in zip(images, texts)]
-    config = resolve_batch(config, model, processor, sample, lengths, checkpoint)
+    config = resolve_batch(config, model, processor, sample, lengths)
     rows_per_batch = config.per_device_train_batch_size * process_count()
-    return stream.after(_batches_done(checkpoint, config), rows_per_batch), config
-
-
-def _batches_done(checkpoint: Path | None, config: TrainConfig) -> int:
-    if checkpoint is None:
-        return 0
-    state = json.loads((checkpoint / "trainer_state.json").read_text())
-    return state["global_step"] * config.gradient_accumulation_steps
+    batches = saved["step"] * config.gradient_accumulation_steps if saved else 0
+    return stream.after(batches, rows_per_batch), config
 
 
 def check_evaluation(rows: Any, processor: Any, config: TrainConfig) -> None:

@@ -21,7 +21,7 @@ from data_prep.files import DiskError, naming
 from ocrkit.analysis import said
 from ocrkit.batch_size import TrainingError, does_not_fit
 from ocrkit.callbacks import ConfusionWeights
-from ocrkit.checkpoint import rotate, seal, unseal
+from ocrkit.checkpoint import damage, rotate, seal, unseal
 from ocrkit.collate import Collator
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.confusion import heaviest, label_weights
@@ -29,7 +29,10 @@ from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
 from ocrkit.predict import halved, predict_stream
+from ocrkit.processes import decided_by_main
+from ocrkit.resume import JUDGING, changed_settings, described, save_settings
 from ocrkit.run_folder import append_log
+from ocrkit.schedule import SavedSchedule, hyperparameters, restore
 from ocrkit.systems import records_of
 
 # accelerate calls the CPU of one of several processes "cpu:0", which torch.load does not know.
@@ -64,6 +67,9 @@ class OCRTrainer(SFTTrainer):
         self.config = config
         # A training panel shows what evaluations would print.
         self.quiet = False
+        # What checkpoints are saved with (`resume.made_with`), and what a resumed run changes.
+        self.made_with: dict[str, Any] = {}
+        self.changed: dict[str, list] = {}
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
         self.model_accepts_loss_kwargs = True
         self.confusions: ConfusionWeights | None = None
@@ -72,6 +78,26 @@ class OCRTrainer(SFTTrainer):
                 config.confusion_max_weight, config.confusion_smoothing
             )
             self.add_callback(self.confusions)
+
+    def go_on_from(self, saved: dict[str, Any], checkpoint: Path) -> dict[str, list]:
+        """The settings that this run changes, which go on record from the checkpoint's step on.
+
+        Args:
+            saved: what the checkpoint was made with, of `resume.saved_settings`.
+
+        Raises:
+            ConfigError: it was trained on other rows or another model.
+        """
+        self.changed = changed_settings(saved, self.made_with, checkpoint)
+        self.made_with["changes"] = [*saved["changes"]]
+        if self.changed:
+            self.made_with["changes"].append({"step": saved["step"], "changed": self.changed})
+            if self.is_world_process_zero():
+                print(f"Changed from step {saved['step']} on: {described(self.changed)}")
+        for name in ("curriculum_growth", "wandb_run"):
+            if name in saved:
+                self.made_with[name] = saved[name]
+        return self.changed
 
     def get_train_dataloader(self) -> Any:
         """Batches of training rows, which alone carry `epoch`, so that they alone are augmented."""
@@ -112,7 +138,10 @@ class OCRTrainer(SFTTrainer):
             shuffle=strategy != "sequential",
             difficulty=difficulty,
             start=config.curriculum_start,
-            growth=config.curriculum_steps * epochs * len(rows),
+            # A resumed run may be longer, but the order of its rows is that of its beginning.
+            growth=self.made_with.setdefault(
+                "curriculum_growth", config.curriculum_steps * epochs * len(rows)
+            ),
         )
         return self.train_sampler
 
@@ -129,12 +158,75 @@ class OCRTrainer(SFTTrainer):
         finally:
             accelerator.native_amp = mixed
 
+    def _init_training_state(self, max_steps: int, *args: Any, **kwargs: Any) -> Any:
+        """As Trainer does, but a resumed run has its own cadences and batch size, not the saved."""
+        done = super()._init_training_state(max_steps, *args, **kwargs)
+        self.state.compute_steps(self.args, max_steps)
+        self.state.train_batch_size = self._train_batch_size
+        if JUDGING & self.changed.keys():
+            self.state.best_metric = self.state.best_global_step = None
+            self.state.best_model_checkpoint = None
+        return done
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, *args: Any) -> None:
+        """As Trainer does; weights that do not fit the model are one sentence.
+
+        Raises:
+            ConfigError: names or shapes of the checkpoint's weights are others.
+        """
+        try:
+            super()._load_from_checkpoint(resume_from_checkpoint, *args)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError, KeyError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ConfigError(
+                f"The weights in {resume_from_checkpoint} do not fit this model ({reason}): resume "
+                "with the model and the settings that it was trained with."
+            ) from None
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        """As Trainer does, but with this run's rates, decays and schedule, at the saved step.
+
+        Trainer takes over those of the checkpoint: a new rate would be ignored, and a finished run
+        that is made longer would begin at the rate it ended with.
+        """
+        if checkpoint is None or self.is_deepspeed_enabled:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        own = hyperparameters(self.optimizer)
+        scheduler, saved = self.lr_scheduler, SavedSchedule()
+        self.lr_scheduler = saved
+        try:
+            super()._load_optimizer_and_scheduler(checkpoint)
+        finally:
+            self.lr_scheduler = scheduler
+        restore(self.optimizer, own, scheduler, saved.state, self.state.global_step, self.changed)
+
+    def _load_best_model(self) -> None:
+        """As Trainer does, unless the best checkpoint is damaged."""
+        best = self.state.best_model_checkpoint
+        problem = decided_by_main(lambda: damage(best))
+        if problem is None:
+            super()._load_best_model()
+        elif self.is_world_process_zero():
+            print(
+                f"The best checkpoint, {best}, is damaged ({problem}): the run ends with the "
+                "weights of its last step instead."
+            )
+
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
         """As Trainer does, but no step more where the checkpoint is the run's last."""
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
             return
         super()._run_epoch(*args, **kwargs)
+
+    def _maybe_log_save_evaluate(self, *args: Any, **kwargs: Any) -> None:
+        if self.config.streaming:
+            # Trainer counts the steps since the start, or the resume, of a run of unknown length.
+            self.state.epoch = self.state.global_step / self.state.max_steps
+        super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any) -> None:
         """As Trainer does, and with a curriculum what the steps since the last log have seen."""
@@ -159,8 +251,8 @@ class OCRTrainer(SFTTrainer):
         except torch.cuda.OutOfMemoryError as error:
             raise TrainingError(
                 f"Out of GPU memory after step {self.state.global_step}, outside a batch: take "
-                "optim=adamw_8bit, a smaller lora_r, or lower max_pixels; checkpoints in the run "
-                "folder are from before."
+                "optim=adamw_8bit, a smaller lora_r, or lower max_pixels, and train anew, since a "
+                "checkpoint is resumed with those that it was made with."
             ) from error
 
     def training_step(self, model: Any, inputs: dict[str, Any], *args: Any) -> torch.Tensor:
@@ -203,6 +295,7 @@ class OCRTrainer(SFTTrainer):
             self.args.save_total_limit = limit
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
+            save_settings(folder, self.made_with, step)
             seal(folder)
             rotate(run, limit, self.state.best_model_checkpoint)
 

@@ -122,16 +122,19 @@ def test_a_run_on_a_stream_stopped_and_resumed_is_the_same(config, tmp_path, pro
         model, processor = load_model(config)
         result = train(model, processor, {"train": stream}, config)
         weights = {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
-        return [e["loss"] for e in result.history if "loss" in e], weights
+        return [(e["loss"], e["epoch"]) for e in result.history if "loss" in e], weights
 
     config.augmentation = {"noise": 0.05}
     config.gradient_accumulation_steps = 2
     config.max_length = 48
-    losses, weights = run(lr_scheduler_type="constant", warmup_steps=0, save_steps=2)
+    logged, weights = run(lr_scheduler_type="constant", warmup_steps=0, save_steps=2)
     config.output_dir = str(tmp_path / "stopped")
     run(max_steps=2)
     again, resumed = run(max_steps=4, resume_from_checkpoint="auto")
-    assert again == losses and len(losses) == 4
+    # The first two epochs are those of a run of two steps.
+    assert [loss for loss, _ in again] == [loss for loss, _ in logged] and len(logged) == 4
+    assert [epoch for _, epoch in logged] == [0.25, 0.5, 0.75, 1]
+    assert [epoch for _, epoch in again] == [0.5, 1, 0.75, 1]
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
     assert skipped_counts(config.output_dir)["longer than the context"] > 0
 

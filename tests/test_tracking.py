@@ -2,6 +2,7 @@
 
 import json
 import struct
+import sys
 import time
 from importlib import metadata
 from pathlib import Path
@@ -237,6 +238,71 @@ def test_wandb_without_a_login_is_one_sentence(config, monkeypatch):
     config.report_to = "wandb"
     with pytest.raises(ConfigError, match=r"No API key configured.*WANDB_MODE=offline"):
         run(config)
+
+
+_STAND_IN = """
+from types import SimpleNamespace
+run, started = None, []
+errors = SimpleNamespace(Error=RuntimeError)
+
+class Config(dict):
+    def update(self, other, **settings):
+        super().update(other)
+
+class Run:
+    def __init__(self, id):
+        self.id, self.logged, self.summary = id, [], {}
+    def log(self, entry):
+        self.logged.append(entry)
+    def finish(self, exit_code):
+        global run
+        run = None
+    def _label(self, **names):
+        pass
+
+config = Config()
+
+def init(**settings):
+    global run
+    started.append(settings)
+    run = Run(settings.get("id") or f"run{len(started)}")
+    return run
+
+def log(entry):
+    run.log(entry)
+"""
+
+
+@pytest.fixture
+def wandb(monkeypatch, tmp_path):
+    """A stand-in for the package, which records how runs are started."""
+    folder = tmp_path / "packages"
+    for name in ("wandb", "wandb/sdk", "wandb/sdk/lib", "wandb-1.0.dist-info"):
+        (folder / name).mkdir(parents=True)
+    (folder / "wandb" / "__init__.py").write_text(_STAND_IN)
+    (folder / "wandb/sdk/lib/config_util.py").write_text("class ConfigError(Exception): pass")
+    (folder / "wandb-1.0.dist-info/METADATA").write_text("Name: wandb\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(folder)
+    names = [name for name in sys.modules if name.partition(".")[0] == "wandb"]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
+    import wandb
+
+    yield wandb
+    for name in [name for name in sys.modules if name.partition(".")[0] == "wandb"]:
+        del sys.modules[name]
+
+
+def test_a_resumed_run_goes_on_in_its_own_wandb_run(config, wandb):
+    config.report_to, config.max_steps, config.save_steps = "wandb", 1, 1
+    run(config)
+    run(config)
+    config.max_steps, config.resume_from_checkpoint = 2, "auto"
+    run(config)
+    begun, anew, resumed = wandb.started
+    assert not {"id", "resume"} & (begun.keys() | anew.keys())
+    assert (resumed["id"], resumed["resume"]) == ("run2", "allow")
+    assert wandb.run is None
 
 
 def test_a_tracker_that_is_not_installed_is_refused_before_a_model_loads(monkeypatch):
