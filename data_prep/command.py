@@ -21,8 +21,11 @@ def output_path(text: str) -> Path:
     """The type of an option that names a file or folder to write.
 
     Raises:
-        argparse.ArgumentTypeError: it is empty, which as a path would be the working folder.
+        argparse.ArgumentTypeError: it is empty, which as a path would be the working folder, or
+            holds a NUL.
     """
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("it holds a NUL, which no name of a file may")
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty; name a file or folder (. is this one)")
     return Path(text)

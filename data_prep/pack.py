@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import math
 import re
 import shutil
 import sys
@@ -110,10 +111,13 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
     whole are not read again.
 
     Raises:
+        UsageError: `archive` is no name of a tar.
         DataError: a tar is missing, damaged, or holds what it must not.
         OSError: the disk is full or cannot be written.
     """
     archive, out = Path(archive), Path(out)
+    if archive.suffix != ".tar":
+        raise UsageError(f"{archive} must end in .tar.")
     shards = _read_manifest(archive)
     sums = [sha256 for _, _, sha256 in shards]
     done = out / ".unpacked.json"
@@ -297,10 +301,13 @@ def run(
         )
     given = expand_home(parser.parse_args(arguments))
     options = {"overwrite": True} if getattr(given, "overwrite", False) else {}
-    if getattr(given, "shard_size", None):
-        options["shard_bytes"] = int(given.shard_size * 1e9)
+    size = getattr(given, "shard_size", None)
 
     def work() -> int:
+        if size is not None:
+            if not 1e-9 <= size < math.inf:
+                raise UsageError(f"--shard-size is {size}, but takes a number of GB above 0.")
+            options["shard_bytes"] = int(size * 1e9)
         made = command(given.source, given.target, **options)
         print(*(made if isinstance(made, list) else [made]), sep="\n")
         return 0

@@ -161,12 +161,15 @@ def check_out(pictures: list[Picture], out: Path, overwrite: bool = False) -> No
         ConfigError: a file that is no .jsonl, or two pictures that would share a text file.
         DataError: a .jsonl file with a line that this kit did not write.
     """
-    if out.suffix == ".jsonl":
+    lines = out.suffix == ".jsonl"
+    # A pipe or a device is neither.
+    taken = out.exists() and not (out.is_file() if lines else out.is_dir())
+    if taken or out.suffix in (".json", ".txt", ".csv"):
+        raise ConfigError(f"--out {out} is neither a .jsonl file nor a folder for text files.")
+    if lines:
         if not overwrite:
             _answers(out)
         return
-    if out.is_file() or out.suffix in (".json", ".txt", ".csv"):
-        raise ConfigError(f"--out {out} is neither a .jsonl file nor a folder for text files.")
     targets: dict[Path, Picture] = {}
     for picture in pictures:
         other = targets.setdefault(text_file(picture, out), picture)

@@ -53,6 +53,9 @@ def sweep(
     everyone = {name: {**parameters, **combination} for name, combination in members(grid).items()}
     _check(notebook, code, everyone.values())
     digest = hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
+    summary = out / "sweep.json"
+    if summary.exists() and "members" not in read_json(summary):
+        raise ConfigError(f"{summary} is of no sweep: move it, or give another --out.")
     out.mkdir(parents=True, exist_ok=True)
     lock = FileLock(out / "sweep.lock")
     try:

@@ -274,5 +274,9 @@ def test_the_commands(dataset, tmp_path, capsys):
     assert unpack_module.main([tar, str(tmp_path / "in")]) == 1
     assert "already holds something else" in capsys.readouterr().err
     for main in (module.main, unpack_module.main):
-        with pytest.raises(SystemExit, match="2"):
-            main([tar, ""])
+        for wrong in ("", "a\0b"):
+            with pytest.raises(SystemExit, match="2"):
+                main([tar, wrong])
+    for size in ("0", "-1", "nan", "inf", "1e400", "1e-12"):
+        assert module.main([str(dataset), tar, "--shard-size", size]) == 2, size
+    assert unpack_module.main([".", out]) == 2

@@ -1,6 +1,7 @@
 """`predict --out`: whose lines and texts are kept, read anew or refused, and what a stop leaves."""
 
 import json
+import os
 
 import pytest
 from PIL import Image
@@ -213,3 +214,12 @@ def test_other_pictures_lines_stay(predict, scans, tmp_path):
     Image.new("RGB", (64, 32), "white").save(scans / "d.png")
     assert "1 read, 0 failed, 2 were there already" in predict("--out", out)[1]
     assert set(lines(out)) == {"a.png", "b.png", "c.png", "d.png"}
+
+
+def test_a_pipe_and_a_folder_are_no_place_for_lines(scans, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder.jsonl").mkdir()
+    for name in ("pipe.jsonl", "pipe", "folder.jsonl"):
+        assert main(["predict", str(scans), "--out", str(tmp_path / name)]) == 2
+        assert "is neither a .jsonl file nor a folder" in capsys.readouterr().err
