@@ -27,7 +27,7 @@ from PIL import Image
 from .command import output_path
 from .damage import photograph_page, scan_page
 from .dataset import ordered_map, write_dataset
-from .files import write_whole
+from .files import check_own, write_folder, write_whole
 from .fonts import FACES, installed_fonts, require_shaping, undrawn
 from .fonts import LANGUAGES as FONT_LANGUAGES
 from .invoice_content import Document, make_document
@@ -373,6 +373,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
     add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
     add("--sheet", type=output_path, metavar="PNG", help="draw one page of every layout to look at")
+    add("--overwrite", action="store_true", help="replace a picture that is no earlier sheet, too")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -390,7 +391,10 @@ def run(args: argparse.Namespace) -> int:
         if problem := missing_fonts(language):
             print(f"{language} is left out: {problem}", file=sys.stderr)
     if args.sheet:
-        contact_sheet(setup, args.seed).save(args.sheet, optimize=True)
+        check_own(args.sheet.parent, [args.sheet.name], args.overwrite)
+        buffer = io.BytesIO()
+        contact_sheet(setup, args.seed).save(buffer, "PNG", optimize=True)
+        write_folder(args.sheet.parent, {args.sheet.name: buffer.getvalue()}, args.overwrite)
         print(f"{args.sheet}: {len(setup.layouts)} layouts")
     if args.out:
         result = invoices(

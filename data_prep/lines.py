@@ -17,6 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from .command import output_path
 from .dataset import write_dataset
+from .files import check_own, write_folder
 from .fonts import (
     FACES,
     KINDS,
@@ -141,11 +142,17 @@ def sheet(
     width: int = 960,
     rows: int = 2,
     colours: int = 128,
+    overwrite: bool = False,
 ) -> None:
     """Draw samples of every language and face, each with its font's name, as the PNG `out`.
 
     It is `width` pixels wide with `rows` rows a face, in few `colours`, so that it stays small.
+
+    Raises:
+        FileExistsError: `out` is there and no earlier sheet, and `overwrite` is false.
     """
+    out = Path(out)
+    check_own(out.parent, [out.name], overwrite)
     label = load_font(str(shipped_fonts("DejaVuSans")[0]), 11)
     title = load_font(str(shipped_fonts("DejaVuSans-Bold")[0]), 13)
     height, gap, side = 40, 8, 116
@@ -176,7 +183,9 @@ def sheet(
     # Palettes that follow the counts of colours turn every board grey; this one does not.
     method = Image.Quantize.MAXCOVERAGE
     page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
-    page.save(out, "PNG", optimize=True)
+    buffer = io.BytesIO()
+    page.save(buffer, "PNG", optimize=True)
+    write_folder(out.parent, {out.name: buffer.getvalue()}, overwrite)
 
 
 def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
@@ -243,6 +252,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="draw a sheet of samples instead of a dataset",
     )
+    add("--overwrite", action="store_true", help="replace a picture that is no earlier sheet, too")
     add("--list-fonts", action="store_true", help="list faces, families, and their packages")
 
 
@@ -270,7 +280,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sheet:
         if "bn" in args.languages:
             require_shaping()
-        sheet(args.sheet, vocabularies, fonts, seed=args.seed)
+        sheet(args.sheet, vocabularies, fonts, seed=args.seed, overwrite=args.overwrite)
         print(f"{args.sheet}: samples of {len(fonts)} faces.")
         return 0
     result = lines(

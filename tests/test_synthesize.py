@@ -36,9 +36,17 @@ def test_lines_of_a_text_in_one_face_and_height(tmp_path):
     assert {row.height for row in rows} == {40}
 
 
-def test_a_sheet_instead_of_a_dataset(tmp_path):
+def test_a_sheet_instead_of_a_dataset(tmp_path, capsys):
     assert lines("--sheet", tmp_path / "s.png") == 0
     assert Image.open(tmp_path / "s.png").width == 960
+    assert lines("--sheet", tmp_path / "s.png") == 0
+    photo = tmp_path / "photo.png"
+    photo.write_bytes(b"mine")
+    for kind in (["lines", "en"], ["invoices"]):
+        assert main([*kind, "--sheet", str(photo)]) == 1
+        assert "photo.png is there and was not written by ocrkit" in capsys.readouterr().err
+        assert photo.read_bytes() == b"mine"
+    assert lines("--sheet", photo, "--overwrite") == 0 and Image.open(photo).width == 960
 
 
 def test_the_list_of_fonts_names_packages(capsys):
