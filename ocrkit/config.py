@@ -19,6 +19,7 @@ from typing import Any
 
 import yaml
 
+from data_prep.files import write_whole
 from ocrkit.augmentation_ranges import augmentation_ranges
 from ocrkit.config_error import ConfigError, choice
 from ocrkit.text import LOCALES
@@ -380,7 +381,7 @@ class TrainConfig:
     def save(self, path: str | Path) -> None:
         """Write the settings as YAML, which `from_recipe` reads again."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
-        Path(path).write_text(text, encoding="utf-8")
+        write_whole(path, text)
 
 
 # What IPython itself puts among a notebook's globals.

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from data_prep.files import write_whole
 from ocrkit.checkpoint import step_of
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.processes import is_main_process, process_count
@@ -88,7 +89,7 @@ def made_with(config: TrainConfig, rows: Any, model: Any) -> dict[str, Any]:
 def save_settings(checkpoint: Path, made: Mapping[str, Any], step: int) -> None:
     """Write what a checkpoint was made with into its folder."""
     text = json.dumps({**made, "step": step}, indent=1, ensure_ascii=False)
-    (checkpoint / SETTINGS).write_text(text, encoding="utf-8")
+    write_whole(checkpoint / SETTINGS, text)
 
 
 def saved_settings(checkpoint: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from data_prep.files import check_own
+from data_prep.files import check_own, naming
 from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume, set_aside
 from ocrkit.collate import Collator, token_lengths
@@ -72,6 +72,7 @@ def train(
         DataError: no training row, or none that fits the context.
         ConfigError: settings that contradict each other or that SFTConfig does not know.
         TrainingError: the loss is no number, or a batch does not fit the memory.
+        OSError: the disk is full or cannot be written; the checkpoints that are whole stay.
         Stopped: the run was stopped and can be resumed; a KeyboardInterrupt.
     """
     from ocrkit.callbacks import LogFile, StopOnSignal
@@ -107,7 +108,7 @@ def train(
         trainer.config.save(folder / "config.yaml")
         about = {**versions(config), "changes": trainer.made_with["changes"]}
         (folder / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
-    with stop, tracked(trainer), shown[0] if shown else nullcontext():
+    with naming(folder), stop, tracked(trainer), shown[0] if shown else nullcontext():
         output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
     if config.streaming:
         left_out = sum(skipped_counts(folder).values())

@@ -383,3 +383,12 @@ def test_a_full_disk_leaves_the_last_whole_checkpoint(writer, config, monkeypatc
         train(*load_model(config), load_data(config), config)
     assert [path.name for path in whole_checkpoints(run)] == ["checkpoint-2"]
     assert not (run / "checkpoint-4").exists()
+
+
+def test_a_full_disk_under_the_log_is_named(config, monkeypatch):
+    def full(path, entry):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("ocrkit.callbacks.append_log", full)
+    with pytest.raises(OSError, match=f"No space left on the disk of .*{config.output_dir}; free"):
+        train(*load_model(config), load_data(config), config)
