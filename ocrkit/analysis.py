@@ -5,14 +5,13 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ocrkit.metric_names import METRICS
 from ocrkit.metrics import Tally, process_cer, process_edits
 from ocrkit.text import normalize, script
 from ocrkit.uncertainty import resample, wilson
 
 CORE = ("id", "reference", "prediction", "language", "group", "confidence", "finish_reason")
 CORE += ("error", "image", "field")  # `field`: the table of JSON fields
-#: Rates whose every sample is right or wrong, so that Wilson's interval applies to them.
-SHARES = ("exact_match", "normalized_match", "share_similar", "runaway_rate", "json_parse_rate")
 KINDS = ("case", "spacing", "normalisation", "missing content", "extra content", "wholly wrong")
 KINDS += ("misread",)
 LENGTHS = (8, 16, 32, 64, 128, 512)
@@ -41,7 +40,7 @@ def with_intervals(tallies: dict[str, Tally], groups: Sequence | None) -> dict[s
     for number, (name, tally) in enumerate(tallies.items()):
         part, whole = sums[:, 2 * number], sums[:, 2 * number + 1]
         low, high = np.percentile(part / np.where(whole == 0, 1, whole), [2.5, 97.5])
-        if name in SHARES:
+        if name in METRICS and METRICS[name].right_or_wrong:
             there = np.flatnonzero(tally.whole)
             independent = len({own[i] for i in there}) if groups is not None else len(there)
             if low == high or independent == len(there):

@@ -22,6 +22,7 @@ import yaml
 from data_prep.files import write_whole
 from ocrkit.augmentation_ranges import augmentation_ranges
 from ocrkit.config_error import ConfigError, choice
+from ocrkit.metric_names import METRICS
 from ocrkit.text import LOCALES
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -34,13 +35,6 @@ LOSSES = (
     "confusion_weighted",
     "focal_confusion_weighted",
 )
-
-# What an evaluation can be judged by; those of fields and tables need rows that have some.
-METRICS = (
-    "loss cer cer_grapheme wer exact_match normalized_match ned_similarity share_similar cr ar "
-    "field_accuracy field_f1 nted numeric_accuracy json_parse_rate teds teds_structure runaway_rate"
-).split()
-LOWER_IS_BETTER = ("loss", "cer", "cer_grapheme", "wer", "runaway_rate")
 
 # Names that people bring from older versions and other kits, and what they are called now.
 _HEIRS = {

@@ -16,7 +16,7 @@ import numpy as np
 from data_prep.files import check_own, finish_together, naming, write_together
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
-from ocrkit.config import METRICS
+from ocrkit.metric_names import METRICS
 from ocrkit.run_folder import package_versions
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, script

@@ -12,12 +12,8 @@ from typing import Any
 
 import numpy as np
 from apted import APTED, Config
-from jsonschema import Draft202012Validator, SchemaError
-from jsonschema.validators import validator_for
 from lxml import etree, html
 from rapidfuzz.distance import Levenshtein
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from ocrkit.tally import Tally, shares, some
 from ocrkit.text import normalize, parse_amount
@@ -83,6 +79,12 @@ def schema_pass_rate(texts: Sequence[str | None], schema: dict) -> float:
 
 def process_schema_pass_rate(texts: Sequence[str | None], schema: dict) -> Tally:
     """Mark with 1 every text that is JSON and valid under a JSON Schema."""
+    # Not at the top: jsonschema takes a second to import, more than the rest of the metrics.
+    from jsonschema import Draft202012Validator, SchemaError
+    from jsonschema.validators import validator_for
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
     kind = validator_for(schema, default=Draft202012Validator)
     try:
         kind.check_schema(schema)

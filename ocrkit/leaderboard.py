@@ -12,7 +12,8 @@ import yaml
 
 from ocrkit.config import TrainConfig
 from ocrkit.evaluation import Evaluation
-from ocrkit.report import NAMES, Comparison, compare, interval, p_text
+from ocrkit.metric_names import label
+from ocrkit.report import Comparison, compare, interval, p_text
 from ocrkit.run_folder import read_log
 
 SHOWN = ("cer", "exact_match")
@@ -263,7 +264,7 @@ def table(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str
         {
             "run": row["run"],
             **{name: _text(value) for name, value in row["parameters"].items()},
-            **{NAMES.get(m, m.replace("_", " ")): interval(row["metrics"].get(m)) for m in metrics},
+            **{label(m): interval(row["metrics"].get(m)) for m in metrics},
             "minutes": f"{row['minutes']:.1f}",
             "state": f"broken: {row['error']}" if row["state"] == "broken" else row["state"],
         }
@@ -278,9 +279,7 @@ def change_table(changes: Sequence[dict], metrics: Sequence[str] = SHOWN) -> lis
             "changed": _change(c),
             "others": _others(c) or "all equal",
             **{
-                f"{NAMES.get(m, m.replace('_', ' '))}, after − before": interval(
-                    c["differences"].get(m), sign=True
-                )
+                f"{label(m)}, after − before": interval(c["differences"].get(m), sign=True)
                 for m in metrics
             },
             "p (matches)": p_text(c["p"]) if c["p"] is not None else "not the same rows",
@@ -305,7 +304,7 @@ def plot_leaderboard(rows: Sequence[dict], metric: str = "cer") -> Any:
     """Draw each run's metric with its 95 % interval, the best on top, as a matplotlib figure."""
     scored = [row for row in rows if metric in row["metrics"]][::-1]
     points = [row["metrics"][metric] for row in scored]
-    return _forest([row["run"] for row in scored], points, f"{NAMES.get(metric, metric)}, %")
+    return _forest([row["run"] for row in scored], points, f"{label(metric)}, %")
 
 
 def plot_changes(changes: Sequence[dict], metric: str = "cer") -> Any:
@@ -313,7 +312,7 @@ def plot_changes(changes: Sequence[dict], metric: str = "cer") -> Any:
     scored = [change for change in changes if metric in change["differences"]][::-1]
     names = [f"{_change(c)} ({_others(c)})" if c["others"] else _change(c) for c in scored]
     points = [change["differences"][metric] for change in scored]
-    figure = _forest(names, points, f"{NAMES.get(metric, metric)}, after − before, points")
+    figure = _forest(names, points, f"{label(metric)}, after − before, points")
     figure.axes[0].axvline(0, color="black", linewidth=0.8)
     return figure
 
@@ -352,10 +351,15 @@ def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")
             if logged:
                 xs, ys = zip(*((entry["step"], entry[key]) for entry in logged))
                 axes.plot(xs, ys, label=row["run"], marker="." if len(xs) < 30 else None)
-        axes.set(title=NAMES.get(key.removeprefix("eval_"), key), xlabel="step", ylim=(0, None))
+        axes.set(title=_title(key), xlabel="step", ylim=(0, None))
         axes.grid(alpha=0.3)
         axes.xaxis.get_major_locator().set_params(integer=True)
         if axes.lines:
             axes.legend(fontsize="small")
     pyplot.close(figure)
     return figure
+
+
+def _title(key: str) -> str:
+    """The label of a logged figure; the loss of evaluations is not that of training."""
+    return key if key.endswith("loss") else label(key.removeprefix("eval_"))

@@ -13,26 +13,12 @@ from data_prep.files import check_own, write_folder
 from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.evaluation import Evaluation, fails, parsed_condition, tallies
+from ocrkit.metric_names import label
 from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.uncertainty import mcnemar, resample
 
 CHANGE = "change of "  # what a condition on a difference begins with
 MATCHES = ("exact_match", "normalized_match")
-NAMES = {
-    "cer": "CER",
-    "cer_grapheme": "CER, graphemes",
-    "wer": "WER",
-    "cr": "CR (Chinese)",
-    "ar": "AR (Chinese)",
-    "field_f1": "field F1",
-    "nted": "nTED",
-    "teds": "TEDS",
-    "teds_structure": "TEDS-S",
-    "json_parse_rate": "valid JSON",
-    "ned_similarity": "similarity (1 − NED)",
-    "share_similar": "similarity of 0.8 or more",
-    "runaway_rate": "ran away",
-}
 
 
 @dataclass
@@ -110,7 +96,7 @@ class Comparison:
         head += [f"{other.name} − {first.name}" for other in others]
         rows = [head]
         for name in only or first.metrics:
-            row = [NAMES.get(name, name.replace("_", " "))]
+            row = [label(name)]
             row += [interval(evaluation.metrics.get(name)) for evaluation in self.evaluations]
             for other in others:
                 cell = interval(self.differences[other.name].get(name), sign=True)

@@ -16,6 +16,7 @@ from rapidfuzz.distance import Levenshtein
 from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.charts import coverage_chart, learning_curves
+from ocrkit.metric_names import label
 from ocrkit.metrics import char_confusions, process_cer
 from ocrkit.text import graphemes
 
@@ -80,7 +81,7 @@ def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
 
 def section(comparison: "Comparison") -> dict[str, Any]:
     """Return what the template shows of one comparison."""
-    from ocrkit.report import NAMES, interval
+    from ocrkit.report import interval
 
     evaluations = comparison.evaluations
     first, last = evaluations[0], evaluations[-1]
@@ -88,7 +89,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
     head, *rows = comparison.rows()
     cards = [
         {
-            "name": NAMES.get(name, name.replace("_", " ")),
+            "name": label(name),
             "value": _percent(last.metrics[name]["value"]),
             "interval": interval(last.metrics[name]).split(" % ")[1],
             "others": [(e.name, interval(e.metrics.get(name))) for e in evaluations[:-1]],

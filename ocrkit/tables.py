@@ -12,9 +12,10 @@ from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.evaluation import Evaluation, extractions
 from ocrkit.fields import process_schema_pass_rate
+from ocrkit.metric_names import label
 from ocrkit.metrics import char_confusions, process_normalized_match
 from ocrkit.notebook import Shown
-from ocrkit.report import NAMES, Comparison, interval
+from ocrkit.report import Comparison, interval
 from ocrkit.tally import Tally
 from ocrkit.text import bangla_kind, graphemes
 
@@ -197,7 +198,7 @@ def document_table(comparison: Comparison, schema: dict | None = None) -> Table:
     for name in DOCUMENTS:
         if name in comparison.evaluations[0].metrics:
             cells = {e.name: interval(e.metrics.get(name)) for e in comparison.evaluations}
-            rows.append({"metric": NAMES.get(name, name.replace("_", " ")), **cells})
+            rows.append({"metric": label(name), **cells})
     return Table(rows, "95 % intervals over documents")
 
 

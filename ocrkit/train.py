@@ -10,11 +10,12 @@ from data_prep.files import check_own, naming
 from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume, set_aside
 from ocrkit.collate import Collator, token_lengths
-from ocrkit.config import LOWER_IS_BETTER, ConfigError, TrainConfig
+from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, without_bars
 from ocrkit.export import export
 from ocrkit.kernels import try_kernels
+from ocrkit.metric_names import METRICS
 from ocrkit.processes import decided_by_main, is_main_process, process_count
 from ocrkit.resume import checked_settings, made_with, saved_settings
 from ocrkit.run_folder import read_log, record_skipped, skipped_counts, versions
@@ -338,7 +339,7 @@ def _sft_config(config: TrainConfig, evaluated: bool) -> Any:
         "report_to": config.trackers or "none",
         "load_best_model_at_end": config.load_best_model_at_end,
         "metric_for_best_model": f"eval_{metric}",
-        "greater_is_better": metric not in LOWER_IS_BETTER,
+        "greater_is_better": not METRICS[metric].lower_is_better,
         "bf16": half == torch.bfloat16,
         "fp16": half == torch.float16,
         "use_cpu": not cuda,
