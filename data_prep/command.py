@@ -1,9 +1,13 @@
-"""How every command of data_prep ends: with an exit code, and one sentence where it failed."""
+"""Command lines of data_prep: parse numbers and refuse empty values; exit codes, one sentence each.
+
+`ocrkit` parses its own options with the same functions.
+"""
 
 import argparse
+import math
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,6 +19,14 @@ from .schema import DataError, UsageError
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 # Packages that are imported under another name than they are installed by.
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
+MOST_WORKERS = 1024
+# The largest number that C's int holds, which is what lies under many libraries.
+LARGEST_INT = 2**31 - 1
+# Decimal digits as people write them: no leading zeros, which YAML 1.1 takes for octal, and no
+# underscores; re.ASCII keeps out the digits of other scripts.
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 
 def output_path(text: str) -> Path:
@@ -47,6 +59,108 @@ def expand_home(value: Any) -> Any:
     if isinstance(value, argparse.Namespace):
         return argparse.Namespace(**{name: expand_home(v) for name, v in vars(value).items()})
     return value
+
+
+def parse_int(text: str) -> int:
+    """Parse a whole number such as 12, -1 or 1e6.
+
+    Raises:
+        ValueError: the text is no whole number in decimal digits.
+    """
+    text = text.strip()
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text) and float(text).is_integer():
+        return int(float(text))
+    raise ValueError(f"{text!r} is no whole number such as 12 or 1e6.")
+
+
+def parse_float(text: str) -> float:
+    """Parse a number such as 0.5, 12 or 1e-4; nan and inf are parsed too, for a range to refuse.
+
+    Raises:
+        ValueError: the text is no number in decimal digits.
+    """
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    raise ValueError(f"{text!r} is no number such as 0.5 or 1e-4.")
+
+
+def range_error(
+    value: float,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> str | None:
+    """Say what a number must be, such as "must be at least 1"; None where it lies in the range."""
+    if not math.isfinite(value):
+        return "must be a finite number"
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    if (
+        (at_least is not None and value < at_least)
+        or (above is not None and value <= above)
+        or (at_most is not None and value > at_most)
+        or (below is not None and value >= below)
+    ):
+        bounds = {words: bound for words, bound in bounds.items() if bound is not None}
+        return "must be " + " and ".join(f"{words} {bound}" for words, bound in bounds.items())
+    return None
+
+
+def int_option(**bounds: float) -> Callable[[str], int]:
+    """Make the `type` of an argparse option that takes a whole number; bounds of `range_error`."""
+    return lambda text: _bounded(text, parse_int, bounds)
+
+
+def float_option(**bounds: float) -> Callable[[str], float]:
+    """Make the `type` of an argparse option that takes a finite number; as `int_option`."""
+    return lambda text: _bounded(text, parse_float, bounds)
+
+
+def _bounded(text: str, parse: Callable[[str], float], bounds: dict) -> float:
+    try:
+        value = parse(text)
+        problem = range_error(value, **bounds)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(str(error)[:200]) from None
+    if problem:
+        raise argparse.ArgumentTypeError(f"{text[:100]} {problem}")
+    return value
+
+
+# Types of options that most commands have; that a count is above 0 each command says itself.
+COUNT = int_option(at_most=10**9)
+WORKERS = int_option(at_most=MOST_WORKERS)
+SEED = int_option(at_least=0, at_most=2**32 - 1)  # what numpy and torch take
+
+
+def refuse_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Exit with 2 where an argument is empty, such as the value of an unset shell variable."""
+    option = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        joined = name.startswith("--") and equals
+        if not argument.strip() or (joined and not value.strip()):
+            where = f" for {name if joined else option}" if joined or option else ""
+            parser.error(f"an empty value is given{where}; give one, or leave it out.")
+        if argument.startswith("-"):
+            option = argument
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse a command line (None: the process's own) whose empty values are wrong usage.
+
+    `~/` is the home folder.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    refuse_empty(parser, arguments)
+    return expand_home(parser.parse_args(arguments))
 
 
 def exit_code(work: Callable[[], int], advice: str = "") -> int:

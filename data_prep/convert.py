@@ -17,7 +17,16 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 from . import sources
-from .command import exit_code, expand_home, output_path
+from .command import (
+    COUNT,
+    SEED,
+    WORKERS,
+    exit_code,
+    expand_home,
+    int_option,
+    output_path,
+    parse_arguments,
+)
 from .dataset import write_dataset
 from .schema import PROMPTS, DataError, Item, Reject, UsageError, printable
 from .split import page_of, parse_shares
@@ -291,9 +300,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="'source': the format's own splits (default); or shares of train, validation and test "
         "such as 0.8,0.1,0.1, dealt by document or writer",
     )
-    add("--seed", type=int, default=0, help="of the shuffle behind shares (default 0)")
-    add("--workers", type=int, default=None, help="processes (default: one a core)")
-    add("--limit", type=int, metavar="N", help="stop after N source items")
+    add("--seed", type=SEED, default=0, help="of the shuffle behind shares (default 0)")
+    add("--workers", type=WORKERS, default=None, help="processes (default: one a core)")
+    add("--limit", type=COUNT, metavar="N", help="stop after N source items")
     add("--prompt", help="what to ask for, instead of the task's default")
     add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
     add("--format", default=FORMATS[0], choices=FORMATS, help="files, or parquet with pictures in")
@@ -322,7 +331,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="keep what a format marks as unreadable (difficult, ###, xxx) as text",
     )
     own.add_argument("--knowledge", metavar="PATH", help="SemArt, put before its questions")
-    own.add_argument("--dpi", type=int, help="resolution of PDF pages (default 150)")
+    own.add_argument(
+        "--dpi",
+        type=int_option(at_least=10, at_most=1200),
+        help="resolution of PDF pages (default 150)",
+    )
     own.add_argument("--classes", metavar="FILE", help="table of class folder and its text")
     own.add_argument("--invert", action="store_true", default=None, help="dark ink on light paper")
     own.add_argument("--render", metavar="HOW", help="finscribe: draw the text or the fields")
@@ -372,7 +385,7 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--list" in arguments:
         return exit_code(lambda: print(list_sources()) or 0)
-    given = vars(expand_home(build_parser().parse_args(arguments)))
+    given = vars(parse_arguments(build_parser(), arguments))
     own = {k: v for k, v in given.items() if k not in COMMON and v is not None}
     common = {k: given[k] for k in COMMON} | {
         "workers": os.cpu_count() or 1 if given["workers"] is None else given["workers"]

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from .command import output_path
+from .command import COUNT, SEED, WORKERS, int_option, output_path
 from .damage import photograph_page, scan_page
 from .dataset import ordered_map, write_dataset
 from .files import check_own, write_folder, write_whole
@@ -362,14 +362,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
-    add("--count", type=int, default=100, metavar="N", help="documents (default 100)")
-    add("--seed", type=int, default=0, help="decides all that is drawn (default 0)")
-    add("--workers", type=int, default=None, metavar="N", help="processes (default: one a core)")
+    add("--count", type=COUNT, default=100, metavar="N", help="documents (default 100)")
+    add("--seed", type=SEED, default=0, help="decides all that is drawn (default 0)")
+    add(
+        "--workers", type=WORKERS, default=None, metavar="N", help="processes (default: one a core)"
+    )
     add("--task", choices=TASKS, default=TASKS[0], help="JSON of the fields, or HTML of the table")
     add("--languages", metavar="A,B", help=f"of {','.join(LANGUAGES)} (default: all with fonts)")
     add("--layouts", metavar="A,B", help=f"of {','.join(LAYOUTS)} (default: all)")
     add("--damage", choices=DAMAGES, default=DAMAGES[0], help="what happened to the pages")
-    add("--width", type=int, default=1000, metavar="PIXELS", help="of a page (default 1000)")
+    add(
+        "--width",
+        type=int_option(),
+        default=1000,
+        metavar="PIXELS",
+        help="of a page (default 1000)",
+    )
     add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
     add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
     add("--sheet", type=output_path, metavar="PNG", help="draw one page of every layout to look at")

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from .command import output_path
+from .command import COUNT, SEED, WORKERS, float_option, int_option, output_path, parse_int
 from .dataset import write_dataset
 from .files import check_own, write_folder
 from .fonts import (
@@ -228,7 +228,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="bn (Bangla), ko (Korean), zh (Chinese), en (Latin); pages take turns",
     )
     add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
-    add("--count", type=int, default=1000, metavar="N", help="lines (default 1000)")
+    add("--count", type=COUNT, default=1000, metavar="N", help="lines (default 1000)")
     add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
     add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
     add("--text", metavar="FILE", help="draw the lines of this text, instead of random words")
@@ -236,16 +236,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--characters", metavar="FILE", help="characters of the random strings")
     add(
         "--random",
-        type=float,
+        type=float_option(),
         default=0.2,
         metavar="SHARE",
         help="share of lines that are random characters or syllables (default 0.2)",
     )
     add("--length", metavar="LOW,HIGH", help="characters of a line, such as 5,30")
-    add("--height", type=int, metavar="PX", help="scale every picture to this height")
-    add("--seed", type=int, default=0, help="decides texts, fonts and looks (default 0)")
+    add(
+        "--height",
+        type=int_option(at_most=4096),
+        metavar="PX",
+        help="scale every picture to this height",
+    )
+    add("--seed", type=SEED, default=0, help="decides texts, fonts and looks (default 0)")
     add("--split", default="0.8,0.1,0.1", help="shares of train, validation and test, by page")
-    add("--workers", type=int, help="processes (default: one a core)")
+    add("--workers", type=WORKERS, help="processes (default: one a core)")
     add(
         "--sheet",
         type=output_path,
@@ -331,7 +336,7 @@ def parse_length(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     try:
-        low, high = (int(part) for part in text.split(","))
+        low, high = (parse_int(part) for part in text.split(","))
     except ValueError:
         low, high = 0, 0
     if not 1 <= low <= high:

@@ -20,7 +20,7 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from .command import exit_code, expand_home, output_path
+from .command import exit_code, float_option, parse_arguments
 from .dataset import locked, publish
 from .files import is_inner_path, naming, write_whole, writing
 from .schema import DataError, UsageError
@@ -292,14 +292,15 @@ def run(
     """A command line of two paths; returns its exit code."""
     parser = argparse.ArgumentParser(prog=f"python -m data_prep.{command.__name__}")
     parser.description = about
-    parser.add_argument("source", metavar=names[0], type=output_path)
-    parser.add_argument("target", metavar=names[1], type=output_path)
+    parser.add_argument("source", metavar=names[0], type=Path)
+    parser.add_argument("target", metavar=names[1], type=Path)
     if command is pack:
-        parser.add_argument("--shard-size", type=float, metavar="GB", help="begin a new tar then")
+        size = float_option(at_least=1e-6, at_most=1e6)
+        parser.add_argument("--shard-size", type=size, metavar="GB", help="begin a new tar then")
         parser.add_argument(
             "--overwrite", action="store_true", help="replace tars that pack did not write, too"
         )
-    given = expand_home(parser.parse_args(arguments))
+    given = parse_arguments(parser, arguments)
     options = {"overwrite": True} if getattr(given, "overwrite", False) else {}
     size = getattr(given, "shard_size", None)
 

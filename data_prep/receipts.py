@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.command import output_path
+from data_prep.command import COUNT, SEED, output_path
 from data_prep.dataset import write_dataset
 from data_prep.render import degrade_thermal, draw_line, load_font, shipped_fonts
 from data_prep.schema import PROMPTS, Item, Picture, UsageError
@@ -241,8 +241,8 @@ examples:
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
-    add("--count", type=int, default=300, metavar="N", help="receipts of ten lines (default 300)")
-    add("--seed", type=int, default=0, help="decides texts, fonts and damage (default 0)")
+    add("--count", type=COUNT, default=300, metavar="N", help="receipts of ten lines (default 300)")
+    add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")
     add("--clean", action="store_true", help="undamaged lines in other fonts, all for testing")
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
+from .command import parse_float
 from .schema import SPLITS, UsageError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def parse_shares(text: str) -> tuple[float, ...] | None:
     if text == "source":
         return None
     try:
-        shares = tuple(float(part) for part in text.split(","))
+        shares = tuple(parse_float(part) for part in text.split(","))
     except ValueError:
         shares = ()
     if len(shares) != 3 or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-6:

@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .command import exit_code, expand_home
+from .command import exit_code, parse_arguments
 
 COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",
@@ -35,8 +35,7 @@ def _work(arguments: list[str] | None) -> int:
             module = importlib.import_module(f"{__package__}.{name}")
             module.add_arguments(command)
             run = module.run
-    given = expand_home(parser.parse_args(arguments))
-    return run(given)
+    return run(parse_arguments(parser, arguments))
 
 
 if __name__ == "__main__":

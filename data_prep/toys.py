@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.command import output_path
+from data_prep.command import COUNT, SEED, float_option, output_path
 from data_prep.dataset import write_dataset
 from data_prep.receipts import GOODS, SHOPS, TILL_FONTS
 from data_prep.render import degrade_thermal, draw_line, load_font, shipped_fonts
@@ -403,9 +403,15 @@ examples:
     add = parser.add_argument
     add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
     add("--task", choices=TASKS, default=TASKS[0], help="fields as JSON, HTML, or questions")
-    add("--count", type=int, default=600, metavar="N", help="pictures (default 600)")
-    add("--seed", type=int, default=0, help="decides texts, fonts and damage (default 0)")
-    add("--damage", type=float, default=1.0, metavar="SHARE", help="of worn pictures (default 1)")
+    add("--count", type=COUNT, default=600, metavar="N", help="pictures (default 600)")
+    add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")
+    add(
+        "--damage",
+        type=float_option(),
+        default=1.0,
+        metavar="SHARE",
+        help="of worn pictures (default 1)",
+    )
     add("--split", default="0.8,0.05,0.15", metavar="A,B,C", help="shares (default 0.8,0.05,0.15)")
     add(
         "--without-knowledge",

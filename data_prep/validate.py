@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .arithmetic import invoice_problems
-from .command import exit_code, expand_home
+from .command import COUNT, WORKERS, exit_code, parse_arguments
 from .dataset import ordered_map
 from .files import check_own, write_folder
 from .schema import (
     SPLITS,
     DataError,
     Row,
+    UsageError,
     content_text,
     dump_json,
     is_message,
@@ -95,9 +96,13 @@ def validate(
         overwrite: replace files of these names that the kit did not write, too.
 
     Raises:
+        UsageError: `max_characters` or `workers` is under 1.
         FileExistsError: the folder holds such a file.
         DataError: `dataset`, `schema` or `tokenizer` cannot be read at all.
     """
+    for name, value in (("max-characters", max_characters), ("workers", workers)):
+        if value < 1:
+            raise UsageError(f"--{name} is {value}, but takes a count of 1 or more.")
     dataset = Path(dataset)
     check_own(dataset, ["validation.json", *["validation.png"] * plot], overwrite)
     layout, files = find_files(dataset)
@@ -444,12 +449,12 @@ def main(arguments: list[str] | None = None) -> int:
     add_argument("dataset", metavar="DIR")
     add_argument("--schema", metavar="FILE", help="JSON Schema of extraction completions")
     add_argument("--tokenizer", metavar="FILE", help="tokenizer.json that must spell the texts")
-    add_argument("--max-characters", type=int, default=4000, metavar="N")
-    add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    add_argument("--max-characters", type=COUNT, default=4000, metavar="N")
+    add_argument("--workers", type=WORKERS, default=os.cpu_count() or 1)
     add_argument(
         "--overwrite", action="store_true", help="replace files that ocrkit did not write, too"
     )
-    given = expand_home(parser.parse_args(arguments))
+    given = parse_arguments(parser, arguments)
 
     def work() -> int:
         result = validate(

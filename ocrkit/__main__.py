@@ -1,6 +1,7 @@
 """`python -m ocrkit`: the notebook's verbs as commands."""
 
 import argparse
+import re
 import sys
 import types
 import typing
@@ -8,8 +9,16 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import expand_home, import_problem, output_path
+from data_prep.command import (
+    LARGEST_INT,
+    expand_home,
+    float_option,
+    import_problem,
+    int_option,
+    refuse_empty,
+)
 from data_prep.files import sentence
+from ocrkit.base_model import EXPORT_FORMATS, run_folder, settings_of_run
 from ocrkit.config_error import ConfigError
 from ocrkit.processes import is_main_process
 
@@ -61,13 +70,13 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, help in (
-        ("train", "train adapters on a dataset folder"),
-        ("plan", "tokens, memory and time of a run, before it"),
-        ("find-lr", "try rising learning rates and suggest one"),
-        ("evaluate", "read a split and write predictions and metrics"),
-        ("predict", "read pictures and print or write what they say"),
-        ("export", "write the adapter, or the base merged with it"),
+    for name, run, help in (
+        ("train", _train, "train adapters on a dataset folder"),
+        ("plan", _plan, "tokens, memory and time of a run, before it"),
+        ("find-lr", _find_lr, "try rising learning rates and suggest one"),
+        ("evaluate", _evaluate, "read a split and write predictions and metrics"),
+        ("predict", _predict, "read pictures and print or write what they say"),
+        ("export", _export, "write the adapter, or the base merged with it"),
     ):
         examples = [line for line in _EPILOG.splitlines() if f"-m ocrkit {name} " in line]
         command = commands.add_parser(
@@ -81,6 +90,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             # `--lr` would otherwise be taken for lr_scheduler_type.
             allow_abbrev=False,
         )
+        command.set_defaults(run=run)
         if settings:
             _add_settings(command)
         if name == "evaluate":
@@ -90,7 +100,9 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
                 help="name of the evaluation (of a run's model: tuned, of another: base, of an "
                 "engine or a file: its own; a split other than test is added, as tuned-validation)",
             )
-            command.add_argument("--engine", help="read with this engine instead: tesseract")
+            command.add_argument(
+                "--engine", choices=("tesseract",), help="read with this engine instead"
+            )
             command.add_argument(
                 "--predictions",
                 type=Path,
@@ -98,37 +110,44 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             )
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
         if name == "find-lr":
-            command.add_argument("--min_lr", type=float, default=1e-6, help="first (%(default)s)")
-            command.add_argument("--max_lr", type=float, default=0.1, help="last (%(default)s)")
-            command.add_argument("--steps", type=int, default=60, help="steps (%(default)s)")
+            rate, steps = float_option(above=0), int_option(at_least=10, at_most=100_000)
+            command.add_argument("--min_lr", type=rate, default=1e-6, help="first (%(default)s)")
+            command.add_argument("--max_lr", type=rate, default=0.1, help="last (%(default)s)")
+            command.add_argument("--steps", type=steps, default=60, help="steps (%(default)s)")
         if name == "predict":
             command.add_argument(
                 "images", nargs="+", metavar="IMAGE", help="pictures, folders, globs, PDFs"
             )
             command.add_argument(
                 "--out",
-                type=output_path,
+                type=Path,
                 help="a .jsonl file, or a folder for text files; resumable",
             )
             _add_overwrite(command)
             command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
         if name == "export":
             command.add_argument(
-                "--format", default="adapter", help="adapter, merged_16bit, merged_4bit or gguf"
+                "--format", default="adapter", choices=EXPORT_FORMATS, help="what to write"
             )
             command.add_argument(
                 "--samples",
-                type=int,
+                type=int_option(at_least=0, at_most=LARGEST_INT),
                 default=20,
                 help="rows to compare after a merge (%(default)s)",
             )
             command.add_argument(
-                "--min_equal", type=float, default=0.5, help="share to be equal (%(default)s)"
+                "--min_equal",
+                type=float_option(at_least=0, at_most=1),
+                default=0.5,
+                help="share to be equal (%(default)s)",
             )
-            command.add_argument("--out", required=True, type=output_path, help="folder to write")
+            command.add_argument("--out", required=True, type=Path, help="folder to write")
             _add_overwrite(command)
             command.add_argument(
-                "--push_to_hub", metavar="USER/NAME", help="upload it to this new repository"
+                "--push_to_hub",
+                metavar="USER/NAME",
+                type=_repository,
+                help="upload it to this new repository",
             )
             command.add_argument(
                 "--hub_private_repo", action="store_true", default=None, help="which is private"
@@ -139,10 +158,9 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         description="Compare evaluations of the same rows; the others are held against the first.",
         allow_abbrev=False,
     )
+    command.set_defaults(run=_compare)
     command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
-    command.add_argument(
-        "--out", type=output_path, help="folder for a report; none: only the table"
-    )
+    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
     _add_overwrite(command)
     command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
     command.add_argument(
@@ -162,6 +180,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         description=_SWEEP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    command.set_defaults(run=_sweep)
     command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="an .ipynb file")
     command.add_argument(
         "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE", help="what to vary"
@@ -176,12 +195,11 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         metavar=("NAME", "VALUE"),
         help="a parameter that every member shares",
     )
-    command.add_argument(
-        "--out", default="runs/sweep", type=output_path, help="folder (%(default)s)"
-    )
+    command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
     command = commands.add_parser("doctor", help="look at this machine before a run")
+    command.set_defaults(run=_doctor)
     command.add_argument("--output_dir", default=".", help="the run's folder (%(default)s)")
-    commands.add_parser("recipes", help="list the recipes")
+    commands.add_parser("recipes", help="list the recipes").set_defaults(run=_recipes)
     return parser
 
 
@@ -191,13 +209,20 @@ def _add_overwrite(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _repository(text: str) -> str:
+    """The `type` of an option that takes a repository of the Hub, user/name."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(f"{text!r} is no repository; give USER/NAME")
+    return text
+
+
 def _add_settings(command: argparse.ArgumentParser) -> None:
     from ocrkit.config import TrainConfig, recipes
 
     command.add_argument(
         "--recipe",
-        help=f"one of {', '.join(recipes())}, or a YAML file; without it, the settings of the "
-        "run folder given as --model_name_or_path, or quickstart",
+        help=f"one of {', '.join(recipes())}, or a YAML file; without it quickstart, or what "
+        "the run folder given as --model_name_or_path says of reading and its dataset",
     )
     group = command.add_argument_group("settings (what is not given comes from the recipe)")
     hints = typing.get_type_hints(TrainConfig)
@@ -216,14 +241,17 @@ def _config(arguments: argparse.Namespace) -> "TrainConfig":
     names = {spec.name for spec in fields(TrainConfig)}
     given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
     model = given.get("model_name_or_path")
-    recipe = arguments.recipe or (_run_config(model) if model else "quickstart")
-    return TrainConfig.from_recipe(recipe, **given) if recipe else TrainConfig.from_dict(given)
-
-
-def _run_config(model: str) -> str | None:
-    """The settings of the run that a model is: its folder, or one in it such as `merged`."""
-    places = (Path(model) / "config.yaml", Path(model).parent / "config.yaml")
-    return next((str(path) for path in places if path.is_file()), None)
+    if arguments.recipe or not model:
+        return TrainConfig.from_recipe(arguments.recipe or "quickstart", **given)
+    folder = run_folder(model)
+    taken = settings_of_run(folder) if folder else {}
+    if arguments.command == "train":
+        taken.pop("output_dir", None)  # a run of its own, beside the one that it begins with
+    taken = {name: value for name, value in taken.items() if name not in given}
+    if taken and is_main_process():
+        listed = ", ".join(f"{name}={value}" for name, value in taken.items())
+        print(f"From {folder / 'config.yaml'}: {listed}", file=sys.stderr)
+    return TrainConfig.from_dict({**taken, **given})
 
 
 def _train(arguments: argparse.Namespace, config: "TrainConfig") -> None:
@@ -248,7 +276,9 @@ def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import find_lr, load_data, load_model
+    from ocrkit.lr_finder import check_range
 
+    check_range(arguments.min_lr, arguments.max_lr, arguments.steps)  # before anything is read
     data = load_data(config)
     sweep = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
     find_lr(config, data, *load_model(config), **sweep)
@@ -256,9 +286,13 @@ def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.evaluation import fails, parsed_condition
+    from ocrkit.systems import eval_folder
 
+    # Before anything is read.
     if arguments.fail_if:
-        _usage(parsed_condition, arguments.fail_if)  # before anything is read
+        _usage(parsed_condition, arguments.fail_if)
+    if arguments.name:
+        _usage(eval_folder, config.output_dir, arguments.name)
     if arguments.predictions and arguments.engine:
         raise ConfigError(
             f"--predictions {arguments.predictions} are read already, and --engine "
@@ -295,7 +329,7 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     if arguments.split not in data:
         raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
     rows = data[arguments.split]
-    tuned = "tuned" if _run_config(config.model_name_or_path) else "base"
+    tuned = "tuned" if run_folder(config.model_name_or_path) else "base"
     # Another split must not take the place of the test split's evaluation.
     part = "" if arguments.split == "test" else f"-{arguments.split}"
     name = arguments.name or (arguments.engine or tuned) + part
@@ -432,6 +466,7 @@ def main(argv: list[str] | None = None) -> int:
 def _work(argv: list[str]) -> int:
     # The doctor is who says what is missing.
     parser = _parser(settings=argv[:1] != ["doctor"])
+    refuse_empty(parser, argv)
     arguments, unknown = parser.parse_known_args(argv)
     arguments = expand_home(arguments)
     try:
@@ -446,7 +481,7 @@ def _work(argv: list[str]) -> int:
         print(f"ocrkit: {error}", file=sys.stderr)
         return 2
     try:
-        code = globals()[f"_{arguments.command.replace('-', '_')}"](arguments, config)
+        code = arguments.run(arguments, config)
     except KeyboardInterrupt:
         print(f"ocrkit: stopped{_way_on(arguments)}", file=sys.stderr)
         return 1

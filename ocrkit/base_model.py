@@ -7,8 +7,18 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 TINY = Path(__file__).parent / "assets" / "tiny"
+
+EXPORT_FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
+# What a model needs to be read as it was trained: all that is taken of a config.yaml beside a
+# model, which may be a stranger's. None of these runs code, names a place to write to or sends
+# anything. `use_peft` says whether the weights are an adapter or a whole model.
+READING_SETTINGS = tuple(
+    """model_name_or_path load_in_4bit use_peft dtype prompts min_pixels max_pixels image_height
+    max_image_tiles max_new_tokens normalization_profile locale""".split()
+)
 
 
 class ModelError(RuntimeError):
@@ -52,6 +62,33 @@ def resolve_model(name: str) -> tuple[str, str | None]:
     # A run that trained every weight leaves a whole model there.
     whole = path / "adapter"
     return (str(whole) if (whole / "config.json").is_file() else name), None
+
+
+def run_folder(model: str | Path) -> Path | None:
+    """Return the run folder of a model, which is its folder or that one's parent, or None."""
+    model = Path(model)
+    if not model.is_dir():  # an id of the Hub, or "tiny"
+        return None
+    return next((f for f in (model, model.parent) if (f / "config.yaml").is_file()), None)
+
+
+def settings_of_run(folder: str | Path) -> dict[str, Any]:
+    """Read a run's config.yaml as far as its model needs it to read pictures.
+
+    That is READING_SETTINGS, and `dataset` where it is a folder, which is only read. `output_dir`
+    is the folder itself, whatever the file says.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
+    from ocrkit.setting_values import read_settings
+
+    saved = read_settings(Path(folder) / "config.yaml")
+    taken = {name: saved[name] for name in READING_SETTINGS if name in saved}
+    dataset = saved.get("dataset")
+    if isinstance(dataset, str) and dataset and Path(dataset).is_dir():
+        taken["dataset"] = dataset
+    return {**taken, "output_dir": str(folder)}
 
 
 def in_16_bits(base: str) -> str:

@@ -29,7 +29,7 @@ def card(
         adapters: whether it holds adapters alone, and no whole model.
         base: name of the base model.
         run: run folder with versions.json and eval/*/metrics.json; None where there is none.
-        config: settings of the run; None where they are unknown.
+        config: settings to read pictures with; None where they are unknown.
         check: what comparing the exported model with the trained one came to; empty: nothing was
             compared.
         question: a prompt as the model was trained on it; None where none is known.
@@ -60,10 +60,9 @@ def card(
         parts += ["## Metrics", table]
     if data:
         parts += ["## Data", _data(data)]
-    if config:
-        settings = config.to_dict()
+    if settings := _settings(run, config):
         plain = TrainConfig().to_dict()
-        changed = {name: v for name, v in settings.items() if v != plain[name]}
+        changed = {n: v for n, v in settings.items() if n in plain and v != plain[n]}
         for name in ("output_dir", "dataset", "resume_from_checkpoint"):
             changed.pop(name, None)
         if Path(changed.get("model_name_or_path", "")).is_absolute():
@@ -77,6 +76,14 @@ def card(
         listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)
         parts += ["## Versions", listed]
     return "\n\n".join(parts) + "\n"
+
+
+def _settings(run: Path | None, config: TrainConfig | None) -> dict[str, Any]:
+    """Return what the run was trained with: its own config.yaml, else the config; shown only."""
+    saved = run / "config.yaml" if run else None
+    if saved and saved.is_file():
+        return yaml.safe_load(saved.read_text(encoding="utf-8")) or {}
+    return config.to_dict() if config else {}
 
 
 def _use(title: str, format: str, question: str | None, config: TrainConfig) -> str:

@@ -4,13 +4,10 @@ The same names serve a YAML recipe, the command line (`--learning_rate 1e-4`), a
 parameters cell and papermill's `-p`.
 """
 
-import math
 import re
-import types
 import typing
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import cache
 from importlib import metadata
@@ -19,10 +16,19 @@ from typing import Any
 
 import yaml
 
+from data_prep.command import LARGEST_INT, MOST_WORKERS
 from data_prep.files import write_whole
 from ocrkit.augmentation_ranges import augmentation_ranges
 from ocrkit.config_error import ConfigError, choice
 from ocrkit.metric_names import METRICS
+from ocrkit.setting_values import (
+    ATTENTION,
+    OPTIMIZERS,
+    SCHEDULES,
+    parse_setting,
+    read_settings,
+    setting,
+)
 from ocrkit.text import LOCALES
 
 RECIPES = Path(__file__).parent / "recipes"
@@ -55,23 +61,9 @@ _HEIRS = {
     "data": "dataset",
 }
 
-_AT_LEAST_1 = (
-    "per_device_train_batch_size per_device_eval_batch_size gradient_accumulation_steps "
-    "logging_steps save_steps save_total_limit lora_r lora_alpha max_new_tokens eval_samples "
-    "min_pixels max_pixels max_image_tiles image_height max_length max_train_samples "
-    "max_eval_samples eval_steps shuffle_buffer_size confusion_max_weight learning_rate_batch_size"
-).split()
-_NOT_NEGATIVE = (
-    "focal_gamma focal_alpha early_stopping_threshold warmup_steps weight_decay max_grad_norm "
-    "dataloader_num_workers num_completions_to_print seed"
-).split()
-_SHARES = "curriculum_start curriculum_steps confusion_smoothing label_smoothing_factor".split()
-
-
-def _setting(default: Any, help: str) -> Any:
-    if isinstance(default, dict | list):
-        return field(default_factory=lambda: type(default)(default), metadata={"help": help})
-    return field(default=default, metadata={"help": help})
+_DEVICE_MAP = re.compile(
+    r"auto|balanced|balanced_low_0|sequential|(cpu|cuda|mps|xpu|npu|hpu|mlu)(:\d+)?", re.ASCII
+)
 
 
 @dataclass
@@ -79,131 +71,186 @@ class TrainConfig:
     """Everything that decides a run; see each field's help in `python -m ocrkit train --help`."""
 
     # Model
-    model_name_or_path: str = _setting(
+    model_name_or_path: str = setting(
         "tiny", "model id, folder or run folder; 'tiny' is the embedded model"
     )
-    backend: str = _setting("auto", "auto, unsloth (needs CUDA) or transformers")
-    load_in_4bit: bool = _setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
-    dtype: str = _setting(
+    backend: str = setting(
+        "auto",
+        "auto, unsloth (needs CUDA) or transformers",
+        choices=("auto", "unsloth", "transformers"),
+    )
+    load_in_4bit: bool = setting(True, "quantize the base to 4-bit NF4 (needs CUDA)")
+    dtype: str = setting(
         "auto",
         "auto, float32, float16 or bfloat16; auto is 16 bits on a GPU, and float32 on a CPU and "
         "for weights that are trained whole, whose products a GPU makes in 16 bits",
+        choices=("auto", "float32", "float16", "bfloat16"),
     )
-    attn_implementation: str | None = _setting(None, "attention kernel; none leaves the choice")
-    device_map: str | None = _setting(None, "where to put the model's parts, e.g. auto")
-    trust_remote_code: bool = _setting(False, "run code that a model repository brings along")
-    min_pixels: int | None = _setting(None, "enlarge pictures of fewer pixels")
-    max_pixels: int | None = _setting(None, "shrink pictures of more pixels; counted and reported")
-    max_image_tiles: int | None = _setting(
-        None, "most tiles of a picture, for models that count tiles (Llama-3.2-Vision: 4)"
+    attn_implementation: str | None = setting(None, "attention kernel; none leaves the choice")
+    device_map: str | None = setting(None, "where to put the model's parts, e.g. auto")
+    trust_remote_code: bool = setting(False, "run code that a model repository brings along")
+    min_pixels: int | None = setting(None, "enlarge pictures of fewer pixels", at_least=1)
+    max_pixels: int | None = setting(
+        None, "shrink pictures of more pixels; counted and reported", at_least=1
     )
-    image_height: int | None = _setting(None, "scale every picture to this height first (lines)")
-    max_length: int | None = _setting(
-        None, "longest sample in tokens, image included; longer ones are left out and counted"
+    max_image_tiles: int | None = setting(
+        None,
+        "most tiles of a picture, for models that count tiles (Llama-3.2-Vision: 4)",
+        at_least=1,
+    )
+    image_height: int | None = setting(
+        None, "scale every picture to this height first (lines)", at_least=1, at_most=16384
+    )
+    max_length: int | None = setting(
+        None,
+        "longest sample in tokens, image included; longer ones are left out and counted",
+        at_least=1,
     )
     # LoRA
-    use_peft: bool = _setting(True, "train LoRA adapters; false trains every weight")
-    lora_r: int = _setting(16, "rank of the adapters")
-    lora_alpha: int = _setting(16, "scale of the adapters")
-    lora_dropout: float = _setting(0.0, "dropout in the adapters")
-    use_rslora: bool = _setting(False, "scale by alpha/sqrt(r) instead of alpha/r")
-    lora_target_modules: list[str] | None = _setting(
-        None, "leaf module names instead of finetune_*"
-    )
-    finetune_vision_layers: bool = _setting(True, "adapters on the vision tower")
-    finetune_language_layers: bool = _setting(True, "adapters on the language model")
-    finetune_attention_modules: bool = _setting(True, "adapters on attention")
-    finetune_mlp_modules: bool = _setting(True, "adapters on the feed-forward layers")
+    use_peft: bool = setting(True, "train LoRA adapters; false trains every weight")
+    lora_r: int = setting(16, "rank of the adapters", at_least=1, at_most=8192)
+    lora_alpha: int = setting(16, "scale of the adapters", at_least=1, at_most=65536)
+    lora_dropout: float = setting(0.0, "dropout in the adapters", at_least=0, below=1)
+    use_rslora: bool = setting(False, "scale by alpha/sqrt(r) instead of alpha/r")
+    lora_target_modules: list[str] | None = setting(None, "leaf module names instead of finetune_*")
+    finetune_vision_layers: bool = setting(True, "adapters on the vision tower")
+    finetune_language_layers: bool = setting(True, "adapters on the language model")
+    finetune_attention_modules: bool = setting(True, "adapters on attention")
+    finetune_mlp_modules: bool = setting(True, "adapters on the feed-forward layers")
     # Data
-    dataset: str = _setting("", "dataset folder as data_prep.convert writes it")
-    prompts: dict = _setting(
+    dataset: str = setting("", "dataset folder as data_prep.convert writes it", may_be_empty=True)
+    prompts: dict = setting(
         {}, "what to ask for instead of the rows' own prompts, by task: {transcription: 'OCR:'}"
     )
-    max_train_samples: int | None = _setting(None, "use only the first N training rows")
-    max_eval_samples: int | None = _setting(None, "use only the first N validation and test rows")
-    streaming: bool = _setting(False, "read training rows as they are needed (needs max_steps)")
-    shuffle_buffer_size: int = _setting(1000, "rows that a stream is shuffled among")
-    augmentation: dict = _setting(
+    max_train_samples: int | None = setting(None, "use only the first N training rows", at_least=1)
+    max_eval_samples: int | None = setting(
+        None, "use only the first N validation and test rows", at_least=1
+    )
+    streaming: bool = setting(False, "read training rows as they are needed (needs max_steps)")
+    shuffle_buffer_size: int = setting(1000, "rows that a stream is shuffled among", at_least=1)
+    augmentation: dict = setting(
         {}, "damage to training pictures: {name: strength or [low, high], probability: 0.5}"
     )
-    curriculum: str | None = _setting(
+    curriculum: str | None = setting(
         None, "easy first by length, density, base_cer or a column; none: all rows at once"
     )
-    curriculum_start: float = _setting(0.3, "share of the rows, the easiest, to begin with")
-    curriculum_steps: float = _setting(0.5, "share of the steps after which all rows take part")
+    curriculum_start: float = setting(
+        0.3, "share of the rows, the easiest, to begin with", at_least=0, at_most=1
+    )
+    curriculum_steps: float = setting(
+        0.5, "share of the steps after which all rows take part", at_least=0, at_most=1
+    )
     # Training
-    loss: str = _setting("cross_entropy", ", ".join(LOSSES))
-    label_smoothing_factor: float = _setting(0.1, "probability spread over all tokens")
-    focal_gamma: float = _setting(2.0, "how far the focal loss turns away from easy tokens")
-    focal_alpha: float = _setting(1.0, "factor of the focal loss")
-    confusion_max_weight: float = _setting(3.0, "largest weight of a character that is mixed up")
-    confusion_smoothing: float = _setting(0.5, "share of the old weights kept at an evaluation")
-    output_dir: str = _setting(
+    loss: str = setting("cross_entropy", ", ".join(LOSSES), choices=LOSSES)
+    label_smoothing_factor: float = setting(
+        0.1, "probability spread over all tokens", at_least=0, at_most=1
+    )
+    focal_gamma: float = setting(
+        2.0, "how far the focal loss turns away from easy tokens", at_least=0
+    )
+    focal_alpha: float = setting(1.0, "factor of the focal loss", at_least=0)
+    confusion_max_weight: float = setting(
+        3.0, "largest weight of a character that is mixed up", at_least=1
+    )
+    confusion_smoothing: float = setting(
+        0.5, "share of the old weights kept at an evaluation", at_least=0, at_most=1
+    )
+    output_dir: str = setting(
         "runs/ocrkit", "run folder: checkpoints, adapter, evaluations, report"
     )
-    num_train_epochs: float = _setting(1.0, "passes over the training split")
-    max_steps: int = _setting(-1, "stop after N steps; -1 lets num_train_epochs decide")
-    per_device_train_batch_size: int | str = _setting(
-        2, "training samples a step and device; auto finds the largest that fits"
+    num_train_epochs: float = setting(
+        1.0, "passes over the training split", above=0, at_most=1_000_000
     )
-    per_device_eval_batch_size: int = _setting(8, "samples generated at once")
-    gradient_accumulation_steps: int = _setting(1, "batches added up before a step")
-    learning_rate: float = _setting(2e-4, "peak learning rate")
-    learning_rate_batch_size: int | None = _setting(
-        None, "samples a step that learning_rate is meant for; it is scaled by the square root"
+    max_steps: int = setting(
+        -1, "stop after N steps, whatever num_train_epochs says; -1 lets it decide"
     )
-    lr_scheduler_type: str = _setting("cosine", "transformers' schedule name")
-    warmup_steps: float = _setting(0.03, "steps, or under 1 a share of all steps, of warm-up")
-    weight_decay: float = _setting(0.0, "decoupled weight decay")
-    max_grad_norm: float = _setting(1.0, "clip the gradient's norm")
-    adam_beta2: float = _setting(0.999, "AdamW's second decay rate")
-    optim: str = _setting("adamw_torch", "transformers' optimizer name, e.g. adamw_8bit")
-    gradient_checkpointing: bool = _setting(True, "recompute activations to save memory")
-    logging_steps: int = _setting(10, "log the loss every N steps")
-    eval_steps: int | None = _setting(
-        None, "evaluate on validation rows every N steps; none: never"
+    per_device_train_batch_size: int | str = setting(
+        2, "training samples a step and device; auto finds the largest that fits", at_least=1
     )
-    eval_samples: int = _setting(100, "validation rows read at each of these evaluations")
-    num_completions_to_print: int = _setting(3, "rows of the table of truths and predictions")
-    load_best_model_at_end: bool = _setting(False, "end with the checkpoint that read best")
-    metric_for_best_model: str | None = _setting(
+    per_device_eval_batch_size: int = setting(8, "samples generated at once", at_least=1)
+    gradient_accumulation_steps: int = setting(1, "batches added up before a step", at_least=1)
+    learning_rate: float = setting(2e-4, "peak learning rate", above=0)
+    learning_rate_batch_size: int | None = setting(
+        None,
+        "samples a step that learning_rate is meant for; it is scaled by the square root",
+        at_least=1,
+    )
+    lr_scheduler_type: str = setting("cosine", "transformers' schedule name", choices=SCHEDULES)
+    warmup_steps: float = setting(
+        0.03, "steps, or under 1 a share of all steps, of warm-up", at_least=0, at_most=LARGEST_INT
+    )
+    weight_decay: float = setting(0.0, "decoupled weight decay", at_least=0)
+    max_grad_norm: float = setting(1.0, "clip the gradient's norm", at_least=0)
+    adam_beta2: float = setting(0.999, "AdamW's second decay rate", at_least=0, below=1)
+    optim: str = setting(
+        "adamw_torch", "transformers' optimizer name, e.g. adamw_8bit", choices=OPTIMIZERS
+    )
+    gradient_checkpointing: bool = setting(True, "recompute activations to save memory")
+    logging_steps: int = setting(10, "log the loss every N steps", at_least=1)
+    eval_steps: int | None = setting(
+        None, "evaluate on validation rows every N steps; none: never", at_least=1
+    )
+    eval_samples: int = setting(
+        100, "validation rows read at each of these evaluations", at_least=1
+    )
+    num_completions_to_print: int = setting(
+        3, "rows of the table of truths and predictions", at_least=0
+    )
+    load_best_model_at_end: bool = setting(False, "end with the checkpoint that read best")
+    metric_for_best_model: str | None = setting(
         None, "cer (where none is given), exact_match, loss and what else is read"
     )
-    early_stopping_patience: float | None = _setting(
-        None, "evaluations without a better one before the run stops; under 1 a share of all steps"
+    early_stopping_patience: float | None = setting(
+        None,
+        "evaluations without a better one before the run stops; under 1 a share of all steps",
+        above=0,
+        at_most=LARGEST_INT,
     )
-    early_stopping_threshold: float = _setting(0.0, "how much better counts as better")
-    save_steps: int = _setting(100, "checkpoint every N steps")
-    save_total_limit: int = _setting(2, "checkpoints kept")
-    resume_from_checkpoint: str | None = _setting(None, "auto, or a checkpoint folder")
-    dataloader_num_workers: int = _setting(0, "processes that prepare batches")
-    report_to: str = _setting("none", "none, tensorboard, wandb, or tensorboard,wandb")
-    project: str = _setting("ocrkit", "project that a tracker files the run under")
-    run_name: str | None = _setting(None, "the run's name in a tracker; none: the run folder's")
-    tags: list[str] | None = _setting(None, "labels of the run in a tracker")
-    seed: int = _setting(42, "seed of everything random")
+    early_stopping_threshold: float = setting(0.0, "how much better counts as better", at_least=0)
+    save_steps: int = setting(100, "checkpoint every N steps", at_least=1)
+    save_total_limit: int = setting(2, "checkpoints kept", at_least=1)
+    resume_from_checkpoint: str | None = setting(None, "auto, or a checkpoint folder")
+    dataloader_num_workers: int = setting(
+        0, "processes that prepare batches", at_least=0, at_most=MOST_WORKERS
+    )
+    report_to: str = setting(
+        "none", "none, tensorboard, wandb, or tensorboard,wandb", may_be_empty=True
+    )
+    project: str = setting("ocrkit", "project that a tracker files the run under")
+    run_name: str | None = setting(None, "the run's name in a tracker; none: the run folder's")
+    tags: list[str] | None = setting(None, "labels of the run in a tracker")
+    seed: int = setting(42, "seed of everything random", at_least=0, at_most=2**32 - 1)
     # Evaluation
-    max_new_tokens: int = _setting(256, "longest prediction in tokens")
-    normalization_profile: str = _setting("lenient", "strict, lenient or squad, for matches")
-    locale: str = _setting("en", "how amounts in extracted JSON are written: en, de, ko, en-in...")
-    sft_kwargs: dict = _setting({}, "whatever else TRL's SFTConfig takes")
+    max_new_tokens: int = setting(256, "longest prediction in tokens", at_least=1, at_most=2**20)
+    normalization_profile: str = setting(
+        "lenient", "strict, lenient or squad, for matches", choices=("strict", "lenient", "squad")
+    )
+    locale: str = setting("en", "how amounts in extracted JSON are written: en, de, ko, en-in...")
+    sft_kwargs: dict = setting({}, "whatever else TRL's SFTConfig takes")
 
     def __post_init__(self) -> None:
+        kinds = _types()
         for spec in fields(self):
-            setattr(self, spec.name, _checked(spec.name, getattr(self, spec.name)))
-        choice("backend", self.backend, ("auto", "unsloth", "transformers"))
-        choice("dtype", self.dtype, ("auto", "float32", "float16", "bfloat16"))
-        choice("normalization_profile", self.normalization_profile, ("strict", "lenient", "squad"))
-        choice("loss", self.loss, LOSSES)
+            name, value = spec.name, getattr(self, spec.name)
+            setattr(self, name, parse_setting(name, kinds[name], value, spec.metadata["limits"]))
         if re.split("[-_]", self.locale.lower())[0] not in LOCALES:
             choice("locale", self.locale, tuple(LOCALES))
-        self._check_numbers()
-        if isinstance(self.per_device_train_batch_size, str):
-            choice(
-                "per_device_train_batch_size",
-                self.per_device_train_batch_size,
-                ("a number", "auto"),
+        if self.max_steps < 1 and self.max_steps != -1:
+            raise ConfigError(
+                f"max_steps={self.max_steps} must be at least 1, or -1 for num_train_epochs to "
+                "decide."
             )
+        batch = self.per_device_train_batch_size
+        if isinstance(batch, str) and batch != "auto":
+            raise ConfigError(
+                f"per_device_train_batch_size={batch!r} is not one of a number, auto."
+            )
+        if self.device_map and not _DEVICE_MAP.fullmatch(self.device_map):
+            raise ConfigError(
+                f"device_map={self.device_map!r} is unknown; give auto, balanced, sequential, or a "
+                "device such as cuda:0."
+            )
+        self._check_attention()
         if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
             raise ConfigError(
                 f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}, "
@@ -235,27 +282,16 @@ class TrainConfig:
                     "leave it out: batches hold rows of like length as it is."
                 )
 
-    def _check_numbers(self) -> None:
-        """Refuse numbers out of range; text, as a batch size may be, is checked elsewhere."""
-        numbers = {n: v for n, v in vars(self).items() if isinstance(v, int | float)}
-        for name, value in numbers.items():
-            if not math.isfinite(value):
-                raise ConfigError(f"{name}={value} must be a finite number.")
-            if name in _AT_LEAST_1 and value < 1:
-                raise ConfigError(f"{name}={value} must be at least 1.")
-            if name in _SHARES and not 0 <= value <= 1:
-                raise ConfigError(f"{name}={value} must lie between 0 and 1.")
-            if name in ("lora_dropout", "adam_beta2") and not 0 <= value < 1:
-                raise ConfigError(f"{name}={value} must be at least 0 and below 1.")
-            if name in _NOT_NEGATIVE and value < 0:
-                raise ConfigError(f"{name}={value} must not be negative.")
-            if name in ("learning_rate", "num_train_epochs") and value <= 0:
-                raise ConfigError(f"{name}={value} must be above 0.")
-        if self.max_steps < 1 and self.max_steps != -1:
+    def _check_attention(self) -> None:
+        """Refuse attention kernels that are unknown, or the Hub's without the user's word."""
+        name = self.attn_implementation
+        if name and "/" in name and not self.trust_remote_code:
             raise ConfigError(
-                f"max_steps={self.max_steps} must be at least 1, or -1 for num_train_epochs to "
-                "decide."
+                f"attn_implementation={name!r} is code of the Hub, which runs only by your own "
+                f"word: give --trust_remote_code true too, or one of {', '.join(ATTENTION)}."
             )
+        if name and "/" not in name:
+            choice("attn_implementation", name, ATTENTION)
 
     def _check_training(self) -> None:
         """Refuse what contradicts itself before a model is loaded."""
@@ -278,10 +314,6 @@ class TrainConfig:
             if not self.metric_for_best_model:
                 raise ConfigError(
                     "early_stopping_patience needs a metric: set metric_for_best_model, e.g. cer."
-                )
-            if self.early_stopping_patience <= 0:
-                raise ConfigError(
-                    f"early_stopping_patience={self.early_stopping_patience} must be above 0."
                 )
         if "confusion" in self.loss and not self.eval_steps:
             raise ConfigError(f"loss={self.loss!r} takes its weights from evaluations: {never}")
@@ -314,8 +346,11 @@ class TrainConfig:
     def from_recipe(cls, recipe: str, **overrides: Any) -> "TrainConfig":
         """Read a recipe, by its name or as a YAML file, and replace what is given.
 
+        A `num_train_epochs` among the overrides beats a `max_steps` of the recipe.
+
         Raises:
-            ConfigError: no such recipe, or a key that is no setting.
+            ConfigError: no such recipe, a key that is no setting, or a file that sets
+                `trust_remote_code`, which is the user's to decide.
         """
         path = (
             Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
@@ -324,12 +359,19 @@ class TrainConfig:
             nearest = get_close_matches(str(recipe), recipes(), n=1)
             hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
             raise ConfigError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.{hint}")
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-            if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-                raise ConfigError(f"{path} must hold settings as `name: value`, one a line.")
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+        values = read_settings(path)
+        if "trust_remote_code" in values and "trust_remote_code" not in overrides:
+            # Else whoever wrote the file would decide that a model's code runs on this machine.
+            trust = values.pop("trust_remote_code")
+            if cls.from_dict({"trust_remote_code": trust}).trust_remote_code:
+                raise ConfigError(
+                    f"{path} sets trust_remote_code={trust}, which no file decides: read the "
+                    "model's code, then give --trust_remote_code true (in Python "
+                    "trust_remote_code=True) beside the file."
+                )
+        if "num_train_epochs" in overrides and "max_steps" not in overrides:
+            # max_steps overrules num_train_epochs, and the recipe's must not overrule the user's.
+            values.pop("max_steps", None)
         return cls.from_dict({**values, **overrides})
 
     @classmethod
@@ -410,29 +452,3 @@ def check_name(name: str, also: Iterable[str] = ()) -> None:
 def _types() -> dict[str, Any]:
     """{setting: its type}, which takes a millisecond to find out."""
     return typing.get_type_hints(TrainConfig)
-
-
-def _checked(name: str, value: Any) -> Any:
-    """The value in the field's type; text, as shells and papermill pass it, is converted."""
-    kind = _types()[name]
-    options = typing.get_args(kind) if isinstance(kind, types.UnionType) else (kind,)
-    if types.NoneType in options and (value is None or str(value).lower() in ("none", "null", "")):
-        return None
-    target = next(option for option in options if option is not types.NoneType)
-    plain = typing.get_origin(target) or target
-    if isinstance(value, str) and plain is not str:
-        with suppress(ValueError, yaml.YAMLError):
-            # YAML takes 1e-4 for text, which people write more often than 1.0e-4.
-            value = float(value) if plain is float else yaml.safe_load(value)
-    if plain is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if plain is int and isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if plain is str and isinstance(value, int | float) and not isinstance(value, bool):
-        # A run called 2024 is a number to papermill and to YAML.
-        value = str(value)
-    if str in options and isinstance(value, str):
-        return value
-    if not isinstance(value, plain) or (plain is not bool and isinstance(value, bool)):
-        raise ConfigError(f"{name}={value!r} must be of type {plain.__name__}.")
-    return value

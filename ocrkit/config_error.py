@@ -1,15 +1,20 @@
-"""What a setting that cannot be is refused with."""
+"""ConfigError and `choice()`: reject invalid settings."""
+
+from collections.abc import Sequence
+from difflib import get_close_matches
 
 
 class ConfigError(ValueError):
     """A setting that cannot be: the message states the value, the cause and the way out."""
 
 
-def choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among the allowed ones.
 
     Raises:
-        ConfigError: with the name, the value and what it may be.
+        ConfigError: with the name, the value, what it may be and which is the nearest.
     """
     if value not in allowed:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}.")
+        nearest = get_close_matches(value, allowed, n=1)
+        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}{hint}")

@@ -355,8 +355,11 @@ def parsed_condition(condition: str) -> tuple[str, str, float]:
         limit = float(found[3]) if found else math.nan
     except ValueError:
         limit = math.nan
-    if math.isnan(limit):
-        raise ValueError(f"Condition {condition!r} cannot be read: write it as 'cer > 0.05'.")
+    if not math.isfinite(limit):
+        raise ValueError(
+            f"Condition {condition!r} cannot be read: write it as 'cer > 0.05', with a finite "
+            "number."
+        )
     names = [name for name in METRICS if name != "loss"] + ["failed"]
     if found[1] not in names:
         raise ValueError(f"Condition {condition!r} names no metric: use one of {', '.join(names)}.")
@@ -377,6 +380,11 @@ def fails(evaluation: Evaluation, condition: str) -> bool:
         raise ValueError(
             f"Condition {condition!r} names no metric of {evaluation.name!r}: "
             f"use one of {', '.join(values)}."
+        )
+    if values[name] is None or math.isnan(values[name]):
+        raise ValueError(
+            f"{evaluation.name!r} has no value of {name}, so {condition!r} cannot be judged; "
+            "evaluate rows that have one, or judge by another metric."
         )
     compare = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
     return compare[comparison](values[name], limit)

@@ -10,17 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.files import check_own, naming, publish, staged, write_folder, write_whole
-from ocrkit.base_model import ModelError, check_memory, in_16_bits
+from ocrkit.base_model import (
+    EXPORT_FORMATS,
+    ModelError,
+    check_memory,
+    in_16_bits,
+    settings_of_run,
+)
 from ocrkit.budget import fit_tiles
 from ocrkit.card import card
-from ocrkit.config import TrainConfig
+from ocrkit.config import ConfigError, TrainConfig
+from ocrkit.config_error import choice
 from ocrkit.data import drawn_rows, text_of
 from ocrkit.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.hub import push, reserve
 from ocrkit.model import load_model
 from ocrkit.predict import predict
-
-FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
 
 
 def export(
@@ -61,19 +66,24 @@ def export(
         overwrite: replace files of `output_dir` that the kit did not write, too.
 
     Raises:
+        ConfigError: a format that is unknown, `samples` or `min_equal` out of range.
         FileExistsError: `output_dir` holds such a file.
         OSError: the disk is full or cannot be written; what was exported before is as it was.
-        ModelError: a format that is unknown, needs Unsloth or needs a model in 4 bits, a disk or
+        ModelError: a format that needs Unsloth or needs a model in 4 bits, a disk or
             a memory that cannot hold the model, a folder that holds an adapter where a whole model
             is to be written, a model that reads other than the trained one did, or an adapter to
             be pushed whose base is a folder of this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
     output_dir = Path(output_dir)
+    if samples < 0 or not 0 <= min_equal <= 1:
+        raise ConfigError(
+            f"samples={samples} must be at least 0 and min_equal={min_equal} a share from 0 to 1."
+        )
     _check(model, output_dir, format, pushed=bool(push_to_hub))
     run = output_dir.parent if config is None else Path(config.output_dir)
     if config is None and (run / "config.yaml").is_file():
-        config = TrainConfig.from_recipe(str(run / "config.yaml"))
+        config = TrainConfig.from_dict(settings_of_run(run))
     # Before the work; all names are checked when they are written.
     check_own(output_dir, ("README.md", "config.json", "adapter_config.json"), overwrite)
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
@@ -107,6 +117,7 @@ def export(
             settings,
             model_name_or_path=str(output_dir),
             backend=model.ocrkit_backend,
+            trust_remote_code=_trusted(model),
             # Unsloth takes a model without adapters for one that trains every weight, and changes
             # settings of the whole process; adapters that were never trained change no reading.
             use_peft=model.ocrkit_backend == "unsloth",
@@ -137,8 +148,7 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
     Raises:
         ModelError: as `export`.
     """
-    if format not in FORMATS:
-        raise ModelError(f"format={format!r} is not one of {', '.join(FORMATS)}.")
+    choice("format", format, EXPORT_FORMATS)
     if format in ("merged_4bit", "gguf") and getattr(model, "ocrkit_backend", "") != "unsloth":
         raise ModelError(
             f"format={format!r} is written by Unsloth only, and this model was loaded by "
@@ -244,6 +254,11 @@ def _read_alike(texts: list[str], rows: list[dict], config: TrainConfig) -> int:
     return sum(a == b for a, b in zip(texts, again))
 
 
+def _trusted(model: Any) -> bool:
+    """Return whether the user let the model's own code run when it was loaded."""
+    return getattr(model, "ocrkit_trust_remote_code", False)
+
+
 def _in_16_bits(model: Any) -> Any:
     """A model without adapters, rounded where its weights have more; the model stays as it is."""
     import torch
@@ -258,7 +273,9 @@ def _merge(model: Any) -> Any:
     from transformers import AutoModelForImageTextToText
 
     # Merged in float32 and rounded once: adding in 16 bits would lose small updates.
-    base = AutoModelForImageTextToText.from_pretrained(_base_name(model), dtype=torch.float32)
+    base = AutoModelForImageTextToText.from_pretrained(
+        _base_name(model), dtype=torch.float32, trust_remote_code=_trusted(model)
+    )
     vision = getattr(model.config, "vision_config", None)
     fit_tiles(base, getattr(vision, "max_num_tiles", None))
     with tempfile.TemporaryDirectory() as folder:

@@ -1,6 +1,7 @@
 """Find a learning rate: raise it step by step until the loss explodes, and look at the curve."""
 
 import json
+import math
 import random
 import tempfile
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.files import naming, write_whole
-from ocrkit.config import TrainConfig
+from ocrkit.config import ConfigError, TrainConfig
 
 
 @dataclass
@@ -53,14 +54,10 @@ def find_lr(
     arXiv:1506.01186), the suggestion the steepest descent before the lowest loss.
 
     Raises:
-        ValueError: `min_lr`, `max_lr` or `steps` that make no sweep.
+        ConfigError: `min_lr`, `max_lr` or `steps` that make no sweep.
         DataError, ConfigError, TrainingError: as `train`.
     """
-    if not 0 < min_lr < max_lr or steps < 10:
-        raise ValueError(
-            f"min_lr={min_lr:g}, max_lr={max_lr:g}, steps={steps} make no sweep; they have to "
-            "rise, over at least 10 steps."
-        )
+    check_range(min_lr, max_lr, steps)
     states = _random_states()
     weights = {n: w.detach().to("cpu", copy=True) for n, w in _trained(model)}
     try:
@@ -79,6 +76,19 @@ def find_lr(
         _plot(curve, folder / "lr_finder.png")
     print(f"{curve} Curve: {folder / 'lr_finder.png'}")
     return curve
+
+
+def check_range(min_lr: float, max_lr: float, steps: int) -> None:
+    """Refuse learning rates that do not rise, or too few steps to see a curve.
+
+    Raises:
+        ConfigError: with the three values.
+    """
+    if not 0 < min_lr < max_lr < math.inf or steps < 10:
+        raise ConfigError(
+            f"min_lr={min_lr:g}, max_lr={max_lr:g}, steps={steps} make no sweep; they have to "
+            "rise, over at least 10 steps."
+        )
 
 
 def smooth(losses: Sequence[float], width: float | None = None) -> list[float]:

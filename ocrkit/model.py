@@ -4,6 +4,7 @@ import ctypes.util
 import importlib.util
 import logging
 import os
+import pickle
 import re
 import sys
 import warnings
@@ -110,6 +111,8 @@ def load_model(config: TrainConfig) -> tuple[Any, Any]:
                 cause = f"a file of weights is cut off or damaged ({said}); download it again."
             if cause is None and isinstance(error, ImportError):
                 cause = import_problem(error)
+            if isinstance(error, pickle.UnpicklingError):
+                cause = "its weights are a pickle that holds more than numbers, which is not run."
             known = OSError | ValueError | RuntimeError | UserWarning | ImportError
             if cause is None and not isinstance(error, known):
                 raise
@@ -135,6 +138,7 @@ def _ready(
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.ocrkit_backend = backend
+    model.ocrkit_trust_remote_code = config.trust_remote_code
     from ocrkit.patch_embedding import patches_as_products
 
     patches_as_products(model)
@@ -183,6 +187,11 @@ def _cause(error: BaseException, base: str, adapter: str | None) -> str | None:
         return (
             f"the adapter in {adapter} was made for another model than {base} ({text[:120]}...); "
             "name its own base under base_model_name_or_path in its adapter_config.json."
+        )
+    if "trust_remote_code" in text:
+        return (
+            "it brings code of its own, which runs only by your own word: read that code, then "
+            "give --trust_remote_code true (in Python trust_remote_code=True)."
         )
     if "ignore_mismatched_sizes" in text:
         return (

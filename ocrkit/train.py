@@ -1,6 +1,7 @@
 """Train: from rows to adapters or a model, resumable, with everything that was left out counted."""
 
 import json
+import pickle
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def train(
         panel: show progress in a notebook as `panel.TrainingPanel`, not as transformers' own bar.
 
     Raises:
-        DataError: no training row, or none that fits the context.
+        DataError: no training row, none that fits the context, or a checkpoint that is no data.
         ConfigError: settings that contradict each other or that SFTConfig does not know.
         TrainingError: the loss is no number, or a batch does not fit the memory.
         OSError: the disk is full or cannot be written; the checkpoints that are whole stay.
@@ -109,8 +110,14 @@ def train(
         trainer.config.save(folder / "config.yaml")
         about = {**versions(config), "changes": trainer.made_with["changes"]}
         (folder / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
-    with naming(folder), stop, tracked(trainer), shown[0] if shown else nullcontext():
-        output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    try:
+        with naming(folder), stop, tracked(trainer), shown[0] if shown else nullcontext():
+            output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
+    except pickle.UnpicklingError:
+        raise DataError(
+            f"{checkpoint} holds a pickle of more than numbers, which could run code and is not "
+            "loaded; give a checkpoint that this kit wrote."
+        ) from None
     if config.streaming:
         left_out = sum(skipped_counts(folder).values())
         print(

@@ -406,6 +406,7 @@ def test_an_empty_place_to_write_is_wrong_usage(name, tmp_path, monkeypatch, cap
     for command_line in commands:
         with pytest.raises(SystemExit, match="2"):
             synthesize.main(command_line)
-    assert f"{name}: it is empty" in capsys.readouterr().err
-    assert main(["table", "", "--out", str(tmp_path / "out")]) == 2
+    assert f"an empty value is given for {name}" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="2"):
+        main(["table", "", "--out", str(tmp_path / "out")])
     assert not list(tmp_path.iterdir())

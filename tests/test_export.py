@@ -1,4 +1,5 @@
 import json
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from ocrkit.base_model import TINY, ModelError
-from ocrkit.config import TrainConfig
+from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import load_data
 from ocrkit.export import export
 from ocrkit.metrics import cer
@@ -108,8 +109,16 @@ def test_formats_that_only_unsloth_writes(config, tmp_path):
     for format in ("gguf", "merged_4bit"):
         with pytest.raises(ModelError, match="written by Unsloth only"):
             export(model, processor, tmp_path, format=format)
-    with pytest.raises(ModelError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
+    with pytest.raises(ConfigError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
         export(model, processor, tmp_path, format="onnx")
+
+
+@pytest.mark.parametrize(
+    "options", [{"samples": -1}, {"min_equal": math.nan}, {"min_equal": 1.5}, {"min_equal": -0.1}]
+)
+def test_the_comparison_cannot_be_switched_off_by_accident(options, tmp_path):
+    with pytest.raises(ConfigError, match=r"min_equal=.* a share from 0 to 1"):
+        export(None, None, tmp_path, **options)
 
 
 def test_a_model_without_adapters_is_rounded_and_compared(config, tmp_path, capsys):

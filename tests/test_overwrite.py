@@ -142,7 +142,7 @@ def test_an_empty_out_is_wrong_usage_and_not_the_working_folder(command, capsys)
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 2
-    assert "--out: it is empty" in capsys.readouterr().err
+    assert "an empty value is given for --out" in capsys.readouterr().err
 
 
 def test_a_comparison_in_python_has_the_same_way_out(tmp_path):
