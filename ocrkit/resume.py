@@ -7,6 +7,7 @@ written again by then.
 import hashlib
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,20 +115,22 @@ def _plain(config: TrainConfig) -> dict[str, Any]:
 def _saved_by_0_1_0(checkpoint: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     config, versions = (checkpoint.parent / name for name in ("config.yaml", "versions.json"))
-    if config.is_file():
+    with suppress(OSError, ValueError, yaml.YAMLError, TypeError):
         settings = _plain(TrainConfig()) | yaml.safe_load(config.read_text("utf-8"))
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    # Settings that were not read are not compared.
+    incomplete = not settings
     settings["per_device_train_batch_size"] = state["train_batch_size"]
     adapter, lora = checkpoint / "adapter_config.json", None
     settings["use_peft"] = adapter.is_file()
     if adapter.is_file():
         adapted = json.loads(adapter.read_text(encoding="utf-8"))
-        lora = {name: adapted[of] for name, of in _LORA.items()}
+        lora = {name: adapted[of] for name, of in _LORA.items() if of in adapted}
         settings = {name: value for name, value in settings.items() if name not in _LORA}
     print(
         f"{checkpoint} was saved by ocrkit 0.1.0 without its settings: they are taken from its own "
         f"files and, where these say nothing, from {config}"
-        + ("." if config.is_file() else ", which is missing, so most of them cannot be compared.")
+        + (", which cannot be read, so most of them cannot be compared." if incomplete else ".")
     )
     described = json.loads(versions.read_text("utf-8")) if versions.is_file() else {}
     return {
@@ -200,7 +203,7 @@ def _checked_batch(config: TrainConfig, saved: Mapping[str, Any], checkpoint: Pa
     now = (size, steps, processes)
     if size == "auto" or size * steps * processes != samples:
         per_batch = processes if size == "auto" else size * processes
-        way_out = f"start it with {saved['processes']} processes"
+        way_out = f"start it with {_processes(was[2])}"
         if samples % per_batch == 0:
             way_out = f"set gradient_accumulation_steps={samples // per_batch}"
         elif samples % processes == 0:
@@ -228,8 +231,12 @@ def _product(batch: tuple[int | str, int, int]) -> str:
     size, steps, processes = batch
     return (
         f"per_device_train_batch_size={size} × gradient_accumulation_steps={steps} × "
-        f"{processes} process{'es' * (processes > 1)}"
+        f"{_processes(processes)}"
     )
+
+
+def _processes(count: int) -> str:
+    return f"{count} process{'es' * (count > 1)}"
 
 
 def _order(settings: Mapping[str, Any], batch: tuple[int, int, int]) -> str:

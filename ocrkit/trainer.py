@@ -21,7 +21,7 @@ from data_prep.files import DiskError, naming
 from ocrkit.analysis import said
 from ocrkit.batch_size import TrainingError, does_not_fit
 from ocrkit.callbacks import ConfusionWeights
-from ocrkit.checkpoint import damage, rotate, seal, unseal
+from ocrkit.checkpoint import SEAL, damage, rotate, seal, unseal
 from ocrkit.collate import Collator
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.confusion import heaviest, label_weights
@@ -163,7 +163,9 @@ class OCRTrainer(SFTTrainer):
         done = super()._init_training_state(max_steps, *args, **kwargs)
         self.state.compute_steps(self.args, max_steps)
         self.state.train_batch_size = self._train_batch_size
-        if JUDGING & self.changed.keys():
+        if JUDGING & self.changed.keys() and self.state.best_metric is not None:
+            if self.is_world_process_zero():
+                print("Evaluations are judged otherwise from here on: the best is sought anew.")
             self.state.best_metric = self.state.best_global_step = None
             self.state.best_model_checkpoint = None
         return done
@@ -279,25 +281,35 @@ class OCRTrainer(SFTTrainer):
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         """As Trainer does, and sealed when whole; older ones go only after that."""
-        run, step = Path(self._get_output_dir(trial)), self.state.global_step
-        folder = run / f"checkpoint-{step}"
+        run = Path(self._get_output_dir(trial))
+        folder = run / f"checkpoint-{self.state.global_step}"
         unseal(folder)
         self.accelerator.wait_for_everyone()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             with naming(folder):
                 super()._save_checkpoint(model, trial)
+                self._seal(folder)
         except DiskError:
             # Half a checkpoint only fills the disk further.
             shutil.rmtree(folder, ignore_errors=True)
             raise
         finally:
             self.args.save_total_limit = limit
-        self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            save_settings(folder, self.made_with, step)
-            seal(folder)
             rotate(run, limit, self.state.best_model_checkpoint)
+
+    def _push_from_checkpoint(self, checkpoint_folder: str) -> None:
+        """As Trainer does, with the seal, so that a checkpoint on the Hub can be resumed."""
+        self._seal(Path(checkpoint_folder))
+        super()._push_from_checkpoint(checkpoint_folder)
+
+    def _seal(self, folder: Path) -> None:
+        """Seal a checkpoint once all processes have written their files."""
+        self.accelerator.wait_for_everyone()
+        if self.args.should_save and not (folder / SEAL).is_file():
+            save_settings(folder, self.made_with, self.state.global_step)
+            seal(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
         """Write none: that of `export` knows the data and the metrics, and TRL's knows neither."""

@@ -197,7 +197,7 @@ def test_another_base_model_is_refused_and_the_same_elsewhere_is_not(finished, s
         (4, 2, 2, "set gradient_accumulation_steps=1"),
         (3, 2, 1, "set per_device_train_batch_size=8 and gradient_accumulation_steps=1"),
         ("auto", 3, 1, "set gradient_accumulation_steps=8"),
-        (1, 1, 3, "start it with 1 processes"),
+        (1, 1, 3, "start it with 1 process"),
     ],
 )
 def test_other_samples_a_step_are_refused_with_the_way_out(
@@ -322,6 +322,25 @@ def test_another_judge_forgets_the_best(again, finished):
     assert (state["best_metric"], state["best_global_step"]) == (0.0, 3)
 
 
+def test_a_damaged_best_checkpoint_is_not_what_a_run_ends_with(finished, tmp_path, capsys):
+    class Damage(TrainerCallback):
+        def on_save(self, args, state, control, **kwargs):
+            name = "adapter_model.safetensors"
+            self.last = load_file(Path(args.output_dir) / f"checkpoint-{state.global_step}" / name)
+            path = Path(state.best_model_checkpoint) / name
+            content = path.read_bytes()
+            if state.global_step == 2:
+                path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+
+    judged = replace(finished, output_dir=str(tmp_path / "run"), eval_steps=1, eval_samples=2)
+    judged = replace(judged, load_best_model_at_end=True, metric_for_best_model="loss")
+    damage = Damage()
+    _train(judged, damage)
+    assert "is damaged (adapter_model.safetensors does not match" in capsys.readouterr().out
+    weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert all(torch.equal(weights[name], damage.last[name]) for name in weights)
+
+
 # --- checkpoints of other machines and versions
 
 
@@ -354,7 +373,7 @@ def test_a_checkpoint_of_version_0_1_0_resumes_by_its_run_folder(again, capsys):
     result = _train(again)
     assert [e["step"] for e in result.history if "loss" in e] == [1, 2, 3, 4]
     output = capsys.readouterr().out
-    assert "without checksums" in output and "config.yaml, which is missing, so most" in output
+    assert "without checksums" in output and "config.yaml, which cannot be read, so most" in output
 
 
 def test_a_byte_flipped_in_any_file_of_a_checkpoint_is_found(again, capsys):
@@ -421,6 +440,8 @@ def test_two_processes_go_on_for_one_and_one_for_two(again, tmp_path):
     content = bytearray(optimizer.read_bytes())
     content[-5000] ^= 1
     optimizer.write_bytes(content)
+    damaged = _torchrun(replace(again, resume_from_checkpoint=str(folder / "checkpoint-2")))
+    assert damaged.stderr.count("checkpoint-2' is damaged: optimizer.pt does not match") == 2
     refused = _torchrun(again)
     assert refused.returncode != 0
     way_out = "rows would be read twice or never: set gradient_accumulation_steps=1."
