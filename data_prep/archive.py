@@ -67,12 +67,13 @@ class Tree:
         self.mounted = "" if self.root.is_dir() else None
         self.unclear: dict[str, str] = {}  # names that several files answer to, and these files
 
-    def files(self, *patterns: str, under: str = "") -> Iterator[str]:
+    def files(self, *patterns: str, under: str = "", beside: bool = False) -> Iterator[str]:
         """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
 
-        `under` is a folder whose files alone are wanted.
+        `under` is a folder whose files alone are wanted; `beside` gives a plain file's neighbours,
+        too.
         """
-        for name in [self.only] if self.only else self._walk(under):
+        for name in [self.only] if self.only and not beside else self._walk(under):
             base = name.rsplit("/", 1)[-1].lower()
             if any(fnmatch.fnmatchcase(base, pattern) for pattern in patterns):
                 yield name

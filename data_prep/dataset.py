@@ -349,7 +349,8 @@ def make_row(item: Item, source: str, folder: Path, opened: Callable) -> Row | R
     asked = [content_text(message["content"]) for message in prompt]
     if not any(text.strip() for text in asked):
         return Reject(item.where, "empty prompt")
-    texts = [completion, item.group, *asked]
+    answers = item.answers and list(dict.fromkeys(clean_text(one) for one in item.answers))
+    texts = [completion, item.group, *asked, *(answers or ())]
     if not all(is_unicode(text) for text in texts):
         return Reject(item.where, "text is not UTF-8", completion[:200])
     if not item.pictures:
@@ -385,6 +386,7 @@ def make_row(item: Item, source: str, folder: Path, opened: Callable) -> Row | R
         source=source,
         # A surrogate, which no UTF-8 file can hold, stays as the escape that JSON has for it.
         meta=printable(dump_json(meta)),
+        answers=answers,
     )
 
 
@@ -454,7 +456,7 @@ def deal_rows(
                 line = dump_json(row) + "\n"
             for image in row["images_file_names"]:
                 staged = image.rpartition("/")[2]
-                move(f"{staging}/{STAGED}/{staged}", f"{staging}/{split}/{image}")
+                move(f"{staging}/{STAGED}/{staged}", staging, split, image)
             summary.splits[split] += 1
             writers[split](line if layout == "prompt_completion" else as_messages(row, split))
     (staging / "rows.jsonl").unlink()
@@ -465,21 +467,30 @@ def pack_parquet(staging: Path, summary: Summary) -> None:
     """Put the rows of every split with their pictures in parquet files, instead of the folder."""
     from .parquet import write_shards
 
+    kinds = {"parts": summary.has_parts, "answers": summary.has_answers}
     for split in list(summary.splits):
         with (staging / split / "metadata.jsonl").open(encoding="utf-8", newline="\n") as rows:
-            write_shards(rows, staging / split, staging / "data", split, summary.has_parts)
+            write_shards(rows, staging / split, staging / "data", split, **kinds)
         shutil.rmtree(staging / split)
 
 
-def move(old: str, new: str) -> None:
-    """Rename a file, its new folder made if needed. A shared picture is moved by its first row."""
+def move(old: str, staging: Path, split: str, image: str) -> None:
+    """Rename a picture to its place in a split, the folder made if needed.
+
+    A shared picture is moved by its first row, and copied for one that lies in another split.
+    """
+    new = f"{staging}/{split}/{image}"
     try:
         os.rename(old, new)  # noqa: PTH104 (a Path a row costs more than the renaming)
     except FileNotFoundError:
         if Path(new).exists():
             return
         Path(new).parent.mkdir(parents=True, exist_ok=True)
-        Path(old).rename(new)
+        if Path(old).exists():
+            Path(old).rename(new)
+            return
+        moved = next(p for other in SPLITS if (p := staging / other / image).exists())
+        shutil.copyfile(moved, new)
 
 
 def as_messages(row: dict, split: str) -> str:

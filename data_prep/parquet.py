@@ -13,18 +13,23 @@ GROUP_ROWS, GROUP_BYTES = 200, 32 * 2**20  # what stands in memory at a time
 
 
 def write_shards(
-    rows: Iterable[str], root: Path, folder: Path, split: str, parts: bool = False
+    rows: Iterable[str],
+    root: Path,
+    folder: Path,
+    split: str,
+    parts: bool = False,
+    answers: bool = False,
 ) -> list[Path]:
     """Write rows (lines of metadata.jsonl, pictures below `root`) as shards of one split.
 
-    `parts` tells that the prompts' contents are lists of parts. Shards begin and end by bytes
-    alone, so the same rows give the same files.
+    `parts` tells that the prompts' contents are lists of parts, `answers` that rows have several
+    right answers. Shards begin and end by bytes alone, so the same rows give the same files.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     folder.mkdir(exist_ok=True)
-    schema = _schema(parts)
+    schema = _schema(parts, answers)
     shards: list[Path] = []
     writer = None
     group: list[dict] = []
@@ -63,7 +68,7 @@ def write_shards(
     ]
 
 
-def _schema(parts: bool):
+def _schema(parts: bool, answers: bool):
     import pyarrow as pa
 
     part = pa.struct([("type", pa.string()), ("text", pa.string())])
@@ -82,6 +87,7 @@ def _schema(parts: bool):
         ("height", pa.int64()),
         ("source", pa.string()),
         ("meta", pa.string()),
+        *([("answers", pa.list_(pa.string()))] if answers else []),
     ]
     # What `datasets` reads to know that the structs are pictures.
     text = {"dtype": "string", "_type": "Value"}
@@ -91,6 +97,8 @@ def _schema(parts: bool):
         name: {"feature": {"role": text, "content": text}, "_type": "List"}
         for name in ("prompt", "completion")
     }
+    if answers:
+        features["answers"] = {"feature": text, "_type": "List"}
     if parts:
         content = {"feature": {"type": text, "text": text}, "_type": "List"}
         features["prompt"] = {"feature": {"role": text, "content": content}, "_type": "List"}

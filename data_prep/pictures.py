@@ -171,7 +171,7 @@ def encode(picture: Picture, opened: Opened) -> tuple[bytes, str, int, int, tupl
         image = opened.raw if turn_after else image
         box = _inside(picture.box, image.size)
         clipped = None if box == _outward(picture.box) else box
-        image = _upright(image.crop(box), opened.orientation if turn_after else 1)
+        image = _upright(_cut(image, picture, box), opened.orientation if turn_after else 1)
     elif (
         opened.data is not None
         and not picture.invert
@@ -184,6 +184,22 @@ def encode(picture: Picture, opened: Opened) -> tuple[bytes, str, int, int, tupl
     if picture.invert:
         image = ImageOps.invert(image)
     return to_png(image), "png", *image.size, clipped
+
+
+def _cut(image: Image.Image, picture: Picture, box: tuple[int, int, int, int]) -> Image.Image:
+    """The part of a picture in a box, its quadrilateral put straight or its polygon cut out."""
+    if not (picture.quad or picture.mask):
+        return image.crop(box)
+    from .outlines import is_upright, masked, straighten
+
+    if picture.mask:
+        return masked(plain(image), picture.mask, box)
+    if is_upright(picture.quad):
+        return image.crop(box)
+    try:
+        return straighten(plain(image), picture.quad)
+    except ValueError as error:
+        raise PictureError("malformed box", str(error)) from None
 
 
 def to_png(image: Image.Image) -> bytes:

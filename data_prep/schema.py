@@ -42,7 +42,8 @@ class Picture:
     `load` is a `functools.partial` of a module's function, so that a worker process can do the
     reading; it returns an encoded file's bytes or a PIL image. `box` is (left, top, right,
     bottom) in pixels of the picture as displayed (EXIF orientation applied); `size` is the (width,
-    height) that the annotations say it has.
+    height) that the annotations say it has. `quad` are four corners, clockwise from the text's top
+    left, that are put straight; outside the polygon `mask` the box is white.
     Neighbouring items with equal `load` share one decoding. `name` is given where several
     rows show the same whole picture, which is then stored once.
     """
@@ -52,6 +53,8 @@ class Picture:
     size: tuple[int, int] | None = None
     invert: bool = False
     name: str | None = None
+    quad: tuple[tuple[float, float], ...] | None = None
+    mask: tuple[tuple[float, float], ...] | None = None
 
 
 @dataclass
@@ -60,6 +63,7 @@ class Item:
 
     `key` is unique within one input and becomes the row's id; `where` tells a person the place
     (file and line). `prompt` is a question, a list of messages, or None for the task's default.
+    `answers` are all right texts where there are several, `text` being the first.
     """
 
     key: str
@@ -72,6 +76,7 @@ class Item:
     split: str | None = None
     prompt: str | list[Message] | None = None
     meta: dict = field(default_factory=dict)
+    answers: list[str] | None = None
 
 
 @dataclass
@@ -89,7 +94,11 @@ class Reject:
 
 @dataclass
 class Row:
-    """One line of metadata.jsonl; `width` and `height` are its first picture's, in pixels."""
+    """One line of metadata.jsonl; `width` and `height` are its first picture's, in pixels.
+
+    `answers` are all right texts of a question, where its source tells several; other rows of the
+    file have no such field.
+    """
 
     id: str
     images_file_names: list[str]
@@ -102,10 +111,14 @@ class Row:
     height: int
     source: str
     meta: str = "{}"
+    answers: list[str] | None = None
 
     def to_json(self) -> str:
         """The row as one line of JSON, without a line end."""
-        return dump_json(vars(self))
+        value = vars(self)
+        if self.answers is None:
+            value = {name: one for name, one in value.items() if name != "answers"}
+        return dump_json(value)
 
     @classmethod
     def from_json(cls, line: str) -> "Row":
@@ -113,10 +126,14 @@ class Row:
         value = parse_json(line)
         if found := row_problems(value):
             raise ValueError("; ".join(found))
-        return cls(**{f.name: value[f.name] for f in fields(cls)})
+        return cls(**{f.name: value.get(f.name) for f in fields(cls)})
 
 
-ROW_TYPES = {f.name: int if f.name in ("width", "height") else str for f in fields(Row)} | {
+ROW_TYPES = {
+    f.name: int if f.name in ("width", "height") else str
+    for f in fields(Row)
+    if f.name != "answers"
+} | {
     "images_file_names": list,
     "prompt": list,
     "completion": list,
@@ -149,6 +166,11 @@ def row_problems(value: object) -> list[str]:
         if places != len(value["images_file_names"]):
             pictures = len(value["images_file_names"])
             found.append(f"prompt has {places} image parts for {pictures} pictures")
+    answers = value.get("answers")
+    if answers is not None and not (
+        isinstance(answers, list) and answers and all(isinstance(one, str) for one in answers)
+    ):
+        found.append(f"answers is {answers!r}, which is no list of texts")
     if value["task"] not in TASKS:
         found.append(f"task is {value['task']!r}, not one of {', '.join(TASKS)}")
     if value["width"] < 1 or value["height"] < 1:
@@ -252,6 +274,7 @@ class Summary:
         self.found = self.first_frames = 0
         self.notes: list[str] = []
         self.has_parts = False  # whether a prompt's content is a list of parts
+        self.has_answers = False  # whether a row has several right answers
         self.splits: Counter[str] = Counter()
         self.rejects: Counter[str] = Counter()
         self.tasks: Counter[str] = Counter()
@@ -272,6 +295,7 @@ class Summary:
             self.characters.update(message["content"])
         if isinstance(outcome.prompt[0]["content"], list):
             self.has_parts = True
+        self.has_answers |= outcome.answers is not None
         self.widths[outcome.width] += 1
         self.heights[outcome.height] += 1
 

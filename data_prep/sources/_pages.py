@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from ..archive import Tree
+from ..outlines import read_points
 from ..pictures import PictureError, enclosing_box
 from ..reading import reading_order
 from ..schema import Item, Picture, Reject, clean_text, parse_json
@@ -19,13 +20,16 @@ WRONG_SHAPE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 class Word:
     """One annotated text (None for null) and its box as annotated, None for all of the picture.
 
-    `problem` is the reason of a reject that the annotation itself states, such as illegible.
+    `problem` is the reason of a reject that the annotation itself states, such as illegible. The
+    `outline` of a word is shown as "box", its enclosing rectangle; as "quad", four corners put
+    straight; or as "mask", a polygon with white around it.
     """
 
     text: object
     points: object
     meta: dict = field(default_factory=dict)
     problem: str = ""
+    outline: str = "box"
 
 
 @dataclass
@@ -70,7 +74,7 @@ def page_rows(
             words.append(found)
         else:
             text, box = found
-            picture = Picture(load, box, page.size)
+            picture = Picture(load, box, page.size, **outline_of(word))
             yield Item(
                 f"{key}-{index:04d}",
                 place,
@@ -87,6 +91,16 @@ def page_rows(
         meta = {"left_out": left_out} if left_out else {}
         picture = Picture(load, None, page.size)
         yield Item(key, where, text, [picture], group, language, split=split, meta=meta)
+
+
+def outline_of(word: Word) -> dict[str, tuple]:
+    """How a `Picture` shows a word that is no upright rectangle."""
+    if word.outline == "box" or word.points is None:
+        return {}
+    points = read_points(word.points)
+    if word.outline == "quad" and len(points) != 4:
+        return {}
+    return {word.outline: points}
 
 
 def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | None] | Reject:
