@@ -326,7 +326,9 @@ def test_a_damaged_best_checkpoint_is_not_what_a_run_ends_with(finished, tmp_pat
     class Damage(TrainerCallback):
         def on_save(self, args, state, control, **kwargs):
             name = "adapter_model.safetensors"
-            self.last = load_file(Path(args.output_dir) / f"checkpoint-{state.global_step}" / name)
+            last = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            # Copies: what is loaded lies in the file itself.
+            self.last = {n: w.clone() for n, w in load_file(last / name).items()}
             path = Path(state.best_model_checkpoint) / name
             content = path.read_bytes()
             if state.global_step == 2:
