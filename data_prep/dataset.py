@@ -114,7 +114,7 @@ def finished(out: Path, source: str, inputs: list[str], options: dict) -> dict |
         found = json.loads((out / "dataset.json").read_text(encoding="utf-8"))
         asked = {"source": source, "inputs": inputs, "options": options}
         # An option that the kit did not have then is as one that was not given.
-        named = {k: v for k, v in options.items() if v is not None or k in found["options"]}
+        named = {k: v for k, v in options.items() if v or k in found["options"]}
         if {key: found[key] for key in asked} == json.loads(json.dumps(asked | {"options": named})):
             return found
         held = f"a dataset made from {found['source']} with other inputs or options"

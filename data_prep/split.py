@@ -41,6 +41,11 @@ def _pattern(words: Iterable[str]) -> re.Pattern:
     return re.compile(f"((?<![A-Za-z])(?i:{small})|(?<=[a-z])({capital}))(?![a-z])")
 
 
+# Words of label files' names that say what the file is, not what it is about.
+_KINDS = set(
+    "gt label labels list img image images id ids data dataset annotation annotations info "
+    "metadata rec det text txt json of v with qt file files lmdb set split".split()
+)
 _OFFICIAL = [(split, _pattern(words)) for split, words in _WORDS.items()]
 
 
@@ -56,10 +61,12 @@ def official_split(name: str) -> str | None:
 def file_split(name: str) -> str | None:
     """The split that a label file's name states as its first or last word, or None.
 
-    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do; `Acme-train-ticket.csv` does not.
+    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do, as does `scut_test_img_id_gt.txt`, for
+    words that say what a file is do not count; `Acme-train-ticket.csv` does not.
     """
     stem = name.rpartition("/")[2].rsplit(".", 1)[0]
-    words = [word for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem) if word != "of"]
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem)
+    words = [word for word in words if word.lower() not in _KINDS]
     return official_split(words[0]) or official_split(words[-1]) if words else None
 
 

@@ -342,6 +342,8 @@ def test_joined_groups_are_the_connected_ones(seed):
         ("test-00000-of-00001.parquet", "test"),
         ("instances_train2017.json", "train"),
         ("HWDB1.1trn.gnt", "train"),
+        ("scut_test_img_id_gt.txt", "test"),
+        ("docvqa_train_v1.0_withQT.json", "train"),
         ("Acme-train-ticket.pdf", None),
         ("latest.csv", None),
         ("labels.csv", None),
@@ -401,3 +403,19 @@ def test_running_numbers_as_texts_are_pointed_at(tmp_path, capsys):
     pattern = r"\d+_(?P<text>.+)"
     summary, _, _ = run("folder", tmp_path / "in", tmp_path / "right", pattern=pattern)
     assert "notes" not in summary
+
+
+def test_a_dataset_of_an_older_version_is_taken_as_the_same_command_made_it(tmp_path):
+    save(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "rec_gt.txt").write_text("a.png\tx\n")
+    out = tmp_path / "out"
+    run("paddle", tmp_path / "in", out)
+    made = json.loads((out / "dataset.json").read_text())
+    # Version 1 did not know these options.
+    made["version"] = "1"
+    made["options"] = {k: v for k, v in made["options"].items() if k not in ("images",)}
+    made["options"].pop("keep_illegible")
+    (out / "dataset.json").write_text(json.dumps(made))
+    assert run("paddle", tmp_path / "in", out)[0]["version"] == "1"
+    with pytest.raises(DataError, match="already holds a dataset made from paddle"):
+        run("paddle", tmp_path / "in", out, keep_illegible=True)
