@@ -20,8 +20,8 @@ from types import SimpleNamespace
 from typing import BinaryIO
 
 from .encoding import LEGACY, as_utf8, encoding_of
-from .pictures import ENDINGS, LFS_POINTER, PictureError, check_regular, read_file
-from .schema import DataError
+from .pictures import LFS_POINTER, PictureError, check_regular, read_file
+from .schema import ENDINGS, DataError
 from .split import file_split, official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import io
 import math
 import re
 import sys
@@ -14,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from .files import sentence
-from .schema import DataError, UsageError
+from .schema import DataError, UsageError, one_line
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 # Packages that are imported under another name than they are installed by.
@@ -163,6 +164,13 @@ def parse_arguments(
     return expand_home(parser.parse_args(arguments))
 
 
+def escape_unprintable() -> None:
+    """Print what an encoding cannot hold, such as a file name that is no UTF-8, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def exit_code(work: Callable[[], int], advice: str = "") -> int:
     """Do a command's work and return its exit code: what it returns, or 1 or 2 where it failed.
 
@@ -170,19 +178,20 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
     after the last two what to do about it, such as "run it again".
     """
     advice = advice and f"; {advice}."
+    escape_unprintable()
     try:
         return work()
     except ImportError as error:
         print(f"error: {import_problem(error)}", file=sys.stderr)
         return 1
     except UsageError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 2
     except DataError as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {one_line(error)}", file=sys.stderr)
         return 1
     except OSError as error:
-        text = sentence(error)
+        text = one_line(sentence(error))
         # A whole sentence names its own way out.
         print(f"error: {text}" + (advice or ".") * (not text.endswith(".")), file=sys.stderr)
         return 1

@@ -34,11 +34,6 @@ KEPT_FORMATS = {"JPEG": "jpg", "MPO": "jpg", "PNG": "png", "WEBP": "webp"}
 KEPT_MODES = {"1", "L", "P", "RGB", "CMYK", "YCbCr"}
 ORIENTATION = 0x0112
 NEW_SUBFILE_TYPE = 254  # of a TIFF: bit 0 a smaller copy, bit 2 a mask
-# What people call pictures; those that Pillow cannot open become rejects that say what would.
-ENDINGS = (
-    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".mpo"),
-    *(".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm"),
-)
 # Packages that teach Pillow further formats, where they are installed.
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()

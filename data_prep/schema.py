@@ -17,6 +17,11 @@ VERSION = "2"
 SPLITS = ("train", "validation", "test")
 TASKS = ("transcription", "extraction", "vqa")
 ROLES = ("system", "user", "assistant")
+# What people call pictures; those that Pillow cannot open become rejects that say what would.
+ENDINGS = (
+    *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".mpo"),
+    *(".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm"),
+)
 PROMPTS = {
     "transcription": "Transcribe the text in the image.",
     "extraction": "Extract the fields of this document as JSON.",
@@ -247,6 +252,21 @@ def is_unicode(text: str) -> bool:
 def printable(text: str) -> str:
     """The text with surrogates, which no UTF-8 file can hold, written as escapes."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
+
+
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
+
+
+def one_line(text: object) -> str:
+    """A text for one line of output: white space joined, what steers a terminal as escapes."""
+
+    def shown(character: str) -> str:
+        # Bidirectional controls turn the order of what follows.
+        turns = unicodedata.bidirectional(character) in TURNS
+        steers = turns or unicodedata.category(character) in ("Cc", "Cs")
+        return character.encode("unicode_escape").decode() if steers else character
+
+    return "".join(map(shown, " ".join(str(text).split())))
 
 
 def dump_json(value: object) -> str:

@@ -29,6 +29,7 @@ from .schema import (
     content_text,
     dump_json,
     is_message,
+    one_line,
     parse_json,
     row_problems,
 )
@@ -434,7 +435,7 @@ def describe(result: dict, dataset: str) -> str:
     for level in ("errors", "warnings"):
         for kind, count in result[level].items():
             lines.append(f"  {level[:-1]:<8}{count:>9,}  {kind}")
-            lines += [f"{'':<21}{place}"[:160] for place in result["examples"][kind][:2]]
+            lines += [f"{'':<21}{one_line(place)}"[:160] for place in result["examples"][kind][:2]]
     lines.append("valid" if result["ok"] else "not valid: see validation.json")
     return "\n".join(lines)
 

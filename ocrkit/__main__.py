@@ -11,6 +11,7 @@ from typing import Any
 
 from data_prep.command import (
     LARGEST_INT,
+    escape_unprintable,
     expand_home,
     float_option,
     import_problem,
@@ -18,6 +19,7 @@ from data_prep.command import (
     refuse_empty,
 )
 from data_prep.files import sentence
+from data_prep.schema import one_line
 from ocrkit.base_model import EXPORT_FORMATS, run_folder, settings_of_run
 from ocrkit.config_error import ConfigError
 from ocrkit.processes import is_main_process
@@ -363,12 +365,12 @@ def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     by_id = {result["id"]: result for result in results}
     failed = [picture.id for picture in pictures if by_id[picture.id]["error"]]
     for name in failed:
-        print(f"{name} left out: {by_id[name]['error']}", file=sys.stderr)
+        print(f"{one_line(name)} left out: {by_id[name]['error']}", file=sys.stderr)
     if len(failed) == len(pictures):
         raise DataError("None of the given pictures can be read.")
     for picture in pictures:
         if picture.id not in failed:
-            print(f"{picture.id}\t{by_id[picture.id]['prediction']}")
+            print(f"{one_line(picture.id)}\t{by_id[picture.id]['prediction']}")
     return 0
 
 
@@ -456,6 +458,7 @@ def _way_on(arguments: argparse.Namespace) -> str:
 def main(argv: list[str] | None = None) -> int:
     """Run one command; 0 done, 1 the work failed or the data is invalid, 2 wrong usage."""
     argv = sys.argv[1:] if argv is None else argv
+    escape_unprintable()
     try:
         return _work(argv)
     except ImportError as error:
@@ -478,7 +481,7 @@ def _work(argv: list[str]) -> int:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         config = _config(arguments) if "recipe" in arguments else None
     except ConfigError as error:
-        print(f"ocrkit: {error}", file=sys.stderr)
+        print(f"ocrkit: {one_line(error)}", file=sys.stderr)
         return 2
     try:
         code = arguments.run(arguments, config)
@@ -487,7 +490,7 @@ def _work(argv: list[str]) -> int:
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         text = sentence(error) if isinstance(error, OSError) else str(error)
-        print(f"ocrkit: {' '.join(text.split())}", file=sys.stderr)
+        print(f"ocrkit: {one_line(text)}", file=sys.stderr)
         return 2 if isinstance(error, ConfigError) else 1
     return code or 0
 

@@ -16,7 +16,7 @@ from typing import Any
 
 import yaml
 
-from data_prep.command import LARGEST_INT, MOST_WORKERS
+from data_prep.command import LARGEST_INT, MOST_WORKERS, expand_home
 from data_prep.files import write_whole
 from ocrkit.augmentation_ranges import augmentation_ranges
 from ocrkit.config_error import ConfigError, choice
@@ -231,7 +231,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         kinds = _types()
         for spec in fields(self):
-            name, value = spec.name, getattr(self, spec.name)
+            name, value = spec.name, expand_home(getattr(self, spec.name))
             setattr(self, name, parse_setting(name, kinds[name], value, spec.metadata["limits"]))
         if re.split("[-_]", self.locale.lower())[0] not in LOCALES:
             choice("locale", self.locale, tuple(LOCALES))

@@ -281,6 +281,8 @@ def _row(row: Any, folder: Path) -> dict:
         row["images"] = [str(folder / name) for name in names]
     if not row.get("images"):
         raise DataError(f"no picture: row {row['id']!r} names no picture")
+    if isinstance(row["images"], list):
+        row["images"] = [_with_file(image, folder, row["id"]) for image in row["images"]]
     if not isinstance(row["images"], list) or not all(map(_is_picture, row["images"])):
         raise DataError(
             f"bad picture: row {row['id']!r} has something else than names and {{path, bytes}} "
@@ -290,6 +292,20 @@ def _row(row: Any, folder: Path) -> dict:
     row["sizes"] = [_size(image) for image in row["images"]]
     row["width"], row["height"] = row["sizes"][0]
     return row
+
+
+def _with_file(image: Any, folder: Path, id: str) -> Any:
+    """The file of a picture that has a path and no bytes; every other value as it is."""
+    if not isinstance(image, dict) or image.get("bytes") is not None or not image.get("path"):
+        return image
+    file = folder / str(image["path"])
+    if not file.is_file():
+        raise DataError(
+            f"missing picture: row {id!r} has the path {image['path']!r} of its picture without "
+            f"the bytes, and {file} is no file; embed the pictures, as `python -m "
+            "data_prep.convert --format parquet` does"
+        )
+    return str(file)
 
 
 def _is_picture(value: Any) -> bool:

@@ -142,6 +142,19 @@ def export(
     return output_dir
 
 
+def _adapted_tied_layer(model: Any) -> str | None:
+    """The name of an embedding that has adapters and shares its weights with the other one."""
+    if not hasattr(model, "peft_config"):
+        return None
+    ends = model.get_input_embeddings(), model.get_output_embeddings()
+    plain = [getattr(end, "base_layer", end) for end in ends]
+    if None in plain or plain[0].weight.data_ptr() != plain[1].weight.data_ptr():
+        return None
+    adapted = [end for end in ends if hasattr(end, "base_layer")]
+    names = (name for name, module in model.named_modules() if module in adapted)
+    return next(names).rpartition(".")[2] if adapted else None
+
+
 def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
     """Refuse what cannot be written, or what nobody else could load, before the work.
 
@@ -165,6 +178,12 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "format='merged_4bit' merges adapters into a base that was loaded in 4 bits, and this "
             f"model {'was not' if hasattr(model, 'peft_config') else 'has no adapters'}; load it "
             "with load_in_4bit=True, or export merged_16bit."
+        )
+    if format != "adapter" and (name := _adapted_tied_layer(model)):
+        raise ModelError(
+            f"The adapters on {name} cannot be merged: this model's input and output embeddings "
+            "share their weights, so a merge would change both; export format=adapter, or train "
+            "with lora_target_modules that leave embed_tokens and lm_head out."
         )
     whole = format != "adapter" or not hasattr(model, "peft_config")
     if whole and (output_dir / "adapter_config.json").exists():

@@ -12,7 +12,10 @@ from typing import Any
 from PIL import Image
 from tqdm.auto import tqdm
 
+from data_prep.command import expand_home
 from data_prep.files import content_hash, naming, note_files, read_manifest, write_whole
+from data_prep.pictures import PictureError, check_regular
+from data_prep.schema import printable
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.data import DataError, open_image
 
@@ -37,7 +40,9 @@ class Picture:
     @property
     def id(self) -> str:
         """What it is called in predictions: the path, for a page with `#page=N`."""
-        return f"{self.path}#page={self.page}" if self.page else str(self.path)
+        # A name that is no UTF-8 is written as escapes.
+        path = printable(str(self.path))
+        return f"{path}#page={self.page}" if self.page else path
 
     def open(self) -> Image.Image:
         """The picture, decoded and upright.
@@ -45,6 +50,7 @@ class Picture:
         Raises:
             OSError, RuntimeError, Image.DecompressionBombError: it cannot be opened.
         """
+        check_regular(self.path)
         if self.page is None:
             return open_image(str(self.path))
         import pypdfium2
@@ -56,24 +62,24 @@ class Picture:
 def list_pictures(inputs: list[str]) -> list[Picture]:
     """The pictures that files, folders (with what lies below), globs and PDFs stand for, once each.
 
-    A file that is named itself is listed whatever its suffix; a PDF that cannot be opened is
-    listed as one picture, so that it is counted as one that failed.
+    A file that is named itself is listed whatever its suffix. A PDF that cannot be opened is listed
+    as one picture, and so is a FIFO, socket or device, so that each is counted as one that failed.
 
     Raises:
         DataError: a path that does not exist, or a folder or glob without a picture.
     """
     found: dict[str, Picture] = {}
-    for text in inputs:
+    for text in map(expand_home, inputs):
         path = Path(text)
         if path.is_dir():
             files = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES]
-            named = [(file, str(file.relative_to(path))) for file in files if file.is_file()]
+            named = [(file, str(file.relative_to(path))) for file in files if not file.is_dir()]
         elif path.exists():
             named = [(path, path.name)]
         else:
             # Path.glob takes no absolute pattern.
             files = sorted(map(Path, glob.glob(text, recursive=True)))  # noqa: PTH207
-            named = [(file, file.name) for file in files if file.is_file()]
+            named = [(file, file.name) for file in files if not file.is_dir()]
         if not named:
             reason = "holds no picture" if path.is_dir() else "does not exist and matches no file"
             raise DataError(
@@ -91,9 +97,10 @@ def _pages(file: Path, name: str) -> list[Picture]:
     import pypdfium2
 
     try:
+        check_regular(file)
         with pypdfium2.PdfDocument(file) as document:
             return [Picture(file, name, page) for page in range(1, len(document) + 1)]
-    except pypdfium2.PdfiumError:
+    except (pypdfium2.PdfiumError, PictureError, OSError):
         return [Picture(file, name, 1)]
 
 
@@ -119,7 +126,7 @@ def read_pictures(
         for picture in pictures[start : start + _CHUNK]:
             try:
                 image = picture.open()
-            except (OSError, RuntimeError, Image.DecompressionBombError) as error:
+            except (OSError, RuntimeError, PictureError, Image.DecompressionBombError) as error:
                 cause = " ".join(str(error).split())
                 yield {
                     "id": picture.id,

@@ -7,6 +7,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from data_prep.command import expand_home
 from data_prep.files import check_own, content_hash, note_files, writing
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
@@ -25,14 +26,36 @@ def load_secret(name: str) -> bool:
     """Put a token from Colab's or Kaggle's own store into the environment; True if it is there.
 
     What the environment has already is kept, and no value is printed. A secret that the store does
-    not have is said in a line.
+    not have, or does not let this notebook read, is said in a line.
     """
     if not os.environ.get(name) and where() != "local":
         try:
-            os.environ[name] = _secret(name)
-        except Exception as error:  # each store has errors of its own for a missing secret
-            print(f"{name}: not in {where()}'s secrets ({type(error).__name__}).")
+            if secret := (_secret(name) or "").strip():
+                os.environ[name] = secret
+            else:
+                print(f"{name}: empty in {where()}'s secrets.")
+        except Exception as error:  # each store has errors of its own
+            print(f"{name}: {_why_not(error)}")
     return bool(os.environ.get(name))
+
+
+def _why_not(error: Exception) -> str:
+    """Why a secret could not be read, from the name of the store's error, and the way out."""
+    kind = type(error).__name__
+    if kind == "NotebookAccessError":
+        return (
+            "there in colab's secrets, but this notebook has no access: switch it on beside the "
+            "secret (the key at the left)."
+        )
+    if kind == "TimeoutException":
+        return "colab did not answer whether this notebook may read it: run the cell again."
+    if where() == "kaggle":
+        # Kaggle gives one answer for a secret that does not exist and one that is not attached.
+        return (
+            f"not in kaggle's secrets, or not attached to this notebook: tick it under Add-ons, "
+            f"Secrets ({kind})."
+        )
+    return f"not in colab's secrets: add it (the key at the left) ({kind})."
 
 
 def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
@@ -109,6 +132,7 @@ def local_dataset(
     Raises:
         ValueError: the data cannot be used as asked; the message says why.
     """
+    dataset, raw_data, local = map(expand_home, (dataset, raw_data, local))
     if raw_data:
         from data_prep.convert import convert
 

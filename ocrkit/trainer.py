@@ -102,7 +102,15 @@ class OCRTrainer(SFTTrainer):
     def get_train_dataloader(self) -> Any:
         """Batches of training rows, which alone carry `epoch`, so that they alone are augmented."""
         rows = self.train_dataset
-        if isinstance(rows, datasets.Dataset):
+        batch = self._train_batch_size * self.args.world_size
+        known = isinstance(rows, datasets.Dataset)
+        if self.args.dataloader_drop_last and known and len(rows) < batch:
+            raise ConfigError(
+                f"dataloader_drop_last leaves out a batch that is not full, and {len(rows)} rows "
+                f"do not fill one of {batch}: nothing would be trained; set a smaller "
+                "per_device_train_batch_size, or take dataloader_drop_last out of sft_kwargs."
+            )
+        if known:
             # SFTTrainer takes nothing but a Dataset when it is made.
             self.train_dataset = TrainRows(rows)
         try:

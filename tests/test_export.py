@@ -1,6 +1,7 @@
 import json
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -269,3 +270,15 @@ def test_an_adapter_made_elsewhere_is_merged_here(config, tmp_path):
     model, processor = load_model(config)
     folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
     assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_adapters_on_tied_embeddings_are_not_merged(layer, config, tmp_path):
+    kept = replace(config, lora_target_modules=["q_proj", layer])
+    model, processor = load_model(kept)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    source, target = (getattr(end, "base_layer", end) for end in ends)
+    target.weight = source.weight
+    with pytest.raises(ModelError, match=f"adapters on {layer} cannot be merged"):
+        export(model, processor, tmp_path / "merged", format="merged_16bit", config=kept)
+    export(model, processor, tmp_path / "adapter", format="adapter", config=kept)

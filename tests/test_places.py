@@ -9,6 +9,7 @@ from huggingface_hub import get_token
 from PIL import Image
 
 from data_prep.pack import pack
+from ocrkit.config import TrainConfig
 from ocrkit.places import (
     _changed_since,
     download,
@@ -153,3 +154,40 @@ def test_a_results_zip_of_others_stays(tmp_path, full_disk):
     download(tmp_path, tmp_path / "report")
     with zipfile.ZipFile(path) as archive:
         assert archive.read("report/index.html") == b"b"
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "said"),
+    [
+        ("COLAB_RELEASE_TAG", "NotebookAccessError", "has no access: switch it on beside"),
+        ("COLAB_RELEASE_TAG", "SecretNotFoundError", "not in colab's secrets: add it"),
+        ("COLAB_RELEASE_TAG", "TimeoutException", "run the cell again"),
+        ("COLAB_RELEASE_TAG", "", "empty in colab's secrets"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "BackendError", "or not attached to this notebook: tick it"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "", "empty in kaggle's secrets"),
+    ],
+)
+def test_why_a_secret_cannot_be_read_is_told(place, error, said, monkeypatch, capsys):
+    def get(name):
+        if error:
+            raise type(error, (Exception,), {})("x")
+        return " \n"
+
+    colab = SimpleNamespace(userdata=SimpleNamespace(get=get))
+    client = SimpleNamespace(UserSecretsClient=lambda: SimpleNamespace(get_secret=get))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", client)
+    monkeypatch.setenv(place, "x")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert not load_secret("HF_TOKEN")
+    printed = capsys.readouterr().out
+    assert printed.startswith("HF_TOKEN: ") and said in printed and printed.count("\n") == 1
+
+
+def test_a_dataset_may_lie_in_the_home_folder(tmp_path, thermal, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_dataset("~/data") == str(tmp_path / "data")
+    pack(thermal, tmp_path / "lines.tar")
+    assert local_dataset("~/lines.tar", local="~/local") == str(tmp_path / "local" / "lines")
+    config = TrainConfig(dataset="~/data", output_dir="~/run")
+    assert (config.dataset, config.output_dir) == (f"{tmp_path}/data", f"{tmp_path}/run")

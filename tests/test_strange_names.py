@@ -16,6 +16,9 @@ from PIL import Image
 
 from data_prep.archive import Tree
 from data_prep.convert import convert, main
+from ocrkit.__main__ import main as kit
+from ocrkit.data import usable_row
+from ocrkit.pictures import list_pictures
 
 
 def picture(value=0) -> bytes:
@@ -196,3 +199,49 @@ def test_zip_names_of_the_standard_library_stay(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("한글_1.png", picture())  # sets the flag
     assert list(Tree(tmp_path / "a.zip").files("*.png")) == ["한글_1.png"]
+
+
+def test_predict_lists_strange_files_and_counts_what_is_none(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    scans = tmp_path / "scans"
+    (scans / "folder.png").mkdir(parents=True)
+    for name in (b"\xff.png", b"a\x1b[31m.png"):
+        (scans / os.fsdecode(name)).write_bytes(picture())
+    os.mkfifo(scans / "pipe.png")
+    os.mkfifo(scans / "pipe.pdf")
+    ids = [listed.id for listed in list_pictures(["~/scans"])]
+    assert len(ids) == 4 and any(id.endswith(r"/\udcff.png") for id in ids)
+    for listed in list_pictures([str(scans)]):
+        if "pipe" in listed.id:
+            with pytest.raises((OSError, ValueError), match="is a FIFO"):
+                listed.open()
+
+    def read(model, processor, pictures, prompt, config):
+        return [{"id": p.id, "prediction": "A", "error": None} for p in pictures]
+
+    monkeypatch.setattr("ocrkit.model.load_model", lambda config: (None, None))
+    monkeypatch.setattr("ocrkit.pictures.read_pictures", read)
+    assert kit(["predict", str(scans)]) == 0
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and r"a\x1b[31m.png" in printed and printed.count("\n") == 4
+
+
+def test_messages_hold_nothing_that_steers_a_terminal(tmp_path, capsys):
+    name = f"no\x1b[2J\u202egpj\nwhere{os.fsdecode(bytes([255]))}"
+    for run, given in ((main, ["folder", name, "--out", str(tmp_path)]), (kit, ["predict", name])):
+        assert run(given) == 1
+        error = capsys.readouterr().err.splitlines()[-1]
+        assert r"no\x1b[2J\u202egpj where\udcff" in error
+
+
+def test_pictures_with_a_path_and_no_bytes(tmp_path):
+    (tmp_path / "a.png").write_bytes(picture())
+    row = {"id": "1", "completion": [{"role": "assistant", "content": "A"}]}
+    row["prompt"] = [{"role": "user", "content": "Read."}]
+    taken, _ = usable_row(
+        tmp_path / "x.parquet", 1, row | {"images": [{"path": "a.png", "bytes": None}]}
+    )
+    assert taken["images"] == [str(tmp_path / "a.png")]
+    _, left = usable_row(tmp_path / "x.parquet", 1, row | {"images": [{"path": "b.png"}]})
+    assert left["reason"] == "missing picture"
+    assert "has the path 'b.png' of its picture without the bytes" in left["detail"]

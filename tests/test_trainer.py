@@ -1,5 +1,6 @@
 import json
 import random
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -392,3 +393,14 @@ def test_a_full_disk_under_the_log_is_named(config, monkeypatch):
     monkeypatch.setattr("ocrkit.callbacks.append_log", full)
     with pytest.raises(OSError, match=f"No space left on the disk of .*{config.output_dir}; free"):
         train(*load_model(config), load_data(config), config)
+
+
+def test_fewer_rows_than_a_batch_that_must_be_full_are_refused(config, processor):
+    kept = replace(
+        config,
+        max_train_samples=3,
+        per_device_train_batch_size=4,
+        sft_kwargs={"dataloader_drop_last": True},
+    )
+    with pytest.raises(ConfigError, match="3 rows do not fill one of 4: nothing would be trained"):
+        train(*load_model(kept), load_data(kept), kept)

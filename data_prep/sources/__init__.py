@@ -14,7 +14,7 @@ Each holds
 import hashlib
 import re
 
-from ..pictures import ENDINGS
+from ..schema import ENDINGS
 
 
 def slug(name: str) -> str:

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from ..archive import Tree, picture_tree
-from ..pictures import ENDINGS, enclosing_box
-from ..schema import Item, Picture, Reject, clean_text, is_unicode, parse_json
+from ..pictures import enclosing_box
+from ..schema import ENDINGS, Item, Picture, Reject, clean_text, is_unicode, parse_json
 from ..split import CROP_FOLDER, page_of
 from . import folder_of, slug, stem
 

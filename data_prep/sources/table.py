@@ -14,8 +14,7 @@ from types import SimpleNamespace
 
 from ..archive import Tree, picture_tree
 from ..jsonstream import json_elements, json_members
-from ..pictures import ENDINGS
-from ..schema import DataError, Item, Picture, Reject, dump_json, is_unicode, parse_json
+from ..schema import ENDINGS, DataError, Item, Picture, Reject, dump_json, is_unicode, parse_json
 from ..split import official_split
 from . import folder_of, slug, stem
 
