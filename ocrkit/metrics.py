@@ -31,6 +31,7 @@ from ocrkit.uncertainty import bootstrap_ci, mcnemar, wilson
 
 __all__ = [
     "Tally",
+    "anls",
     "bootstrap_ci",
     "cer",
     "cer_grapheme",
@@ -238,43 +239,120 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 # --- matches and similarity, one value a sample
 
 
-def process_exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
-    """Mark with 1 every sample whose prediction equals its reference, raw."""
+def _each_answer(
+    references: Sequence[str | Sequence[str]], predictions: Sequence[str | None]
+) -> tuple[list[str], list[str | None], list[int]]:
+    """Every right text with its sample's prediction and the sample's number.
+
+    Raises:
+        ValueError: the lengths differ, or a sample has no right text.
+
+    """
+    references, predictions = _listed(references), _listed(predictions)
+    if len(references) != len(predictions):
+        _texts(references, predictions)  # says so
+    answers = [[one] if isinstance(one, str) else list(one or ()) for one in references]
+    for number, texts in enumerate(answers):
+        if not texts:
+            raise ValueError(f"Reference {number} is {references[number]!r}: it names no text.")
+    numbers = [number for number, texts in enumerate(answers) for _ in texts]
+    flat = [text for texts in answers for text in texts]
+    return flat, [predictions[number] for number in numbers], numbers
+
+
+def _best(values: np.ndarray, numbers: Sequence[int]) -> Tally:
+    """The highest value of every sample, of one value for each of its right texts."""
+    starts = np.flatnonzero(np.diff(numbers, prepend=-1))
+    return shares(np.maximum.reduceat(values, starts) if len(values) else values)
+
+
+def process_exact_match(
+    references: Sequence[str | Sequence[str]], predictions: Sequence[str | None]
+) -> Tally:
+    """Mark with 1 every sample whose prediction equals its reference, or one of them, raw."""
+    references, predictions, numbers = _each_answer(references, predictions)
     references, predictions = _texts(references, predictions)
-    return shares(_equal(references, predictions))
+    return _best(_equal(references, predictions).astype(float), numbers)
 
 
-def exact_match(references: Sequence[str], predictions: Sequence[str | None]) -> float:
-    """Share of samples whose prediction equals the reference, code point for code point."""
+def exact_match(
+    references: Sequence[str | Sequence[str]], predictions: Sequence[str | None]
+) -> float:
+    """Share of samples whose prediction equals the reference, code point for code point.
+
+    A reference is a text or a list of right texts, of which the best counts.
+    """
     return some(process_exact_match(references, predictions))
 
 
+def process_anls(
+    references: Sequence[str | Sequence[str]],
+    predictions: Sequence[str | None],
+    threshold: float = 0.5,
+) -> Tally:
+    """Score every sample as `anls` does."""
+    references, predictions, numbers = _each_answer(references, predictions)
+    texts = [[text.lower().strip() for text in side] for side in pairs(references, predictions)]
+    lengths = np.maximum(*map(_lengths, texts))
+    distance = ratio(_distances(*texts), lengths)
+    return _best(np.where(distance < threshold, 1 - distance, 0.0), numbers)
+
+
+def anls(
+    references: Sequence[str | Sequence[str]],
+    predictions: Sequence[str | None],
+    threshold: float = 0.5,
+) -> float:
+    """Average normalised Levenshtein similarity of answers to questions.
+
+    As Biten et al. define it ("Scene Text Visual Question Answering", ICCV 2019): of every sample
+    the best over its right texts of 1 - NL, where NL, the edits over the longer text's length, is
+    under the threshold, else 0. Case and blank ends do not count, spaces between do.
+
+    Args:
+        references: a text or a list of right texts for every sample.
+        predictions: what was answered.
+        threshold: normalised distance from which on an answer is wrong.
+
+    Raises:
+        ValueError: there is no sample, one has no right text, or the lengths differ.
+
+    """
+    return some(process_anls(references, predictions, threshold))
+
+
 def process_normalized_match(
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     predictions: Sequence[str | None],
     language: str | Sequence[str | None] | None = None,
     profile: str = "strict",
 ) -> Tally:
-    """Mark with 1 every sample that matches after normalisation; `language` may be a list."""
+    """Mark with 1 every sample that matches after normalisation; `language` may be a list.
+
+    A reference is a text or a list of right texts, of which the best counts.
+    """
+    samples = len(_listed(references))
+    references, predictions, numbers = _each_answer(references, predictions)
     references, predictions = pairs(references, predictions)
     if language is None or isinstance(language, str):
-        language = [language] * len(references)
-    if len(language) != len(references):
+        language = [language] * samples
+    if len(language) != samples:
         raise ValueError(
-            f"There are {len(references)} references but {len(language)} languages: "
+            f"There are {samples} references but {len(language)} languages: "
             "give one language per reference, or one string for all."
         )
-    return shares(
-        [
-            reference == prediction
-            or normalize(reference, profile, code) == normalize(prediction, profile, code)
-            for reference, prediction, code in zip(references, predictions, language)
-        ]
-    )
+    matches = [
+        reference == prediction
+        or normalize(reference, profile, code) == normalize(prediction, profile, code)
+        for reference, prediction, code in zip(
+            references, predictions, (language[number] for number in numbers)
+        )
+    ]
+    return _best(np.array(matches, dtype=float), numbers)
 
 
 def normalized_match(
-    references: Sequence[str],
+    references: Sequence[str | Sequence[str]],
     predictions: Sequence[str | None],
     language: str | Sequence[str | None] | None = None,
     profile: str = "strict",

@@ -210,3 +210,68 @@ def test_100000_pairs_in_a_second():
     started = time.process_time()
     metrics.bootstrap_ci(*edits.cer, n=1000)
     assert time.process_time() - started < 1
+
+
+# --- several right answers
+
+
+def plain_anls(references, predictions, threshold):
+    """ANLS as its paper writes it, slowly."""
+
+    def distance(one, other):
+        table = [list(range(len(other) + 1))]
+        for i, a in enumerate(one, 1):
+            row = [i]
+            for j, b in enumerate(other, 1):
+                row.append(min(table[-1][j] + 1, row[-1] + 1, table[-1][j - 1] + (a != b)))
+            table.append(row)
+        return table[-1][-1]
+
+    total = 0.0
+    for texts, prediction in zip(references, predictions):
+        best = 0.0
+        for text in [texts] if isinstance(texts, str) else texts:
+            one, other = text.lower().strip(), (prediction or "").lower().strip()
+            longest = max(len(one), len(other))
+            share = distance(one, other) / longest if longest else 0.0
+            best = max(best, 1 - share if share < threshold else 0.0)
+        total += best
+    return total / len(references)
+
+
+@pytest.mark.parametrize("threshold", [0.25, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(5))
+def test_anls_equals_a_plain_count(seed, threshold):
+    chance = random.Random(seed)
+
+    def text():
+        return "".join(chance.choice("aAbঅ ") for _ in range(chance.randrange(8)))
+
+    references = [chance.choice((text(), [text() for _ in range(3)])) for _ in range(60)]
+    predictions = [chance.choice((None, text(), text(), text())) for _ in references]
+    expected = plain_anls(references, predictions, threshold)
+    assert metrics.anls(references, predictions, threshold) == pytest.approx(expected, abs=1e-12)
+
+
+def test_anls_of_known_answers():
+    assert metrics.anls(["coca cola"], ["coca-cola"]) == pytest.approx(1 - 1 / 9)
+    assert metrics.anls([["1/8/93", "January 8, 1993"]], ["january 8, 1993 "]) == 1
+    assert metrics.anls(["abcd"], ["abxy"]) == 0  # half of it is wrong, which the threshold is
+    assert metrics.anls(["", "a"], ["", None]) == 0.5
+    with pytest.raises(ValueError, match="Reference 1 is \\[\\]: it names no text"):
+        metrics.anls(["a", []], ["a", "b"])
+    with pytest.raises(ValueError, match="2 references but 1 predictions"):
+        metrics.anls(["a", ["b"]], ["a"])
+    with pytest.raises(ValueError, match="no samples"):
+        metrics.anls([], [])
+
+
+def test_matches_take_the_best_of_several_right_answers():
+    references = [["1/8/93", "January 8, 1993"], "Ann", ["x", "y"]]
+    predictions = ["January 8, 1993", "Bob", None]
+    assert metrics.process_exact_match(references, predictions).part.tolist() == [1, 0, 0]
+    predictions = ["january  8, 1993", "ANN", "Y"]
+    assert metrics.exact_match(references, predictions) == 0
+    matched = metrics.process_normalized_match(references, predictions, "en", "lenient")
+    assert matched.part.tolist() == [1, 1, 1]
+    assert metrics.normalized_match(references, predictions, ["en", "en", "en"], "strict") == 0
