@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ocrkit.run_folder import restore
+
 TINY = Path(__file__).parent / "assets" / "tiny"
 
 EXPORT_FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
@@ -34,6 +36,8 @@ def resolve_model(name: str) -> tuple[str, str | None]:
     if name == "tiny":
         return str(TINY), None
     path = Path(name)
+    for folder in (path, path.parent):
+        restore(folder)
     looks_local = name.startswith((".", "/", "~")) or name.count("/") > 1 or path.exists()
     if looks_local and not path.exists():
         raise ModelError(
@@ -69,7 +73,11 @@ def run_folder(model: str | Path) -> Path | None:
     model = Path(model)
     if not model.is_dir():  # an id of the Hub, or "tiny"
         return None
-    return next((f for f in (model, model.parent) if (f / "config.yaml").is_file()), None)
+    for folder in (model, model.parent):
+        restore(folder)
+        if (folder / "config.yaml").is_file():
+            return folder
+    return None
 
 
 def settings_of_run(folder: str | Path) -> dict[str, Any]:

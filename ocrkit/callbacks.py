@@ -3,6 +3,7 @@
 import json
 import math
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,65 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 from transformers.trainer_callback import ExportableState
 
 from ocrkit.confusion import update_weights, weight_table
+from ocrkit.processes import decided_by_main
 from ocrkit.run_folder import append_log, read_log
 
 
 class LogFile(TrainerCallback):
-    """Appends every log to train_log.jsonl as it comes, so a stopped run keeps its curve."""
+    """Appends every log to train_log.jsonl as it comes, so a stopped run keeps its curve.
 
-    def __init__(self, path: Path):
-        self.path = path
+    The run folder may hold an earlier run. It is left as it is until the first step is done; then
+    `begin` makes it this run's, and what was logged before is written.
+
+    Args:
+        path: the train_log.jsonl.
+        begin: called once, on the main process.
+    """
+
+    def __init__(self, path: Path, begin: Callable[[], None] = lambda: None):
+        self.path, self.begin = path, begin
         # Settings that a resumed run changes, as {name: [before, after]}.
         self.changed: dict[str, list] = {}
+        self.waiting: list[dict[str, Any]] | None = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Drop what an interrupted run logged after the checkpoint that is resumed from."""
-        if not state.is_world_process_zero:
-            return
         step = state.global_step
-        kept = [entry for entry in read_log(self.path) if entry["step"] <= step]
+        kept = [entry for entry in read_log(self.path) if entry["step"] <= step] if step else []
         # A run that was resumed at this step before may have changed other settings.
         kept = [e for e in kept if not ("changed" in e and e["step"] == step)]
-        if self.changed:
+        if self.changed and step:
             kept.append({"step": step, "changed": self.changed})
-        text = "".join(json.dumps(entry) + "\n" for entry in kept if state.global_step)
+        self.waiting = kept
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Take the folder over after the first step, before any process saves a checkpoint."""
+        self.take_over()
+
+    def take_over(self) -> None:
+        """Make the folder this run's, where it is not yet; called by all processes."""
+        if self.waiting is None:
+            return
+        # As `decided_by_main`, so that an error ends all processes, and none goes on before.
+        decided_by_main(self._begin)
+        self.waiting = None
+
+    def _begin(self) -> None:
+        self.begin()
+        text = "".join(json.dumps(entry) + "\n" for entry in self.waiting or ())
         self.path.write_text(text, encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         """Write one line."""
         if state.is_world_process_zero and logs:
-            append_log(self.path, {"step": state.global_step, **logs})
+            self.write({"step": state.global_step, **logs})
+
+    def write(self, entry: dict[str, Any]) -> None:
+        """Write one line, or keep it until the folder is this run's."""
+        if self.waiting is None:
+            append_log(self.path, entry)
+        else:
+            self.waiting.append(entry)
 
 
 class StopOnSignal(TrainerCallback):

@@ -9,6 +9,7 @@ import yaml
 
 from ocrkit.config import TrainConfig
 from ocrkit.resume import described
+from ocrkit.run_folder import foreign_weights, read_run
 
 
 def card(
@@ -19,6 +20,7 @@ def card(
     run: Path | None,
     config: TrainConfig | None,
     check: str,
+    made_by: dict[str, Any],
     question: str | None = None,
 ) -> str:
     """README.md of an exported model, in Markdown under the metadata that the Hub reads.
@@ -32,6 +34,8 @@ def card(
         config: settings to read pictures with; None where they are unknown.
         check: what comparing the exported model with the trained one came to; empty: nothing was
             compared.
+        made_by: `id` of the run that made the weights, None where none did, and their fingerprint
+            `weights`. Evaluations in `run` of other trained weights are not shown.
         question: a prompt as the model was trained on it; None where none is known.
     """
     data = _json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
@@ -53,10 +57,12 @@ def card(
     kind = "LoRA adapters on" if adapters else "A fine-tuned model made from"
     shown = base if "base_model" in head else Path(base).name
     parts.append(f"{kind} `{shown}`, exported as {format} by ocrkit.")
+    by = f"Run `{made_by['id']}`, w" if made_by["id"] else "W"
+    parts.append(f"{by}eights `{made_by['weights']}`.")
     if check:
         parts.append(check)
     parts += ["## Use", _use(title, format, question, config or TrainConfig())]
-    if run and (table := _metrics(run)):
+    if run and (table := _metrics(run, made_by["weights"])):
         parts += ["## Metrics", table]
     if data:
         parts += ["## Data", _data(data)]
@@ -115,20 +121,32 @@ def _json(path: Path) -> dict:
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
 
 
-def _metrics(run: Path) -> str:
-    """A row an evaluation and metric, with its interval; empty where nothing was evaluated."""
-    rows = []
+def _metrics(run: Path, weights: str) -> str:
+    """A row an evaluation and metric, with its interval; empty where nothing was evaluated.
+
+    Evaluations of other weights than the model's, and than those that its run began from, are
+    named below and not shown.
+    """
+    rows, left_out = [], []
+    began = read_run(run)
+    of_the_run = weights in (began.get("weights"), began.get("start"))
     for path in sorted(run.glob("eval/*/metrics.json")):
         summary = _json(path)
+        beside = {"weights": weights, "start": began.get("start") if of_the_run else None}
+        if problem := foreign_weights(summary, beside):
+            left_out.append(
+                f"\nThe evaluation `{path.parent.name}` is not shown: {problem}. Run `python -m "
+                "ocrkit evaluate` again."
+            )
+            continue
         for name, metric in summary["metrics"].items():
             value, low, high = metric["value"], metric.get("low"), metric.get("high")
             interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
             rows.append(f"| {summary['name']} | {name} | {value:.4f} | {interval} |")
         rows.append(f"| {summary['name']} | rows | {summary['n']} | {summary['failed']} failed |")
-    if not rows:
-        return ""
-    head = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]
-    return "\n".join([*head, *rows])
+    if rows:
+        rows[:0] = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]
+    return "\n".join([*rows, *left_out])
 
 
 def _data(data: dict) -> str:

@@ -17,7 +17,7 @@ from data_prep.files import check_own, finish_together, naming, write_together
 from ocrkit import analysis, fields, metrics
 from ocrkit.analysis import missing, said
 from ocrkit.metric_names import METRICS
-from ocrkit.run_folder import package_versions
+from ocrkit.run_folder import UNKNOWN, package_versions
 from ocrkit.tally import Tally, shares
 from ocrkit.text import PROFILE_VERSION, script
 
@@ -39,6 +39,8 @@ class Evaluation:
     `records` are dicts {id, reference, prediction, language, group, confidence, finish_reason,
     error, image, ...}; an image is a path, a PIL image or a function that returns one. `metrics` is
     {metric: {value, low, high}} with 95 % intervals, `by` is {column: {value: {n, metric: ...}}}.
+    `weights` is the fingerprint of the weights that were measured and `run` the id of the run that
+    made them; None where a system has no weights, or no run of the kit made them.
     """
 
     name: str
@@ -47,6 +49,8 @@ class Evaluation:
     by: dict[str, dict]
     profile: dict
     fingerprint: str | None = None
+    run: str | None = None
+    weights: str | None = None
     versions: dict[str, str | None] = field(default_factory=dict)
 
     @property
@@ -65,6 +69,8 @@ class Evaluation:
             "profile": self.profile,
             "unicode": unicodedata.unidata_version,
             "fingerprint": self.fingerprint,
+            "run": self.run,
+            "weights": self.weights,
             "versions": self.versions,
         }
 
@@ -128,7 +134,9 @@ class Evaluation:
                 f"{lines} holds {len(records)} records, but {path} was made of {saved['n']}: "
                 "run evaluate again."
             )
-        return cls(records=records, **{key: saved[key] for key in keys})
+        # Version 0.1.0 did not say which weights it measured.
+        measured = {"run": saved.get("run"), "weights": saved.get("weights", UNKNOWN)}
+        return cls(records=records, **{key: saved[key] for key in keys}, **measured)
 
     def __repr__(self) -> str:
         """Return the table that `print` shows."""

@@ -25,7 +25,8 @@ from ocrkit.data import drawn_rows, text_of
 from ocrkit.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.hub import push, reserve
 from ocrkit.model import load_model
-from ocrkit.predict import predict
+from ocrkit.predict import predict, weights_fingerprint
+from ocrkit.run_folder import run_id_of_model, write_run
 
 
 def export(
@@ -87,6 +88,9 @@ def export(
     # Before the work; all names are checked when they are written.
     check_own(output_dir, ("README.md", "config.json", "adapter_config.json"), overwrite)
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
+    # Before a merge into 4 bits changes the model.
+    made_by = {"id": run_id_of_model(model, config.model_name_or_path if config else "")}
+    made_by["weights"] = weights_fingerprint(model)
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
     question = text_of(rows[0]["prompt"][-1:]) if rows is not None and len(rows) else None
@@ -99,10 +103,12 @@ def export(
         # Before it is written: a merge into 4 bits is done in the model itself.
         texts = predict(model, processor, rows, settings)
     title = push_to_hub or output_dir.resolve().name
-    make_card = partial(card, title, format, adapters, base, run, config, question=question)
+    known = {"made_by": made_by, "question": question}
+    make_card = partial(card, title, format, adapters, base, run, config, **known)
     with staged(output_dir) as staging:
         with naming(output_dir):
             _write(model, processor, staging, format)
+        write_run(staging, made_by)
         write_whole(staging / "README.md", make_card(check=""))
         publish(staging, output_dir, overwrite)
     equal, compared = 0, len(texts)

@@ -14,7 +14,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.evaluation import Evaluation
 from ocrkit.metric_names import label
 from ocrkit.report import Comparison, compare, interval, p_text
-from ocrkit.run_folder import read_log
+from ocrkit.run_folder import foreign_weights, read_log, read_run, restore
 
 SHOWN = ("cer", "exact_match")
 # In C where PyYAML was built so: a tenth of the time.
@@ -37,7 +37,8 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
         `settings` are all of a run, `parameters` those that are not the same in every run,
         `metrics` {metric: {value, low, high}} (empty without the evaluation), `minutes` how long
         it took, `state` done, failed, running, unfinished or broken (a file of it cannot be read),
-        `error` what a failed one said, or which file is broken.
+        `error` what a failed one said, or which file is broken, `foreign` why an evaluation that
+        is there does not count: it measured other weights than the run's, or does not say which.
 
     Raises:
         ValueError: a folder holds no run.
@@ -48,6 +49,12 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
         for given in folders
         for folder in _run_folders(Path(given))
     ]
+    if foreign := [run for run in runs if run["foreign"]]:
+        print(
+            f"{len(foreign)} of {len(runs)} runs are shown without their evaluation "
+            f"{evaluation!r}, {foreign[0]['folder']} among them: {foreign[0]['foreign']}; run "
+            "`python -m ocrkit evaluate` on each again."
+        )
     names = sorted({name for run in runs for name in run["settings"]} - _BESIDE)
     varying = [name for name in names if len({_key(run["settings"].get(name)) for run in runs}) > 1]
     for run in runs:
@@ -89,10 +96,12 @@ def _run_or_broken(folder: Path, evaluation: str, defaults: dict[str, Any]) -> d
             "state": "broken",
             "minutes": 0.0,
             "error": " ".join(str(error).split()),
+            "foreign": None,
         }
 
 
 def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, Any]:
+    restore(folder)
     status = _read(folder / "status.json", json.loads)
     settings = _mapping(status.get("parameters") or {}, folder / "status.json")
     if saved := _read(folder / "config.yaml", lambda text: yaml.load(text, _YAML)):
@@ -109,6 +118,8 @@ def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, A
     for name, measured in metrics.items():
         if not all(_is_number(_mapping(measured, file).get(k)) for k in ("value", "low", "high")):
             raise ValueError(f"{file} has no numbers for {name}: evaluate again.")
+    foreign = foreign_weights(scored, read_run(folder)) if scored else None
+    metrics = {} if foreign else metrics
     seconds = status.get("seconds") or next(
         (
             entry["train_runtime"]
@@ -128,6 +139,7 @@ def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, A
         "state": state or ("done" if metrics else "unfinished"),
         "minutes": seconds / 60,
         "error": status.get("error"),
+        "foreign": foreign,
     }
 
 

@@ -51,7 +51,7 @@ class TrainingPanel(TrainerCallback):
         """Leave what needs no kernel to be seen."""
         if self.handle is None:
             return
-        self.log = read_log(self.folder / "train_log.jsonl")
+        self.log = self._read()
         self.doing = self._ending(error)
         self.handle.update(self._shown())
         if self.live:
@@ -61,6 +61,10 @@ class TrainingPanel(TrainerCallback):
         if picture:
             content = {"image/png": base64.b64encode(picture).decode(), "text/plain": "curves"}
             display(content, raw=True, metadata={"image/png": {"width": 820}})
+
+    def _read(self) -> list[dict]:
+        # Before its first step the folder may be that of an earlier run.
+        return read_log(self.folder / "train_log.jsonl") if self.state.global_step else []
 
     def _ending(self, error: BaseException | None) -> str:
         step = self.state.global_step
@@ -76,7 +80,7 @@ class TrainingPanel(TrainerCallback):
         self.first, self.started = state.global_step, time.perf_counter()
         self.drawn = {"progress": self.started, "curves": self.started}
         if state.is_world_process_zero:
-            self.log = read_log(self.folder / "train_log.jsonl")
+            self.log = self._read()
             if self.live:
                 self._make_box()
             self.handle = display(self if self.live else self._shown(), display_id=True)
@@ -102,7 +106,7 @@ class TrainingPanel(TrainerCallback):
         """Draw the curves as train_log.jsonl has them now."""
         evaluated = "eval_cer" in (logs or {})
         if self.handle is not None and (evaluated or self._due("curves", 2)):
-            self.log, self.doing = read_log(self.folder / "train_log.jsonl"), "Training"
+            self.log, self.doing = self._read(), "Training"
             self._draw(curves=True)
 
     def _due(self, part: str, seconds: float) -> bool:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -157,19 +158,54 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
     return results
 
 
+def weights_fingerprint(model: Any) -> str:
+    """A hash that tells a model's weights from those of every other model.
+
+    It is the same before and after saving and loading, in float32 and in the 16 bits that it was
+    saved in, and with either backend. Adapters that were trained are hashed without their base;
+    adapters that change nothing, as new ones, count as none, and the base is hashed.
+    """
+    base, adapters = _weights(model)
+    # One of the two matrices of an adapter is drawn at random, the other begins as zeros.
+    drawn = re.compile("lora_A|lora_embedding_B")
+    if any(bool(values.any()) for name, values in adapters.items() if not drawn.search(name)):
+        settings = model.peft_config["default"].to_dict()
+        scale = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora")}
+        return _hash_of_weights(adapters, json.dumps(scale))
+    return _hash_of_weights(base)
+
+
+def _weights(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Parameters of the base and of its adapters, by the names that they have without PEFT."""
+    base, adapters = {}, {}
+    for name, parameter in model.named_parameters():
+        if hasattr(model, "peft_config"):
+            name = name.removeprefix("base_model.model.")
+            name = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+        part = adapters if "default" in name.split(".") else base
+        part[name] = parameter.detach().flatten()
+    return base, adapters
+
+
+def _hash_of_weights(weights: dict[str, torch.Tensor], settings: str = "") -> str:
+    """A hash over a sample of each tensor, and over the sum of its bits, which sees every value."""
+    digest = hashlib.sha256(settings.encode())
+    for name, values in sorted(weights.items()):
+        sample = values[:: max(1, values.numel() // 1024)].cpu().float()
+        bits = (part.float().view(torch.int32).sum() for part in values.split(1 << 24))
+        digest.update(name.encode() + sample.numpy().tobytes())
+        digest.update(str(sum(map(int, bits))).encode())
+    return digest.hexdigest()[:16]
+
+
 def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> str:
     """What predictions depend on, as a hash: weights, pictures, prompts, generation settings.
 
-    Trained weights count in full, frozen ones by a sample of each tensor. Truths do not count: a
-    row whose truth was corrected is scored against the new one without being read again.
+    Truths do not count: a row whose truth was corrected is scored against the new one without
+    being read again.
     """
-    digest = hashlib.sha256()
-    for name, parameter in model.named_parameters():
-        values = parameter.detach().flatten()
-        if not parameter.requires_grad and values.numel() > 4096:
-            values = values[:: values.numel() // 1024]
-        digest.update(name.encode())
-        digest.update(values.cpu().float().numpy().tobytes())
+    base, _ = _weights(model)
+    digest = hashlib.sha256((weights_fingerprint(model) + _hash_of_weights(base)).encode())
     rows = isinstance(data, Sequence)
     settings = {
         "ids": [row["id"] for row in data] if rows else list(data["id"]),

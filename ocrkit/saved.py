@@ -1,5 +1,6 @@
 """Saved evaluations of several runs: what to call them, and what their runs left beside them."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Any
 
 from ocrkit.config_error import ConfigError
 from ocrkit.evaluation import Evaluation
-from ocrkit.run_folder import read_log, skipped_counts
+from ocrkit.run_folder import foreign_weights, read_log, read_run, restore, skipped_counts
 
 
 def load_evaluations(
@@ -38,8 +39,16 @@ def load_evaluations(
 
 
 def told_by_run(folder: Path) -> dict[str, Any]:
-    """The `history` and `skipped` of a report, from the run that an evaluation lies in."""
+    """The `history` and `skipped` of a report, from the run that an evaluation lies in.
+
+    Nothing, which is said, where the evaluation is not of that run's weights.
+    """
     run = _run_of(folder)
+    restore(run)
+    summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if foreign := foreign_weights(summary, read_run(run)):
+        print(f"The learning curve in {run} is left out of the report of {folder}: {foreign}.")
+        return {}
     return {"history": read_log(run / "train_log.jsonl"), "skipped": skipped_counts(run)}
 
 

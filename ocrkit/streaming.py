@@ -1,7 +1,6 @@
 """Training rows read as they are needed: memory does not grow with the dataset."""
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from ocrkit.collate import Collator, token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import dataset_of, raw_rows, usable_row
 from ocrkit.processes import is_main_process
+from ocrkit.run_folder import append_skipped
 
 
 class RowStream(IterableDataset):
@@ -75,7 +75,7 @@ class RowStream(IterableDataset):
                 found = found or row is not None
                 if row is None:
                     if not epoch and is_main_process():
-                        self._list(problem)
+                        append_skipped(self.config.output_dir, problem)
                 elif skip:
                     skip -= 1
                 else:
@@ -101,13 +101,6 @@ class RowStream(IterableDataset):
                     problem = {"reason": "longer than the context", "detail": detail}
                     row, problem = None, {"where": f"{path}:{number}", **problem}
             yield row, problem
-
-    def _list(self, problem: dict) -> None:
-        path = Path(self.config.output_dir) / "skipped.jsonl"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # One line in one write, so that workers do not tear each other's lines.
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(problem, ensure_ascii=False) + "\n")
 
 
 def _shuffled(rows: Iterator[tuple], size: int, rng: np.random.Generator) -> Iterator[tuple]:

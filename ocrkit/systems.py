@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ocrkit.evaluation import (
     read_predictions,
     score,
 )
+from ocrkit.run_folder import run_id_of_model
 from ocrkit.text import PROFILE_VERSION
 
 #: Tesseract's names of the languages that rows carry.
@@ -58,7 +60,7 @@ def evaluate(
         locale: how amounts are written in JSON that is read; None takes the config's.
 
     """
-    from ocrkit.predict import fingerprint, predict_stream
+    from ocrkit.predict import fingerprint, predict_stream, weights_fingerprint
 
     return _run(
         data,
@@ -67,6 +69,8 @@ def evaluate(
         lambda rows: predict_stream(model, processor, rows, config),
         profile or config.normalization_profile,
         locale or config.locale,
+        run=run_id_of_model(model, config.model_name_or_path),
+        weights=weights_fingerprint(model),
     )
 
 
@@ -176,6 +180,7 @@ def _run(
     stream: Callable[[Any], Iterable[dict]],
     profile: str,
     locale: str,
+    **measured: str | None,
 ) -> Evaluation:
     """Predict what `folder` does not hold yet under this stamp, then score and save all."""
     records = records_of(data)
@@ -208,7 +213,7 @@ def _run(
             file.flush()
     for record in waiting.values():
         record["error"] = "the system returned no prediction for this row"
-    evaluation = score(records, folder.name, profile, stamp, locale)
+    evaluation = replace(score(records, folder.name, profile, stamp, locale), **measured)
     evaluation.save(folder)
     path.unlink()
     return evaluation

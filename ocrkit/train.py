@@ -1,9 +1,8 @@
 """Train: from rows to adapters or a model, resumable, with everything that was left out counted."""
 
-import json
 import pickle
-from contextlib import nullcontext
-from dataclasses import dataclass
+from contextlib import ExitStack, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,22 @@ from ocrkit.kernels import try_kernels
 from ocrkit.metric_names import METRICS
 from ocrkit.processes import decided_by_main, is_main_process, process_count
 from ocrkit.resume import checked_settings, made_with, saved_settings
-from ocrkit.run_folder import read_log, record_skipped, skipped_counts, versions
+from ocrkit.run_folder import (
+    LOG,
+    begin_run,
+    belongings,
+    holds_run,
+    id_of_run,
+    locked,
+    path_after,
+    read_log,
+    read_run,
+    record_skipped,
+    resumes,
+    skipped_counts,
+    taken_over,
+    write_run,
+)
 from ocrkit.systems import records_of
 
 # Rows of a stream that are looked at before it is read.
@@ -56,6 +70,9 @@ def train(
 
     The weights lie in `adapter/`: LoRA adapters, or with `use_peft: false` the whole model.
 
+    What an earlier run left in the folder moves to `replaced/<its id>/` when the first step of this
+    one is done. Where this one ends before, the folder is as it was.
+
     Samples longer than the context (`max_length`, or the model's own) are left out, counted and
     listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's interrupt, the stop
     button of its panel and SIGTERM save a checkpoint and raise `Stopped`;
@@ -75,14 +92,25 @@ def train(
         ConfigError: settings that contradict each other or that SFTConfig does not know.
         TrainingError: the loss is no number, or a batch does not fit the memory.
         OSError: the disk is full or cannot be written; the checkpoints that are whole stay.
+        BlockingIOError: another run is training in this folder.
         Stopped: the run was stopped and can be resumed; a KeyboardInterrupt.
     """
+    with ExitStack() as held:
+        # By the main process alone, for all.
+        decided_by_main(lambda: held.enter_context(locked(Path(config.output_dir))))
+        return _train(model, processor, data, config, callbacks or [], panel)
+
+
+def _train(
+    model: Any, processor: Any, data: Any, config: TrainConfig, callbacks: list, panel: bool
+) -> TrainResult:
+    """As `train`, in a folder that is locked."""
     from ocrkit.callbacks import LogFile, StopOnSignal
     from ocrkit.notebook import kernel
+    from ocrkit.predict import weights_fingerprint
     from ocrkit.tracking import tracked
 
     folder = Path(config.output_dir)
-    folder.mkdir(parents=True, exist_ok=True)
     if not (folder / "versions.json").is_file():  # no run folder yet
         written = ("README.md", "config.json", "adapter_config.json")
         check_own(folder / "adapter", written, way_out="move it, or give another output_dir")
@@ -95,8 +123,10 @@ def train(
         from ocrkit.panel import TrainingPanel
 
         shown = [TrainingPanel(folder, stop)]
-    log = LogFile(folder / "train_log.jsonl")
-    watchers = [log, *shown, stop, *(callbacks or [])]
+    log = LogFile(folder / LOG)
+    watchers = [log, *shown, stop, *callbacks]
+    if holds_run(folder):
+        record_skipped(folder, [])  # rows left out are listed beside those of the earlier run
     trainer = make_trainer(model, processor, data, config, watchers, saved)
     if saved:
         log.changed = trainer.go_on_from(saved, checkpoint)
@@ -105,11 +135,27 @@ def train(
 
         trainer.remove_callback(DEFAULT_PROGRESS_CALLBACK)
         trainer.quiet = True
-    if trainer.is_world_process_zero():
-        set_aside(folder, saved["step"] if saved else 0)
-        trainer.config.save(folder / "config.yaml")
-        about = {**versions(config), "changes": trainer.made_with["changes"]}
-        (folder / "versions.json").write_text(json.dumps(about, indent=2) + "\n")
+    run: dict[str, Any] = {}
+    if is_main_process():
+        resumed = resumes(folder, checkpoint)
+        run = read_run(folder) if resumed else {}
+        run |= {"id": id_of_run(checkpoint)}
+        run.setdefault("start", weights_fingerprint(model))
+        names = [] if resumed else belongings(folder, run["start"], [config.dataset])
+
+        def begin() -> None:
+            with taken_over(folder, names) as place:
+                at = path_after(trainer.config.model_name_or_path, folder, names, place)
+                trainer.config = replace(trainer.config, model_name_or_path=at)
+                trainer.made_with["settings"]["model_name_or_path"] = at
+                for adapters in getattr(model, "peft_config", {}).values():
+                    base = adapters.base_model_name_or_path or ""
+                    adapters.base_model_name_or_path = path_after(base, folder, names, place)
+                set_aside(folder, saved["step"] if saved else 0)
+                begin_run(folder, trainer.config, run, trainer.made_with["changes"])
+            model.ocrkit_run = run["id"]
+
+        log.begin = begin
     try:
         with naming(folder), stop, tracked(trainer), shown[0] if shown else nullcontext():
             output = trainer.train(resume_from_checkpoint=checkpoint and str(checkpoint))
@@ -118,6 +164,7 @@ def train(
             f"{checkpoint} holds a pickle of more than numbers, which could run code and is not "
             "loaded; give a checkpoint that this kit wrote."
         ) from None
+    log.take_over()  # where there was no step to do
     if config.streaming:
         left_out = sum(skipped_counts(folder).values())
         print(
@@ -131,8 +178,11 @@ def train(
     if trainer.is_world_process_zero():
         # Adapters of an earlier run there would be loaded instead of a whole model.
         (adapter / "adapter_config.json").unlink(missing_ok=True)
+        # Evaluations are of the weights that run.json names: never of those that it named before.
+        write_run(folder, {**run, "weights": None})
         trained = trainer.accelerator.unwrap_model(trainer.model)
         export(trained, processor, adapter, overwrite=True)
+        write_run(folder, {**run, "weights": weights_fingerprint(trained)})
     trainer.accelerator.wait_for_everyone()
     return TrainResult(
         global_step=output.global_step,

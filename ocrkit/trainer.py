@@ -20,7 +20,7 @@ from trl import SFTTrainer
 from data_prep.files import DiskError, naming
 from ocrkit.analysis import said
 from ocrkit.batch_size import TrainingError, does_not_fit
-from ocrkit.callbacks import ConfusionWeights
+from ocrkit.callbacks import ConfusionWeights, LogFile
 from ocrkit.checkpoint import SEAL, damage, rotate, seal, unseal
 from ocrkit.collate import Collator
 from ocrkit.config import ConfigError, TrainConfig
@@ -28,10 +28,10 @@ from ocrkit.confusion import heaviest, label_weights
 from ocrkit.curriculum import TrainRows, TrainSampler
 from ocrkit.evaluation import tallies
 from ocrkit.losses import label_mass, loss_terms, supervised_loss
-from ocrkit.predict import halved, predict_stream
+from ocrkit.predict import halved, predict_stream, weights_fingerprint
 from ocrkit.processes import decided_by_main
 from ocrkit.resume import JUDGING, changed_settings, described, save_settings
-from ocrkit.run_folder import append_log
+from ocrkit.run_folder import read_run, write_run
 from ocrkit.schedule import SavedSchedule, hyperparameters, restore
 from ocrkit.systems import records_of
 
@@ -317,6 +317,9 @@ class OCRTrainer(SFTTrainer):
         self.accelerator.wait_for_everyone()
         if self.args.should_save and not (folder / SEAL).is_file():
             save_settings(folder, self.made_with, self.state.global_step)
+            if known := read_run(folder.parent):
+                weights = weights_fingerprint(self.accelerator.unwrap_model(self.model))
+                write_run(folder, {**known, "weights": weights})
             seal(folder)
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
@@ -425,7 +428,9 @@ class OCRTrainer(SFTTrainer):
         if self.confusions is not None:
             entry["confusion_weights"] = heaviest(self.confusions.weights)
         if len(entry) > 1:
-            append_log(Path(self.args.output_dir) / "train_log.jsonl", entry)
+            for callback in self.callback_handler.callbacks:
+                if isinstance(callback, LogFile):
+                    callback.write(entry)
 
     def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
         best = super()._determine_best_metric(metrics, trial)

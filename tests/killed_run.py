@@ -1,12 +1,14 @@
 """Kill a training run again and again, and see that it always goes on from a whole checkpoint.
 
 `python -m tests.killed_run CONFIG.yaml KILLS` prints what happened as JSON. Every member of the
-run is forked from one process that has imported everything, so a start costs little.
+run is forked from one process that has imported everything, so a start costs little. With `second`
+behind it, a second run in the folder of a finished one is killed, and the first is read.
 """
 
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import time
@@ -20,6 +22,8 @@ from ocrkit.checkpoint import whole_checkpoints
 from ocrkit.config import TrainConfig
 from ocrkit.data import load_data
 from ocrkit.model import load_model
+from ocrkit.predict import predict
+from ocrkit.run_folder import read_run, restore
 from ocrkit.train import train
 
 
@@ -85,12 +89,49 @@ def kill_again_and_again(config: TrainConfig, kills: int, rng: random.Random) ->
     return {"kills": kills, "while saving": saving, "resumed from": steps, "bad": bad}
 
 
+def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dict:
+    """Kill a second run around its first step, and read what the first one has read before."""
+    folder = Path(config.output_dir)
+    first, kept = read_run(folder)["id"], folder.with_name("kept")
+    shutil.copytree(folder, kept)
+    before = readings(config, kept)
+    same = early = 0
+    for number in range(kills):
+        child = start(config)
+        if number % 3:
+            # The folder is taken over in some milliseconds, during which the kill falls.
+            wait_until(child, (folder / "replaced").is_dir)
+            time.sleep(rng.uniform(0, 0.004))
+        else:
+            time.sleep(rng.uniform(0, 2))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        restore(folder)
+        in_place = read_run(folder).get("id") == first
+        early += in_place
+        same += readings(config, folder if in_place else folder / "replaced" / first) == before
+        shutil.rmtree(folder)
+        shutil.copytree(kept, folder)
+    return {"kills": kills, "reads as before": same, "before the first step": early}
+
+
+def readings(config: TrainConfig, folder: Path) -> list[str]:
+    """What the run in a folder reads, by its own settings."""
+    own = TrainConfig.from_recipe(str(folder / "config.yaml"), model_name_or_path=str(folder))
+    model, processor = load_model(own)
+    return predict(model, processor, load_data(config)["test"].select(range(2)), own)
+
+
 def main() -> None:
     """Run whole, run killed, and compare the adapters."""
     config = TrainConfig.from_recipe(sys.argv[1], resume_from_checkpoint="auto")
     # What is imported here, late imports of a model's parts among it, no child imports again.
     load_model(config)
     import_module("ocrkit.trainer")
+    if sys.argv[3:] == ["second"]:
+        config.resume_from_checkpoint = None
+        print(json.dumps(kill_second_runs(config, int(sys.argv[2]), random.Random(0))))
+        return
     run = config.output_dir
     config.output_dir = f"{run}-whole"
     status = wait_until(start(config), lambda: False)

@@ -13,7 +13,7 @@ import pytest
 from ocrkit.config import ConfigError
 from ocrkit.model import load_model
 from ocrkit.processes import process_count
-from ocrkit.run_folder import read_log
+from ocrkit.run_folder import read_log, read_run
 
 RANDOM = {"train_sampling_strategy": "random"}
 
@@ -103,11 +103,15 @@ def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):
     stopped = max(entry["step"] for entry in read_log(log))
     assert stopped < 500, output
     assert (tmp_path / "run" / f"checkpoint-{stopped}" / "complete.json").is_file(), output
+    begun = read_run(tmp_path / "run")
     config.resume_from_checkpoint, config.max_steps = "auto", stopped + 1
     done = _start(config)
     assert done.returncode == 0, done.stderr
     steps = [entry["step"] for entry in read_log(log) if "loss" in entry]
     assert steps == list(range(1, stopped + 2))
+    checkpoint, ended = tmp_path / "run" / f"checkpoint-{stopped + 1}", read_run(tmp_path / "run")
+    assert begun["id"] == read_run(checkpoint)["id"] == ended["id"]
+    assert ended == read_run(checkpoint) and ended["start"] == begun["start"]
 
 
 def test_one_model_over_devices_is_refused_under_a_launcher(config, monkeypatch):

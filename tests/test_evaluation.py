@@ -93,8 +93,8 @@ def test_saved_and_loaded_again(tmp_path):
     assert after.records[0] == records[0]
     assert "image" not in after.records[1]
     written = json.loads((tmp_path / "eval/mine/metrics.json").read_text())
-    keys = ["name", "n", "failed", "metrics", "by", "profile", "unicode", "fingerprint", "versions"]
-    assert list(written) == keys
+    keys = ["name", "n", "failed", "metrics", "by", "profile", "unicode", "fingerprint", "run"]
+    assert list(written) == [*keys, "weights", "versions"]
     assert not list(tmp_path.rglob("*.part"))
 
 

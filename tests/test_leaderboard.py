@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from ocrkit.leaderboard import (
     table,
 )
 from ocrkit.report import compare, interval
+from ocrkit.run_folder import write_run
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 TRUTHS = [f"TOTAL {n}.00" for n in range(12)]
@@ -42,7 +44,9 @@ def make_run(folder, wrong, truths=TRUTHS, **settings):
         }
         for n, truth in enumerate(truths)
     ]
-    score(records, "tuned").save(folder / "eval" / "tuned")
+    weights = folder.name
+    replace(score(records, "tuned"), weights=weights).save(folder / "eval" / "tuned")
+    write_run(folder, {"id": "1", "weights": weights})
     log = [{"step": n, "loss": 1 / n, "eval_cer": 0.1 / n} for n in (1, 2, 3)]
     log.append({"step": 3, "train_runtime": 90.0})
     (folder / "train_log.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in log))
@@ -302,5 +306,5 @@ def test_many_runs_read_their_settings_once(runs, monkeypatch):
     loads = json.loads
     monkeypatch.setattr("json.loads", lambda text: parsed.append(1) or loads(text))
     assert len(leaderboard(runs)) == 34
-    # The defaults; and status (none), metrics and the entry that has the time, of each run.
-    assert len(calls) == 1 and len(parsed) == 2 * 34
+    # The defaults; and metrics, run.json and the log's entry that has the time, of each run.
+    assert len(calls) == 1 and len(parsed) == 3 * 34

@@ -7,7 +7,7 @@ from PIL import Image
 from ocrkit.data import load_data, text_of
 from ocrkit.metrics import cer
 from ocrkit.model import load_model
-from ocrkit.predict import fingerprint, predict, predict_stream
+from ocrkit.predict import fingerprint, predict, predict_stream, weights_fingerprint
 
 
 @pytest.fixture
@@ -129,3 +129,52 @@ def test_the_fingerprint_follows_the_pictures_and_not_where_they_lie(config, the
                 Image.new(picture.mode, picture.size).save(path)
         found.append(fingerprint(model, processor, load_data(config)["test"], config))
     assert found[0] == found[1] != found[2]
+
+
+def _trained(model):
+    """Change what is trained, as a run does."""
+    for index, weight in enumerate(w for w in model.parameters() if w.requires_grad):
+        weight.data += 1e-3 * (index % 7 + 1)
+
+
+def test_weights_are_the_same_after_saving_and_loading(config, tmp_path):
+    model, _ = load_model(config)
+    config.use_peft = False
+    base, _ = load_model(config)
+    # Adapters that were never trained change nothing, and their random half does not count.
+    assert weights_fingerprint(model) == weights_fingerprint(base)
+    _trained(model)
+    trained = weights_fingerprint(model)
+    assert trained != weights_fingerprint(base)
+    model.save_pretrained(tmp_path / "adapter")
+    for config.use_peft in (True, False):
+        config.model_name_or_path = str(tmp_path / "adapter")
+        again, _ = load_model(config)
+        assert weights_fingerprint(again) == trained
+    # What was saved in 16 bits is the same in the 32 that it is loaded in.
+    for weight in model.parameters():
+        weight.data = weight.data.to(torch.bfloat16) if weight.requires_grad else weight.data
+    half = weights_fingerprint(model)
+    assert half != trained
+    model.save_pretrained(tmp_path / "half")
+    config.model_name_or_path = str(tmp_path / "half")
+    again, _ = load_model(config)
+    assert weights_fingerprint(again) == half
+    again.peft_config["default"].lora_alpha *= 2
+    assert weights_fingerprint(again) != half
+
+
+def test_every_value_of_whole_weights_counts(config, tmp_path):
+    config.use_peft = False
+    model, processor = load_model(config)
+    _trained(model)
+    whole = weights_fingerprint(model)
+    model.save_pretrained(tmp_path / "whole")
+    processor.save_pretrained(tmp_path / "whole")
+    config.model_name_or_path = str(tmp_path / "whole")
+    for config.use_peft in (False, True):
+        again, _ = load_model(config)
+        assert weights_fingerprint(again) == whole
+    weight = max(model.parameters(), key=lambda w: w.numel()).data.flatten()
+    weight[-2] += 1
+    assert weights_fingerprint(model) != whole
