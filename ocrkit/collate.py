@@ -7,6 +7,7 @@ labels are set by position.
 """
 
 import json
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from PIL import Image
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
 from ocrkit.confusion import touched
-from ocrkit.data import open_image, text_of
+from ocrkit.data import IMAGE_MARK, open_image, text_of
 from ocrkit.patches import cut_patches, cuts
 
 # Not found in any text; where a template puts it, a completion goes.
@@ -34,8 +35,12 @@ _TOKEN_KEYS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
 def with_image_parts(prompt: list[dict], images: int) -> list[dict]:
     """The prompt in parts, `images` picture placeholders before the first user message's text.
 
-    Messages that already hold parts are returned as they stand.
+    Where the texts hold an `IMAGE_MARK` a picture, the pictures stand there instead. Messages that
+    already hold parts are returned as they stand.
     """
+    texts = [message["content"] for message in prompt if isinstance(message["content"], str)]
+    if images and sum(text.count(IMAGE_MARK) for text in texts) == images:
+        return [{**message, "content": _parts(message["content"])} for message in prompt]
     messages, placed = [], False
     for message in prompt:
         content = message["content"]
@@ -47,6 +52,18 @@ def with_image_parts(prompt: list[dict], images: int) -> list[dict]:
             message = {**message, "content": parts}
         messages.append(message)
     return messages
+
+
+def _parts(content: str | list[dict]) -> list[dict]:
+    """A text as parts, its marks as pictures."""
+    if not isinstance(content, str):
+        return content
+    pieces = re.split(f"({IMAGE_MARK})", content)
+    return [
+        {"type": "image"} if piece == IMAGE_MARK else {"type": "text", "text": piece}
+        for piece in pieces
+        if piece
+    ]
 
 
 class Collator:

@@ -20,9 +20,11 @@ SPLITS = ("train", "validation", "test")
 # Columns that are taken from the pictures themselves.
 _MEASURED = ("width", "height", "sizes")
 # What is not taken from a parquet file as it stands there.
-_OURS = (*_MEASURED, "prompt")
+_OURS = (*_MEASURED, "prompt", "answers")
 # Columns of text besides the messages, which a row may lack.
 _TEXTS = ("task", "language", "group", "source", "meta")
+# Where a picture stands in a prompt's text: Unicode's sign for an object that is no text.
+IMAGE_MARK = "\ufffc"
 # Rows that are Python's at once: Arrow holds them in a sixth of the memory.
 _PART = 1000
 
@@ -117,7 +119,7 @@ def features() -> Any:
     message = List({"role": Value("string"), "content": Value("string")})
     columns = {"id": Value("string"), "images": List(Image()), "prompt": message}
     columns |= {"completion": message, "width": Value("int32"), "height": Value("int32")}
-    columns |= {"sizes": List(List(Value("int32")))}
+    columns |= {"sizes": List(List(Value("int32"))), "answers": List(Value("string"))}
     return Features(columns | {name: Value("string") for name in _TEXTS})
 
 
@@ -144,7 +146,7 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             found += 1
             if parquet:
                 # It keeps its pictures inside; only which rows are good is kept in memory.
-                rows.append({name: row[name] for name in _OURS})
+                rows.append({name: row.get(name) for name in _OURS})
                 numbers.append(number - 1)
             else:
                 rows.append(row)
@@ -264,7 +266,15 @@ def _row(row: Any, folder: Path) -> dict:
                 f"bad {name}: row {row['id']!r} has something else than {{role, content}} messages "
                 f"under {name}"
             )
-        row[name] = [{"role": m["role"], "content": text_of([m])} for m in row[name]]
+    row["prompt"] = _marked(row)
+    row["completion"] = [{"role": m["role"], "content": text_of([m])} for m in row["completion"]]
+    answers = row.get("answers")
+    if answers is not None and not (
+        isinstance(answers, list) and all(isinstance(one, str) for one in answers)
+    ):
+        raise DataError(
+            f"bad answers: row {row['id']!r} has {answers!r}, which is no list of texts"
+        )
     if not row["completion"][0]["content"].strip():
         raise DataError(f"empty text: row {row['id']!r} has nothing to learn")
     texts = [m["content"] for m in (*row["prompt"], *row["completion"])]
@@ -306,6 +316,31 @@ def _with_file(image: Any, folder: Path, id: str) -> Any:
             "data_prep.convert --format parquet` does"
         )
     return str(file)
+
+
+def _marked(row: dict) -> list[dict]:
+    """A row's prompt with texts only, `IMAGE_MARK` where its parts have a picture.
+
+    Where all pictures stand before the first question there is no mark: so texts show them anyway.
+    """
+    messages, marks = [], 0
+    for message in row["prompt"]:
+        content = message["content"]
+        if isinstance(content, list):
+            images = [part.get("type") == "image" for part in content]
+            texts = [part.get("text") or "" for part in content]
+            content = "".join(IMAGE_MARK if one else text for one, text in zip(images, texts))
+            marks += sum(images)
+        messages.append({"role": message["role"], "content": content})
+    pictures = row.get("images_file_names") or row.get("images")
+    if marks and isinstance(pictures, list) and marks != len(pictures):
+        raise DataError(
+            f"bad prompt: row {row['id']!r} has {marks} image parts for {len(pictures)} pictures"
+        )
+    asked = next((m for m in messages if m["role"] == "user"), None)
+    if marks and asked and asked["content"].startswith(IMAGE_MARK * marks):
+        asked["content"] = asked["content"][marks:]
+    return messages
 
 
 def _is_picture(value: Any) -> bool:

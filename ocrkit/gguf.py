@@ -14,7 +14,7 @@ from tqdm.auto import tqdm
 from ocrkit.base_model import ModelError
 from ocrkit.collate import scaled_pictures
 from ocrkit.config import TrainConfig
-from ocrkit.data import text_of
+from ocrkit.data import IMAGE_MARK, text_of
 from ocrkit.patches import cuts, fitted
 
 # Kinds of model that Unsloth and llama.cpp make no files of that read pictures, and why.
@@ -135,7 +135,8 @@ def _arguments(row: dict, processor: Any, config: TrainConfig, beside: Path) -> 
             f"Row {row['id']!r} is a conversation of {len(row['prompt'])} messages, which "
             f"{_PROGRAM} cannot be given, so the files were not compared; export with samples=0."
         )
-    arguments += ["-p", text_of([question])]
+    # Where a picture stands between words, the program has a mark of its own for it.
+    arguments += ["-p", text_of([question]).replace(IMAGE_MARK, "<__media__>")]
     if before:
         arguments += ["-sys", text_of(before)]
     # A model's own context can take more memory than there is; a token is a byte at least.
