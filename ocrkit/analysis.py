@@ -11,7 +11,7 @@ from ocrkit.text import normalize, script
 from ocrkit.uncertainty import resample, wilson
 
 CORE = ("id", "reference", "prediction", "language", "group", "confidence", "finish_reason")
-CORE += ("error", "image", "field")  # `field`: the table of JSON fields
+CORE += ("error", "image", "answers", "field")  # `field`: the table of JSON fields
 KINDS = ("case", "spacing", "normalisation", "missing content", "extra content", "wholly wrong")
 KINDS += ("misread",)
 LENGTHS = (8, 16, 32, 64, 128, 512)
@@ -105,6 +105,11 @@ def by_column(
 # --- kinds of error
 
 
+def right_answers(record: dict) -> list[str]:
+    """All texts that a record's prediction may be: several for some questions, else the truth."""
+    return record.get("answers") or [record["reference"]]
+
+
 def error_kinds(records: list[dict]) -> list[str | None]:
     """Sort every sample's error into one of `KINDS`; None where the prediction equals the truth.
 
@@ -126,7 +131,7 @@ def error_kinds(records: list[dict]) -> list[str | None]:
 def _kind(
     record: dict, reference: str, prediction: str, counts: tuple, similarity: float
 ) -> str | None:
-    if reference == prediction:
+    if prediction in right_answers(record):
         return None
     one, other = (unicodedata.normalize("NFC", text) for text in (reference, prediction))
     if one.casefold() == other.casefold() and one != other:

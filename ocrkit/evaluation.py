@@ -213,6 +213,9 @@ def checked(records: Iterable[dict], name: str) -> list[dict]:
             if not (value is None or isinstance(value, types)) or isinstance(value, bool):
                 wanted = " or ".join(kind.__name__ for kind in types)
                 raise ValueError(f"{where}: {key}={value!r:.80} is no {wanted}.")
+        answers = record.get("answers")
+        if not (answers is None or (isinstance(answers, list) and all(map(_is_text, answers)))):
+            raise ValueError(f"{where}: answers={answers!r:.80} is no list of texts.")
         if not 0 <= (record.get("confidence") or 0) <= 1:
             raise ValueError(
                 f"{where}: confidence={record['confidence']!r} is no probability: "
@@ -225,6 +228,10 @@ def checked(records: Iterable[dict], name: str) -> list[dict]:
     if not kept:
         raise ValueError(f"Evaluation {name!r} has no records: there is nothing to score.")
     return kept
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is_nan(value: Any) -> bool:
@@ -240,6 +247,9 @@ def tallies(
     languages = [record.get("language") for record in records]
     counts = metrics.process_edits(references, predictions)
     similarity = counts.ned_similarity
+    # Of several right answers the best counts in matches; edits are those to the first.
+    answers = list(map(analysis.right_answers, records))
+    asked = [number for number, record in enumerate(records) if record.get("answers")]
     found = {
         "cer": counts.cer,
         "cer_grapheme": metrics.process_cer_grapheme(references, predictions),
@@ -250,13 +260,20 @@ def tallies(
         part, whole = metrics.process_wer(references, predictions)
         found["wer"] = Tally(part * spaced, whole * spaced)
     found |= {
-        "exact_match": counts.exact_match,
+        "exact_match": metrics.process_exact_match(answers, predictions)
+        if asked
+        else counts.exact_match,
         "normalized_match": metrics.process_normalized_match(
-            references, predictions, languages, profile
+            answers, predictions, languages, profile
         ),
         "ned_similarity": similarity,
         "share_similar": Tally((similarity.part >= 0.8).astype(float), similarity.whole),
     }
+    if asked:
+        tally = metrics.process_anls(
+            [answers[number] for number in asked], [predictions[number] for number in asked]
+        )
+        found["anls"] = _spread(tally, asked, len(records))
     if not spaced.all():
         length = counts.lengths * ~spaced
         correct = (counts.lengths - counts.substitutions - counts.deletions) * ~spaced

@@ -25,6 +25,7 @@ METRICS = {
     "wer": Metric("WER", lower_is_better=True),
     "exact_match": Metric("exact match", right_or_wrong=True),
     "normalized_match": Metric("normalized match", right_or_wrong=True),
+    "anls": Metric("ANLS"),
     "ned_similarity": Metric("similarity (1 − NED)"),
     "share_similar": Metric("similarity of 0.8 or more", right_or_wrong=True),
     "cr": Metric("CR (Chinese)"),

@@ -275,6 +275,8 @@ def records_of(data: Any) -> list[dict]:
             "error": None,
             "image": (files and files[number]) or partial(_picture, data, number),
         }
+        if row.get("answers"):
+            record["answers"] = row["answers"]
         records.append(record)
     return records
 

@@ -166,7 +166,7 @@ def match_table(
             for evaluation in comparison.evaluations:
                 chosen = [evaluation.records[n] for n in numbers]
                 matches = process_normalized_match(
-                    [record["reference"] for record in chosen],
+                    list(map(analysis.right_answers, chosen)),
                     list(map(said, chosen)),
                     [record.get("language") for record in chosen],
                     profile,

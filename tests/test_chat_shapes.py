@@ -223,3 +223,44 @@ def test_trls_collator_takes_the_rows(folder, mixed):
     assert len(batch["input_ids"]) == (3 if mixed else 1)
     pictures = sum(len(row["images"]) for row in rows)
     assert len(batch["image_grid_thw"]) == pictures
+
+
+def test_the_kits_collator_shows_pictures_where_trls_does(folder):
+    from datasets import load_dataset
+    from trl.trainer.sft_trainer import DataCollatorForVisionLanguageModeling
+
+    from ocrkit import TrainConfig, load_data, load_model
+    from ocrkit.collate import Collator
+
+    (folder / "rows.jsonl").write_text(
+        "\n".join(map(json.dumps, [SHAPES["ms-swift's query"], interleaved()]))
+    )
+    out = folder.parent / "out"
+    convert("trl", folder / "rows.jsonl", out, split="1,0,0", progress=False)
+    config = TrainConfig(dataset=str(out), output_dir=str(folder.parent / "run"))
+    config.image_height = None
+    _, processor = load_model(config)
+    ours = load_data(config)["train"]
+    assert ours[0]["prompt"] == [{"role": "user", "content": "Read"}]  # nothing stands between
+    cache = str(folder.parent / "cache")
+    theirs = load_dataset("imagefolder", data_dir=str(out), split="train", cache_dir=cache)
+    collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
+    for number in range(3):
+        one = Collator(processor)([ours[number]])["input_ids"][0].tolist()
+        other = collate([dict(theirs[number])])["input_ids"][0].tolist()
+        # Behind the end of the answer TRL keeps the template's last line end.
+        assert other[: len(one)] == one and len(other) - len(one) <= 1
+
+
+def test_a_prompt_with_too_few_pictures_is_left_out(folder):
+    from ocrkit import TrainConfig, load_data
+
+    _, _, _, out = read(folder, [SHAPES["ms-swift's query"], interleaved()])
+    lines = (out / "train" / "metadata.jsonl").read_text().splitlines()
+    row = json.loads(lines[2])
+    row["images_file_names"] = row["images_file_names"][:1]
+    (out / "train" / "metadata.jsonl").write_text("\n".join([*lines[:2], json.dumps(row)]))
+    run_folder = folder.parent / "run"
+    rows = load_data(TrainConfig(dataset=str(out), output_dir=str(run_folder)))["train"]
+    assert len(rows) == 2
+    assert "2 image parts for 1 pictures" in (run_folder / "skipped.jsonl").read_text()

@@ -96,3 +96,30 @@ def test_damaged_questions_give_only_rows_and_rejects(tmp_path, count):
     assert assert_survives("docvqa", json_mutations(text, half), tmp_path, "train.json") > 0
     text = json.dumps([{"imgname": "xnbl0037_1.png", "query": "?", "label": "14"}] * 2)
     assert assert_survives("docvqa", json_mutations(text, half), tmp_path, "train.json") > 0
+
+
+@pytest.mark.parametrize("format", ["imagefolder", "parquet"])
+def test_an_evaluation_takes_the_best_of_several_right_answers(tmp_path, format):
+    from data_prep.convert import convert
+    from ocrkit import TrainConfig, load_data
+    from ocrkit.evaluation import Evaluation, score
+    from ocrkit.systems import records_of
+
+    save(tmp_path / "in" / "documents" / "xnbl0037_1.png")
+    records = [docvqa(data_split="test"), docvqa(answers=["Ann"], data_split="test")]
+    (tmp_path / "in" / "test.json").write_text(json.dumps({"data": records}))
+    convert("docvqa", tmp_path / "in", tmp_path / "out", format=format, progress=False)
+    config = TrainConfig(dataset=str(tmp_path / "out"), output_dir=str(tmp_path / "run"))
+    records = records_of(load_data(config)["test"])
+    assert records[0]["answers"] == ["1/8/93", "January 8, 1993"]
+    for record, prediction in zip(records, ("January 8, 1993", "Anne")):
+        record["prediction"] = prediction
+    found = score(records)
+    assert found.metrics["exact_match"]["value"] == 0.5
+    assert found.metrics["normalized_match"]["value"] == 0.5
+    assert found.metrics["anls"]["value"] == pytest.approx((1 + 3 / 4) / 2)
+    found.save(tmp_path / "eval")
+    again = Evaluation.load(tmp_path / "eval")
+    assert again.records[0]["answers"] == records[0]["answers"]
+    with pytest.raises(ValueError, match="answers=3 is no list of texts"):
+        score([records[0] | {"answers": 3}])
