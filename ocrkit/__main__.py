@@ -480,8 +480,9 @@ def _work(argv: list[str]) -> int:
         if unknown:
             parser.error(f"unrecognized arguments: {' '.join(unknown)}")
         config = _config(arguments) if "recipe" in arguments else None
-    except ConfigError as error:
-        print(f"ocrkit: {one_line(error)}", file=sys.stderr)
+    except (ConfigError, OSError) as error:
+        text = sentence(error) if isinstance(error, OSError) else one_line(error)
+        print(f"ocrkit: {text}", file=sys.stderr)
         return 2
     try:
         code = arguments.run(arguments, config)

@@ -71,7 +71,10 @@ def resolve_model(name: str) -> tuple[str, str | None]:
 def run_folder(model: str | Path) -> Path | None:
     """Return the run folder of a model, which is its folder or that one's parent, or None."""
     model = Path(model)
-    if not model.is_dir():  # an id of the Hub, or "tiny"
+    try:
+        if not model.is_dir():  # an id of the Hub, or "tiny"
+            return None
+    except OSError:  # a name that is too long for any file
         return None
     for folder in (model, model.parent):
         restore(folder)

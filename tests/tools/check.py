@@ -269,6 +269,20 @@ def notebooks() -> dict:
     return {"runs": found, "aims": aims}
 
 
+def command_lines() -> dict:
+    """Generated command lines with absurd values: tracebacks, wrong exit codes, seconds."""
+    from tests.tools.fuzz_commands import fuzz
+
+    found = fuzz(2000)
+    seconds, faults = found["seconds"], len(found["faults"])
+    found["aims"] = {
+        "lines": aim(found["lines"], found["lines"] >= 2000, "at least 2,000"),
+        "tracebacks and wrong exit codes": aim(faults, faults == 0, "0"),
+        "seconds": aim(seconds, seconds <= 180, "at most 180"),
+    }
+    return found
+
+
 def slow_tests() -> dict:
     """The tests that take part only here, a process a core."""
     command = [sys.executable, "-m", "pytest", "-m", "slow", "-n", "logical", "--dist", "worksteal"]
@@ -298,7 +312,7 @@ def main(chosen: list[str]) -> int:
     parts |= {"training": training, "notebooks": notebooks}
     if data:
         parts["handwriting"] = partial(handwriting, Path(data))
-    parts["slow tests"] = slow_tests
+    parts |= {"command lines": command_lines, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
         print(f"No part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
         return 2

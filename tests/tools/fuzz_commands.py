@@ -1,0 +1,270 @@
+"""Fuzz the command lines: absurd values for every option of ocrkit and data_prep, in one process.
+
+Options are taken from the parsers themselves, so new ones take part. Loading a model and the verbs
+that take minutes are replaced; parsing, settings, datasets, reports and conversions are real.
+`python -m tests.tools.fuzz_commands [COUNT] [SEED]` prints every fault.
+"""
+
+import argparse
+import contextlib
+import importlib
+import io
+import json
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import patch
+
+from ocrkit.base_model import TINY, ModelError, resolve_model
+
+BLANK = ("", " ")
+NO_NUMBERS = ("nan", "1e400", "-inf", "010", "1:30", "0x10", "1_000", "many", "٣", "9" * 5000)
+ABSURD = (
+    *("-1", "0", "1", "2", "0.5", "1e6", "1e23", "4294967296", "none", "true", "on", "[", "{a: b}"),
+    *("[a, b]", "a,b", "x" * 3000, "\udcff", "🙂", "a\nb", "..", "nowhere/x.yaml", "user/name"),
+    *("data", "evaluation", "a.png", "cer > 0.5", "change of cer > 1e400", "text", "auto", "~"),
+)
+# Numbers above 2 here take long, and are no fault.
+SLOW = ("count", "workers", "limit", "dpi", "width", "height", "length")
+COMMANDS = {
+    "train": ["--dataset", "data", "--output_dir", "out"],
+    "plan": ["--dataset", "data", "--output_dir", "out"],
+    "find-lr": ["--dataset", "data", "--output_dir", "out"],
+    "evaluate": ["--dataset", "data", "--output_dir", "out"],
+    "predict": ["a.png"],
+    "export": ["--out", "exported"],
+    "compare": ["evaluation"],
+    "sweep": ["nowhere.ipynb", "--seeds", "1"],
+    "recipes": [],
+    "doctor": [],
+    "data_prep.convert": ["table", "labels.csv", "--workers", "1", "--out", "converted"],
+    "data_prep.validate": ["data", "--workers", "1"],
+    "data_prep.pack": ["data", "data.tar"],
+    "data_prep.unpack": ["packed.tar", "unpacked"],
+    "data_prep.synthesize lines": ["en", "--count", "1", "--out", "lines"],
+    "data_prep.synthesize invoices": ["--languages", "en", "--count", "1", "--out", "bills"],
+    "data_prep.synthesize receipts": ["--count", "1", "--out", "receipts"],
+    "data_prep.synthesize toys": ["--count", "1", "--out", "toys"],
+}
+RARE = ("doctor", "recipes", "sweep", "data_prep.synthesize invoices", "data_prep.synthesize lines")
+PLAIN_CODES = {"sweep": 2}  # of the line without absurd values, where it is not 0
+
+
+def entry(command: str):
+    """The main function of a command and the arguments that it begins with."""
+    name, *first = command.split()
+    if not name.startswith("data_prep"):
+        return importlib.import_module("ocrkit.__main__").main, [name]
+    return importlib.import_module(name).main, first
+
+
+def options(command: str) -> list[argparse.Action]:
+    """Every option of a command, from the parser that its main function builds."""
+
+    class Built(Exception):
+        pass
+
+    parsers = []
+
+    def stop(self, *_):
+        parsers.append(self)
+        raise Built
+
+    main, first = entry(command)
+    with (
+        patch("argparse.ArgumentParser.parse_args", stop),
+        patch("argparse.ArgumentParser.parse_known_args", stop),
+        contextlib.suppress(Built),
+    ):
+        main([*first, *COMMANDS[command]])
+    parser = parsers[0]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parser = action.choices[first[-1]]
+    return [a for a in parser._actions if a.option_strings and a.dest not in ("help", "version")]
+
+
+def numeric(action: argparse.Action) -> bool:
+    """Whether an option takes a number, by its type or by that of its setting."""
+    kinds = {"INT", "FLOAT"}
+    return action.metavar in kinds or "_option" in getattr(action.type, "__qualname__", "")
+
+
+def generate(command: str, rng: random.Random) -> tuple[list[str], int | None]:
+    """A command line, and the exit code that it must have; None where any of the three will do."""
+    line, code, used = list(COMMANDS[command]), PLAIN_CODES.get(command, 0), 0
+    for action in rng.sample(options_of(command), min(len(options_of(command)), rng.randrange(4))):
+        line.append(rng.choice(action.option_strings))
+        used += 1
+        if action.nargs == 0:
+            continue
+        value = rng.choice(rng.choice((BLANK, NO_NUMBERS, ABSURD, ABSURD)))
+        if action.dest in SLOW:
+            value = rng.choice(("1", "0", "-1", *BLANK, *NO_NUMBERS))
+        values = [value] * (action.nargs if isinstance(action.nargs, int) else 1)
+        line += values
+        if (
+            value in BLANK
+            or (value in NO_NUMBERS and numeric(action))
+            or (action.choices and value not in action.choices)
+        ):
+            code = 2
+    return line, 2 if code == 2 else (None if used else code)
+
+
+_OPTIONS: dict[str, list[argparse.Action]] = {}
+
+
+def options_of(command: str) -> list[argparse.Action]:
+    """`options`, asked once."""
+    if command not in _OPTIONS:
+        _OPTIONS[command] = options(command)
+    return _OPTIONS[command]
+
+
+def prepare() -> None:
+    """Write into the working folder what the lines name: data, a picture, an evaluation, a tar."""
+    from PIL import Image
+
+    from data_prep.pack import pack
+    from data_prep.receipts import thermal_receipts
+    from ocrkit.evaluation import score
+
+    thermal_receipts("data", receipts=3, seed=1, split=(0.4, 0.3, 0.3), progress=False)
+    Image.new("RGB", (60, 32), "white").save("a.png")
+    Path("labels.csv").write_text("image,text\na.png,TOTAL\n")
+    Path("text").write_text("TOTAL\n")
+    records = [{"id": "a", "reference": "TOTAL", "prediction": "TOTAI"}]
+    Path("evaluation").mkdir()
+    score(records, "tuned").save("evaluation")
+    pack("data", "packed.tar")
+
+
+@contextlib.contextmanager
+def replaced(loads: list):
+    """Replace what takes long: loading a model, and the verbs that use one for minutes."""
+
+    def load(config):
+        loads.append(config)
+        if resolve_model(config.model_name_or_path)[0] != str(TINY):
+            raise ModelError(f"model_name_or_path={config.model_name_or_path!r} is not here.")
+        return None, None
+
+    def train(model, processor, data, config):
+        return SimpleNamespace(global_step=1, training_loss=1.0, seconds=1.0, adapter_dir="out")
+
+    def evaluate(model, processor, rows, config, name):
+        from ocrkit.evaluation import score
+
+        return score([{"id": "a", "reference": "A", "prediction": "A"}], name)
+
+    def read(model, processor, pictures, prompt, config):
+        return [{"id": p.id, "prediction": prompt, "error": None} for p in pictures]
+
+    verbs = {
+        "ocrkit.load_model": load,
+        "ocrkit.model.load_model": load,
+        "ocrkit.train": train,
+        "ocrkit.evaluate": evaluate,
+        "ocrkit.plan": lambda *_: None,
+        "ocrkit.find_lr": lambda *_, **__: None,
+        "ocrkit.export": lambda *_, **__: Path("exported"),
+        "ocrkit.pictures.read_pictures": read,
+        "ocrkit.pictures.write_predictions": lambda *_, **__: (1, 0),
+        "data_prep.validate.draw": lambda *_: b"",
+    }
+    for name in verbs:
+        # Before anything is replaced: a module that is imported later would keep what replaces it.
+        module, _, verb = name.rpartition(".")
+        getattr(importlib.import_module(module), verb)
+    with contextlib.ExitStack() as stack:
+        for name, verb in verbs.items():
+            stack.enter_context(patch(name, verb, create=True))
+        yield
+
+
+def run(command: str, line: list[str]) -> tuple[object, str, str]:
+    """Exit code (or the exception that escaped), stdout and stderr of a command line."""
+    main, first = entry(command)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = main([*first, *line])
+        except SystemExit as ended:
+            code = ended.code
+        except Exception as error:
+            code = f"{type(error).__name__}: {traceback.format_exc()}"
+    return code, out.getvalue(), err.getvalue()
+
+
+def fuzz(count: int, seed: int = 0, rare: bool = True) -> dict:
+    """Run `count` generated lines in a passing folder; what they came to, and every fault.
+
+    Args:
+        rare: whether every twentieth line is of a command that takes seconds.
+    """
+    rng = random.Random(seed)
+    faults, codes, loads, seconds = [], Counter(), [], Counter()
+    before = Path.cwd()
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder, replaced(loads):
+        place = Path(folder) / "a" / "b" / "c"
+        place.mkdir(parents=True)
+        os.chdir(place)
+        try:
+            prepare()
+            prepared = set(Path().iterdir())
+            names = [name for name in COMMANDS if name not in RARE]
+            for number in range(count):
+                slow = rare and number % 20 == 19
+                command = rng.choice(RARE) if slow else names[number % len(names)]
+                line, expected = generate(command, rng)
+                files = sum(1 for _ in Path(folder).rglob("*")) if expected == 2 else 0
+                loaded, began = len(loads), time.perf_counter()
+                code, _, err = run(command, line)
+                seconds[command] += time.perf_counter() - began
+                codes[code if code in (0, 1, 2) else "traceback"] += 1
+                for path in set(Path().iterdir()) - prepared if expected != 2 else ():
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
+                fault = None
+                if code not in (0, 1, 2):
+                    fault = code
+                elif expected is not None and code != expected:
+                    fault = f"exit code {code} instead of {expected}"
+                elif code and not err.strip():
+                    fault = f"exit code {code} without a word"
+                elif code == 2 and len(loads) > loaded:
+                    fault = "a model was loaded before wrong usage was seen"
+                elif expected == 2 and sum(1 for _ in Path(folder).rglob("*")) != files:
+                    fault = "something was written before wrong usage was seen"
+                if fault:
+                    faults.append({"command": command, "line": line, "fault": fault, "err": err})
+        finally:
+            os.chdir(before)
+    return {
+        "lines": count,
+        "seconds": round(time.perf_counter() - started, 1),
+        "codes": dict(codes),
+        "faults": faults,
+        "by_command": {name: round(spent, 1) for name, spent in seconds.most_common(6)},
+    }
+
+
+def main(arguments: list[str]) -> int:
+    """Fuzz, and print every fault."""
+    result = fuzz(*map(int, arguments)) if arguments else fuzz(2000)
+    for fault in result.pop("faults"):
+        print(json.dumps(fault, indent=1)[:3000])
+    print(result)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
