@@ -28,6 +28,10 @@ PROMPTS = {
     "tables": "Write the table of this document as HTML.",
 }
 
+ROW_SIDES = ("prompt", "completion")
+# Of the chats that source `trl` reads: TRL's and ms-swift's, ms-swift's older ones and Alpaca's.
+CHAT_COLUMNS = (("messages",), ROW_SIDES, ("query", "response"), ("instruction", "output"))
+
 Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
 Message = dict[str, str | list[Part]]  # {"role": ..., "content": a text, or parts in a prompt}
 
@@ -126,10 +130,14 @@ class Row:
         return dump_json(value)
 
     @classmethod
-    def from_json(cls, line: str) -> "Row":
-        """Read one line of metadata.jsonl; ValueError says what is wrong with it."""
+    def from_json(cls, line: str, blank: bool = False) -> "Row":
+        """Read one line of metadata.jsonl; ValueError says what is wrong with it.
+
+        Args:
+            blank: as for `row_problems`.
+        """
         value = parse_json(line)
-        if found := row_problems(value):
+        if found := row_problems(value, blank):
             raise ValueError("; ".join(found))
         return cls(**{f.name: value.get(f.name) for f in fields(cls)})
 
@@ -145,46 +153,90 @@ ROW_TYPES = {
 }
 
 
-def row_problems(value: object) -> list[str]:
-    """All that keeps a parsed line of metadata.jsonl from being a row; empty if it is one."""
+def row_problems(value: object, blank: bool = False) -> list[str]:
+    """All that keeps a parsed line of metadata.jsonl from being a row; empty if it is one.
+
+    Args:
+        blank: take a completion without text, the truth of a blank picture in an evaluation.
+    """
     if not isinstance(value, dict):
         return [f"a row is a JSON object, not {type(value).__name__}"]
     found = [f"{name} is missing" for name in ROW_TYPES if name not in value]
+    good = {}
     for name, kind in ROW_TYPES.items():
         if name in value and (not isinstance(value[name], kind) or isinstance(value[name], bool)):
             found.append(f"{name} is {value[name]!r}, which is no {kind.__name__}")
-    if found:
-        return found
-    if not value["id"]:
+        elif name in value:
+            good[name] = value[name]
+    if good.get("id") == "":
         found.append("id is empty")
-    if not value["images_file_names"] or not all(
-        isinstance(name, str) and name for name in value["images_file_names"]
-    ):
+    names = good.get("images_file_names", ["known to be wrong"])
+    if not names or not all(isinstance(name, str) and name for name in names):
         found.append("images_file_names has no file name")
-    for side in ("prompt", "completion"):
-        if not value[side] or not all(is_message(m, side == "prompt") for m in value[side]):
+    for side in [side for side in ROW_SIDES if side in good]:
+        if not good[side] or not all(is_message(m, side == "prompt") for m in good[side]):
             found.append(f"{side} is no list of {{role, content}} messages")
-        elif not any(content_text(m["content"]).strip() for m in value[side]):
-            found.append(f"{side} is empty")
-    if not found and any(isinstance(m["content"], list) for m in value["prompt"]):
-        places = sum(count_images(m["content"]) for m in value["prompt"])
-        if places != len(value["images_file_names"]):
-            pictures = len(value["images_file_names"])
-            found.append(f"prompt has {places} image parts for {pictures} pictures")
+        elif not any(content_text(m["content"]).strip() for m in good[side]):
+            found += [] if blank and side == "completion" else [f"{side} is empty"]
+        elif wrong := turn_problem(side, good[side]):
+            found.append(wrong)
+    if not found and any(isinstance(m["content"], list) for m in good["prompt"]):
+        places = sum(count_images(m["content"]) for m in good["prompt"])
+        if places != len(names):
+            found.append(f"prompt has {places} image parts for {len(names)} pictures")
     answers = value.get("answers")
     if answers is not None and not (
         isinstance(answers, list) and answers and all(isinstance(one, str) for one in answers)
     ):
         found.append(f"answers is {answers!r}, which is no list of texts")
-    if value["task"] not in TASKS:
-        found.append(f"task is {value['task']!r}, not one of {', '.join(TASKS)}")
-    if value["width"] < 1 or value["height"] < 1:
-        found.append(f"size is {value['width']}x{value['height']}")
+    if good.get("task", TASKS[0]) not in TASKS:
+        found.append(f"task is {good['task']!r}, not one of {', '.join(TASKS)}")
+    if good.get("width", 1) < 1 or good.get("height", 1) < 1:
+        found.append("size is {}x{}".format(good.get("width"), good.get("height")))
     try:
-        parse_json(value["meta"])
+        parse_json(good.get("meta", "{}"))
     except ValueError:
         found.append("meta is no JSON")
     return found
+
+
+def turn_problem(side: str, messages: list[Message]) -> str | None:
+    """What keeps the turns of a row's `prompt` or `completion` (the side) from being one."""
+    roles = [message["role"] for message in messages]
+    if side == "prompt":
+        return None if "user" in roles else "prompt has no turn of the user"
+    if roles == ["assistant"]:
+        return None
+    return f"completion has the turns {', '.join(roles)[:80]} and not one of the assistant alone"
+
+
+# Columns by which rows of other tools are known, and how `convert` is told to read them.
+_PICTURE_COLUMNS = ("image", "file_name", "image_path", "img", "path", "file", "filename")
+_TEXT_COLUMNS = ("text", "label", "ground_truth", "transcription", "caption")
+
+
+def convert_line(row: object, file: object) -> str | None:
+    """The command that reads rows of another tool's shape; None where the shape is not known.
+
+    Args:
+        row: one of them, as parsed.
+        file: what they stand in, named in the command.
+    """
+    if not isinstance(row, dict) or all(isinstance(row.get(s), list) for s in ROW_SIDES):
+        return None
+    images = next((name for name in _PICTURE_COLUMNS if name in row), None)
+    texts = next((name for name in _TEXT_COLUMNS if name in row), None)
+    if "conversations" in row:
+        how = "llava {}"
+    elif any(set(columns) <= row.keys() for columns in CHAT_COLUMNS):
+        how = "trl {}"
+    elif images and texts:
+        source = "hub" if str(file).endswith(".parquet") else "table"
+        how = f"{source} {{}} --image-column {images} --text-column {texts}"
+        how += " --task extraction" * (texts == "ground_truth")
+    else:
+        return None
+    return f"python -m data_prep.convert {how.format(file)} --out DIR"
 
 
 def is_message(value: object, parts: bool = False) -> bool:

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -27,6 +28,7 @@ from .schema import (
     Row,
     UsageError,
     content_text,
+    convert_line,
     dump_json,
     is_message,
     one_line,
@@ -40,6 +42,12 @@ if TYPE_CHECKING:
 
 BATCH = 64
 PARQUET_BATCH = 16
+# Models write turns and pictures with tokens like these; a text that holds one may be left out.
+CONTROL_TOKEN = re.compile(
+    r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|image|video|image_soft_token)>"
+    r"|<(?:start|end)_of_(?:turn|image)>|\[/?(?:INST|IMG)\]"
+)
+LONGEST_SIDE = 200  # times the shorter one; the processors of Qwen's models refuse more
 EXAMPLES = 5  # places named for each kind of finding
 
 
@@ -121,12 +129,17 @@ def validate(
         root = dataset / split if layout == "imagefolder" else dataset
         work = partial(CHECKS[layout], folder=str(root))
         for results in ordered_map(work, batches(dataset, files[split]), workers):
-            for place, row, problems, digests in results:
+            for place, row, problems, doubts, digests in results:
                 rows[split] += 1
                 for kind, detail in problems:
                     findings.error(kind, f"{place}: {detail}")
+                for kind, detail in doubts:
+                    findings.warn(kind, f"{place}: {detail}")
                 if row is None:
                     continue
+                if not row.completion[-1]["content"].strip():
+                    note = findings.error if split == "train" else findings.warn
+                    note("empty text", f"{place}: nothing is to be read")
                 check_row(row, place, findings, checker, max_characters)
                 if not add(ids, digest(row.id)):
                     findings.error("duplicate id", f"{place}: {row.id}")
@@ -177,7 +190,8 @@ def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
 
 
 Record = tuple[str, bytes | dict]  # the place of a row, and its line or its columns
-Checked = tuple[str, Row | None, list[tuple[str, str]], list[bytes]]
+Kinds = list[tuple[str, str]]  # (kind, detail) each
+Checked = tuple[str, Row | None, Kinds, Kinds, list[bytes]]
 
 
 def batches(dataset: Path, files: list[Path]) -> Iterator[list[Record]]:
@@ -216,7 +230,7 @@ def parquet_batches(path: Path, name: str) -> Iterator[list[Record]]:
 
 
 def check_lines(records: list[Record], folder: str) -> list[Checked]:
-    """(place, row if it is one, (kind, detail) of its errors, digests of its pictures) of lines."""
+    """(place, row if it is one, its errors, its warnings, digests of its pictures) of lines."""
     read = partial(read_picture, folder)
     return [(place, *check_line(line, lambda value: value, read)) for place, line in records]
 
@@ -267,7 +281,7 @@ def from_messages(value: object) -> object:
     return value | rest
 
 
-Outcome = tuple[Row | None, list[tuple[str, str]], list[bytes]]
+Outcome = tuple[Row | None, Kinds, Kinds, list[bytes]]
 
 
 def check_line(line: bytes, canonical: Callable, read: Callable[[int, str], bytes]) -> Outcome:
@@ -275,38 +289,47 @@ def check_line(line: bytes, canonical: Callable, read: Callable[[int, str], byte
     try:
         value = parse_json(line)
     except ValueError as error:
-        return None, [("broken line", str(error))], []
+        return None, [("broken line", str(error))], [], []
     try:
         return check_value(canonical(value), read)
     except ValueError as error:
-        return None, [("invalid row", str(error))], []
+        return None, [("invalid row", str(error))], [], []
 
 
 def check_value(value: object, read: Callable[[int, str], bytes | None]) -> Outcome:
     """A row's fields, and its pictures, which `read` gives by their number and name."""
     from .pictures import Opened, PictureError
 
-    if found := row_problems(value):
-        return None, [("invalid row", "; ".join(found))], []
-    row = Row.from_json(dump_json(value))
-    problems, digests = [], []
+    if found := row_problems(value, blank=True):
+        line = convert_line(value, "FILE")
+        text = f"of another tool, which {line} reads" if line else "; ".join(found)
+        return None, [("invalid row", text)], [], []
+    row = Row.from_json(dump_json(value), blank=True)
+    problems, doubts, digests = [], [], []
     for index, name in enumerate(row.images_file_names):
         try:
             data = read(index, name)
             if not data:
                 raise FileNotFoundError
-            image = Opened(data).image
+            opened = Opened(data)
+            image = opened.image
         except OSError:
             problems.append(("missing image", name))
         except PictureError as error:
             problems.append((error.reason, f"{name}: {error.detail}"))
         else:
+            if opened.frames > 1:
+                detail = f"{name} has {opened.frames}, of which the first is taken"
+                doubts.append(("several frames", detail))
+            if max(image.size) > LONGEST_SIDE * min(image.size):
+                detail = "{} is {}x{}; some models refuse it".format(name, *image.size)
+                doubts.append(("long picture", detail))
             digests.append(hashlib.blake2b(data, digest_size=16).digest())
             if index == 0 and image.size != (row.width, row.height):
                 found_size = "{}x{}".format(*image.size)
                 detail = f"{name} is {found_size}, stated {row.width}x{row.height}"
                 problems.append(("size differs", detail))
-    return row, problems, digests
+    return row, problems, doubts, digests
 
 
 def check_row(
@@ -319,6 +342,9 @@ def check_row(
     """What a row's texts can have wrong."""
     answer = row.completion[-1]["content"]
     asked = "\n".join(content_text(message["content"]) for message in row.prompt)
+    for text in (asked, answer):
+        if token := CONTROL_TOKEN.search(text):
+            findings.warn("control token in a text", f"{place}: {token[0]} in {text[:80]!r}")
     if len(answer) > max_characters:
         findings.warn("long text", f"{place}: {len(answer)} characters")
     # Short answers such as "2" occur anywhere.

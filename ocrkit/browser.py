@@ -79,7 +79,7 @@ class Samples:
         place = self.places.get(self.records[number]["id"])
         if place is not None:
             # Before a path, which may be that of another machine.
-            images.insert(0, self.rows[place]["images"][0])
+            images.insert(0, lambda: self.rows[place]["images"][0])
         return picture(next((image for image in images if image is not None), None))
 
     def html(self, number: int) -> Markup:

@@ -7,18 +7,21 @@ labels are set by position.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from jinja2 import TemplateError
 from PIL import Image
 
+from data_prep.pictures import PictureError, open_image
 from data_prep.render import fit_height
 from ocrkit.config import TrainConfig
 from ocrkit.confusion import touched
-from ocrkit.data import IMAGE_MARK, open_image, text_of
+from ocrkit.data import IMAGE_MARK, DataError, text_of
 from ocrkit.patches import cut_patches, cuts
 
 # Not found in any text; where a template puts it, a completion goes.
@@ -28,8 +31,22 @@ _COMPLETION = " \ue000 "
 # longer than the counting, with all that is imported.
 _TOGETHER = 64
 
+# Encodes a text without reading control tokens in it.
+_AS_TEXT = {"add_special_tokens": False, "split_special_tokens": True}
+
 # Per-token sequences that processors return beside input_ids, and what padding holds there.
 _TOKEN_KEYS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
+
+
+class RowRefused(ValueError):
+    """A row that this model cannot take: the `reason`, which names the kind, and the `detail`."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(reason, detail)
+        self.reason, self.detail = reason, detail
+
+    def __str__(self) -> str:
+        return f"{self.reason}: {self.detail}"
 
 
 def with_image_parts(prompt: list[dict], images: int) -> list[dict]:
@@ -98,54 +115,139 @@ class Collator:
         self.generation, self.characters, self.with_ids = generation, characters, with_ids
         self.augment = augment
         self._rendered: dict[str, tuple[str, str, bool]] = {}
+        self._control = _control_ids(processor, self.tokenizer)
+        self._turns: list[str] | None = None
+        self._ends: dict[str, tuple[list[int], int]] = {}
         self._prompts: dict[str, np.ndarray] = {}
         # None: not yet known; see `_processed`. Then, whether the processor tells kinds of token.
         self._shortcut: bool | None = None
         self._kinds = False
 
-    def render(self, row: dict) -> tuple[str, str]:
-        """The row's prompt as the chat template writes it, and its completion with end of turn."""
+    def render(self, row: dict) -> tuple[str, str, str]:
+        """The row's prompt as the chat template writes it, its completion, and the end of turn.
+
+        Raises:
+            RowRefused: the prompt holds tokens that turns are made of, or the template refuses it.
+            ValueError: the template serves no row.
+        """
         # Prompts repeat over a dataset; the template is rendered once for each.
         key = json.dumps([row["prompt"], len(row["images"])], ensure_ascii=False)
         if key not in self._rendered:
             prompt = with_image_parts(row["prompt"], len(row["images"]))
-            answer = {"role": "assistant", "content": [{"type": "text", "text": _COMPLETION}]}
-            template = self.processor.apply_chat_template
-            before = template(prompt, tokenize=False, add_generation_prompt=True)
-            whole = template([*prompt, answer], tokenize=False)
-            body = whole.removeprefix(before)
-            mark = _COMPLETION.strip()
-            if not whole.startswith(before) or mark not in body:
-                raise ValueError(
-                    "The chat template does not write the prompt as a prefix of the conversation, "
-                    "so completion-only labels cannot be placed; use a template that ends the "
-                    "prompt with the assistant's header."
-                )
-            trims = _COMPLETION not in body
-            self._rendered[key] = (before, body.rpartition(mark)[2].removeprefix(" "), trims)
+            try:
+                self._check_prompt(row["prompt"])
+                self._rendered[key] = self._conversation(prompt)
+            except TemplateError as error:
+                raise RowRefused("refused by the chat template", str(error)) from None
         before, after, trims = self._rendered[key]
         text = text_of(row["completion"]) if row.get("completion") else ""
-        return before, (text.strip() if trims else text) + after
+        return before, text.strip() if trims else text, after
 
-    def text_tokens(self, rows: Sequence[dict]) -> list[int]:
-        """Tokens of each row's prompt and completion, without those of its pictures."""
-        pictures = [len(row["sizes"]) for row in rows]
-        rendered = [
-            self.render({**row, "images": [None] * count}) for row, count in zip(rows, pictures)
-        ]
-        completions = self.completion_ids([completion for _, completion in rendered])
-        # The placeholder that the prompt holds for a picture is one of the picture's tokens.
-        return [
-            len(self._prompt_ids(prompt)) - count + len(completion)
-            for (prompt, _), count, completion in zip(rendered, pictures, completions)
-        ]
+    def _conversation(self, prompt: list[dict]) -> tuple[str, str, bool]:
+        """What stands before an answer and after it, and whether the template trims the answer."""
+        answer = {"role": "assistant", "content": [{"type": "text", "text": _COMPLETION}]}
+        template = self.processor.apply_chat_template
+        before = template(prompt, tokenize=False, add_generation_prompt=True)
+        whole = template([*prompt, answer], tokenize=False)
+        body = whole.removeprefix(before)
+        mark = _COMPLETION.strip()
+        if not whole.startswith(before) or mark not in body:
+            raise ValueError(
+                "The chat template does not write the prompt as a prefix of the conversation, "
+                "so completion-only labels cannot be placed; use a template that ends the "
+                "prompt with the assistant's header."
+            )
+        return before, body.rpartition(mark)[2].removeprefix(" "), _COMPLETION not in body
 
-    def completion_ids(self, completions: Sequence[str]) -> list[list[int]]:
-        """Token ids of rendered completions, each ending with the end-of-turn token."""
-        found = self.tokenizer(list(completions), add_special_tokens=False)["input_ids"]
-        end = self.tokenizer.eos_token_id
-        # What a template writes after the end of turn (a line break) is never generated.
-        return [[*ids[: ids.index(end)], end] if end in ids else [*ids, end] for ids in found]
+    def _check_prompt(self, prompt: list[dict]) -> None:
+        """Refuse a prompt whose text would be read as turns or pictures.
+
+        Other tokens of the model's own, such as names of tasks, may well be meant.
+        """
+        if self._turns is None:
+            user = {"role": "user", "content": "x"}
+            before, after, _ = self._conversation(with_image_parts([user], 1))
+            ids = self.tokenizer(before + after, add_special_tokens=False)["input_ids"]
+            ids = {*ids, *_picture_ids(self.processor), self.tokenizer.eos_token_id}
+            self._turns = self.tokenizer.convert_ids_to_tokens(sorted(ids & self._control))
+        for message in prompt:
+            text = text_of([message])
+            for token in self._turns:
+                if token in text:
+                    raise RowRefused(
+                        "control token in the prompt",
+                        f"{token} in {text[:80]!r} would end a turn or stand for a picture; "
+                        "take it out",
+                    )
+
+    def text_tokens(self, rows: Sequence[dict]) -> list[float]:
+        """Tokens of each row's prompt and completion, without those of its pictures.
+
+        Infinite where the row is refused.
+        """
+        counts, rendered, places = [math.inf] * len(rows), [], []
+        for place, row in enumerate(rows):
+            try:
+                rendered.append(self.render({**row, "images": [None] * len(row["sizes"])}))
+                places.append(place)
+            except RowRefused:
+                continue
+        completions, _ = self._completions(rendered)
+        for place, (prompt, *_), completion in zip(places, rendered, completions):
+            # The placeholder that the prompt holds for a picture is one of the picture's tokens.
+            own = len(self._prompt_ids(prompt)) - len(rows[place]["sizes"])
+            counts[place] = math.inf if completion is None else own + len(completion)
+        return counts
+
+    def check_text(self, row: dict) -> None:
+        """Refuse, with a reason, a row whose text this model cannot take.
+
+        Raises:
+            RowRefused: its prompt or its completion holds control tokens.
+        """
+        rendered = self.render(row)
+        if self._completions([rendered])[0][0] is None:
+            raise RowRefused(
+                "control token in the text",
+                f"{rendered[1][:80]!r} cannot be spelt without this model's control tokens",
+            )
+
+    def _completions(
+        self, rendered: Sequence[tuple[str, str, str]]
+    ) -> tuple[list[list[int] | None], list[bool]]:
+        """Token ids of completions, each ending with the end-of-turn token, and which were split.
+
+        A text that holds control tokens is split: spelt letter for letter, as any other text. None
+        where the tokenizer cannot do that.
+        """
+        texts = [text + after for _, text, after in rendered]
+        found = self.tokenizer(texts, add_special_tokens=False)["input_ids"] if texts else []
+        completions, split = [], []
+        for ids, (_, text, after) in zip(found, rendered):
+            end, controls = self._end(after)
+            split.append(sum(map(self._control.__contains__, ids)) != controls)
+            if split[-1]:
+                ids = self._split(text)
+                completions.append(None if ids is None else [*ids, *end])
+                continue
+            # What a template writes after the end of turn (a line break) is never generated.
+            last = end[-1]
+            completions.append([*ids[: ids.index(last)], last] if last in ids else [*ids, last])
+        return completions, split
+
+    def _end(self, after: str) -> tuple[list[int], int]:
+        """Ids of what a template writes after an answer, to the end of turn; its control tokens."""
+        if after not in self._ends:
+            ids = self.tokenizer(after, add_special_tokens=False)["input_ids"] if after else []
+            end = self.tokenizer.eos_token_id
+            until = ids[: ids.index(end)] if end in ids else ids
+            self._ends[after] = [*until, end], sum(map(self._control.__contains__, ids))
+        return self._ends[after]
+
+    def _split(self, text: str) -> list[int] | None:
+        """Ids of a text in which control tokens are spelt as text; None where they cannot be."""
+        ids = self.tokenizer(text, **_AS_TEXT)["input_ids"]
+        return ids if self._control.isdisjoint(ids) else None
 
     def _prompt_ids(self, prompt: str) -> np.ndarray:
         """Token ids of a rendered prompt, one placeholder for each picture."""
@@ -157,16 +259,18 @@ class Collator:
     def __call__(self, rows: Sequence[dict]) -> dict[str, torch.Tensor]:
         """Collate rows; see the class for what comes out."""
         rendered = [self.render(row) for row in rows]
-        grey = self.augment is None
-        pictures = [scaled_pictures(row, self.image_height, grey) for row in rows]
+        pictures = [self._pictures(row) for row in rows]
         if self.augment:
             pictures = self.augment(rows, pictures)
-        batch = self._processed([prompt for prompt, _ in rendered], pictures)
+        batch = self._processed([prompt for prompt, *_ in rendered], pictures)
         sequences = {key: batch.pop(key) for key in ("input_ids", *_TOKEN_KEYS) if key in batch}
         # Mllama's: for every token the tiles that it looks at, (tokens, pictures, tiles) a row.
         crossing = batch.pop("cross_attention_mask", None)
-        texts = [completion for _, completion in rendered]
-        completions = [[]] * len(rows) if self.generation else self.completion_ids(texts)
+        completions, split = [[]] * len(rows), []
+        if not self.generation:
+            completions, split = self._completions(rendered)
+            if None in completions:
+                self.check_text(rows[completions.index(None)])
         prompts = [len(ids) for ids in sequences["input_ids"]]
         lengths = [prompt + len(ids) for prompt, ids in zip(prompts, completions)]
         width = max(lengths)
@@ -186,11 +290,25 @@ class Collator:
         if not self.generation:
             batch["labels"] = labels
             if self.characters:
-                batch["label_characters"] = self._characters(texts, completions, prompts, width)
+                batch["label_characters"] = self._characters(
+                    rendered, split, completions, prompts, width
+                )
         if crossing is not None:
             batch["cross_attention_mask"] = _grown(crossing, prompts, lengths, self.generation)
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
         return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
+
+    def _pictures(self, row: dict) -> list[Image.Image]:
+        """The row's pictures; one that cannot be opened is named with its row."""
+        try:
+            return scaled_pictures(row, self.image_height, grey=self.augment is None)
+        except PictureError as error:
+            if not self.with_ids:
+                raise
+            raise DataError(
+                f"Row {row['id']!r} cannot be read ({error}); `python -m data_prep.validate` lists "
+                "every such row: take them out of the dataset."
+            ) from None
 
     def _processed(self, prompts: list[str], pictures: list[list[Image.Image]]) -> dict[str, Any]:
         """What the processor makes of prompts with pictures: lists of ids, and picture tensors.
@@ -246,20 +364,42 @@ class Collator:
         return batch
 
     def _characters(
-        self, texts: list[str], completions: list[list[int]], starts: list[int], width: int
+        self,
+        rendered: Sequence[tuple[str, str, str]],
+        split: Sequence[bool],
+        completions: list[list[int]],
+        starts: list[int],
+        width: int,
     ) -> torch.Tensor:
         # The end of turn, always last, touches no character.
-        found = [touched(self.tokenizer, t)[: len(ids) - 1] for t, ids in zip(texts, completions)]
+        found = [
+            touched(self.tokenizer, text if alone else text + after, alone)[: len(ids) - 1]
+            for (_, text, after), alone, ids in zip(rendered, split, completions)
+        ]
         at, points = [], []
         for row, (start, tokens) in enumerate(zip(starts, found)):
             for place, codes in enumerate(tokens, start):
                 at += [(row, place, slot) for slot in range(len(codes))]
                 points += codes
         most = max((slot + 1 for _, _, slot in at), default=1)
-        characters = torch.zeros(len(texts), width, most, dtype=torch.int32)
+        characters = torch.zeros(len(rendered), width, most, dtype=torch.int32)
         if at:
             characters[tuple(torch.tensor(at).T)] = torch.tensor(points, dtype=torch.int32)
         return characters
+
+
+def _picture_ids(processor: Any) -> set[int]:
+    """Tokens that stand for pictures and videos in a prompt."""
+    names = ("image_token_id", "video_token_id")
+    ids = (getattr(processor, name, None) for name in names)
+    return {token for token in ids if isinstance(token, int)}
+
+
+def _control_ids(processor: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that are no text: special ones and pictures', but not that of unknown characters."""
+    special = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
+    ids = special | set(tokenizer.all_special_ids) | _picture_ids(processor)
+    return frozenset(ids - {tokenizer.unk_token_id})
 
 
 def _equal(own: dict[str, Any], short: dict[str, Any]) -> bool:
@@ -334,24 +474,50 @@ def picture_sizes(data: Any, image_height: int | None = None) -> list[list[tuple
     return sizes
 
 
-def picture_tokens(data: Any, processor: Any, config: TrainConfig) -> list[int]:
+def picture_tokens(data: Any, processor: Any, config: TrainConfig) -> list[float]:
     """Tokens of each row's pictures, counted by the processor from their sizes.
 
-    A picture in tiles (Mllama) takes one token of the text, which looks at its tiles across.
+    Infinite where the processor refuses a picture (Qwen's: one more than 200 times as long as it is
+    wide). A picture in tiles (Mllama) takes one token of the text, which looks at its tiles across.
     """
     sizes = picture_sizes(data, config.image_height)
-    # An extreme strip has no size in the processor's terms; it is found when it is read.
-    every = [size for row in sizes for size in row]
+    try:
+        tokens = iter(_counted([size for row in sizes for size in row], processor))
+        return [sum(next(tokens) for _ in row) for row in sizes]
+    except ValueError:
+        return [_counted_or_infinite(row, processor) for row in sizes]
+
+
+def _counted(sizes: list[tuple[int, int]], processor: Any) -> list[int]:
+    """Tokens of pictures of (height, width); ValueError where the processor refuses one."""
     if hasattr(processor, "_get_num_multimodal_tokens"):
-        counts = processor._get_num_multimodal_tokens(image_sizes=every).num_image_tokens
-    elif hasattr(processor.image_processor, "max_image_tiles"):
-        counts = [1] * len(every)
-    else:
-        pictures = processor.image_processor
-        merged = pictures.merge_size**2
-        counts = [pictures.get_number_of_image_patches(h, w) // merged for h, w in every]
-    tokens = iter(counts)
-    return [sum(next(tokens) for _ in row) for row in sizes]
+        return processor._get_num_multimodal_tokens(image_sizes=sizes).num_image_tokens
+    if hasattr(processor.image_processor, "max_image_tiles"):
+        return [1] * len(sizes)
+    pictures = processor.image_processor
+    merged = pictures.merge_size**2
+    return [pictures.get_number_of_image_patches(h, w) // merged for h, w in sizes]
+
+
+def _counted_or_infinite(sizes: list[tuple[int, int]], processor: Any) -> float:
+    try:
+        return sum(_counted(sizes, processor))
+    except ValueError:
+        return math.inf
+
+
+def refusal(row: dict, processor: Any, config: TrainConfig, collator: Collator) -> dict[str, str]:
+    """The `reason` and `detail` of a row for which `token_lengths` gives no finite number."""
+    try:
+        collator.check_text({**row, "images": [None] * len(row["sizes"])})
+        _counted(picture_sizes([row], config.image_height)[0], processor)
+    except RowRefused as error:
+        return {"reason": error.reason, "detail": error.detail}
+    except ValueError as error:
+        drawn = ", ".join("{}x{}".format(*size) for size in row["sizes"])
+        detail = f"{drawn} pixels: {error}; cut it into parts"
+        return {"reason": "picture refused by the model's processor", "detail": detail}
+    raise AssertionError(f"row {row['id']!r} is not refused")
 
 
 def picture_canvases(
@@ -377,10 +543,11 @@ def picture_canvases(
 
 def token_lengths(
     data: Any, processor: Any, config: TrainConfig, collator: Collator | None = None
-) -> tuple[list[int], list[int]]:
+) -> tuple[list[float], list[float]]:
     """Tokens of each row: (of its pictures, of its text with prompt and end of turn).
 
-    Pictures are counted by the processor from their sizes, as the model will see them.
+    Pictures are counted by the processor from their sizes, as the model will see them. A row that
+    the model cannot take has infinitely many, and `refusal` says why.
 
     Args:
         data: a Dataset, or a list of rows.

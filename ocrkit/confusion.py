@@ -81,7 +81,7 @@ def label_weights(characters: torch.Tensor, table: torch.Tensor) -> torch.Tensor
     return table[characters.long()].amax(dim=-1).masked_fill((characters == 0).all(dim=-1), 1)
 
 
-def touched(tokenizer: Any, text: str) -> list[list[int]]:
+def touched(tokenizer: Any, text: str, split: bool = False) -> list[list[int]]:
     """Code points that each token of `text` touches with at least one byte, each one once.
 
     Taken from where the tokenizer says that its tokens lie in the text, not from what they decode
@@ -90,8 +90,10 @@ def touched(tokenizer: Any, text: str) -> list[list[int]]:
     Args:
         tokenizer: a fast one, which knows its offsets.
         text: as it is tokenized, without adding special tokens.
+        split: control tokens in the text are spelt as text.
     """
-    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+    split = {"split_special_tokens": True} if split else {}
+    offsets = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True, **split)
     found, reached = [], 0
     for start, stop in offsets["offset_mapping"]:
         # Some tokenizers leave white space out of the offsets of the token that holds it, which

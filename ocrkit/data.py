@@ -1,22 +1,23 @@
 """Read a dataset folder into what trains: rows with their pictures opened only when needed."""
 
 import hashlib
-import io
 import json
+import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
 from tqdm.auto import tqdm
 
-from data_prep.schema import is_unicode
+from data_prep.pictures import Header, PictureError, read_header
+from data_prep.schema import SPLITS, DataError, convert_line, is_unicode, turn_problem
 from ocrkit.config import TrainConfig
+from ocrkit.processes import is_main_process
 from ocrkit.run_folder import record_skipped
 
-SPLITS = ("train", "validation", "test")
 # Columns that are taken from the pictures themselves.
 _MEASURED = ("width", "height", "sizes")
 # What is not taken from a parquet file as it stands there.
@@ -29,16 +30,12 @@ IMAGE_MARK = "\ufffc"
 _PART = 1000
 
 
-class DataError(ValueError):
-    """Data that cannot be used: the message states the value, the cause and the way out."""
-
-
-def text_of(messages: list[dict]) -> str:
-    """The text of a completion (or prompt), whether its content is a string or a list of parts."""
-    content = messages[0]["content"]
+def text_of(messages: Sequence[dict]) -> str:
+    """The text of the first of `messages`: of its parts where its content is a list of parts."""
+    content = messages[0]["content"] if messages else None
     if isinstance(content, str):
         return content
-    return "".join(part.get("text") or "" for part in content)
+    return "".join(part.get("text") or "" for part in content or ())
 
 
 def load_data(config: TrainConfig) -> Any:
@@ -47,8 +44,10 @@ def load_data(config: TrainConfig) -> Any:
     Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
     and height in pixels of each picture; of the first also as `width` and `height`), and what else
     the folder has. Rows of a task that `config.prompts` names are asked for by that prompt. A row
-    that cannot be used (broken line, empty text, missing or unreadable picture) is left out; every
-    one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed.
+    that cannot be used (broken line, several turns, missing or unreadable picture) is left out;
+    every one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed. A
+    completion without text is left out of train alone: in the other splits it is the truth of a
+    blank picture. Of pictures with several frames the first is taken, and their number printed.
 
     With `streaming` the train split is a `RowStream`, read while it trains.
 
@@ -67,16 +66,19 @@ def load_data(config: TrainConfig) -> Any:
     if not files:
         raise DataError(
             f"{folder} holds none of {', '.join(f'{s}/metadata.jsonl' for s in SPLITS)}, and no "
-            "data/<split>-*.parquet; it is not a dataset that data_prep.convert wrote."
+            f"data/<split>-*.parquet; {_way_to_convert(folder)}."
         )
-    splits, skipped = {}, []
+    splits, skipped, several = {}, [], 0
     for split, paths in files.items():
         if split == "train" and config.streaming:
             continue
         limit = config.max_train_samples if split == "train" else config.max_eval_samples
-        rows = _split(paths, limit, skipped, config.prompts)
+        rows, frames = _split(paths, limit, skipped, config.prompts, blank=split != "train")
+        several += frames
         if rows is not None:
             splits[split] = rows
+    if several and is_main_process():
+        print(f"{several} pictures hold several frames; the first of each is taken.")
     record_skipped(config.output_dir, skipped, place=str(folder))
     if config.streaming and "train" in files:
         from ocrkit.streaming import RowStream
@@ -93,6 +95,18 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
     found = {split: paths for split, paths in files.items() if paths[0].is_file()}
     parquet = {split: sorted(folder.glob(f"data/{split}-*.parquet")) for split in SPLITS}
     return found or {split: paths for split, paths in parquet.items() if paths}
+
+
+def _way_to_convert(folder: Path) -> str:
+    """What to do with a folder that is no dataset, by the first row of what lies in it."""
+    for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*/metadata.jsonl")]):
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                if line := convert_line(json.loads(next(lines, "")), path):
+                    return f"{line} reads it"
+        except (ValueError, RecursionError, OSError):
+            continue
+    return "it is not a dataset that data_prep.convert wrote"
 
 
 def without_knowledge(rows: Any) -> Any:
@@ -131,19 +145,33 @@ def dataset_of(rows: list[dict]) -> Any:
     return Dataset.from_dict({n: [row.get(n) for row in rows] for n in columns}, features=columns)
 
 
-def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: dict) -> Any:
-    """The usable rows of a split as a Dataset; None where there are none."""
-    from datasets import Dataset, concatenate_datasets
+def _split(
+    paths: list[Path],
+    limit: int | None,
+    skipped: list[dict],
+    prompts: dict,
+    blank: bool,
+) -> tuple[Any, int]:
+    """The usable rows of a split as a Dataset, and how many of their pictures have several frames.
 
-    rows, parts, numbers, found = [], [], [], 0
+    None where no row can be used.
+
+    Args:
+        skipped: rows that cannot be used are added to it.
+        blank: keep rows whose completion has no text.
+    """
+    from datasets import concatenate_datasets
+
+    rows, parts, numbers, found, frames = [], [], [], 0, 0
     parquet = paths[0].suffix == ".parquet"
     for path in paths:
         for number, raw in raw_rows(path):
-            row, problem = usable_row(path, number, raw, prompts)
+            row, problem = usable_row(path, number, raw, prompts, blank)
             if row is None:
                 skipped.append(problem)
                 continue
             found += 1
+            frames += row["first_frames"]
             if parquet:
                 # It keeps its pictures inside; only which rows are good is kept in memory.
                 rows.append({name: row.get(name) for name in _OURS})
@@ -156,18 +184,34 @@ def _split(paths: list[Path], limit: int | None, skipped: list[dict], prompts: d
             if found == limit:
                 break
         if parquet and numbers:
-            with without_bars():
-                part = Dataset.from_parquet(str(path)).select(numbers)
-                part = part.remove_columns([n for n in _OURS if n in part.column_names])
-                for name in _OURS:
-                    part = part.add_column(name, [row[name] for row in rows])
-                parts.append(part.select_columns(list(features())).cast(features()))
+            parts.append(_parquet_rows(path, numbers, rows))
             rows, numbers = [], []
         if found == limit:
             break
     if rows:
         parts.append(dataset_of(rows))
-    return _once(concatenate_datasets(parts), paths[0], skipped) if parts else None
+    dataset = _once(concatenate_datasets(parts), paths[0], skipped) if parts else None
+    return dataset, frames
+
+
+def _parquet_rows(path: Path, numbers: list[int], rows: list[dict]) -> Any:
+    """Rows of a parquet file by their numbers from 0, as a Dataset that opens pictures when read.
+
+    Args:
+        rows: what each of them has in the columns `_OURS`.
+    """
+    from datasets import Dataset
+
+    columns = features()
+    with without_bars():
+        part = Dataset.from_parquet(str(path)).select(numbers)
+        part = part.remove_columns([name for name in part.column_names if name in _OURS])
+        for name in _OURS:
+            part = part.add_column(name, [row[name] for row in rows], feature=columns[name])
+        for name in columns:
+            if name not in part.column_names:
+                part = part.add_column(name, [None] * len(rows), feature=columns[name])
+        return part.select_columns(list(columns)).cast(columns)
 
 
 def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
@@ -226,7 +270,11 @@ def without_bars() -> Iterator[None]:
 
 
 def usable_row(
-    path: Path, number: int, raw: str | dict, prompts: dict[str, str] | None = None
+    path: Path,
+    number: int,
+    raw: str | dict,
+    prompts: dict[str, str] | None = None,
+    blank: bool = False,
 ) -> tuple[dict | None, dict | None]:
     """A row to train on, or None and why not as `{where, reason, detail}`.
 
@@ -235,9 +283,10 @@ def usable_row(
         number: of the row or line in it.
         raw: a line of metadata.jsonl, or a row of a parquet file.
         prompts: what to ask for instead of the row's own prompt, by task.
+        blank: take a completion without text, the truth of a blank picture in an evaluation.
     """
     try:
-        row = _row(json.loads(raw) if isinstance(raw, str) else raw, path.parent)
+        row = _row(json.loads(raw) if isinstance(raw, str) else raw, path, blank)
         if prompt := (prompts or {}).get(row.get("task")):
             row["prompt"] = [{"role": "user", "content": prompt}]
         return row, None
@@ -246,9 +295,11 @@ def usable_row(
         return None, {"where": f"{path}:{number}", "reason": reason, "detail": f"{error}"}
 
 
-def _row(row: Any, folder: Path) -> dict:
+def _row(row: Any, path: Path, blank: bool) -> dict:
     if not isinstance(row, dict):
         raise DataError(f"bad row: a row is a JSON object, not {json.dumps(row)[:80]}")
+    if line := convert_line(row, path):
+        raise DataError(f"another tool's row: it has {', '.join(row)[:80]}; {line} reads it")
     if not isinstance(row.get("id"), str | int):
         raise DataError(f"no id: a row has {row.get('id')!r} for an id, which is no text")
     row["id"] = str(row["id"])
@@ -275,7 +326,10 @@ def _row(row: Any, folder: Path) -> dict:
         raise DataError(
             f"bad answers: row {row['id']!r} has {answers!r}, which is no list of texts"
         )
-    if not row["completion"][0]["content"].strip():
+    for name in ("prompt", "completion"):
+        if problem := turn_problem(name, row[name]):
+            raise DataError(f"wrong turns: row {row['id']!r}: {problem}")
+    if not blank and not text_of(row["completion"]).strip():
         raise DataError(f"empty text: row {row['id']!r} has nothing to learn")
     texts = [m["content"] for m in (*row["prompt"], *row["completion"])]
     texts += [row["id"], *(row.get(name) or "" for name in _TEXTS)]
@@ -288,18 +342,20 @@ def _row(row: Any, folder: Path) -> dict:
                 f"bad picture: row {row['id']!r} has {names!r} for images_file_names, which is no "
                 "list of file names"
             )
-        row["images"] = [str(folder / name) for name in names]
+        row["images"] = [str(path.parent / name) for name in names]
     if not row.get("images"):
         raise DataError(f"no picture: row {row['id']!r} names no picture")
     if isinstance(row["images"], list):
-        row["images"] = [_with_file(image, folder, row["id"]) for image in row["images"]]
+        row["images"] = [_with_file(image, path.parent, row["id"]) for image in row["images"]]
     if not isinstance(row["images"], list) or not all(map(_is_picture, row["images"])):
         raise DataError(
             f"bad picture: row {row['id']!r} has something else than names and {{path, bytes}} "
-            "under images"
+            "under images; a parquet file holds the bytes of its pictures"
         )
     # The stated size of a single picture is trusted nowhere: budgets are computed from it.
-    row["sizes"] = [_size(image) for image in row["images"]]
+    headers = [_header(image) for image in row["images"]]
+    row["first_frames"] = sum(header.frames > 1 for header in headers)
+    row["sizes"] = [(header.width, header.height) for header in headers]
     row["width"], row["height"] = row["sizes"][0]
     return row
 
@@ -347,7 +403,7 @@ def _is_picture(value: Any) -> bool:
     """Whether it is a file's name, or a picture as a parquet file holds it."""
     if not isinstance(value, dict):
         return isinstance(value, str)
-    return "path" in value and isinstance(value.get("bytes"), bytes)
+    return isinstance(value.get("bytes"), bytes)
 
 
 def _is_message(value: Any) -> bool:
@@ -361,31 +417,13 @@ def _is_message(value: Any) -> bool:
     )
 
 
-def _size(image: str | dict) -> tuple[int, int]:
-    """(width, height) of a picture file, or of the bytes of one, as it is seen upright."""
-    name = image if isinstance(image, str) else image["path"]
+def _header(image: str | dict) -> Header:
     try:
-        with Image.open(image if isinstance(image, str) else io.BytesIO(image["bytes"])) as picture:
-            # Orientations 5 to 8 lie on their side; datasets turns them upright as it decodes.
-            aside = picture.getexif().get(0x0112, 1) > 4
-            return picture.size[::-1] if aside else picture.size
-    except FileNotFoundError:
-        raise DataError(f"missing picture: {name} does not exist") from None
-    except (UnidentifiedImageError, OSError, Image.DecompressionBombError) as error:
-        raise DataError(f"unreadable picture: {name} cannot be opened ({error})") from None
-
-
-def open_image(image: Any) -> Image.Image:
-    """A picture of a row, decoded and upright: it may be a path or bytes where rows stream."""
-    if isinstance(image, Image.Image):
-        return image
-    if isinstance(image, dict):
-        image = image["path"] if image["bytes"] is None else io.BytesIO(image["bytes"])
-    with Image.open(image) as picture:
-        picture.load()
-        # Where nothing is to be turned, exif_transpose would copy the picture.
-        aside = picture.getexif().get(0x0112, 1) != 1
-        return ImageOps.exif_transpose(picture) if aside else picture
+        return read_header(image)
+    except PictureError as error:
+        reason = error.reason.replace("image", "picture")
+        name = image.get("path") if isinstance(image, dict) else None
+        raise DataError(f"{reason}: {f'{name}: ' if name else ''}{error.detail}") from None
 
 
 def picture_hashes(data: Any) -> list[list[str]]:
@@ -412,16 +450,17 @@ def picture_hashes(data: Any) -> list[list[str]]:
 
 
 def _picture_hash(image: Any) -> str:
-    path = image["path"] if isinstance(image, dict) else image
+    if isinstance(image, dict):
+        image = image.get("path") if image.get("bytes") is None else image["bytes"]
     try:
         if isinstance(image, Image.Image):
             kind = repr((image.mode, image.size, image.getpalette()))
             content = kind.encode() + image.tobytes()
-        elif isinstance(image, dict) and image["bytes"] is not None:
-            content = image["bytes"]
+        elif isinstance(image, str | os.PathLike):
+            content = Path(image).read_bytes()
         else:
-            content = Path(path).read_bytes()
-    except OSError:
+            content = image if isinstance(image, bytes) else repr(image).encode()
+    except (OSError, ValueError):
         # It is the reading of this row that fails, and says why.
         content = b"unreadable"
     return hashlib.sha256(content).hexdigest()

@@ -14,12 +14,13 @@ from tqdm.auto import tqdm
 
 from data_prep.command import expand_home
 from data_prep.files import content_hash, naming, note_files, read_manifest, write_whole
-from data_prep.pictures import PictureError, check_regular
+from data_prep.pictures import Opened, PictureError, check_regular, count_pages, plain
 from data_prep.schema import printable
 from ocrkit.config import ConfigError, TrainConfig
-from ocrkit.data import DataError, open_image
+from ocrkit.data import DataError
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pdf")
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Pixels per inch at which pages of a PDF are drawn.
 PDF_DPI = 200
 # Pictures that are open at once.
@@ -31,7 +32,7 @@ _PAGE = 8
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture file, or the page (from 1) of a PDF; `name` is its path under what was given."""
+    """A picture file, or the page (from 1) of a PDF or TIFF; `name` is its path under the input."""
 
     path: Path
     name: str
@@ -44,19 +45,19 @@ class Picture:
         path = printable(str(self.path))
         return f"{path}#page={self.page}" if self.page else path
 
-    def open(self) -> Image.Image:
+    def open(self) -> Opened:
         """The picture, decoded and upright.
 
         Raises:
-            OSError, RuntimeError, Image.DecompressionBombError: it cannot be opened.
+            PictureError, RuntimeError: it cannot be opened.
         """
         check_regular(self.path)
-        if self.page is None:
-            return open_image(str(self.path))
+        if self.path.suffix.lower() != ".pdf":
+            return Opened(self.path, self.page)
         import pypdfium2
 
         with pypdfium2.PdfDocument(self.path) as document:
-            return document[self.page - 1].render(scale=PDF_DPI / 72).to_pil()
+            return Opened(document[self.page - 1].render(scale=PDF_DPI / 72).to_pil())
 
 
 def list_pictures(inputs: list[str]) -> list[Picture]:
@@ -87,21 +88,38 @@ def list_pictures(inputs: list[str]) -> list[Picture]:
                 "glob in quotes."
             )
         for file, name in named:
-            pdf = file.suffix.lower() == ".pdf"
-            for picture in _pages(file, name) if pdf else [Picture(file, name)]:
+            for picture in _pages(file, name):
                 found.setdefault(picture.id, picture)
     return list(found.values())
 
 
 def _pages(file: Path, name: str) -> list[Picture]:
+    """A picture for each page of a PDF or TIFF; one for every other file."""
+    if file.suffix.lower() == ".pdf":
+        return [Picture(file, name, page) for page in range(1, _pdf_pages(file) + 1)]
+    # Only a TIFF has pages, and a glance at the first bytes costs less than to open every file.
+    count = count_pages(file) if _is_tiff(file) else 1
+    return [Picture(file, name, page if count > 1 else None) for page in range(1, count + 1)]
+
+
+def _pdf_pages(file: Path) -> int:
     import pypdfium2
 
     try:
         check_regular(file)
         with pypdfium2.PdfDocument(file) as document:
-            return [Picture(file, name, page) for page in range(1, len(document) + 1)]
+            return len(document)
     except (pypdfium2.PdfiumError, PictureError, OSError):
-        return [Picture(file, name, 1)]
+        return 1
+
+
+def _is_tiff(file: Path) -> bool:
+    try:
+        check_regular(file)
+        with file.open("rb") as opened:
+            return opened.read(4) in TIFF_MAGIC
+    except (OSError, PictureError):
+        return False
 
 
 def read_pictures(
@@ -116,17 +134,18 @@ def read_pictures(
     Few are open at once, so a folder may be of any size; within these few the largest come first.
     The first picture that looks like a page, given to a model of lines, is named in a warning.
     """
-    from ocrkit.predict import predict_stream
+    from ocrkit.predict import predict_stream, warn_of_no_numbers, without_numbers
 
     # Reading leaves the batch size in it that fits the memory, for the next chunk.
     config = replace(config)
-    warned = False
+    warned, frames, broken = False, 0, 0
     for start in range(0, len(pictures), _CHUNK):
         rows = []
         for picture in pictures[start : start + _CHUNK]:
             try:
-                image = picture.open()
-            except (OSError, RuntimeError, PictureError, Image.DecompressionBombError) as error:
+                opened = picture.open()
+                image = plain(opened.image)
+            except (OSError, ValueError, RuntimeError) as error:
                 cause = " ".join(str(error).split())
                 yield {
                     "id": picture.id,
@@ -136,6 +155,7 @@ def read_pictures(
                     "error": f"cannot be opened: {cause}",
                 }
                 continue
+            frames += opened.frames > 1
             if not warned and (warned := _is_page(image, config.image_height)):
                 tqdm.write(
                     f"{picture.id} has {image.width} x {image.height} pixels and is read "
@@ -145,8 +165,13 @@ def read_pictures(
                 )
             message = {"role": "user", "content": prompt}
             rows.append({"id": picture.id, "prompt": [message], "images": [image]})
-        if rows:
-            yield from predict_stream(model, processor, rows, config)
+        for result in predict_stream(model, processor, rows, config, warn=False) if rows else ():
+            broken += without_numbers(result)
+            yield result
+    if frames:
+        print(f"{frames} pictures hold several frames; the first was read.", file=sys.stderr)
+    if broken:
+        warn_of_no_numbers(model, broken, len(pictures))
 
 
 def _is_page(image: Image.Image, image_height: int | None) -> bool:

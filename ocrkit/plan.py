@@ -113,13 +113,17 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
     tokens = [image + text for image, text in zip(images, texts)]
+    whole, usable = len(rows), [i for i, count in enumerate(tokens) if math.isfinite(count)]
+    if len(usable) < whole:  # as training leaves them out
+        rows = rows.select(usable)
+        images, texts, tokens = ([c[i] for i in usable] for c in (images, texts, tokens))
     scales = shrink_scales(rows, processor, config)
     drawn, sizes = picture_sizes(rows, None), picture_sizes(rows, config.image_height)
     heights = [
         line_height(size, text_of(completion)) * scale
-        for whole, row, completion, scale in zip(drawn, sizes, rows["completion"], scales)
-        for before, size in zip(whole[:1], row)
-        if scale < 1 or size[0] < before[0]
+        for before, row, completion, scale in zip(drawn, sizes, rows["completion"], scales)
+        for full, size in zip(before[:1], row)
+        if scale < 1 or size[0] < full[0]
     ]
     context = context_length(model, config)
     fitting = [i for i, length in enumerate(tokens) if length <= context]
@@ -146,7 +150,7 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         vision = model.config.vision_config
         tile_tokens = (vision.image_size // vision.patch_size) ** 2 + 1
     result = Plan(
-        samples=len(rows),
+        samples=whole,
         image_tokens=_spread(images),
         text_tokens=_spread(texts),
         tokens=_spread(tokens),
@@ -155,7 +159,7 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         smallest_text=min(heights, default=math.inf),
         small_texts=sum(height < LEGIBLE for height in heights),
         context=context,
-        too_long=len(rows) - len(fitting),
+        too_long=whole - len(fitting),
         steps=steps,
         samples_per_second=per_second,
         peak_memory_gib=peak,

@@ -2,55 +2,87 @@
 
 import hashlib
 import json
+import math
 import re
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
 from tqdm.auto import tqdm
 
+from data_prep.pictures import PictureError, read_header
 from ocrkit.collate import Collator, picture_sizes
 from ocrkit.config import TrainConfig
 from ocrkit.data import picture_hashes
 from ocrkit.model import inference_mode
 
+#: Begins the error of a row whose logits were no numbers.
+NO_NUMBERS = "the model computed no numbers"
+
 
 class _Confidence:
     """Adds up the log-probabilities of the greedily chosen tokens while they are generated.
 
-    Keeping the logits of a long batch until its end would cost gigabytes.
+    Keeping the logits of a long batch until its end would cost gigabytes. A row whose logits are
+    NaN or infinite is made to end at once: whatever token is chosen there was not read.
+
+    Args:
+        end: the token that ends a turn.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, end: int) -> None:
+        self.end = end
         self.steps: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
         best = scores.float().max(dim=-1).values - scores.float().logsumexp(dim=-1)
         self.steps.append(best)
-        return scores
+        ending = torch.full_like(scores[:1], -torch.inf)
+        ending[:, self.end] = 0
+        return torch.where(best.isfinite()[:, None], scores, ending)
 
     def mean(self, row: int, length: int) -> float:
-        """Geometric mean of the probabilities of the row's first `length` tokens."""
+        """Geometric mean of the probabilities of the row's first `length` tokens.
+
+        NaN where the logits of one of them were NaN or infinite.
+        """
         if not length:
             return 0.0
-        return float(torch.stack([step[row] for step in self.steps[:length]]).mean().exp())
+        steps = torch.stack([step[row] for step in self.steps[:length]])
+        return float(steps.mean().exp()) if steps.isfinite().all() else math.nan
 
 
 def predict_stream(
-    model: Any, processor: Any, data: Any, config: TrainConfig, progress_bar: bool = True
+    model: Any,
+    processor: Any,
+    data: Any,
+    config: TrainConfig,
+    progress_bar: bool = True,
+    warn: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Read every row of `data`; yields `{id, prediction, confidence, finish_reason, error}`.
 
     Rows come in the order of their pictures' size, longest first, so that a batch too large for
     the memory shows at once; out of memory halves the batch and goes on, and leaves the size that
     fits in `config` for the next call. A row whose picture cannot be read or whose generation fails
-    yields an empty prediction with the error's text. `finish_reason` is "stop" (the model ended its
-    turn) or "length" (`max_new_tokens` ended it).
+    yields an empty prediction with the error's text, and so does one for which the model computes
+    NaN or infinity. `finish_reason` is "stop" (the model ended its turn) or "length"
+    (`max_new_tokens` ended it).
+
+    Args:
+        model: what `load_model` returned.
+        processor: likewise.
+        data: rows with `id`, `prompt` and `images`: a Dataset, or a list of dicts whose pictures
+            are paths, PIL pictures or `{path, bytes}`.
+        config: the settings of the run.
+        progress_bar: show one.
+        warn: tell at the end how many rows had no numbers.
     """
     collate = Collator(processor, config.image_height, generation=True)
     ids, areas = _ids_and_areas(data, config)
     order = sorted(range(len(ids)), key=lambda i: -areas[i])
-    batch_size, start = config.per_device_eval_batch_size, 0
+    batch_size, start, broken = config.per_device_eval_batch_size, 0, 0
     bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
     with inference_mode(model), bar as progress:
         while start < len(order):
@@ -70,10 +102,41 @@ def predict_stream(
                     results = [_read_one(model, collate, data, i, config) for i in chosen]
                 else:
                     results = [_failed(error)]
+            if len(chosen) > 1:
+                # Rows share a picture encoder's pass, where one without numbers spoils its masks.
+                results = [
+                    _read_one(model, collate, data, i, config)
+                    if without_numbers(result)
+                    else result
+                    for i, result in zip(chosen, results)
+                ]
+            broken += sum(map(without_numbers, results))
             for i, result in zip(chosen, results):
                 yield {"id": ids[i], **result}
             progress.update(len(chosen))
             start += len(chosen)
+    if broken and warn:
+        warn_of_no_numbers(model, broken, len(order))
+
+
+def without_numbers(result: dict[str, Any]) -> bool:
+    """Whether a row failed because its logits were NaN or infinite."""
+    return (result["error"] or "").startswith(NO_NUMBERS)
+
+
+def warn_of_no_numbers(model: Any, count: int, total: int) -> None:
+    """Print how many of the rows that were read failed for logits of NaN, and the way out."""
+    tqdm.write(f"{count} of {total} rows failed: {_no_numbers(model)}", file=sys.stderr)
+
+
+def _no_numbers(model: Any) -> str:
+    dtype = str(model.dtype).removeprefix("torch.")
+    way = "set dtype=bfloat16 or dtype=float32, whose range is wider"
+    if dtype == "float32":
+        way = "its weights hold NaN or infinity, so take an earlier checkpoint or another model"
+    elif dtype == "bfloat16":
+        way = "set dtype=float32; if that does not help, its weights are damaged"
+    return f"{NO_NUMBERS} but NaN or infinity in {dtype}; {way}."
 
 
 def halved(batch_size: int) -> int:
@@ -96,11 +159,20 @@ def predict(model: Any, processor: Any, data: Any, config: TrainConfig) -> list[
 def _ids_and_areas(data: Any, config: TrainConfig) -> tuple[list[str], list[int]]:
     """Ids, and the pixels of each row's pictures together."""
     if isinstance(data, Sequence):
-        sizes = [[(image.height, image.width) for image in row["images"]] for row in data]
+        sizes = [[_size(image) for image in row["images"]] for row in data]
         ids = [row["id"] for row in data]
     else:
         sizes, ids = picture_sizes(data, config.image_height), list(data["id"])
     return ids, [sum(height * width for height, width in row) for row in sizes]
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """(height, width) in pixels; (0, 0) where it cannot be opened, as its reading will tell."""
+    try:
+        header = read_header(image)
+    except PictureError:
+        return 0, 0
+    return header.height, header.width
 
 
 def _failed(error: Exception | str) -> dict[str, Any]:
@@ -127,7 +199,10 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
     batch = {key: value.to(model.device) for key, value in collate(rows).items()}
     if "pixel_values" in batch and batch["pixel_values"].is_floating_point():
         batch["pixel_values"] = batch["pixel_values"].to(model.dtype)
-    confidence = _Confidence()
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    end = next((token for token in ends if token is not None), collate.tokenizer.eos_token_id)
+    confidence = _Confidence(end)
     output = model.generate(
         **batch,
         max_new_tokens=config.max_new_tokens,
@@ -141,16 +216,19 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
         logits_processor=LogitsProcessorList([confidence]),
     )
     generated = output[:, batch["input_ids"].shape[1] :].tolist()
-    ends = model.generation_config.eos_token_id
-    ends = {collate.tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])}
+    ends = {collate.tokenizer.eos_token_id, *ends}
     results = []
     for row, tokens in enumerate(generated):
         length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         stopped = length < len(tokens)
+        sure = confidence.mean(row, length + stopped)
+        if math.isnan(sure):
+            results.append(_failed(_no_numbers(model)))
+            continue
         results.append(
             {
                 "prediction": collate.tokenizer.decode(tokens[:length], skip_special_tokens=True),
-                "confidence": round(confidence.mean(row, length + stopped), 6),
+                "confidence": round(sure, 6),
                 "finish_reason": "stop" if stopped else "length",
                 "error": None,
             }

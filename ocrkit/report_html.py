@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jinja2 import Environment, FileSystemLoader
 from markupsafe import Markup, escape
-from PIL import Image, ImageOps
 from rapidfuzz.distance import Levenshtein
 
+from data_prep.pictures import open_image
 from ocrkit import analysis
 from ocrkit.analysis import said
 from ocrkit.charts import coverage_chart, learning_curves
@@ -307,22 +307,12 @@ def differences(reference: str, prediction: str) -> Markup:
 def thumbnail(image: Any) -> dict[str, Any] | None:
     """Return {src, width, height} of a picture as a small data URI; None where it cannot be had.
 
-    `image` is a path, a PIL image or a function that returns one.
+    `image` is a picture as `open_image` takes it, or a function that returns one.
     """
     try:
-        image = image() if callable(image) else image
-        if isinstance(image, str | Path):
-            with Image.open(image) as opened:
-                image = ImageOps.exif_transpose(opened)  # a copy, which outlives the file
-        if not isinstance(image, Image.Image):
-            return None
-        image = image.convert("RGBA" if "transparency" in image.info else image.mode)
-        if image.mode not in ("L", "RGB"):
-            white = Image.new("RGBA", image.size, "white")
-            image = Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
-        image = image.copy()
+        image = open_image(image() if callable(image) else image).copy()
         image.thumbnail(TALL_PICTURE if image.height > image.width else PICTURE)
-    except (OSError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return None  # a picture that is gone must not cost the report
     files = []
     for form, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 72})):

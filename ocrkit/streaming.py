@@ -1,6 +1,7 @@
 """Training rows read as they are needed: memory does not grow with the dataset."""
 
 import copy
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 from torch.utils.data import IterableDataset, get_worker_info
 
-from ocrkit.collate import Collator, token_lengths
+from ocrkit.collate import Collator, refusal, token_lengths
 from ocrkit.config import TrainConfig
 from ocrkit.data import dataset_of, raw_rows, usable_row
 from ocrkit.processes import is_main_process
@@ -99,6 +100,8 @@ class RowStream(IterableDataset):
                 if length > self.context:
                     detail = f"{length} tokens, the context holds {self.context}"
                     problem = {"reason": "longer than the context", "detail": detail}
+                    if math.isinf(length):
+                        problem = refusal(row, self.processor, self.config, self.collator)
                     row, problem = None, {"where": f"{path}:{number}", **problem}
             yield row, problem
 

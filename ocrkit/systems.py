@@ -14,8 +14,9 @@ from typing import Any
 import regex
 
 from data_prep.files import naming, write_whole
+from data_prep.pictures import open_image
 from ocrkit import fields
-from ocrkit.data import picture_hashes
+from ocrkit.data import picture_hashes, text_of
 from ocrkit.evaluation import (
     UNFINISHED,
     Evaluation,
@@ -266,7 +267,7 @@ def records_of(data: Any) -> list[dict]:
         }
         record |= {
             "id": row["id"],
-            "reference": _text(row["completion"][0]["content"]),
+            "reference": text_of(row["completion"]),
             "prediction": None,
             "language": row.get("language"),
             "group": row.get("group"),
@@ -307,12 +308,6 @@ def _picture(data: Any, number: int) -> Any:
     return pictures[0] if pictures else None
 
 
-def _text(content: str | list[dict]) -> str:
-    if isinstance(content, str):
-        return content
-    return "".join(part.get("text") or "" for part in content if part.get("type") == "text")
-
-
 def _select(data: Any, numbers: list[int]) -> Any:
     return data.select(numbers) if hasattr(data, "select") else [data[number] for number in numbers]
 
@@ -348,9 +343,10 @@ def _tesseract(rows: Any, language: str | None, psm: int | None) -> Iterator[dic
 def _tesseract_one(picture: Any, language: str, psm: int | None) -> dict:
     import pytesseract
 
+    picture = open_image(picture)
     mode = psm or (7 if picture.width >= 3 * picture.height else 6)
     words = pytesseract.image_to_data(
-        picture.convert("RGB"), language, f"--psm {mode}", output_type=pytesseract.Output.DICT
+        picture, language, f"--psm {mode}", output_type=pytesseract.Output.DICT
     )
     lines: dict[tuple, list[str]] = {}
     sure = []

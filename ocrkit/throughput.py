@@ -1,5 +1,6 @@
 """Measure how fast a setting trains, one change at a time, before a long run is started."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -48,6 +49,8 @@ def measure(
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     images, texts = token_lengths(rows, processor, config)
     lengths = [image + text for image, text in zip(images, texts)]
+    usable = [i for i, length in enumerate(lengths) if math.isfinite(length)]
+    rows, lengths = rows.select(usable), [lengths[i] for i in usable]
     config = resolve_batch(config, model, processor, rows, lengths)
     size = int(config.per_device_train_batch_size)
     order = [n % len(rows) for n in range(size * (batches + _WARM))]

@@ -14,10 +14,12 @@ from typing import Any
 import psutil
 import torch
 import yaml
+from PIL import Image
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 from transformers.integrations import TensorBoardCallback
 
+from data_prep.pictures import open_image
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.run_folder import read_log
 
@@ -189,13 +191,21 @@ class Samples(TrainerCallback):
             return
         samples, rows = entries[-1]["samples"], self.trainer.eval_dataset
         ids = list(rows["id"])
-        pictures = [rows[ids.index(sample["id"])]["images"][0].copy() for sample in samples]
-        for picture in pictures:
-            picture.thumbnail((1024, 1024))
+        pictures = [_thumbnail(rows, ids.index(sample["id"])) for sample in samples]
         for writer in self._writers():
             _to_tensorboard(writer, state.global_step, samples, pictures)
         if self.run is not None:
             _to_wandb(self.run, state.global_step, samples, pictures)
+
+
+def _thumbnail(rows: Any, number: int) -> Image.Image:
+    """A row's first picture, small; a white pixel where it cannot be opened."""
+    try:
+        picture = open_image(rows[number]["images"][0]).copy()
+    except (OSError, ValueError):
+        return Image.new("L", (1, 1), 255)
+    picture.thumbnail((1024, 1024))
+    return picture
 
 
 def _to_tensorboard(writer: Any, step: int, samples: list[dict], pictures: list[Any]) -> None:

@@ -1,5 +1,6 @@
 """Train: from rows to adapters or a model, resumable, with everything that was left out counted."""
 
+import math
 import pickle
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
@@ -9,7 +10,7 @@ from typing import Any
 from data_prep.files import check_own, naming
 from ocrkit.batch_size import resolve_batch
 from ocrkit.checkpoint import checkpoint_to_resume, set_aside
-from ocrkit.collate import Collator, token_lengths
+from ocrkit.collate import Collator, refusal, token_lengths
 from ocrkit.config import ConfigError, TrainConfig
 from ocrkit.curriculum import with_difficulty
 from ocrkit.data import DataError, without_bars
@@ -334,30 +335,35 @@ def check_evaluation(rows: Any, processor: Any, config: TrainConfig) -> None:
 def fit_context(rows: Any, split: str, model: Any, processor: Any, config: TrainConfig) -> Any:
     """The rows that fit the context, with their token counts in a column `length`.
 
-    The others are listed in skipped.jsonl under the split's name.
+    The others are listed in skipped.jsonl under the split's name. So are training rows that the
+    model cannot take; in another split these stay, for a row that cannot be read is a failed
+    reading.
 
     Raises:
         DataError: no row fits.
     """
-    images, texts = token_lengths(rows, processor, config)
+    collator = Collator(processor, config.image_height)
+    images, texts = token_lengths(rows, processor, config, collator)
     lengths = [image + text for image, text in zip(images, texts)]
     context = context_length(model, config)
-    kept = [i for i, length in enumerate(lengths) if length <= context]
-    ids = rows["id"]
-    too_long = [
-        {
-            "where": f"{split} row {ids[i]}",
+    kept, left_out = [], []
+    for place, (name, length) in enumerate(zip(rows["id"], lengths)):
+        problem = {
             "reason": "longer than the context",
             "detail": f"{length} tokens, the context holds {context}",
         }
-        for i, length in enumerate(lengths)
-        if length > context
-    ]
-    record_skipped(config.output_dir, too_long, place=f"{split} row ")
+        if math.isinf(length):
+            problem = refusal(rows.remove_columns("images")[place], processor, config, collator)
+            lengths[place] = 0
+        if length <= context or (math.isinf(length) and split != "train"):
+            kept.append(place)
+        else:
+            left_out.append({"where": f"{split} row {name}", **problem})
+    record_skipped(config.output_dir, left_out, place=f"{split} row ")
     if not kept:
         raise DataError(
-            f"No {split} row fits the context of {context} tokens (the shortest needs "
-            f"{min(lengths)}); raise max_length or lower max_pixels."
+            f"No {split} row fits the context of {context} tokens ({left_out[0]['reason']}: "
+            f"{left_out[0]['detail']}); raise max_length or lower max_pixels."
         )
     with without_bars():
         return rows.select(kept).add_column("length", [lengths[i] for i in kept])

@@ -374,7 +374,7 @@ class OCRTrainer(SFTTrainer):
         readings = {one["id"]: one for share in shares for one in share[0]}
         records = [record | readings.get(record["id"], {}) for record in records_of(rows)]
         nats, labels = (sum(share[n] for share in shares) for n in (1, 2))
-        found = {"loss": nats / max(labels, 1)}
+        found = {"loss": nats / labels if labels else math.nan}
         found |= scores(records, self.config)
         if self.confusions is not None:
             # A row that failed was not read, so nothing in it was mixed up.
@@ -385,7 +385,10 @@ class OCRTrainer(SFTTrainer):
         return EvalLoopOutput(None, None, metrics=named, num_samples=len(records))
 
     def _cross_entropy(self, rows: Any) -> tuple[float, int]:
-        """Nats and labels of rows, in batches of like length; out of memory halves them."""
+        """Nats and labels of rows, in batches of like length; out of memory halves them.
+
+        Rows that cannot be read, and those that give no number, count in neither.
+        """
         collate = Collator(self.processing_class, self.config.image_height)
         lengths = rows["length"] if "length" in rows.column_names else [0] * len(rows)
         order = sorted(range(len(rows)), key=lambda i: -lengths[i])
@@ -393,19 +396,37 @@ class OCRTrainer(SFTTrainer):
         nats, labels, start = 0.0, 0, 0
         self.model.eval()
         while start < len(order):
-            batch = self._prepare_inputs(collate([rows[i] for i in order[start : start + size]]))
+            chosen = order[start : start + size]
             try:
-                with torch.no_grad():
-                    nats += supervised_loss(self.model, batch, num_items=1).item()
+                found, count = self._batch_loss(collate, [rows[i] for i in chosen])
             except torch.cuda.OutOfMemoryError:
                 if size == 1:
                     raise
                 size = halved(size)
                 continue
-            labels += int(label_mass(batch["labels"]))
-            start += size
+            except (ValueError, OSError):
+                found, count = math.nan, 0
+            if not math.isfinite(found):
+                # Rows that the model cannot take, which reading them counts as failed.
+                each = [self._row_loss(collate, rows, i) for i in chosen]
+                found, count = (sum(values) for values in zip(*each))
+            nats, labels, start = nats + found, labels + count, start + len(chosen)
         self.model.train(training)
         return nats, labels
+
+    def _batch_loss(self, collate: Collator, rows: list[dict]) -> tuple[float, int]:
+        batch = self._prepare_inputs(collate(rows))
+        with torch.no_grad():
+            nats = supervised_loss(self.model, batch, num_items=1).item()
+        return nats, int(label_mass(batch["labels"]))
+
+    def _row_loss(self, collate: Collator, rows: Any, number: int) -> tuple[float, int]:
+        """Nats and labels of one row; none of a row that cannot be read or gives no number."""
+        try:
+            nats, labels = self._batch_loss(collate, [rows[number]])
+        except (ValueError, OSError):
+            return 0.0, 0
+        return (nats, labels) if math.isfinite(nats) else (0.0, 0)
 
     def _show(self, records: Sequence[dict], found: dict[str, float]) -> None:
         """Print a few rows as they were read, always the same ones, and log them."""

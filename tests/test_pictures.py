@@ -1,6 +1,8 @@
 import json
 from importlib import import_module
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -42,7 +44,7 @@ def test_folders_globs_and_pdfs_are_listed_once(scans):
     ]
     assert listed[3].id == f"{scans / 'pages.pdf'}#page=2"
     # The page is 11.5 points high, and its last pixel is rounded up.
-    assert listed[3].open().height in (32, 33)
+    assert listed[3].open().image.height in (32, 33)
     assert text_file(listed[3], scans).name == "pages.pdf-0002.txt"
 
 
@@ -134,3 +136,37 @@ def test_a_page_given_to_a_model_of_lines_is_told_once(tmp_path, capsys):
     warning = capsys.readouterr().err
     assert warning.count("400 x 600 pixels and is read 32 pixels high") == 1
     assert "a.png" in warning and "cut pages into lines first" in warning
+
+
+def test_pages_of_a_tiff_are_read_one_by_one_and_frames_are_told_once(scans, tmp_path, capsys):
+    with Image.open(scans / "b.png") as line:
+        blank = Image.new("L", line.size, 255)
+        blank.save(tmp_path / "two.tif", save_all=True, append_images=[line])
+        line.save(tmp_path / "one.tif")
+        for name in ("a.webp", "b.png"):
+            line.save(tmp_path / name, save_all=True, append_images=[blank], lossless=True)
+    assert main(["predict", str(tmp_path)]) == 0
+    told = capsys.readouterr()
+    read = dict(line.split("\t") for line in told.out.splitlines() if "\t" in line)
+    assert {Path(name).name: text for name, text in read.items()} == {
+        "two.tif#page=1": read[f"{tmp_path / 'two.tif'}#page=1"],
+        "two.tif#page=2": "CASH 20.00",
+        "one.tif": "CASH 20.00",
+        "a.webp": "CASH 20.00",
+        "b.png": "CASH 20.00",
+    }
+    assert told.err.count("2 pictures hold several frames; the first was read.") == 1
+
+
+def test_a_transparent_and_a_deep_picture_are_read_as_they_are_seen(scans, tmp_path, capsys):
+    with Image.open(scans / "b.png") as opened:
+        line = opened.convert("L")
+    clear = [Image.new("L", line.size)] * 3 + [line.point(lambda value: 255 - value)]
+    Image.merge("RGBA", clear).save(tmp_path / "rgba.png")
+    Image.merge("LA", clear[2:]).save(tmp_path / "la.png")
+    pixels = np.asarray(line, np.float32)
+    Image.fromarray(pixels / 255).save(tmp_path / "floats.tif")
+    Image.fromarray((pixels * 16).astype(np.uint16)).save(tmp_path / "12bit.png")
+    assert main(["predict", str(tmp_path)]) == 0
+    lines = [line for line in capsys.readouterr().out.splitlines() if "\t" in line]
+    assert [line.rpartition("\t")[2] for line in lines] == ["CASH 20.00"] * 4

@@ -134,7 +134,7 @@ def test_every_error_is_found_and_placed(dataset):
     edit(dataset, "train", 3, group=test[0]["group"])
     (dataset / "test" / test[1]["images_file_names"][0]).unlink()
     (dataset / "test" / test[2]["images_file_names"][0]).write_bytes(b"broken")
-    edit(dataset, "test", 3, completion=answer(" "))
+    edit(dataset, "test", 3, completion=[])
     with (dataset / "validation" / "metadata.jsonl").open("a") as file:
         file.write("{broken\n")
     result = validate(dataset, plot=False)
@@ -151,7 +151,8 @@ def test_every_error_is_found_and_placed(dataset):
         "dataset.json counts otherwise": 1,
     }
     assert result["examples"]["size differs"][0].startswith("train/metadata.jsonl:2: images/")
-    assert result["examples"]["invalid row"] == ["test/metadata.jsonl:4: completion is empty"]
+    place = "test/metadata.jsonl:4: completion is no list of {role, content} messages"
+    assert result["examples"]["invalid row"] == [place]
 
 
 def test_texts_are_warned_of(dataset, monkeypatch):
@@ -240,3 +241,39 @@ def test_a_strangers_file_of_that_name_stays(dataset, name, capsys):
     assert main([str(dataset), "--overwrite"]) == 0 and main([str(dataset)]) == 0
     (dataset / ".ocrkit.jsonl").unlink()  # as version 0.1.0 left it
     assert main([str(dataset)]) == 0
+
+
+def test_what_a_model_may_refuse_and_turns_are_reported(dataset):
+    edit(dataset, "train", 0, completion=answer("ABC <|im_end|> DEF"))
+    edit(dataset, "train", 1, prompt=[{"role": "user", "content": "Say <image> now"}])
+    edit(dataset, "train", 2, prompt=[{"role": "system", "content": "You read."}])
+    edit(dataset, "validation", 0, completion=answer("a") + answer("b"))
+    edit(dataset, "test", 0, completion=answer(" "))
+    for split, number, size in (("test", 1, (3000, 10)), ("test", 2, (40, 20))):
+        name = rows(dataset, split)[number]["images_file_names"][0]
+        frames = [Image.new("L", size, shade) for shade in (255, 0)]
+        several = {"save_all": True, "append_images": frames[1:]} if number == 2 else {}
+        frames[0].save(dataset / split / name, format="PNG", **several)
+        edit(dataset, split, number, width=size[0], height=size[1])
+    result = validate(dataset, plot=False)
+    assert result["errors"]["invalid row"] == 2
+    told = " ".join(result["examples"]["invalid row"])
+    assert "prompt has no turn of the user" in told
+    assert "completion has the turns assistant, assistant" in told
+    tokens = " ".join(result["examples"]["control token in a text"])
+    assert "<|im_end|>" in tokens and "<image>" in tokens
+    assert {k: v for k, v in result["warnings"].items() if "character" not in k} == {
+        "control token in a text": 2,
+        "empty text": 1,
+        "long picture": 1,
+        "several frames": 1,
+    }
+    edit(dataset, "train", 0, completion=answer(" "))
+    assert validate(dataset, plot=False)["errors"]["empty text"] == 1
+
+
+def test_a_row_of_another_tool_names_the_command_that_reads_it(dataset):
+    path = dataset / "train" / "metadata.jsonl"
+    path.write_text(json.dumps({"image": "a.png", "conversations": []}) + "\n")
+    (place,) = validate(dataset, plot=False)["examples"]["invalid row"]
+    assert "python -m data_prep.convert llava FILE --out DIR reads" in place
