@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from ..archive import Tree, picture_tree
-from ..pictures import ENDINGS, enclosing_box
-from ..schema import Item, Picture, Reject
+from ..pictures import enclosing_box
+from ..schema import ENDINGS, Item, Picture, Reject
 from . import folder_of, slug, stem
 
 EXAMPLE = "icdar2015/ --language en --out data/scenes"

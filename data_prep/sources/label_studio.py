@@ -12,8 +12,7 @@ from urllib.parse import parse_qs, unquote, urlsplit
 
 from ..archive import Tree, picture_tree
 from ..jsonstream import json_elements
-from ..pictures import ENDINGS
-from ..schema import Item, Reject
+from ..schema import ENDINGS, Item, Reject
 from . import folder_of, slug, stem
 from ._pages import WRONG_SHAPE, Page, Word, page_rows, stated_size
 
