@@ -101,7 +101,7 @@ def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dic
         if number % 3:
             # The folder is taken over in some milliseconds, during which the kill falls.
             wait_until(child, (folder / "replaced").is_dir)
-            time.sleep(rng.uniform(0, 0.004))
+            time.sleep(rng.uniform(0, 0.03))
         else:
             time.sleep(rng.uniform(0, 2))
         os.kill(child, signal.SIGKILL)

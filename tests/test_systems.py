@@ -48,6 +48,9 @@ class FakePredict(types.ModuleType):
     def fingerprint(self, model, processor, data, config):
         return self.stamp
 
+    def weights_fingerprint(self, model):
+        return self.stamp
+
     def predict_stream(self, model, processor, data, config):
         for number, row in enumerate(list(data)[::-1]):
             if number == self.stop_after:
@@ -73,7 +76,10 @@ def predict(monkeypatch):
 @pytest.fixture
 def config(tmp_path):
     return types.SimpleNamespace(
-        output_dir=str(tmp_path), normalization_profile="strict", locale="en"
+        model_name_or_path="tiny",
+        output_dir=str(tmp_path),
+        normalization_profile="strict",
+        locale="en",
     )
 
 
