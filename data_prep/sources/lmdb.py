@@ -10,13 +10,13 @@ from functools import partial
 from types import SimpleNamespace
 from typing import BinaryIO
 
-from ..archive import Tree
+from ..archive import Tree, picture_tree
 from ..schema import Item, Picture, Reject, parse_json
 from . import folder_of, slug
 
 EXAMPLE = "ST_lmdb --language en --out data/synthtext"
 TASKS = ("transcription",)
-OPTIONS = {"language": "und"}
+OPTIONS = {"images": None, "language": "und"}
 
 MAGIC = 0xBEEFC0DE
 PAGE_HEADER = 16  # bytes: page number u64, pad u16, flags u16, then lower u16 and upper u16
@@ -106,6 +106,7 @@ class Database:
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     """An item a number that has a picture or a label."""
     tree = Tree(path, options)
+    images_below = picture_tree(tree, options)
     for name in tree.files("data.mdb", "*.lmdb", "*.mdb"):
         if name.endswith("lock.mdb"):
             continue
@@ -120,7 +121,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             key = f"{slug(folder)}-" if folder else ""
             for number, image, label in pairs:
                 where = f"{name} {number}"
-                item = read_pair(tree, folder, where, image, label)
+                item = read_pair(images_below, folder, where, image, label)
                 if isinstance(item, Item):
                     item.key, item.language = f"{key}{number}", options.language
                     item.split, item.group = tree.split(name), f"{folder}/{number}".lstrip("/")
@@ -178,7 +179,9 @@ def read_pair(tree: Tree, folder: str, where: str, image: Value, label: Value) -
         above = f"{folder_of(folder)}/".lstrip("/")
         names = [f"{above}{place}{name}" for place in PICTURE_FOLDERS] if name else []
         found = next((one for one in names if one in tree), None)
-        if found is None:
+        if found is None and name:
+            found = tree.find(name, above.rstrip("/"))
+        if found is None or found not in tree:
             return Reject(where, "missing image", str(name or "no picture has this number"))
         load = tree.loader(found)
     return Item("", where, text, [Picture(load)], "", "", meta={"file": name} if name else {})
