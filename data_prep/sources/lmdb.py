@@ -179,7 +179,7 @@ def read_pair(tree: Tree, folder: str, where: str, image: Value, label: Value) -
         above = f"{folder_of(folder)}/".lstrip("/")
         names = [f"{above}{place}{name}" for place in PICTURE_FOLDERS] if name else []
         found = next((one for one in names if one in tree), None)
-        if found is None and name:
+        if found is None and isinstance(name, str):
             found = tree.find(name, above.rstrip("/"))
         if found is None or found not in tree:
             return Reject(where, "missing image", str(name or "no picture has this number"))
