@@ -9,7 +9,6 @@ import codecs
 import contextlib
 import fnmatch
 import functools
-import itertools
 import os
 import tarfile
 import unicodedata
@@ -21,6 +20,7 @@ from typing import BinaryIO
 
 from .encoding import LEGACY, as_utf8, encoding_of
 from .pictures import LFS_POINTER, PictureError, check_regular, read_file
+from .names import kinship, may_be_of, spelling
 from .schema import ENDINGS, DataError
 from .split import file_split, official_split
 
@@ -145,9 +145,9 @@ class Tree:
         if not parts or path in self:
             return path or name
         split = official_split(folder) or split
-        names = self._index.get(_spelling(parts[-1]), [])
-        names = [other for other in names if _may_be_of(split, other)]
-        ranked = sorted((_kinship(other, parts, folder), other) for other in names)
+        names = self._index.get(spelling(parts[-1]), [])
+        names = [other for other in names if may_be_of(split, other)]
+        ranked = sorted((kinship(other, parts, folder), other) for other in names)
         near = [(rank, other) for rank, other in ranked if rank]
         if not near:
             return path
@@ -164,14 +164,14 @@ class Tree:
         label, or else the one whose folders have most in common with the label's.
         """
         folder, _, base = label.rpartition("/")
-        names = [n for ending in ENDINGS for n in self._index.get(_spelling(base + ending), [])]
+        names = [n for ending in ENDINGS for n in self._index.get(spelling(base + ending), [])]
         own = folder.split("/") if folder else []
 
         def rank(name: str) -> tuple[bool, int]:
             parts = name.split("/")[:-1]
             return parts == own, sum(1 for part in parts if part in own)
 
-        names = [name for name in names if _may_be_of(official_split(folder), name)]
+        names = [name for name in names if may_be_of(official_split(folder), name)]
         best = [name for name in names if rank(name) == max(map(rank, names))]
         return best[0] if best else None
 
@@ -182,7 +182,7 @@ class Tree:
         for number, name in enumerate(self._walk("")):
             if number == MAX_INDEXED:
                 return {}
-            index.setdefault(_spelling(name.rpartition("/")[2]), []).append(name)
+            index.setdefault(spelling(name.rpartition("/")[2]), []).append(name)
         return index
 
     def loader(self, name: str) -> functools.partial:
@@ -314,36 +314,6 @@ def is_litter(name: str) -> bool:
     """Whether a file is what systems leave beside files: `__MACOSX/`, `._*`, `.DS_Store`."""
     parts = (part for part in name.split("/") if part not in (".", ".."))
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
-
-
-def _spelling(name: str) -> str:
-    """A file's name in NFC, its ending in small letters: equal for names of one file."""
-    name, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
-    return f"{name}{dot}{ending.lower()}"
-
-
-def _kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None:
-    """How near a file is to what a label in `folder` names; None where their folders differ.
-
-    Their last parts are equal, and what one of them has before these is nothing, or leads to the
-    label's own folder.
-    """
-    parts, own = path.split("/"), folder.split("/") if folder else []
-    same = 0
-    for part, other in zip(reversed(parts), reversed(wanted)):
-        if _spelling(part) != _spelling(other):
-            break
-        same += 1
-    before = parts[: len(parts) - same]
-    if same < len(wanted) and before != own[: len(before)]:
-        return None
-    shared = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(before, own))
-    return same, sum(1 for _ in shared)
-
-
-def _may_be_of(split: str | None, name: str) -> bool:
-    """Whether a file's folders do not state another split, where names may be the same."""
-    return split is None or official_split(name.rpartition("/")[0]) in (None, split)
 
 
 def _refuse_pointer(name: str, head: bytes) -> None:
