@@ -19,8 +19,8 @@ from types import SimpleNamespace
 from typing import BinaryIO
 
 from .encoding import LEGACY, as_utf8, encoding_of
-from .pictures import LFS_POINTER, PictureError, check_regular, read_file
 from .names import kinship, may_be_of, spelling
+from .pictures import LFS_POINTER, PictureError, check_regular, read_file
 from .schema import ENDINGS, DataError
 from .split import file_split, official_split
 
