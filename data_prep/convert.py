@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-from . import sources
-from .command import (
+from data_prep import sources
+from data_prep.dataset.command import (
     COUNT,
     SEED,
     WORKERS,
@@ -27,9 +27,9 @@ from .command import (
     output_path,
     parse_arguments,
 )
-from .dataset import write_dataset
-from .schema import PROMPTS, DataError, Item, Reject, UsageError, printable
-from .split import page_of, parse_shares
+from data_prep.dataset.schema import PROMPTS, DataError, Item, Reject, UsageError, printable
+from data_prep.dataset.split import page_of, parse_shares
+from data_prep.dataset.write import write_dataset
 
 FORMATS = ("imagefolder", "parquet")
 LAYOUTS = ("prompt_completion", "messages")
@@ -76,7 +76,7 @@ def convert(
         format: "imagefolder", or "parquet" with the pictures inside, for the Hub and streaming.
         group_pattern: takes (?P<group>...) out of the name of an item's group (a picture's path
             where the source knows no better), to keep what belongs together in one split; without
-            it the patterns of `data_prep.split.GROUP_PATTERNS` join crops and lines of a page.
+            it `GROUP_PATTERNS` of `data_prep.dataset.split` join crops and lines of a page.
         encoding: of label files that are not UTF-8 or UTF-16, and of names in archives that are
             not UTF-8, such as "gbk"; without it that of Chinese, Korean or Japanese which alone
             fits.
@@ -217,7 +217,7 @@ def find_items(
 
 def readable(items: Iterator[Item | Reject], path: str) -> Iterator[Item | Reject]:
     """The items of an INPUT; DataError where a file of labels in an archive cannot be read."""
-    from .pictures import PictureError
+    from data_prep.dataset.pictures import PictureError
 
     try:
         yield from items

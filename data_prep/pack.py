@@ -20,10 +20,10 @@ from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from .command import exit_code, float_option, parse_arguments
-from .dataset import locked, publish
-from .files import is_inner_path, naming, write_whole, writing
-from .schema import DataError, UsageError
+from data_prep.dataset.command import exit_code, float_option, parse_arguments
+from data_prep.dataset.files import is_inner_path, naming, write_whole, writing
+from data_prep.dataset.schema import DataError, UsageError
+from data_prep.dataset.write import locked, publish
 
 CHUNK = 2**20
 # Ends the name of a mark `.<sha256>.done` in the staging folder: the names of a tar's files.

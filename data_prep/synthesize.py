@@ -4,7 +4,7 @@ import argparse
 import importlib
 import sys
 
-from .command import exit_code, parse_arguments
+from data_prep.dataset.command import exit_code, parse_arguments
 
 COMMANDS = {
     "lines": "lines of Bangla, Korean, Chinese and Latin: printed, handwritten, on signs",
@@ -12,6 +12,9 @@ COMMANDS = {
     "receipts": "lines of worn till receipts, in fonts that need no download",
     "toys": "small tasks for the embedded model: fields, tables and questions",
 }
+
+# Commands whose module has another name.
+MODULES = {"invoices": "invoices.make"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -32,7 +35,7 @@ def _work(arguments: list[str] | None) -> int:
         command = commands.add_parser(name, help=what, description=f"Make {what}.")
         # Only the command that is run is imported: help comes at once, and works alone.
         if arguments[:1] == [name]:
-            module = importlib.import_module(f"{__package__}.{name}")
+            module = importlib.import_module(f"data_prep.synthetic.{MODULES.get(name, name)}")
             module.add_arguments(command)
             run = module.run
     return run(parse_arguments(parser, arguments))

@@ -2,7 +2,7 @@
 
 import sys
 
-from .pack import run, unpack
+from data_prep.pack import run, unpack
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -18,11 +18,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .arithmetic import invoice_problems
-from .command import COUNT, WORKERS, exit_code, parse_arguments
-from .dataset import ordered_map
-from .files import check_own, write_folder
-from .schema import (
+from data_prep.dataset.arithmetic import invoice_problems
+from data_prep.dataset.command import COUNT, WORKERS, exit_code, parse_arguments
+from data_prep.dataset.files import check_own, write_folder
+from data_prep.dataset.schema import (
     SPLITS,
     DataError,
     Row,
@@ -35,7 +34,8 @@ from .schema import (
     parse_json,
     row_problems,
 )
-from .split import page_key, page_of
+from data_prep.dataset.split import page_key, page_of
+from data_prep.dataset.write import ordered_map
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
@@ -298,7 +298,7 @@ def check_line(line: bytes, canonical: Callable, read: Callable[[int, str], byte
 
 def check_value(value: object, read: Callable[[int, str], bytes | None]) -> Outcome:
     """A row's fields, and its pictures, which `read` gives by their number and name."""
-    from .pictures import Opened, PictureError
+    from data_prep.dataset.pictures import Opened, PictureError
 
     if found := row_problems(value, blank=True):
         line = convert_line(value, "FILE")

@@ -4,53 +4,39 @@ The names below load on first use, so `import ocrkit` stays light and Unsloth ca
 first of the heavy packages to be imported.
 """
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 _MODULE_OF = {
     "TrainConfig": "config",
-    "load_data": "data",
-    "load_model": "model",
-    "export": "export",
-    "plan": "plan",
-    "preview_augmentations": "augment",
-    "find_lr": "lr_finder",
-    "train": "train",
-    "predict": "predict",
-    "evaluate": "systems",
-    "compare": "report",
+    "load_data": "data.load",
+    "load_model": "models.load",
+    "export": "models.write",
+    "plan": "training.plan",
+    "preview_augmentations": "data.augment",
+    "find_lr": "training.lr_finder",
+    "train": "training.train",
+    "predict": "models.read",
+    "evaluate": "evaluation.evaluate",
+    "compare": "evaluation.compare",
 }
 __all__ = sorted(_MODULE_OF)
 
 # The same names for type checkers and editors, which do not run `__getattr__`.
 if TYPE_CHECKING:
-    from ocrkit.augment import preview_augmentations as preview_augmentations
     from ocrkit.config import TrainConfig as TrainConfig
-    from ocrkit.data import load_data as load_data
-    from ocrkit.export import export as export
-    from ocrkit.lr_finder import find_lr as find_lr
-    from ocrkit.model import load_model as load_model
-    from ocrkit.plan import plan as plan
-    from ocrkit.predict import predict as predict
-    from ocrkit.report import compare as compare
-    from ocrkit.systems import evaluate as evaluate
-    from ocrkit.train import train as train
-
-
-class _Package(ModuleType):
-    """Keeps `ocrkit.train` the function where importing its module would put the module."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if isinstance(value, ModuleType) and _MODULE_OF.get(name) == name:
-            value = getattr(value, name)
-        super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+    from ocrkit.data.augment import preview_augmentations as preview_augmentations
+    from ocrkit.data.load import load_data as load_data
+    from ocrkit.evaluation.compare import compare as compare
+    from ocrkit.evaluation.evaluate import evaluate as evaluate
+    from ocrkit.models.load import load_model as load_model
+    from ocrkit.models.read import predict as predict
+    from ocrkit.models.write import export as export
+    from ocrkit.training.lr_finder import find_lr as find_lr
+    from ocrkit.training.plan import plan as plan
+    from ocrkit.training.train import train as train
 
 
 def __getattr__(name: str) -> Any:

@@ -9,7 +9,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import (
+from data_prep.dataset.command import (
     LARGEST_INT,
     escape_unprintable,
     expand_home,
@@ -18,11 +18,11 @@ from data_prep.command import (
     int_option,
     refuse_empty,
 )
-from data_prep.files import sentence
-from data_prep.schema import one_line
-from ocrkit.base_model import EXPORT_FORMATS, run_folder, settings_of_run
-from ocrkit.config_error import ConfigError
-from ocrkit.processes import is_main_process
+from data_prep.dataset.files import sentence
+from data_prep.dataset.schema import one_line
+from ocrkit.environment import is_main_process
+from ocrkit.errors import ConfigError
+from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
 
 if typing.TYPE_CHECKING:
     from ocrkit.config import TrainConfig
@@ -278,7 +278,7 @@ def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import find_lr, load_data, load_model
-    from ocrkit.lr_finder import check_range
+    from ocrkit.training.lr_finder import check_range
 
     check_range(arguments.min_lr, arguments.max_lr, arguments.steps)  # before anything is read
     data = load_data(config)
@@ -287,8 +287,8 @@ def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 
 def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
-    from ocrkit.evaluation import fails, parsed_condition
-    from ocrkit.systems import eval_folder
+    from ocrkit.evaluation.evaluate import eval_folder
+    from ocrkit.evaluation.evaluation import fails, parsed_condition
 
     # Before anything is read.
     if arguments.fail_if:
@@ -318,8 +318,8 @@ def _usage(check: Any, *values: Any) -> None:
 
 def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     from ocrkit import evaluate, load_data, load_model
-    from ocrkit.data import DataError
-    from ocrkit.systems import eval_folder, evaluate_engine, evaluate_file
+    from ocrkit.errors import DataError
+    from ocrkit.evaluation.evaluate import eval_folder, evaluate_engine, evaluate_file
 
     given = {"profile": config.normalization_profile, "locale": config.locale}
     if arguments.predictions:
@@ -341,16 +341,16 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
 
 
 def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
-    from data_prep.schema import PROMPTS
-    from ocrkit.data import DataError
-    from ocrkit.pictures import check_out, list_pictures, read_pictures, write_predictions
+    from data_prep.dataset.schema import PROMPTS
+    from ocrkit.errors import DataError
+    from ocrkit.models.read_files import check_out, list_pictures, read_pictures, write_predictions
 
     prompts = PROMPTS | config.prompts
     prompt = arguments.prompt or prompts["transcription"]
     pictures = list_pictures(arguments.images)
     if arguments.out:
         check_out(pictures, arguments.out, arguments.overwrite)
-    from ocrkit.model import load_model
+    from ocrkit.models.load import load_model
 
     if arguments.out:
         read, failed = write_predictions(
@@ -398,9 +398,8 @@ def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _compare(arguments: argparse.Namespace, config: Any) -> int:
     from ocrkit import compare
-    from ocrkit.evaluation import parsed_condition
-    from ocrkit.report import CHANGE
-    from ocrkit.saved import load_evaluations, told_by_run
+    from ocrkit.evaluation.compare import CHANGE, load_evaluations, told_by_run
+    from ocrkit.evaluation.evaluation import parsed_condition
 
     if arguments.fail_if:
         _usage(parsed_condition, arguments.fail_if.removeprefix(CHANGE))
@@ -422,7 +421,7 @@ def _compare(arguments: argparse.Namespace, config: Any) -> int:
 
 
 def _sweep(arguments: argparse.Namespace, config: Any) -> int:
-    from ocrkit.sweep import parse_grid, report, sweep, value_of
+    from ocrkit.runs.sweep import parse_grid, report, sweep, value_of
 
     grid = parse_grid(arguments.grid, arguments.seeds)
     shared = {name: value_of(value) for name, value in arguments.parameters}

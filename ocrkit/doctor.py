@@ -9,9 +9,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import can_be_found, import_problem
-from data_prep.schema import DataError
-from ocrkit.places import where
+from data_prep.dataset.command import can_be_found, import_problem
+from ocrkit.environment import where
+from ocrkit.errors import DataError
 
 # (ok, warn or fail; what it is about; what was found and the way out)
 Finding = tuple[str, str, str]
@@ -117,7 +117,7 @@ def _packages() -> Iterator[Finding]:
 
 def _backend() -> Iterator[Finding]:
     from ocrkit.config import TrainConfig
-    from ocrkit.model import choose_backend
+    from ocrkit.models.backend import choose_backend
 
     backend, why = choose_backend(TrainConfig())
     if backend == "unsloth":
@@ -130,7 +130,7 @@ def _backend() -> Iterator[Finding]:
 def _gpu() -> Iterator[Finding]:
     import torch
 
-    from ocrkit.model import has_driver
+    from ocrkit.models.backend import has_driver
 
     if not torch.cuda.is_available():
         if has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
@@ -211,7 +211,7 @@ def _disk(folder: Path) -> Iterator[Finding]:
 
 
 def _fonts() -> Iterator[Finding]:
-    from data_prep.fonts import FACES, LANGUAGES, find_fonts, installed_fonts
+    from data_prep.synthetic.fonts import FACES, LANGUAGES, find_fonts, installed_fonts
 
     def families(language: str, face: str) -> int:
         try:

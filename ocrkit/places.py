@@ -7,72 +7,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-from data_prep.command import expand_home
-from data_prep.files import check_own, content_hash, note_files, writing
+from data_prep.dataset.command import expand_home
+from data_prep.dataset.files import check_own, content_hash, note_files, writing
+from ocrkit.environment import where
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
-SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 DRIVE = "/content/drive"
-
-
-def where() -> str:
-    """The place that this runs in: colab, kaggle or local."""
-    if "COLAB_RELEASE_TAG" in os.environ:
-        return "colab"
-    return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "local"
-
-
-def load_secret(name: str) -> bool:
-    """Put a token from Colab's or Kaggle's own store into the environment; True if it is there.
-
-    What the environment has already is kept, and no value is printed. A secret that the store does
-    not have, or does not let this notebook read, is said in a line.
-    """
-    if not os.environ.get(name) and where() != "local":
-        try:
-            if secret := (_secret(name) or "").strip():
-                os.environ[name] = secret
-            else:
-                print(f"{name}: empty in {where()}'s secrets.")
-        except Exception as error:  # each store has errors of its own
-            print(f"{name}: {_why_not(error)}")
-    return bool(os.environ.get(name))
-
-
-def _why_not(error: Exception) -> str:
-    """Why a secret could not be read, from the name of the store's error, and the way out."""
-    kind = type(error).__name__
-    if kind == "NotebookAccessError":
-        return (
-            "there in colab's secrets, but this notebook has no access: switch it on beside the "
-            "secret (the key at the left)."
-        )
-    if kind == "TimeoutException":
-        return "colab did not answer whether this notebook may read it: run the cell again."
-    if where() == "kaggle":
-        # Kaggle gives one answer for a secret that does not exist and one that is not attached.
-        return (
-            f"not in kaggle's secrets, or not attached to this notebook: tick it under Add-ons, "
-            f"Secrets ({kind})."
-        )
-    return f"not in colab's secrets: add it (the key at the left) ({kind})."
-
-
-def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
-    """`load_secret` for all of them; prints and returns the names that are there."""
-    found = [name for name in names if load_secret(name)]
-    print(f"Secrets: {', '.join(found) or 'none, so only public models and data'}.")
-    return found
-
-
-def _secret(name: str) -> str:
-    if where() == "colab":
-        from google.colab import userdata
-
-        return userdata.get(name)
-    from kaggle_secrets import UserSecretsClient
-
-    return UserSecretsClient().get_secret(name)
 
 
 def mount_drive(*paths: str | Path) -> bool:

@@ -24,9 +24,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from data_prep.files import MANIFEST, is_inner_path, write_whole
+from data_prep.dataset.files import MANIFEST, is_inner_path, write_whole
 from ocrkit.config import TrainConfig
-from ocrkit.processes import is_main_process, process_count
+from ocrkit.environment import is_main_process, process_count
 
 RUN = "run.json"
 # In place of the weights that an evaluation of version 0.1.0 measured.
@@ -40,7 +40,7 @@ _LOCK = ".run.lock"
 # The journal of a takeover, in `replaced/`: {"place": folder's name, "names": [paths]}.
 _JOURNAL = "moving.json"
 _WITHOUT_LOCKS = {errno.ENOSYS, errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
-# How an export is known: the manifest of `data_prep.files`, or the model card of version 0.1.0.
+# An export is known by the manifest of `data_prep.dataset.files`, or by version 0.1.0's model card.
 _OUR_CARD = re.compile(rb"exported as \w+ by ocrkit\.")
 # Files that belong to one run. `lr_finder.*` and `base_cer.json` are about the base.
 _OF_A_RUN = ("config.yaml", RUN, "versions.json", LOG, SKIPPED, "results.zip")
@@ -182,7 +182,7 @@ def read_run(folder: str | Path) -> dict[str, Any]:
     """A folder's run.json, or {} where there is none: {id, start, weights}.
 
     `id` is the run's; `start` the fingerprint of the weights that it began from, `weights` that of
-    the weights beside the file (`ocrkit.predict.weights_fingerprint`).
+    the weights beside the file (`ocrkit.models.read.weights_fingerprint`).
     """
     with suppress(OSError, ValueError):
         run = json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
@@ -417,7 +417,7 @@ def begin_run(
     """Write what says which run a folder holds: settings, versions, run.json, rows left out.
 
     Args:
-        changes: settings that were changed on resume, as `ocrkit.resume` lists them.
+        changes: settings that were changed on resume, as `ocrkit.training.resume` lists them.
     """
     config.save(folder / "config.yaml")
     about = {**versions(config), "changes": changes or []}

@@ -16,8 +16,8 @@ from typing import Any
 
 import yaml
 
-from data_prep.command import LARGEST_INT, parse_float, parse_int, range_error
-from ocrkit.config_error import ConfigError, choice
+from data_prep.dataset.command import LARGEST_INT, parse_float, parse_int, range_error
+from ocrkit.errors import ConfigError, choice
 
 # Names that transformers knows, held against it by a test: importing it here would take seconds,
 # and would come before Unsloth, which has to be first.

@@ -18,7 +18,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 @pytest.fixture(scope="session")
 def thermal(tmp_path_factory):
     """A dataset folder of six worn receipts of ten lines: 40 for training, 10 and 10."""
-    from data_prep.receipts import thermal_receipts
+    from data_prep.synthetic.receipts import thermal_receipts
 
     folder = tmp_path_factory.mktemp("data") / "thermal"
     thermal_receipts(folder, receipts=6, seed=3, split=(0.7, 0.15, 0.15), progress=False)
@@ -48,7 +48,7 @@ def processor():
     """The embedded model's processor."""
     from transformers import AutoProcessor
 
-    from ocrkit.base_model import TINY
+    from ocrkit.models.base import TINY
 
     return AutoProcessor.from_pretrained(TINY)
 

@@ -14,7 +14,7 @@ Each holds
 import hashlib
 import re
 
-from ..schema import ENDINGS
+from data_prep.dataset.schema import ENDINGS
 
 
 def slug(name: str) -> str:

@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..schema import Item, Reject
-from . import IMAGES, folder_of, slug, stem
-from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import IMAGES, folder_of, slug, stem
+from data_prep.sources._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
 
 TASKS = ("words", "pages")
 OPTIONS = {"images": None, "keep_illegible": False}

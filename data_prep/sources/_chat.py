@@ -8,12 +8,20 @@ from dataclasses import dataclass
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..jsonstream import json_elements
-from ..pictures import PictureError
-from ..schema import Item, Message, Picture, Reject, dump_json, is_unicode, parse_json
-from . import folder_of, slug, stem
-from ._parquet import read_parquet
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import PictureError
+from data_prep.dataset.schema import (
+    Item,
+    Message,
+    Picture,
+    Reject,
+    dump_json,
+    is_unicode,
+    parse_json,
+)
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._parquet import read_parquet
 
 TASKS = ("vqa", "transcription", "extraction")
 OPTIONS = {"images": None, "language": "und"}

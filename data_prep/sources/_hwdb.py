@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator
 from functools import lru_cache
 from typing import BinaryIO
 
-from ..archive import Tree
-from ..pictures import Span
-from ..schema import Item, Reject
-from . import slug, stem
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import Span
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import slug, stem
 
 MAX_RECORD = 64 * 2**20  # bytes of one bitmap; the largest real page is a tenth of it
 PROMPT = "Transcribe the handwritten Chinese text in the image."

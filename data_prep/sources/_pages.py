@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..outlines import read_points
-from ..pictures import PictureError, enclosing_box
-from ..reading import reading_order
-from ..schema import Item, Picture, Reject, clean_text, parse_json
-from . import stem
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.outlines import read_points
+from data_prep.dataset.pictures import PictureError, enclosing_box
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, parse_json
+from data_prep.sources import stem
+from data_prep.sources._reading_order import reading_order
 
 MALFORMED = ("malformed box", "malformed annotation")
 # What a label file of a wrong shape raises while its fields are taken out.

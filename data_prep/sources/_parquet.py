@@ -3,9 +3,9 @@
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from ..archive import Tree
-from ..pictures import PictureError
-from ..schema import Reject
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import PictureError
+from data_prep.dataset.schema import Reject
 
 if TYPE_CHECKING:
     from pyarrow import RecordBatch

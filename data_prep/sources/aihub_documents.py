@@ -7,10 +7,10 @@ A JSON a picture: `images[0]{"image.file.name"}` and
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _aihub
-from ._aihub import korean_word
-from ._pages import Page, corners, stated_size
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _aihub
+from data_prep.sources._aihub import korean_word
+from data_prep.sources._pages import Page, corners, stated_size
 
 EXAMPLE = "documents/ --task pages --out data/documents"
 TASKS = _aihub.TASKS

@@ -7,10 +7,10 @@ text, or `text.word[]{value, wordbox: [x1, y1, x2, y2]}`, or only `info.text`.
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _aihub
-from ._aihub import korean_word
-from ._pages import Page, stated_size
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _aihub
+from data_prep.sources._aihub import korean_word
+from data_prep.sources._pages import Page, stated_size
 
 EXAMPLE = "letters/ --task words --out data/letters"
 TASKS = _aihub.TASKS

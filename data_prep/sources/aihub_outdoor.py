@@ -7,10 +7,10 @@ and `metadata[0]{wordorientation}`. The text xxx means that nobody could read it
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _aihub
-from ._aihub import korean_word
-from ._pages import Page, corners, stated_size
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _aihub
+from data_prep.sources._aihub import korean_word
+from data_prep.sources._pages import Page, corners, stated_size
 
 EXAMPLE = "라벨링데이터.zip 원천데이터.zip --task words --out data/signs"
 TASKS = _aihub.TASKS

@@ -6,10 +6,10 @@ A JSON a picture: `Images{identifier, type, width, height}` and `Bbox[]{data, x[
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _aihub
-from ._aihub import korean_word
-from ._pages import Page, stated_size
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _aihub
+from data_prep.sources._aihub import korean_word
+from data_prep.sources._pages import Page, stated_size
 
 EXAMPLE = "public/ --task words --out data/public"
 TASKS = _aihub.TASKS

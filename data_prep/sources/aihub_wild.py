@@ -8,12 +8,12 @@ characters that lie inside a word are not read twice.
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..jsonstream import json_elements
-from ..schema import Item, Reject
-from . import _aihub, slug
-from ._aihub import Pictures, UnclearPicture, find_pictures, korean_word
-from ._pages import Page, Word, corners, page_rows, stated_size
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _aihub, slug
+from data_prep.sources._aihub import Pictures, UnclearPicture, find_pictures, korean_word
+from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._pages import Page, Word, corners, page_rows, stated_size
 
 EXAMPLE = "textinthewild/ --task words --workers 4 --out data/wild"
 TASKS = _aihub.TASKS

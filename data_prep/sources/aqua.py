@@ -8,10 +8,10 @@ import csv
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..jsonstream import json_elements
-from ..schema import DataError, Item, Picture, Reject, is_unicode
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import DataError, Item, Picture, Reject, is_unicode
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._jsonstream import json_elements
 
 EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt --out data/aqua"
 TASKS = ("vqa",)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..pictures import bitmap
-from ..schema import DataError, Item, Picture, Reject
-from . import folder_of
-from ._parquet import read_batches
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import bitmap
+from data_prep.dataset.schema import DataError, Item, Picture, Reject
+from data_prep.sources import folder_of
+from data_prep.sources._parquet import read_batches
 
 EXAMPLE = "bengaliai-cv19 --out data/graphemes"
 TASKS = ("transcription",)

@@ -4,10 +4,10 @@ import io
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import PictureError
-from ..schema import Item, Picture, Reject
-from . import IMAGES, folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import PictureError
+from data_prep.dataset.schema import Item, Picture, Reject
+from data_prep.sources import IMAGES, folder_of, slug, stem
 
 EXAMPLE = "BN-HTRd_Dataset --out data/bn-htrd"
 TASKS = ("words",)

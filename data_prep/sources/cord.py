@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import enclosing_box
-from ..schema import Item, Picture, Reject, dump_json, parse_json
-from . import slug, stem
-from ._pages import WRONG_SHAPE, read_json
-from ._parquet import read_parquet
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.schema import Item, Picture, Reject, dump_json, parse_json
+from data_prep.sources import slug, stem
+from data_prep.sources._pages import WRONG_SHAPE, read_json
+from data_prep.sources._parquet import read_parquet
 
 EXAMPLE = "cord-v2/data --task fields --out data/cord"
 TASKS = ("fields", "lines")

@@ -8,11 +8,11 @@ import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..jsonstream import json_elements
-from ..schema import Item, Picture, Reject, clean_text, is_unicode
-from ..split import official_split
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, is_unicode
+from data_prep.dataset.split import official_split
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._jsonstream import json_elements
 
 EXAMPLE = "docvqa/train_v1.0.json --images docvqa/documents --out data/docvqa"
 TASKS = ("vqa",)

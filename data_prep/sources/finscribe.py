@@ -2,7 +2,8 @@
 
 Records have `instruction`, `input` and `output`, or `prompt` and `completion`. They carry text, not
 pictures: unless one names `image` or `images`, its text is drawn in a plain fixed-width font, or
-with `--render fields` the output's fields as a form (`data_prep.form`), whatever the text was.
+with `--render fields` the output's fields as a form (`data_prep.synthetic.form`), whatever the
+text was.
 """
 
 import functools
@@ -12,11 +13,19 @@ from types import SimpleNamespace
 
 from PIL import Image, ImageDraw, ImageFont
 
-from ..archive import Tree, picture_tree
-from ..pictures import PictureError
-from ..schema import Item, Picture, Reject, UsageError, dump_json, is_unicode, parse_json
-from . import folder_of, slug, stem
-from ._chat import image_loader
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import PictureError
+from data_prep.dataset.schema import (
+    Item,
+    Picture,
+    Reject,
+    UsageError,
+    dump_json,
+    is_unicode,
+    parse_json,
+)
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._chat import image_loader
 
 EXAMPLE = "finscribe/train.jsonl --out data/finscribe"
 TASKS = ("fields",)
@@ -77,7 +86,7 @@ def read_record(
         if not is_unicode(answer):
             return Reject(where, "text is not UTF-8", answer[:200])
         # numpy and fonts, which a list of the sources does not wait for.
-        from ..form import draw_form, form_problem
+        from data_prep.synthetic.form import draw_form, form_problem
 
         if problem := form_problem(fields):
             return Reject(where, "fields cannot be drawn", problem)
@@ -126,7 +135,7 @@ def page_text(value: object) -> str:
 @functools.cache
 def page_font() -> ImageFont.FreeTypeFont:
     """The font of drawn pages, which matplotlib ships."""
-    from ..render import load_font, shipped_fonts
+    from data_prep.synthetic.render import load_font, shipped_fonts
 
     return load_font(shipped_fonts("DejaVuSansMono")[0], FONT_SIZE)
 

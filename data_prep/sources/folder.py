@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..schema import Item, Picture, Reject, UsageError
-from . import IMAGES, slug, stem
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import Item, Picture, Reject, UsageError
+from data_prep.sources import IMAGES, slug, stem
 
 EXAMPLE = r"words/ --pattern '(?P<text>.+)_\d+' --language en --out data/words"
 TASKS = ("transcription",)

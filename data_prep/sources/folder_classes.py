@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..schema import Item, Picture, Reject, UsageError
-from . import IMAGES, folder_of, slug, stem
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import Item, Picture, Reject, UsageError
+from data_prep.sources import IMAGES, folder_of, slug, stem
 
 EXAMPLE = "BanglaLekha-Isolated/Images --classes classes.tsv --invert --out data/characters"
 TASKS = ("transcription",)

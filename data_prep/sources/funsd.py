@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..schema import Item, Picture, Reject, clean_text, dump_json
-from . import IMAGES, slug, stem
-from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, dump_json
+from data_prep.sources import IMAGES, slug, stem
+from data_prep.sources._pages import WRONG_SHAPE, Page, Word, page_rows, read_json
 
 EXAMPLE = "funsd/dataset --task fields --out data/funsd"
 TASKS = ("lines", "pages", "fields")

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..schema import Item, Picture, Reject, is_unicode
-from . import IMAGES, folder_of, slug, stem
-from ._hwdb import PROMPT
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import Item, Picture, Reject, is_unicode
+from data_prep.sources import IMAGES, folder_of, slug, stem
+from data_prep.sources._hwdb import PROMPT
 
 EXAMPLE = "hctr_data --out data/hctr"
 TASKS = ("lines",)

@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..pictures import PictureError, read_file
-from ..schema import DataError, Item, Picture, Reject
-from ..split import official_split
-from . import slug, stem
-from ._parquet import read_parquet
-from .table import read_text
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import PictureError, read_file
+from data_prep.dataset.schema import DataError, Item, Picture, Reject
+from data_prep.dataset.split import official_split
+from data_prep.sources import slug, stem
+from data_prep.sources._parquet import read_parquet
+from data_prep.sources.table import read_text
 
 EXAMPLE = "owner/name --image-column image --text-column text --language bn --out data/hub"
 TASKS = ("transcription", "extraction")

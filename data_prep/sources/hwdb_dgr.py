@@ -6,9 +6,9 @@ from types import SimpleNamespace
 
 from PIL import Image, ImageChops
 
-from ..pictures import ink_to_black, read_bitmap
-from ..schema import Item, Picture, Reject
-from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
+from data_prep.dataset.pictures import ink_to_black, read_bitmap
+from data_prep.dataset.schema import Item, Picture, Reject
+from data_prep.sources._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
 
 EXAMPLE = "HIT-MW --out data/hit-mw"
 TASKS = ("lines",)

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..pictures import bitmap
-from ..schema import Item, Picture, Reject
-from ._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
+from data_prep.dataset.pictures import bitmap
+from data_prep.dataset.schema import Item, Picture, Reject
+from data_prep.sources._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
 
 EXAMPLE = "HWDB2.0Train HWDB2.0Test --workers 4 --out data/hwdb-lines"
 TASKS = ("lines",)

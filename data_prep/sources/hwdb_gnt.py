@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree
-from ..pictures import bitmap
-from ..schema import Item, Picture, Reject
-from . import slug, stem
-from ._hwdb import PROMPT, Broken, Reader, decode_code, writer
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import bitmap
+from data_prep.dataset.schema import Item, Picture, Reject
+from data_prep.sources import slug, stem
+from data_prep.sources._hwdb import PROMPT, Broken, Reader, decode_code, writer
 
 EXAMPLE = "HWDB1.1trn_gnt HWDB1.1tst_gnt --out data/hwdb-characters"
 TASKS = ("transcription",)

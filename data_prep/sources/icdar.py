@@ -8,10 +8,10 @@ import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import enclosing_box
-from ..schema import ENDINGS, Item, Picture, Reject
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.schema import ENDINGS, Item, Picture, Reject
+from data_prep.sources import folder_of, slug, stem
 
 EXAMPLE = "icdar2015/ --language en --out data/scenes"
 TASKS = ("words",)

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from urllib.parse import parse_qs, unquote, urlsplit
 
-from ..archive import Tree, picture_tree
-from ..jsonstream import json_elements
-from ..schema import ENDINGS, Item, Reject
-from . import folder_of, slug, stem
-from ._pages import WRONG_SHAPE, Page, Word, page_rows, stated_size
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import ENDINGS, Item, Reject
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._pages import WRONG_SHAPE, Page, Word, page_rows, stated_size
 
 EXAMPLE = "project-1.json --images media/upload --language en --out data/words"
 TASKS = ("words", "pages")

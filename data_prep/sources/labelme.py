@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from functools import partial
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..schema import Item, Reject
-from . import folder_of, slug, stem
-from ._pages import WRONG_SHAPE, Page, Word, page_rows, read_json, stated_size
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._pages import WRONG_SHAPE, Page, Word, page_rows, read_json, stated_size
 
 EXAMPLE = "annotations/ --images photos/ --language bn --out data/words"
 TASKS = ("words", "pages")

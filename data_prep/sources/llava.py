@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _chat
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _chat
 
 EXAMPLE = "llava.json --images photos/ --out data/chat"
 TASKS = _chat.TASKS

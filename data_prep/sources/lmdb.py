@@ -10,9 +10,9 @@ from functools import partial
 from types import SimpleNamespace
 from typing import BinaryIO
 
-from ..archive import Tree, picture_tree
-from ..schema import Item, Picture, Reject, parse_json
-from . import folder_of, slug
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import Item, Picture, Reject, parse_json
+from data_prep.sources import folder_of, slug
 
 EXAMPLE = "ST_lmdb --language en --out data/synthtext"
 TASKS = ("transcription",)

@@ -6,8 +6,8 @@ An answer of `weight` 0 is part of later prompts alone.
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _chat
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _chat
 
 EXAMPLE = "fine-tune.jsonl --out data/chat"
 TASKS = _chat.TASKS

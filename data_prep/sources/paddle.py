@@ -10,11 +10,19 @@ import hashlib
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import enclosing_box
-from ..schema import ENDINGS, Item, Picture, Reject, clean_text, is_unicode, parse_json
-from ..split import CROP_FOLDER, page_of
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.schema import (
+    ENDINGS,
+    Item,
+    Picture,
+    Reject,
+    clean_text,
+    is_unicode,
+    parse_json,
+)
+from data_prep.dataset.split import CROP_FOLDER, page_of
+from data_prep.sources import folder_of, slug, stem
 
 EXAMPLE = "train_data/rec_gt_train.txt train_data/rec_gt_test.txt --language ko --out data/rec"
 TASKS = ("lines",)

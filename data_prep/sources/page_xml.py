@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from ..archive import Tree, picture_tree
-from ..outlines import read_points
-from ..pictures import PictureError, enclosing_box, read_header
-from ..schema import Item, Picture, Reject, clean_text
-from . import IMAGES, folder_of, slug, stem
-from ._pages import WRONG_SHAPE, stated_size
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.outlines import read_points
+from data_prep.dataset.pictures import PictureError, enclosing_box, read_header
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text
+from data_prep.sources import IMAGES, folder_of, slug, stem
+from data_prep.sources._pages import WRONG_SHAPE, stated_size
 
 if TYPE_CHECKING:
     from lxml.etree import _Element

@@ -9,10 +9,10 @@ import unicodedata
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import PictureError
-from ..schema import Item, Picture, Reject, dump_json, parse_json
-from . import IMAGES, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import PictureError
+from data_prep.dataset.schema import Item, Picture, Reject, dump_json, parse_json
+from data_prep.sources import IMAGES, slug, stem
 
 EXAMPLE = "foo-ground-truth/ --language bn --out data/lines"
 TASKS = ("labels", "transcription", "extraction")

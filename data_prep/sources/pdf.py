@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
-from ..archive import Tree
-from ..pictures import MAX_PIXELS, PictureError
-from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from . import IMAGES, slug, stem
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.pictures import MAX_PIXELS, PictureError
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, dump_json, parse_json
+from data_prep.sources import IMAGES, slug, stem
 
 if TYPE_CHECKING:
     from pypdfium2 import PdfDocument

@@ -8,10 +8,10 @@ import unicodedata
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import PictureError, enclosing_box
-from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from . import IMAGES, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import PictureError, enclosing_box
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, dump_json, parse_json
+from data_prep.sources import IMAGES, slug, stem
 
 EXAMPLE = "SROIE2019 --task lines --out data/sroie"
 TASKS = ("lines", "fields")

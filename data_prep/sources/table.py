@@ -12,11 +12,20 @@ import re
 from collections.abc import Container, Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..jsonstream import json_elements, json_members
-from ..schema import ENDINGS, DataError, Item, Picture, Reject, dump_json, is_unicode, parse_json
-from ..split import official_split
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.schema import (
+    ENDINGS,
+    DataError,
+    Item,
+    Picture,
+    Reject,
+    dump_json,
+    is_unicode,
+    parse_json,
+)
+from data_prep.dataset.split import official_split
+from data_prep.sources import folder_of, slug, stem
+from data_prep.sources._jsonstream import json_elements, json_members
 
 EXAMPLE = "labels.csv --image-column file --text-column label --language en --out data/mine"
 TASKS = ("transcription", "extraction")

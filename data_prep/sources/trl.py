@@ -6,8 +6,8 @@ Also Alpaca's `instruction`, `input` and `output`; with `images`, or parts that 
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..schema import Item, Reject
-from . import _chat
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources import _chat
 
 EXAMPLE = "train.jsonl test.jsonl --out data/chat"
 TASKS = _chat.TASKS

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from types import SimpleNamespace
 
-from ..archive import Tree, picture_tree
-from ..pictures import enclosing_box
-from ..schema import Item, Picture, Reject, clean_text, dump_json, parse_json
-from . import folder_of, slug, stem
+from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.schema import Item, Picture, Reject, clean_text, dump_json, parse_json
+from data_prep.sources import folder_of, slug, stem
 
 EXAMPLE = "wildreceipt/train.txt wildreceipt/test.txt --task fields --out data/wildreceipt"
 TASKS = ("lines", "fields")

@@ -61,7 +61,8 @@ seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
-from ocrkit.places import load_secrets, mount_drive
+from ocrkit.environment import load_secrets
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(globals(), also=["raw_data", "source", "export_format"])
 load_secrets()
@@ -84,7 +85,7 @@ data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
-from ocrkit.widgets import gallery
+from ocrkit.evaluation.browser import gallery
 
 gallery(data["train"], 8)
 
@@ -109,7 +110,7 @@ budget = plan(config, data, model, processor)
 
 # %%
 from ocrkit import evaluate
-from ocrkit.systems import tesseract_baseline
+from ocrkit.evaluation.evaluate import tesseract_baseline
 
 before = evaluate(model, processor, data["test"], config, name="base")
 tesseract = tesseract_baseline(data["test"], config)
@@ -136,7 +137,7 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 
 # %%
 from ocrkit import compare
-from ocrkit.tables import metric_table
+from ocrkit.evaluation.tables import metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
 comparison = compare(before, *tesseract, after)
@@ -149,7 +150,7 @@ metric_table(comparison, ["cer", "cer_grapheme", "wer", "exact_match", "normaliz
 # where all of it is.
 
 # %%
-from ocrkit.tables import confusion_table, conjunct_table
+from ocrkit.evaluation.tables import confusion_table, conjunct_table
 
 conjunct_table(comparison)
 
@@ -168,7 +169,7 @@ confusion_table(after, unit="grapheme")
 # Worst first. In a live notebook you can filter by kind of error, length and text.
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(comparison)
 

@@ -63,7 +63,8 @@ seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
-from ocrkit.places import load_secrets, mount_drive
+from ocrkit.environment import load_secrets
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(
     globals(), also=["raw_data", "source", "larger_batch", "workers", "export_format"]
@@ -87,7 +88,7 @@ data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
-from ocrkit.widgets import gallery
+from ocrkit.evaluation.browser import gallery
 
 gallery(data["train"], 8)
 
@@ -109,7 +110,7 @@ budget = plan(config, data, model, processor)
 # %%
 from dataclasses import replace
 
-from ocrkit.throughput import measure
+from ocrkit.training.plan import measure
 
 trial = replace(config, per_device_train_batch_size=1, dataloader_num_workers=0)
 steps = [measure("one line at a time", data, model, processor, trial)]
@@ -137,8 +138,8 @@ steps.append(measure("workers", data, model, processor, trial))
 # %%
 from data_prep.pack import pack, unpack
 from ocrkit.places import off_drive
-from ocrkit.tables import Table
-from ocrkit.throughput import fastest
+from ocrkit.display.tables import Table
+from ocrkit.training.plan import fastest
 
 (tar,) = pack(config.dataset, f"{config.output_dir}/lines.tar")
 local = unpack(tar, off_drive(f"{config.output_dir}/local"))
@@ -156,7 +157,7 @@ Table(steps, "measured on this machine; no weight changed")
 
 # %%
 from ocrkit import evaluate, train
-from ocrkit.systems import tesseract_baseline
+from ocrkit.evaluation.evaluate import tesseract_baseline
 
 before = evaluate(model, processor, data["test"], config, name="base")
 tesseract = tesseract_baseline(data["test"], config)
@@ -172,7 +173,7 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 
 # %%
 from ocrkit import compare
-from ocrkit.tables import confusion_table, metric_table
+from ocrkit.evaluation.tables import confusion_table, metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
 comparison = compare(before, *tesseract, after)
@@ -185,7 +186,7 @@ confusion_table(after)
 # ## Look at the readings, worst first
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(comparison)
 

@@ -71,7 +71,7 @@ mount_drive(runs, config.output_dir)
 # Started again it skips what is done.
 
 # %%
-from ocrkit.sweep import sweep
+from ocrkit.runs.sweep import sweep
 
 if not runs:
     runs = f"{config.output_dir}/sweep"
@@ -92,8 +92,8 @@ if not runs:
 # next section decides that.
 
 # %%
-from ocrkit.leaderboard import leaderboard, plot_leaderboard, table
-from ocrkit.tables import Table
+from ocrkit.runs.leaderboard import leaderboard, plot_leaderboard, table
+from ocrkit.display.tables import Table
 
 shown = sorted({metric, "cer", "exact_match"})
 rows = leaderboard(runs, evaluation=evaluation)
@@ -113,7 +113,7 @@ plot_leaderboard(rows, metric)
 # A seed is a setting too. What another seed changes is luck: believe in a setting that does more.
 
 # %%
-from ocrkit.leaderboard import change_table, one_at_a_time, plot_changes
+from ocrkit.runs.leaderboard import change_table, one_at_a_time, plot_changes
 
 changes = one_at_a_time(rows, shown)
 Table(change_table(changes, shown))
@@ -129,7 +129,7 @@ plot_changes(changes, metric)
 # runs of the same loss function.
 
 # %%
-from ocrkit.leaderboard import plot_curves
+from ocrkit.runs.leaderboard import plot_curves
 
 plot_curves(rows, ["loss", f"eval_{metric}"])
 
@@ -140,14 +140,14 @@ plot_curves(rows, ["loss", f"eval_{metric}"])
 # longer makes, and those that it still does.
 
 # %%
-from ocrkit.leaderboard import best_beside_worst
-from ocrkit.tables import kind_table
+from ocrkit.runs.leaderboard import best_beside_worst
+from ocrkit.evaluation.tables import kind_table
 
 comparison = best_beside_worst(rows)
 kind_table(comparison)
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(comparison)
 

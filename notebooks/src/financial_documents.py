@@ -64,7 +64,8 @@ seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
-from ocrkit.places import load_secrets, mount_drive
+from ocrkit.environment import load_secrets
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(
     globals(), also=["raw_data", "source", "schema_file", "export_format"]
@@ -84,7 +85,7 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %%
 import json
 
-from data_prep.toys import REPHRASED_SCHEMA
+from data_prep.synthetic.toys import REPHRASED_SCHEMA
 from ocrkit import load_data
 from ocrkit.places import local_dataset
 
@@ -96,7 +97,7 @@ schema = json.loads(Path(schema_file).read_text(encoding="utf-8")) if schema_fil
 print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
-from ocrkit.widgets import gallery
+from ocrkit.evaluation.browser import gallery
 
 gallery(data["train"], 6)
 
@@ -120,7 +121,7 @@ budget = plan(config, data, model, processor)
 # is trained on them learns to write prompts.
 
 # %%
-from ocrkit.tables import loss_table
+from ocrkit.evaluation.tables import loss_table
 
 loss_table(data["train"].take(1)[0], processor, config)
 
@@ -151,7 +152,7 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 
 # %%
 from ocrkit import compare
-from ocrkit.tables import document_table
+from ocrkit.evaluation.tables import document_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
 comparison = compare(before, after)
@@ -161,7 +162,7 @@ document_table(comparison, schema)
 # The differences, paired over documents:
 
 # %%
-from ocrkit.tables import field_table, metric_table
+from ocrkit.evaluation.tables import field_table, metric_table
 
 metric_table(comparison, ["field_accuracy", "numeric_accuracy", "teds", "cer"])
 
@@ -174,7 +175,7 @@ field_table(comparison)
 # Worst first. In a live notebook you can filter by field as well.
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(comparison)
 

@@ -72,7 +72,7 @@ print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {con
 # lines in fonts that the model knows are drawn beside them, to see later what it forgot.
 
 # %%
-from data_prep.receipts import printed_receipts, thermal_receipts
+from data_prep.synthetic.receipts import printed_receipts, thermal_receipts
 from ocrkit import load_data
 from ocrkit.places import local_dataset, off_drive
 
@@ -86,7 +86,7 @@ data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
-from ocrkit.widgets import gallery
+from ocrkit.evaluation.browser import gallery
 
 gallery(data["train"], 8)
 
@@ -161,7 +161,7 @@ forgotten
 # what the model read before and after. Where no kernel runs, this is a table of the worst.
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(comparison)
 

@@ -64,7 +64,8 @@ seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
-from ocrkit.places import load_secrets, mount_drive
+from ocrkit.environment import load_secrets
+from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(
     globals(), also=["raw_data", "source", "images", "knowledge", "export_format"]
@@ -92,7 +93,7 @@ data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
 
 # %%
-from ocrkit.widgets import gallery
+from ocrkit.evaluation.browser import gallery
 
 gallery(data["train"], 6)
 
@@ -132,7 +133,7 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # falls without it was not guessed.
 
 # %%
-from ocrkit.data import without_knowledge
+from ocrkit.data.load import without_knowledge
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
 untold = evaluate(model, processor, without_knowledge(data["test"]), config, name="untold")
@@ -143,7 +144,7 @@ untold = evaluate(model, processor, without_knowledge(data["test"]), config, nam
 
 # %%
 from ocrkit import compare
-from ocrkit.tables import match_table, metric_table
+from ocrkit.evaluation.tables import match_table, metric_table
 
 comparison = compare(before, untold, after)
 match_table(comparison, ["strict", "squad"], by="need_external_knowledge")
@@ -160,7 +161,7 @@ metric_table(comparison, ["exact_match", "normalized_match", "cer"])
 # Worst first. In a live notebook you can filter by kind of error, length and text.
 
 # %%
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 browse(compare(before, after))
 

@@ -26,7 +26,7 @@ def collating(
     Qwen2-VL's with the budget of its checkpoint's class, 1,003,520 pixels.
     """
     from data_prep.convert import convert
-    from ocrkit.base_model import TINY
+    from ocrkit.models.base import TINY
 
     printed_lines(folder / "lines", lines)
     write_pages(folder / "pages", max(20, lines // 2))
@@ -66,7 +66,7 @@ def qwen2_vl_processor(folder: Path) -> Path:
     """A folder with a processor that cuts pictures as Qwen2-VL's does."""
     from transformers import AutoProcessor, Qwen2VLImageProcessor
 
-    from ocrkit.base_model import TINY
+    from ocrkit.models.base import TINY
 
     processor = AutoProcessor.from_pretrained(TINY)
     processor.image_processor = Qwen2VLImageProcessor()

@@ -30,10 +30,10 @@ def _measured(
     from datasets import load_dataset
     from transformers import AutoProcessor
 
-    from ocrkit.collate import Collator
     from ocrkit.config import TrainConfig
-    from ocrkit.curriculum import TrainRows
-    from ocrkit.data import load_data
+    from ocrkit.data.collate import Collator
+    from ocrkit.data.load import load_data
+    from ocrkit.data.order import TrainRows
 
     torch.set_num_threads(1)
     config = TrainConfig(dataset=dataset, output_dir=temporary)

@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter
 
-from data_prep.dataset import write_dataset
-from data_prep.receipts import line_of
-from data_prep.render import draw_line, load_font, shipped_fonts
-from data_prep.schema import PROMPTS, Item, Picture
+from data_prep.dataset.schema import PROMPTS, Item, Picture
+from data_prep.dataset.write import write_dataset
+from data_prep.synthetic.receipts import line_of
+from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
 
 # --- dataset folders ---
 

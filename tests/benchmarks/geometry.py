@@ -92,7 +92,7 @@ def build(name: str, folder: Path) -> None:
     import transformers
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
-    from ocrkit.base_model import TINY
+    from ocrkit.models.base import TINY
     from tests.tools.tiny_model.build import token_ids
 
     geometry = GEOMETRIES[name]

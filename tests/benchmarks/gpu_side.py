@@ -76,7 +76,7 @@ def measure(job: dict[str, Any]) -> dict[str, float | None]:
 def kit(job: dict[str, Any]) -> tuple[Any, float]:
     """The kit's recipe, also at the stock pixel budget, and in float16 as on a T4."""
     from ocrkit import TrainConfig, load_data, load_model
-    from ocrkit.train import make_trainer
+    from ocrkit.training.train import make_trainer
 
     changes: dict[str, Any] = {}
     if job["side"] == "kit at the stock budget":
@@ -188,7 +188,7 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, float]:
     from datasets import load_dataset
     from trl import SFTConfig, SFTTrainer
 
-    from ocrkit.losses import supervised_loss
+    from ocrkit.training.losses import supervised_loss
 
     class OnCpu(SFTTrainer):
         # Unsloth's own loss asks for a GPU, and its models return no logits beside it.
@@ -317,7 +317,7 @@ def flops_of(folder: str) -> Any:
 
 def smallest_text(data: Any, processor: Any, config: Any, lowest: int = 20) -> float:
     """Pixels that a line of text of `lowest` pixels keeps in the picture that shrinks most."""
-    from ocrkit.plan import shrink_scales
+    from ocrkit.training.plan import shrink_scales
 
     return lowest * min(shrink_scales(data["train"], processor, config))
 
@@ -371,7 +371,7 @@ class _busy:
         self.end.set()
 
     def _ask(self) -> None:
-        from ocrkit.tracking import gpu_utilization
+        from ocrkit.training.tracking import gpu_utilization
 
         while not self.end.wait(0.2) and (share := gpu_utilization()) is not None:
             self.found.append(share)

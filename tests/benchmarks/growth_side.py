@@ -17,7 +17,7 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         source = "hwdb-gnt" if Path(given).suffix == ".gnt" else "hwdb-dgrl"
         convert(source, given, out, split="1,0,0", progress=False)
     elif task == "evaluate":
-        from ocrkit.evaluation import score
+        from ocrkit.evaluation.evaluation import score
         from tests.benchmarks.drawn import noisy_pairs
 
         pairs = zip(*noisy_pairs(size, 0.1))
@@ -29,7 +29,7 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         score(records)
     else:
         from ocrkit.config import TrainConfig
-        from ocrkit.data import load_data
+        from ocrkit.data.load import load_data
 
         config = TrainConfig(dataset=given, output_dir=out, image_height=32)
         import datasets  # noqa: F401
@@ -39,8 +39,8 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         if task == "plan":
             from transformers import AutoProcessor
 
-            from ocrkit.base_model import TINY
-            from ocrkit.collate import token_lengths
+            from ocrkit.data.collate import token_lengths
+            from ocrkit.models.base import TINY
 
             processor = AutoProcessor.from_pretrained(TINY)
             began = time.perf_counter()

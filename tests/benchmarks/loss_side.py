@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from ocrkit.losses import supervised_loss
+from ocrkit.training.losses import supervised_loss
 from tests.benchmarks.measure import peak_memory
 
 WIDTH = 64

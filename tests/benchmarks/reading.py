@@ -17,9 +17,9 @@ def generation(folder: Path, rounds: int = 3, count: int = 192, single: int = 24
     from dataclasses import replace
 
     from ocrkit.config import TrainConfig
-    from ocrkit.data import load_data
-    from ocrkit.model import load_model
-    from ocrkit.predict import predict_stream
+    from ocrkit.data.load import load_data
+    from ocrkit.models.load import load_model
+    from ocrkit.models.read import predict_stream
 
     printed_lines(folder / "data", count)
     config = TrainConfig.from_recipe(
@@ -70,7 +70,8 @@ def metrics(folder: Path, rounds: int = 3, count: int = 100_000) -> list[dict[st
     """CER, NED, matches and confusions of pairs of texts beside jiwer's alignment, in CPU time."""
     import jiwer
 
-    from ocrkit.metrics import bootstrap_ci, process_edits
+    from ocrkit.metrics import bootstrap_ci
+    from ocrkit.metrics.edits import process_edits
 
     rows = []
     for rate in (0.05, 0.3):

@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from ocrkit.config import ConfigError
+from ocrkit.errors import ConfigError
 from ocrkit.run_folder import package_versions
 from tests.benchmarks import collating, gpu, preparing, reading, training
 from tests.benchmarks.measure import table

@@ -70,10 +70,10 @@ def _clock() -> Any:
 
 
 def _kit(folder: Path, batch: int) -> float:
-    from ocrkit.data import load_data
-    from ocrkit.model import load_model
-    from ocrkit.tracking import tracked
-    from ocrkit.train import make_trainer
+    from ocrkit.data.load import load_data
+    from ocrkit.models.load import load_model
+    from ocrkit.training.tracking import tracked
+    from ocrkit.training.train import make_trainer
 
     config, clock = _config(folder, batch), _clock()
     model, processor = load_model(config)
@@ -86,11 +86,11 @@ def _kit(folder: Path, batch: int) -> float:
 def _bare(folder: Path, batch: int) -> float:
     import torch
 
-    from ocrkit.collate import Collator
-    from ocrkit.curriculum import TrainRows, TrainSampler
-    from ocrkit.data import load_data
-    from ocrkit.model import load_model
-    from ocrkit.train import fit_context
+    from ocrkit.data.collate import Collator
+    from ocrkit.data.load import load_data
+    from ocrkit.data.order import TrainRows, TrainSampler
+    from ocrkit.models.load import load_model
+    from ocrkit.training.train import fit_context
 
     config = _config(folder, batch)
     model, processor = load_model(config)
@@ -119,8 +119,8 @@ def _trl(folder: Path, batch: int) -> float:
     from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
     from trl import SFTConfig, SFTTrainer
 
-    from ocrkit.base_model import TINY
-    from ocrkit.model import lora_targets
+    from ocrkit.models.base import TINY
+    from ocrkit.models.load import lora_targets
 
     class Stock(SFTTrainer):
         compute_loss = Trainer.compute_loss
@@ -161,10 +161,10 @@ def padding(folder: Path, count: int = 2000, batch: int = 8) -> list[dict[str, A
     """Share of the tokens of a batch that are padding, beside batches at random."""
     from transformers import AutoProcessor
 
-    from ocrkit.base_model import TINY
-    from ocrkit.collate import token_lengths
-    from ocrkit.curriculum import TrainSampler
-    from ocrkit.data import load_data
+    from ocrkit.data.collate import token_lengths
+    from ocrkit.data.load import load_data
+    from ocrkit.data.order import TrainSampler
+    from ocrkit.models.base import TINY
 
     printed_lines(folder / "mixed", count)
     config = replace(_config(folder, batch), dataset=str(folder / "mixed"))

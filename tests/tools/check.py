@@ -21,7 +21,7 @@ from pathlib import Path
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
-from ocrkit.base_model import TINY
+from ocrkit.models.base import TINY
 from ocrkit.run_folder import package_versions
 from tests.benchmarks.preparing import peak_memory
 from tests.tools.check_readme import aims_of, update_readme
@@ -86,8 +86,8 @@ def demo() -> dict:
 
 def receipts(data: Path) -> dict:
     """The same notebook on real receipts, and Tesseract on the same lines where it is installed."""
-    from ocrkit.data import load_data
-    from ocrkit.evaluation import Evaluation
+    from ocrkit.data.load import load_data
+    from ocrkit.evaluation.evaluation import Evaluation
     from ocrkit.metrics import cer
 
     folder = RUNS / "sroie"
@@ -105,7 +105,7 @@ def receipts(data: Path) -> dict:
     }
     if shutil.which("tesseract"):
         from ocrkit.config import TrainConfig
-        from ocrkit.systems import evaluate_engine
+        from ocrkit.evaluation.evaluate import evaluate_engine
 
         config = TrainConfig(dataset=str(folder), output_dir=str(RUNS / "receipts"))
         theirs = evaluate_engine("tesseract", load_data(config)["test"], RUNS / "receipts")
@@ -122,7 +122,7 @@ def handwriting(data: Path) -> dict:
     to train on, so they are read by what the Chinese notebook learned from its sample.
     """
     from ocrkit import TrainConfig, evaluate, load_data, load_model, train
-    from ocrkit.systems import evaluate_engine
+    from ocrkit.evaluation.evaluate import evaluate_engine
 
     folder = RUNS / "handwriting"
     shutil.rmtree(folder, ignore_errors=True)
@@ -189,7 +189,7 @@ def training() -> dict:
     On worn receipt lines, and on the sample of worn three-line receipts and tables. Short runs on
     the same rows, so that they differ by one setting alone; two at a time, on a core each.
     """
-    from data_prep.receipts import thermal_receipts
+    from data_prep.synthetic.receipts import thermal_receipts
 
     folder = RUNS / "training"
     shutil.rmtree(folder, ignore_errors=True)

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_prep.convert import load_source
-from data_prep.dataset import STAGED, process_batch
-from data_prep.schema import PROMPTS, DataError, Item, Reject, Row
+from data_prep.dataset.schema import PROMPTS, DataError, Item, Reject, Row
+from data_prep.dataset.write import STAGED, process_batch
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 SYNTAX = ['"', "[", "]", "{", "}", ",", ":", "null", "-1e999", "1" * 400, '"\\ud800"', "\\", "\0"]

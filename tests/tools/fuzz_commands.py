@@ -22,7 +22,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from ocrkit.base_model import TINY, ModelError, resolve_model
+from ocrkit.errors import ModelError
+from ocrkit.models.base import TINY, resolve_model
 
 BLANK = ("", " ")
 NO_NUMBERS = ("nan", "1e400", "-inf", "010", "1:30", "0x10", "1_000", "many", "٣", "9" * 5000)
@@ -134,8 +135,8 @@ def prepare() -> None:
     from PIL import Image
 
     from data_prep.pack import pack
-    from data_prep.receipts import thermal_receipts
-    from ocrkit.evaluation import score
+    from data_prep.synthetic.receipts import thermal_receipts
+    from ocrkit.evaluation.evaluation import score
 
     thermal_receipts("data", receipts=3, seed=1, split=(0.4, 0.3, 0.3), progress=False)
     Image.new("RGB", (60, 32), "white").save("a.png")
@@ -161,7 +162,7 @@ def replaced(loads: list):
         return SimpleNamespace(global_step=1, training_loss=1.0, seconds=1.0, adapter_dir="out")
 
     def evaluate(model, processor, rows, config, name):
-        from ocrkit.evaluation import score
+        from ocrkit.evaluation.evaluation import score
 
         return score([{"id": "a", "reference": "A", "prediction": "A"}], name)
 
@@ -170,14 +171,14 @@ def replaced(loads: list):
 
     verbs = {
         "ocrkit.load_model": load,
-        "ocrkit.model.load_model": load,
-        "ocrkit.train": train,
+        "ocrkit.models.load.load_model": load,
+        "ocrkit.training.train": train,
         "ocrkit.evaluate": evaluate,
-        "ocrkit.plan": lambda *_: None,
+        "ocrkit.training.plan": lambda *_: None,
         "ocrkit.find_lr": lambda *_, **__: None,
-        "ocrkit.export": lambda *_, **__: Path("exported"),
-        "ocrkit.pictures.read_pictures": read,
-        "ocrkit.pictures.write_predictions": lambda *_, **__: (1, 0),
+        "ocrkit.models.write": lambda *_, **__: Path("exported"),
+        "ocrkit.models.read_files.read_pictures": read,
+        "ocrkit.models.read_files.write_predictions": lambda *_, **__: (1, 0),
         "data_prep.validate.draw": lambda *_: b"",
     }
     for name in verbs:

@@ -15,15 +15,15 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.dataset import write_dataset
-from data_prep.fonts import font_name
-from data_prep.line_drawing import Line, draw, plan_lines
-from data_prep.lines import choose_fonts
-from data_prep.receipts import TILL_FONTS
-from data_prep.render import shipped_fonts
-from data_prep.schema import PROMPTS, Item, Picture
-from data_prep.texts import load_vocabulary
-from data_prep.toys import toy_items
+from data_prep.dataset.schema import PROMPTS, Item, Picture
+from data_prep.dataset.write import write_dataset
+from data_prep.synthetic.fonts import font_name
+from data_prep.synthetic.line_drawing import Line, draw, plan_lines
+from data_prep.synthetic.lines import choose_fonts
+from data_prep.synthetic.receipts import TILL_FONTS
+from data_prep.synthetic.render import shipped_fonts
+from data_prep.synthetic.texts import load_vocabulary
+from data_prep.synthetic.toys import toy_items
 
 SEED = 0
 LINES_PER_PAGE = 5
@@ -45,10 +45,10 @@ class Lines:
 
 @dataclass(frozen=True)
 class Toys:
-    """A sample of small tasks of `data_prep.toys`, (task, count) each, all of them worn.
+    """A sample of small tasks of `data_prep.synthetic.toys`, (task, count) each, all of them worn.
 
     They are rephrased: the embedded model knows the questions and the names of the fields that
-    `data_prep.toys` has otherwise.
+    `data_prep.synthetic.toys` has otherwise.
     """
 
     tasks: tuple[tuple[str, int], ...]

@@ -10,7 +10,7 @@ import json
 import sys
 from pathlib import Path
 
-from ocrkit.base_model import TINY
+from ocrkit.models.base import TINY
 from tests.tools.tiny_model.lines import FONTS, HELD_OUT, SCRIPTS, frequent
 from tests.tools.tiny_model.measure import measure
 from tests.tools.tiny_model.train import average, train_reader

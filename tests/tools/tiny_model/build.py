@@ -16,8 +16,8 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from data_prep.schema import PROMPTS
-from ocrkit.collate import Collator
+from data_prep.dataset.schema import PROMPTS
+from ocrkit.data.collate import Collator
 from tests.tools.tiny_model.lines import HEIGHT, characters
 
 PROMPT = PROMPTS["transcription"]

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from PIL import Image, ImageOps
 
-from data_prep.fonts import installed_fonts, undrawn
-from data_prep.line_drawing import sized_font
-from data_prep.receipts import TILL_FONTS, line_of
-from data_prep.render import crop_to_ink, draw_line, fit_height, shipped_fonts, soften
-from data_prep.schema import DataError
-from data_prep.texts import graphemes, line_text, load_vocabulary, standard_characters
+from data_prep.dataset.pictures import fit_height
+from data_prep.dataset.schema import DataError
+from data_prep.synthetic.fonts import installed_fonts, undrawn
+from data_prep.synthetic.line_drawing import sized_font
+from data_prep.synthetic.receipts import TILL_FONTS, line_of
+from data_prep.synthetic.render import crop_to_ink, draw_line, shipped_fonts, soften
+from data_prep.synthetic.texts import graphemes, line_text, load_vocabulary, standard_characters
 
 SCRIPTS = {"en": "Latin", "bn": "Bangla", "ko": "Hangul", "zh": "Han"}
 HEIGHT = 32

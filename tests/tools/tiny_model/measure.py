@@ -19,14 +19,14 @@ import torch
 from PIL import Image
 from transformers import GenerationConfig
 
-from data_prep.dataset import write_dataset
-from data_prep.receipts import line_of
-from data_prep.schema import PROMPTS, Item, Picture
-from ocrkit.collate import Collator
+from data_prep.dataset.schema import PROMPTS, Item, Picture
+from data_prep.dataset.write import write_dataset
+from data_prep.synthetic.receipts import line_of
 from ocrkit.config import TrainConfig
-from ocrkit.data import load_data
-from ocrkit.model import load_model
-from ocrkit.systems import evaluate, evaluate_engine
+from ocrkit.data.collate import Collator
+from ocrkit.data.load import load_data
+from ocrkit.evaluation.evaluate import evaluate, evaluate_engine
+from ocrkit.models.load import load_model
 from tests.tools.tiny_model.build import sample_row
 from tests.tools.tiny_model.lines import (
     FONTS,

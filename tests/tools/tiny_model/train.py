@@ -1,8 +1,8 @@
 """Trains the embedded model from scratch on lines that are drawn as it learns.
 
 It begins with single characters of a few hundred classes. As the loss falls, lines become longer,
-more Hangul and Han classes come in, beside lines the small tasks of `data_prep.toys`, and at last
-sizes, tight boxes and noise.
+more Hangul and Han classes come in, beside lines the small tasks of `data_prep.synthetic.toys`, and
+at last sizes, tight boxes and noise.
 """
 
 import json
@@ -24,8 +24,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
-from data_prep.toys import TASKS, toy_sample
-from ocrkit.collate import Collator
+from data_prep.synthetic.toys import TASKS, toy_sample
+from ocrkit.data.collate import Collator
 from ocrkit.metrics import cer, exact_match
 from tests.tools.tiny_model.build import (
     build_model,

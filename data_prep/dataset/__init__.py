@@ -1,0 +1,1 @@
+"""What a dataset folder is, and how it is written whole."""

@@ -1,0 +1,434 @@
+"""Reads a folder, a zip or a tar alike, and never writes a member under the name it claims.
+
+Names are relative to the tree's root with "/" between their parts. A zip or tar that lies inside a
+folder counts as a folder of that name. Members that are no plain files (links, devices) are left
+out, so nothing can point out of an archive.
+"""
+
+import codecs
+import contextlib
+import fnmatch
+import functools
+import os
+import tarfile
+import unicodedata
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
+
+from data_prep.dataset.encoding import LEGACY, as_utf8, encoding_of
+from data_prep.dataset.names import kinship, may_be_of, spelling
+from data_prep.dataset.pictures import LFS_POINTER, PictureError, check_regular, read_file
+from data_prep.dataset.schema import ENDINGS, DataError
+from data_prep.dataset.split import file_split, official_split
+
+ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
+MAX_LINE = 64 * 2**20
+# Of names in archives that do not say theirs: UTF-8 where it fits them all, or else the only other
+# one that does.
+NAME_ENCODINGS = ("utf-8", *LEGACY)
+HEAD = 4096  # bytes that tell what a file is
+MAX_INDEXED = 500_000  # files that `find` looks through for a name that lies elsewhere
+
+
+class Tree:
+    """The files of one input.
+
+    Given a plain file, `files` answers only that file, and its neighbours can still be read: so a
+    label file alone is an input too. Raises DataError where the path is missing or no archive.
+
+    Args:
+        path: a folder, an archive or a label file.
+        options: of the conversion; `encoding` is that of label files, and of names in archives,
+            that are not UTF-8; to `notes` is added which other encoding they were found to have.
+        legacy: the encoding of what is not UTF-8, where a format has only one.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        options: SimpleNamespace | None = None,
+        legacy: str | None = None,
+    ) -> None:
+        self.path = Path(path).expanduser()
+        self.encoding = getattr(options, "encoding", None) or legacy
+        self.encodings = ("utf-8", self.encoding) if self.encoding else NAME_ENCODINGS
+        self.notes = getattr(options, "notes", [])
+        self.last_encoding = ("", "utf-8")  # a label file and its encoding
+        self.only: str | None = None
+        self.root = self.path
+        if not self.path.exists():
+            raise DataError(f"{path}: there is no such file or folder; check the path.")
+        if self.path.is_file() and not is_archive(self.path.name):
+            self.root, self.only = self.path.parent, self.path.name
+        self.mounted = "" if self.root.is_dir() else None
+        self.unclear: dict[str, str] = {}  # names that several files answer to, and these files
+
+    def files(self, *patterns: str, under: str = "", beside: bool = False) -> Iterator[str]:
+        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
+
+        `under` is a folder whose files alone are wanted; `beside` gives a plain file's neighbours,
+        too.
+        """
+        for name in [self.only] if self.only and not beside else self._walk(under):
+            base = name.rsplit("/", 1)[-1].lower()
+            if any(fnmatch.fnmatchcase(base, pattern) for pattern in patterns):
+                yield name
+
+    def _walk(self, under: str) -> Iterator[str]:
+        prefix = f"{under}/" if under else ""
+        if self.mounted is None or not (self.root / under).is_dir():
+            names = self._names_in(self.root) if self.mounted is None else self._walk("")
+            names = (name for name in names if name.startswith(prefix))
+        else:
+            names = self._walk_folder(self.root / under, prefix)
+        yield from (name for name in names if not is_litter(name))
+
+    def _walk_folder(self, folder: Path, prefix: str) -> Iterator[str]:
+        with os.scandir(folder) as entries:
+            shown = [entry for entry in entries if not entry.name.startswith(".")]
+        # Links to folders are not followed: they may lead back up, for ever.
+        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
+        for name, is_folder in found:
+            if is_folder:
+                yield from self._walk_folder(folder / name, f"{prefix}{name}/")
+            elif is_archive(name):
+                yield from (f"{prefix}{name}/{inner}" for inner in self._names_in(folder / name))
+            else:
+                yield f"{prefix}{name}"
+
+    def _names_in(self, archive: Path) -> list[str]:
+        """The names in an archive, sorted; an encoding that was told by them is noted."""
+        _, members, encoding = _open_archive(str(archive), self.encodings)
+        guessed = self.encodings == NAME_ENCODINGS and encoding not in (None, "utf-8")
+        note = f"{archive.name}: file names are taken for {encoding}; --encoding takes another."
+        if guessed and note not in self.notes:
+            self.notes.append(note)
+        return sorted(members)
+
+    def _members(self, archive: str) -> dict:
+        return _open_archive(archive, self.encodings)[1]
+
+    def _place(self, name: str) -> tuple[str, str | None]:
+        """The file on disk that holds a name, and the member inside it where it is an archive."""
+        if self.mounted is None:
+            return str(self.root), name
+        parts = name.split("/")
+        for end, part in enumerate(parts[:-1], start=1):
+            if is_archive(part):
+                archive = self.root.joinpath(*parts[:end])
+                if archive.is_file():
+                    return str(archive), "/".join(parts[end:])
+        return str(self.root / name), None
+
+    def __contains__(self, name: str) -> bool:
+        """Whether a file of this name can be read."""
+        place, member = self._place(name)
+        try:
+            return Path(place).is_file() if member is None else member in self._members(place)
+        except (OSError, ValueError):  # a label may hold anything, NUL bytes included
+            return False
+
+    def find(self, name: str, folder: str = "", split: str | None = None) -> str:
+        """Where a picture lies that a label of `split` names by `name`, seen from `folder`.
+
+        Where no file has this very path, a file is taken whose path differs in the form of its
+        letters (NFC, NFD), in the case of its ending, or in folders: labels often leave them out,
+        or carry those of the machine that they were written on. Without such a file, or with
+        several, the path as given is returned, to be missed later.
+        """
+        parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+        path = "/".join([*folder.split("/"), *parts] if folder else parts)
+        if not parts or path in self:
+            return path or name
+        split = official_split(folder) or split
+        names = self._index.get(spelling(parts[-1]), [])
+        names = [other for other in names if may_be_of(split, other)]
+        ranked = sorted((kinship(other, parts, folder), other) for other in names)
+        near = [(rank, other) for rank, other in ranked if rank]
+        if not near:
+            return path
+        best = [other for rank, other in near if rank == near[-1][0]]
+        if len(best) > 1:
+            self.unclear[path] = " and ".join(best[:3])
+            return path
+        return best[0]
+
+    def picture_of(self, label: str) -> str | None:
+        """The picture that has the name of a label file but for its ending, or None.
+
+        `label` is the label's path without its ending. Of several pictures it is the one beside the
+        label, or else the one whose folders have most in common with the label's.
+        """
+        folder, _, base = label.rpartition("/")
+        names = [n for ending in ENDINGS for n in self._index.get(spelling(base + ending), [])]
+        own = folder.split("/") if folder else []
+
+        def rank(name: str) -> tuple[bool, int]:
+            parts = name.split("/")[:-1]
+            return parts == own, sum(1 for part in parts if part in own)
+
+        names = [name for name in names if may_be_of(official_split(folder), name)]
+        best = [name for name in names if rank(name) == max(map(rank, names))]
+        return best[0] if best else None
+
+    @functools.cached_property
+    def _index(self) -> dict[str, list[str]]:
+        """All files by the spelling of their name; empty where there are too many to tell."""
+        index: dict[str, list[str]] = {}
+        for number, name in enumerate(self._walk("")):
+            if number == MAX_INDEXED:
+                return {}
+            index.setdefault(spelling(name.rpartition("/")[2]), []).append(name)
+        return index
+
+    def loader(self, name: str) -> functools.partial:
+        """A picklable function that reads a file's bytes."""
+        if name in self.unclear:
+            return functools.partial(_refuse_unclear, self.unclear[name])
+        place, member = self._place(name)
+        if member is None:
+            return functools.partial(read_file, place)
+        return functools.partial(read_member, place, member, self.encodings)
+
+    def image_loader(
+        self, name: str, folder: str = "", split: str | None = None
+    ) -> functools.partial:
+        """As `loader`, for a name in a label: an absolute path as it is, others as `find` does."""
+        if self.mounted is not None:
+            with contextlib.suppress(OSError, ValueError):
+                if Path(name).is_absolute() and Path(name).is_file():
+                    return functools.partial(read_file, name)
+        return self.loader(self.find(name, folder, split))
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes, at most MAX_MEMBER of them from an archive; PictureError if it cannot."""
+        data = self.loader(name)()
+        _refuse_pointer(name, data)
+        return data
+
+    def open(self, name: str) -> BinaryIO:
+        """A file as a stream, however large."""
+        place, member = self._place(name)
+        if member is None:
+            check_regular(place)
+            stream = open(place, "rb")  # noqa: SIM115, PTH123
+        else:
+            stream = _open_member(place, member, self.encodings)
+        try:
+            _refuse_pointer(name, stream.peek(len(LFS_POINTER)))
+        except DataError:
+            stream.close()
+            raise
+        except Exception as error:  # zlib, lzma and zipfile each have their own
+            stream.close()
+            raise PictureError("unreadable image", f"{name}: {error}") from None
+        return stream
+
+    def on_disk(self, name: str) -> str | None:
+        """The path of a file that lies in no archive."""
+        place, member = self._place(name)
+        return place if member is None else None
+
+    def size(self, name: str) -> int:
+        """A file's size in bytes, as its archive states it."""
+        place, member = self._place(name)
+        if member is None:
+            return Path(place).stat().st_size
+        info = self._members(place)[member]
+        return info.file_size if isinstance(info, zipfile.ZipInfo) else info.size
+
+    def split(self, name: str) -> str | None:
+        """The official split that a file's folders state, the input's own name included."""
+        return official_split(f"{self.root.resolve().name}/{name.rpartition('/')[0]}")
+
+    def label_split(self, name: str) -> str | None:
+        """The official split that a file of many labels states by its name, or its folders'."""
+        return file_split(name) or official_split(name.rpartition("/")[0])
+
+    def lines(self, name: str) -> Iterator[tuple[int, str]]:
+        """(number from 1, line without its end) of a text file.
+
+        Bytes that are no UTF-8 become surrogates, for `is_unicode` to find: one bad line costs
+        itself only. A line of more than MAX_LINE bytes comes in pieces.
+        """
+        with self.open_text(name) as stream:
+            number = 0
+            while line := stream.readline(MAX_LINE):
+                number += 1
+                yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+
+    def open_text(self, name: str) -> BinaryIO:
+        """A label file as a stream of UTF-8 without a mark at its beginning, whatever it was.
+
+        Raises:
+            DataError: it is a git-lfs pointer, or of an encoding that only a person can tell.
+        """
+        if self.last_encoding[0] != name:
+            encoding = encoding_of(lambda: self._raw_lines(name), name, self.encoding)
+            self.last_encoding = name, encoding
+            if encoding not in ("utf-8", "utf-8-sig"):
+                note = f"label files that are not UTF-8 were read as {encoding}"
+                if not any(other.startswith(note) for other in self.notes):
+                    self.notes.append(f"{note}, such as {name}")
+        return as_utf8(self.open(name), self.last_encoding[1])
+
+    def head(self, name: str) -> bytes:
+        """The first bytes of a file, as UTF-8 where they are UTF-16: enough to tell its shape."""
+        with self.open(name) as stream:
+            data = stream.read(HEAD)
+        if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return data[: len(data) // 2 * 2].decode("utf-16", "ignore").encode()
+        return data.removeprefix(codecs.BOM_UTF8)
+
+    def read_text(self, name: str) -> bytes:
+        """A label file as UTF-8, at most MAX_MEMBER bytes of it; as `open_text`."""
+        with self.open_text(name) as stream:
+            pieces, size = [], 0
+            try:
+                while size <= MAX_MEMBER and (piece := stream.read(MAX_LINE // 64)):
+                    pieces.append(piece)
+                    size += len(piece)
+            except Exception as error:  # zlib, lzma and zipfile each have their own
+                raise PictureError("unreadable file", f"{name}: {error}") from None
+        if size > MAX_MEMBER:
+            raise PictureError("file too large", f"{name} holds more than {MAX_MEMBER} bytes")
+        return b"".join(pieces)
+
+    def _raw_lines(self, name: str) -> Iterator[bytes]:
+        with self.open(name) as stream:
+            while line := stream.readline(MAX_LINE):
+                yield line
+
+
+def picture_tree(tree: Tree, options: SimpleNamespace) -> Tree:
+    """Where the pictures of labels in `tree` lie: below `--images`, or in `tree` itself."""
+    images = getattr(options, "images", None)
+    return Tree(images, options) if images else tree
+
+
+def is_litter(name: str) -> bool:
+    """Whether a file is what systems leave beside files: `__MACOSX/`, `._*`, `.DS_Store`."""
+    parts = (part for part in name.split("/") if part not in (".", ".."))
+    return any(part.startswith(".") or part == "__MACOSX" for part in parts)
+
+
+def _refuse_pointer(name: str, head: bytes) -> None:
+    if head.startswith(LFS_POINTER):
+        raise DataError(
+            f"{name} is a git-lfs pointer instead of the file; run `git lfs pull` in its "
+            "repository, then convert again."
+        )
+
+
+def _refuse_unclear(names: str) -> bytes:
+    raise PictureError("several pictures of this name", names)
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file name ends as a zip or tar does."""
+    return name.lower().endswith(ARCHIVES)
+
+
+def read_member(archive: str, name: str, encodings: tuple[str, ...] = NAME_ENCODINGS) -> bytes:
+    """One member's bytes; PictureError where it is missing, broken or unpacks to too much."""
+    with _open_member(archive, name, encodings) as stream:
+        try:
+            data = stream.read(MAX_MEMBER + 1)
+        except Exception as error:  # zlib, lzma and zipfile each have their own
+            raise PictureError("unreadable image", f"{name}: {error}") from None
+    if len(data) > MAX_MEMBER:
+        raise PictureError("image too large", f"{name} unpacks to more than {MAX_MEMBER} bytes")
+    return data
+
+
+def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> BinaryIO:
+    opened, members, _ = _open_archive(archive, encodings)
+    if name not in members:
+        raise FileNotFoundError(2, "no such member", f"{archive}/{name}")
+    try:
+        if isinstance(opened, zipfile.ZipFile):
+            return opened.open(members[name])
+        return opened.extractfile(members[name])
+    except Exception as error:
+        raise PictureError("unreadable image", f"{name}: {error}") from None
+
+
+@functools.lru_cache(maxsize=8)
+def _open_archive(
+    path: str, encodings: tuple[str, ...]
+) -> tuple[zipfile.ZipFile | tarfile.TarFile, dict, str | None]:
+    """An archive, its plain files by name, and the encoding of the names where they say none.
+
+    The archive is kept open, for its index is slow to read.
+
+    Raises:
+        DataError: it cannot be read, or more than one of the encodings fits its names.
+    """
+    try:
+        check_regular(path)
+        if path.lower().endswith(".zip"):
+            archive = zipfile.ZipFile(path)
+            members = [info for info in archive.infolist() if not info.is_dir()]
+            names = [_zip_name(info) for info in members]
+        else:
+            archive = tarfile.open(path)  # noqa: SIM115
+            members = [member for member in archive if member.isfile()]
+            names = [os.fsencode(member.name.removeprefix("./")) for member in members]
+    except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
+        raise DataError(f"{path} cannot be read as an archive ({error}).") from None
+    unclear = [name for name in names if isinstance(name, bytes) and not name.isascii()]
+    encoding = _name_encoding(unclear, encodings, path) if unclear else None
+    decode = functools.partial(_decode, encoding=encoding or "utf-8", zipped=path.endswith("zip"))
+    return archive, dict(zip(map(decode, names), members)), encoding
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str | bytes:
+    """A zip member's name; its bytes where it has no UTF-8 flag, and zipfile took it for CP437."""
+    return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437")
+
+
+def _decode(name: str | bytes, encoding: str, zipped: bool) -> str:
+    if isinstance(name, str):
+        return name
+    try:
+        return name.decode(encoding)
+    except UnicodeDecodeError:
+        # CP437 is what a zip without a flag promises.
+        return name.decode("cp437") if zipped else os.fsdecode(name)
+
+
+def _name_encoding(names: list[bytes], encodings: tuple[str, ...], path: str) -> str | None:
+    """The encoding that fits all names of an archive; None where none of several does.
+
+    Raises:
+        DataError: several fit, or the only one that is allowed does not.
+    """
+    fits = [encoding for encoding in encodings if all(_fits(name, encoding) for name in names)]
+    shown = names[0][:60]
+    if not fits and encodings != NAME_ENCODINGS:
+        raise DataError(
+            f"{path} has file names that are neither {' nor '.join(encodings)}, such as {shown!r}; "
+            "name their encoding with --encoding."
+        )
+    if len(fits) > 1 and fits[0] != "utf-8":
+        readings = ", ".join(
+            f"{encoding} {shown.decode(encoding, 'replace')!r}" for encoding in fits
+        )
+        raise DataError(
+            f"{path} does not say how its file names are encoded, and several encodings fit them "
+            f"all: {readings}; name the right one with --encoding."
+        )
+    return fits[0] if fits else None
+
+
+def _fits(name: bytes, encoding: str) -> bool:
+    try:
+        text = name.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    # Control characters, private ones and those that do not exist stand in no name.
+    return encoding == "utf-8" or not {"Cc", "Co", "Cn"} & set(map(unicodedata.category, text))

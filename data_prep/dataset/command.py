@@ -1,0 +1,244 @@
+"""Command lines of data_prep: parse numbers and refuse empty values; exit codes, one sentence each.
+
+`ocrkit` parses its own options with the same functions.
+"""
+
+import argparse
+import io
+import math
+import re
+import sys
+from collections.abc import Callable, Sequence
+from importlib import metadata
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from data_prep.dataset.files import sentence
+from data_prep.dataset.schema import DataError, UsageError, one_line
+
+REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
+# Packages that are imported under another name than they are installed by.
+IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
+MOST_WORKERS = 1024
+# The largest number that C's int holds, which is what lies under many libraries.
+LARGEST_INT = 2**31 - 1
+# Decimal digits as people write them: no leading zeros, which YAML 1.1 takes for octal, and no
+# underscores; re.ASCII keeps out the digits of other scripts.
+_WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+_NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
+
+
+def output_path(text: str) -> Path:
+    """The type of an option that names a file or folder to write.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, which as a path would be the working folder, or
+            holds a NUL.
+    """
+    if "\0" in text:
+        raise argparse.ArgumentTypeError("it holds a NUL, which no name of a file may")
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty; name a file or folder (. is this one)")
+    return Path(text)
+
+
+def expand_home(value: Any) -> Any:
+    """A path with the home folder for the `~/` that it begins with.
+
+    Args:
+        value: a path or text, a list, or all options of a command line; everything else is
+            returned as it is.
+    """
+    if isinstance(value, Path):
+        return value.expanduser()
+    if isinstance(value, str) and value.startswith("~/"):
+        return str(Path(value).expanduser())
+    if isinstance(value, list | tuple):
+        return type(value)(map(expand_home, value))
+    if isinstance(value, argparse.Namespace):
+        return argparse.Namespace(**{name: expand_home(v) for name, v in vars(value).items()})
+    return value
+
+
+def parse_int(text: str) -> int:
+    """Parse a whole number such as 12, -1 or 1e6.
+
+    Raises:
+        ValueError: the text is no whole number in decimal digits.
+    """
+    text = text.strip()
+    if _WHOLE.fullmatch(text):
+        return int(text)
+    if _NUMBER.fullmatch(text) and float(text).is_integer():
+        return int(float(text))
+    raise ValueError(f"{text!r} is no whole number such as 12 or 1e6.")
+
+
+def parse_float(text: str) -> float:
+    """Parse a number such as 0.5, 12 or 1e-4; nan and inf are parsed too, for a range to refuse.
+
+    Raises:
+        ValueError: the text is no number in decimal digits.
+    """
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    if _NOT_FINITE.fullmatch(text):
+        return float(text.replace(".", ""))
+    raise ValueError(f"{text!r} is no number such as 0.5 or 1e-4.")
+
+
+def range_error(
+    value: float,
+    at_least: float | None = None,
+    above: float | None = None,
+    at_most: float | None = None,
+    below: float | None = None,
+) -> str | None:
+    """Say what a number must be, such as "must be at least 1"; None where it lies in the range."""
+    if not math.isfinite(value):
+        return "must be a finite number"
+    bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
+    if (
+        (at_least is not None and value < at_least)
+        or (above is not None and value <= above)
+        or (at_most is not None and value > at_most)
+        or (below is not None and value >= below)
+    ):
+        bounds = {words: bound for words, bound in bounds.items() if bound is not None}
+        return "must be " + " and ".join(f"{words} {bound}" for words, bound in bounds.items())
+    return None
+
+
+def int_option(**bounds: float) -> Callable[[str], int]:
+    """Make the `type` of an argparse option that takes a whole number; bounds of `range_error`."""
+    return lambda text: _bounded(text, parse_int, bounds)
+
+
+def float_option(**bounds: float) -> Callable[[str], float]:
+    """Make the `type` of an argparse option that takes a finite number; as `int_option`."""
+    return lambda text: _bounded(text, parse_float, bounds)
+
+
+def _bounded(text: str, parse: Callable[[str], float], bounds: dict) -> float:
+    try:
+        value = parse(text)
+        problem = range_error(value, **bounds)
+    except (ValueError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(str(error)[:200]) from None
+    if problem:
+        raise argparse.ArgumentTypeError(f"{text[:100]} {problem}")
+    return value
+
+
+# Types of options that most commands have; that a count is above 0 each command says itself.
+COUNT = int_option(at_most=10**9)
+WORKERS = int_option(at_most=MOST_WORKERS)
+SEED = int_option(at_least=0, at_most=2**32 - 1)  # what numpy and torch take
+
+
+def refuse_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Exit with 2 where an argument is empty, such as the value of an unset shell variable."""
+    option = ""
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        joined = name.startswith("--") and equals
+        if not argument.strip() or (joined and not value.strip()):
+            where = f" for {name if joined else option}" if joined or option else ""
+            parser.error(f"an empty value is given{where}; give one, or leave it out.")
+        if argument.startswith("-"):
+            option = argument
+
+
+def parse_arguments(
+    parser: argparse.ArgumentParser, arguments: Sequence[str] | None
+) -> argparse.Namespace:
+    """Parse a command line (None: the process's own) whose empty values are wrong usage.
+
+    `~/` is the home folder.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    refuse_empty(parser, arguments)
+    return expand_home(parser.parse_args(arguments))
+
+
+def escape_unprintable() -> None:
+    """Print what an encoding cannot hold, such as a file name that is no UTF-8, as escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def exit_code(work: Callable[[], int], advice: str = "") -> int:
+    """Do a command's work and return its exit code: what it returns, or 1 or 2 where it failed.
+
+    Wrong usage is 2; data that cannot be used, a disk that fails and Ctrl-C are 1. `advice` says
+    after the last two what to do about it, such as "run it again".
+    """
+    advice = advice and f"; {advice}."
+    escape_unprintable()
+    try:
+        return work()
+    except ImportError as error:
+        print(f"error: {import_problem(error)}", file=sys.stderr)
+        return 1
+    except UsageError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 2
+    except DataError as error:
+        print(f"error: {one_line(error)}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        text = one_line(sentence(error))
+        # A whole sentence names its own way out.
+        print(f"error: {text}" + (advice or ".") * (not text.endswith(".")), file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"Interrupted{advice or '.'}", file=sys.stderr)
+        return 1
+
+
+def requirements() -> dict[str, str]:
+    """{package: its requirement, such as "pillow>=11,<14"} of the kit, without markers."""
+    try:
+        lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
+    except OSError:  # installed as a package, which carries them in its metadata
+        try:
+            lines = metadata.requires("ocrkit") or []
+        except metadata.PackageNotFoundError:
+            lines = []
+    wanted = [re.split("[#;]", line)[0].strip() for line in lines]
+    return {re.match(r"[\w.-]+", text)[0]: text for text in wanted if text}
+
+
+def can_be_found(package: str) -> bool:
+    """Whether a package is where `import` looks, without importing it."""
+    try:
+        return find_spec(IMPORT_NAMES.get(package, package)) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def import_problem(error: BaseException) -> str:
+    """The sentence for a failed import: the package that is missing or broken, and its install."""
+    while isinstance(error.__cause__, ImportError):
+        error = error.__cause__
+    text = " ".join(str(error).split())
+    module = getattr(error, "name", None) or ""
+    names = {name: package for package, name in IMPORT_NAMES.items()}
+    package = names.get(module.partition(".")[0], module.partition(".")[0])
+    wanted = requirements()
+    if not package or can_be_found(package):
+        # transformers and datasets say in words of their own which package they lack.
+        lacking = [name for name in wanted if not can_be_found(name)]
+        package = next((name for name in lacking if name.lower() in text.lower()), package)
+    install = f"`pip install '{wanted.get(package, package)}'`"
+    if package and not can_be_found(package):
+        return f"the package {package} is not installed; install it with {install}."
+    return (
+        f"a package cannot be imported ({text}); install the tested versions with "
+        + (install if package in wanted else "`pip install -r requirements.txt`")
+        + ", which `python -m ocrkit doctor` compares with those installed."
+    )

@@ -1,0 +1,165 @@
+"""Divides rows into train, validation and test so that no document or writer is in two of them."""
+
+import hashlib
+import re
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from data_prep.dataset.command import parse_float
+from data_prep.dataset.schema import SPLITS, UsageError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+DEFAULT_SHARES = (0.8, 0.1, 0.1)
+
+# Names of pictures that say which page they are a part of. The whole name has to match, without
+# its ending; PPOCRLabel keeps its crops in a folder crop_img beside their pages.
+GROUP_PATTERNS = (
+    r"(?P<page>.*[^_-])[_-]crop[_-]\d+",
+    r"(?P<page>.*[^_-])[_-]line[_-]\d+",
+    r"(?P<page>.*[^_-])-p\d+",
+)
+CROP_FOLDER = "crop_img"
+_PAGE = [re.compile(pattern, re.IGNORECASE) for pattern in GROUP_PATTERNS]
+_PICTURE_ENDING = re.compile(
+    r"\.(jpe?g|png|bmp|tiff?|webp|gif|jfif|avif|jp2|heic|pdf)$", re.IGNORECASE
+)
+
+# trn and tst are how CASIA names its parts.
+_WORDS = {
+    "train": ("train", "training", "trn"),
+    "validation": ("validation", "valid", "val", "dev"),
+    "test": ("test", "testing", "tst"),
+}
+
+
+def _pattern(words: Iterable[str]) -> re.Pattern:
+    """A whole word, or a capitalised one behind another ("sroieTrain"), but not "latest"."""
+    small = "|".join(words)
+    capital = "|".join(word.capitalize() for word in words)
+    return re.compile(f"((?<![A-Za-z])(?i:{small})|(?<=[a-z])({capital}))(?![a-z])")
+
+
+# Words of label files' names that say what the file is, not what it is about.
+_KINDS = set(
+    "gt label labels list img image images id ids data dataset annotation annotations info "
+    "metadata rec det text txt json of v with qt file files lmdb set split".split()
+)
+_OFFICIAL = [(split, _pattern(words)) for split, words in _WORDS.items()]
+
+
+def official_split(name: str) -> str | None:
+    """The split that a file or folder name states ("HWDB2.0Train" is train), or None."""
+    for part in reversed(name.replace("\\", "/").split("/")):
+        for split, pattern in _OFFICIAL:
+            if pattern.search(part):
+                return split
+    return None
+
+
+def file_split(name: str) -> str | None:
+    """The split that a label file's name states as its first or last word, or None.
+
+    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do, as does `scut_test_img_id_gt.txt`, for
+    words that say what a file is do not count; `Acme-train-ticket.csv` does not.
+    """
+    stem = name.rpartition("/")[2].rsplit(".", 1)[0]
+    words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem)
+    words = [word for word in words if word.lower() not in _KINDS]
+    return official_split(words[0]) or official_split(words[-1]) if words else None
+
+
+def page_of(name: str) -> str:
+    """The page that a picture's name says it was cut from, or the name itself where it says none.
+
+    `scans/crop_img/a_crop_0.jpg` is of `scans/a`, `report-p2.png` of `report`.
+    """
+    folder, _, base = name.rpartition("/")
+    stem = _PICTURE_ENDING.sub("", base)
+    for pattern in _PAGE:
+        if match := pattern.fullmatch(stem):
+            if folder.rpartition("/")[2] == CROP_FOLDER:
+                folder = folder.rpartition("/")[0]
+            return f"{folder}/{match['page']}" if folder else match["page"]
+    return name
+
+
+def page_key(name: str) -> int:
+    """A hash of a picture's page that is equal for the page itself and for what was cut from it."""
+    return group_key(0, _PICTURE_ENDING.sub("", page_of(name)))
+
+
+def parse_shares(text: str) -> tuple[float, ...] | None:
+    """Read `--split`: None for "source", otherwise the shares of train, validation and test."""
+    if text == "source":
+        return None
+    try:
+        shares = tuple(parse_float(part) for part in text.split(","))
+    except ValueError:
+        shares = ()
+    if len(shares) != 3 or not min(shares) >= 0 or not abs(sum(shares) - 1) < 1e-6:
+        raise UsageError(
+            f"--split is {text!r}, but takes 'source' or three shares of train, validation and "
+            "test that add up to 1, such as 0.8,0.1,0.1."
+        )
+    return shares
+
+
+def group_key(seed: int, group: str) -> int:
+    """A group's place in the order that splits are dealt in: 64 bits of a hash of seed and id."""
+    digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big")
+
+
+def join_groups(
+    keys: Sequence[int], rows: Sequence[int], links: Sequence[int]
+) -> "np.ndarray | None":
+    """For every row the first row of its group, after groups that share a link were joined.
+
+    `keys` names each row's group; `rows[i]` is a row that has `links[i]`, such as the hash of its
+    picture. Returns None where no link joins two groups.
+    """
+    import numpy as np
+
+    _, first, group = np.unique(
+        np.asarray(keys, dtype=np.uint64), return_index=True, return_inverse=True
+    )
+    _, link, counts = np.unique(
+        np.asarray(links, dtype=np.uint64), return_inverse=True, return_counts=True
+    )
+    shared = counts[link] > 1
+    link, linked = link[shared], group[np.asarray(rows, dtype=np.int64)[shared]]
+    root = first.copy()  # of each group
+    while True:
+        lowest = np.full(len(counts), len(group))
+        np.minimum.at(lowest, link, root[linked])
+        joined = root.copy()
+        np.minimum.at(joined, linked, lowest[link])
+        if (joined == root).all():
+            break
+        root = joined
+    return None if (root == first).all() else root[group]
+
+
+def assign_splits(keys: Sequence[int], shares: Iterable[float] = DEFAULT_SHARES) -> Iterable[int]:
+    """Give every row, named by its group's key, the index of its split in `SPLITS`.
+
+    Groups go in ascending order of their keys, each as a whole to the split that is furthest below
+    its share of the rows, which is the one filled to the lowest fraction of it (the first of equal
+    ones). So every split with a share gets a group as long as there are as many groups.
+    """
+    import numpy as np
+
+    groups, row_groups, counts = np.unique(
+        np.asarray(keys, dtype=np.uint64), return_inverse=True, return_counts=True
+    )
+    wanted = [index for index, share in enumerate(shares) if share > 0]
+    shares = list(shares)
+    filled = [0] * len(SPLITS)
+    dealt = np.empty(len(groups), dtype=np.uint8)
+    for position, count in enumerate(counts.tolist()):
+        split = min(wanted, key=lambda index: filled[index] / shares[index])
+        dealt[position] = split
+        filled[split] += count
+    return dealt[row_groups]

@@ -1,0 +1,126 @@
+"""Reads the elements of a large JSON array one by one, so that memory does not grow with it."""
+
+import codecs
+import json
+from collections.abc import Iterator
+from typing import BinaryIO
+
+from data_prep.dataset.schema import refuse_constant
+
+CHUNK = 2**20
+MAX_ELEMENT = 16 * 2**20  # characters of one element
+ENDINGS = (*" \t\r\n,]}",)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+
+
+class _Text:
+    """A text stream with a window that only grows while one element does not fit in it."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self.stream = stream
+        self.decoder = codecs.getincrementaldecoder("utf-8-sig")("surrogateescape")
+        self.window, self.at, self.ended = "", 0, False
+
+    def more(self) -> bool:
+        """Read on; False at the end."""
+        if self.ended:
+            return False
+        if len(self.window) - self.at > MAX_ELEMENT:
+            raise ValueError(f"an element is longer than {MAX_ELEMENT} characters, or broken")
+        # As much again as is waiting: a long element is tried again few times.
+        data = self.stream.read(max(CHUNK, len(self.window) - self.at))
+        self.ended = not data
+        self.window = self.window[self.at :] + self.decoder.decode(data, final=self.ended)
+        self.at = 0
+        return True
+
+    def next(self) -> str:
+        """The next character that is no white space, which stays to be read; "" at the end."""
+        while True:
+            while self.at < len(self.window):
+                if self.window[self.at] not in " \t\r\n":
+                    return self.window[self.at]
+                self.at += 1
+            if not self.more():
+                return ""
+
+    def skip(self, expected: str) -> None:
+        """Step over one of the expected characters."""
+        found = self.next()
+        if not found or found not in expected:
+            raise ValueError(f"{found or 'the end'!r} stands where one of {expected!r} should")
+        self.at += 1
+
+    def value(self) -> object:
+        """The next value, whole."""
+        self.next()
+        while True:
+            try:
+                value, end = _DECODER.raw_decode(self.window, self.at)
+                # A number may go on behind the window's end: 1 may be 12, 1. may be 1.5.
+                whole = not isinstance(value, int | float) or self.window[end : end + 1] in ENDINGS
+                if (whole and end < len(self.window)) or not self.more():
+                    self.at = end
+                    return value
+            except RecursionError:
+                raise ValueError("JSON is nested too deeply") from None
+            except json.JSONDecodeError as error:
+                if not self.more():
+                    raise ValueError(error.msg) from None
+
+
+def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[object]:
+    """The elements of a top-level array, or of the array under a top-level object's key.
+
+    ValueError where the text is no such JSON, after the elements that came before.
+    """
+    text = _Text(stream)
+    if key is None:
+        yield from _array(text)
+        return
+    text.skip("{")
+    while text.next() != "}":
+        name = text.value()
+        text.skip(":")
+        if name == key:
+            yield from _array(text)
+            return
+        if text.next() == "[":
+            for _ in _array(text):
+                pass
+        else:
+            text.value()
+        if text.next() != "}":
+            text.skip(",")
+    raise ValueError(f"there is no array under {key!r}")
+
+
+def json_members(stream: BinaryIO) -> Iterator[tuple[str, object]]:
+    """The (name, value) pairs of a top-level object, one by one.
+
+    ValueError where the text is no such JSON, after the members that came before.
+    """
+    text = _Text(stream)
+    text.skip("{")
+    more = text.next() != "}"
+    while more:
+        name = text.value()
+        if not isinstance(name, str):
+            raise ValueError(f"{name!r} stands where a name should")
+        text.skip(":")
+        yield name, text.value()
+        more = text.next() != "}"
+        if more:
+            text.skip(",")
+    text.skip("}")
+
+
+def _array(text: _Text) -> Iterator[object]:
+    text.skip("[")
+    more = text.next() != "]"
+    while more:
+        yield text.value()
+        more = text.next() != "]"
+        if more:
+            text.skip(",")
+    text.skip("]")

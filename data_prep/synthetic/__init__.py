@@ -1,0 +1,1 @@
+"""Draws data where there is none."""

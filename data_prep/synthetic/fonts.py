@@ -1,0 +1,274 @@
+"""Finds fonts for a script and a face: what is installed, what it really draws, what is missing.
+
+A font is a path, with `#2` behind it for the third face of a collection, as `render.load_font`
+takes it. The installed ones come from fontconfig; matplotlib's own stand in for Latin print.
+"""
+
+import subprocess
+from functools import lru_cache
+
+from PIL import ImageFont
+
+from data_prep.dataset.schema import DataError
+from data_prep.synthetic.render import load_font, shipped_fonts
+
+LANGUAGES = {"bn": "Bangla", "ko": "Korean", "zh": "Chinese", "en": "Latin"}
+KINDS = ("print", "handwriting", "sign")
+
+# Language -> face -> family -> the Debian and Ubuntu package that has it. Left out on purpose:
+# families that break the script (Mitra spaces Bangla signs apart, FreeSans and FreeSerif shape no
+# conjuncts) and worn or outlined ones that nobody could read. No package has a Bangla hand: what
+# stands here are the least mechanical prints, which the drawing of handwriting then shakes.
+FACES: dict[str, dict[str, dict[str, str]]] = {
+    "bn": {
+        "print": {
+            "Noto Sans Bengali": "fonts-noto-core",
+            "Noto Serif Bengali": "fonts-noto-core",
+            "Lohit Bengali": "fonts-lohit-beng-bengali",
+            "Mukti": "fonts-beng-extra",
+            "Likhan": "fonts-beng-extra",
+        },
+        "handwriting": {
+            "Ani": "fonts-beng-extra",
+            "Likhan": "fonts-beng-extra",
+            "Mukti": "fonts-beng-extra",
+            "Lohit Bengali": "fonts-lohit-beng-bengali",
+        },
+        "sign": {
+            "Noto Sans Bengali": "fonts-noto-core",
+            "Noto Serif Bengali": "fonts-noto-core",
+            "Mukti": "fonts-beng-extra",
+            "Jamrul": "fonts-beng-extra",
+        },
+    },
+    "ko": {
+        "print": {
+            "NanumGothic": "fonts-nanum",
+            "NanumMyeongjo": "fonts-nanum",
+            "NanumBarunGothic": "fonts-nanum",
+            "NanumSquare": "fonts-nanum",
+            "Noto Sans CJK KR": "fonts-noto-cjk",
+            "Noto Serif CJK KR": "fonts-noto-cjk",
+            "UnBatang": "fonts-unfonts-core",
+            "UnDotum": "fonts-unfonts-core",
+            "UnTaza": "fonts-unfonts-extra",
+            "Baekmuk Batang": "fonts-baekmuk",
+            "Baekmuk Dotum": "fonts-baekmuk",
+            "Baekmuk Gulim": "fonts-baekmuk",
+        },
+        "handwriting": {
+            "Nanum Pen Script": "fonts-nanum-extra",
+            "Nanum Brush Script": "fonts-nanum-extra",
+            "NanumBarunpen": "fonts-nanum-extra",
+            "UnPilgi": "fonts-unfonts-core",
+            "UnPilgia": "fonts-unfonts-extra",
+            "UnPen": "fonts-unfonts-extra",
+            "UnVada": "fonts-unfonts-extra",
+            "Eunjin": "fonts-alee",
+            "Eunjin Nakseo": "fonts-alee",
+        },
+        "sign": {
+            "NanumSquareRound": "fonts-nanum",
+            "NanumGothic": "fonts-nanum",
+            "UnDinaru": "fonts-unfonts-core",
+            "Baekmuk Headline": "fonts-baekmuk",
+            "BM DoHyeon": "fonts-woowa-bm",
+            "BM EULJIRO TTF": "fonts-woowa-bm",
+            "BM HANNA Pro": "fonts-woowa-bm",
+            "BM JUA_TTF": "fonts-woowa-bm",
+            "BM KIRANGHAERANG": "fonts-woowa-bm",
+            "BM YEONSUNG": "fonts-woowa-bm",
+            "Guseul": "fonts-alee",
+        },
+    },
+    "zh": {
+        "print": {
+            "Noto Sans CJK SC": "fonts-noto-cjk",
+            "Noto Serif CJK SC": "fonts-noto-cjk",
+            "AR PL UMing CN": "fonts-arphic-uming",
+            "WenQuanYi Zen Hei": "fonts-wqy-zenhei",
+            "WenQuanYi Micro Hei": "fonts-wqy-microhei",
+        },
+        "handwriting": {
+            "AR PL UKai CN": "fonts-arphic-ukai",
+            "AR PL KaitiM GB": "fonts-arphic-gkai00mp",
+            "LXGW WenKai": "fonts-lxgw-wenkai",
+        },
+        "sign": {
+            "Noto Sans CJK SC": "fonts-noto-cjk",
+            "Noto Serif CJK SC": "fonts-noto-cjk",
+            "WenQuanYi Zen Hei": "fonts-wqy-zenhei",
+            "WenQuanYi Micro Hei": "fonts-wqy-microhei",
+            "Smiley Sans": "fonts-smiley-sans",
+            "LXGW WenKai": "fonts-lxgw-wenkai",
+        },
+    },
+    "en": {
+        "print": {
+            "DejaVu Sans": "fonts-dejavu-core",
+            "DejaVu Serif": "fonts-dejavu-core",
+            "DejaVu Sans Mono": "fonts-dejavu-core",
+            "Liberation Sans": "fonts-liberation",
+            "Liberation Serif": "fonts-liberation",
+            "Liberation Mono": "fonts-liberation",
+            "Noto Sans": "fonts-noto-core",
+            "Noto Serif": "fonts-noto-core",
+        },
+        "handwriting": {
+            "Dancing Script": "fonts-dancingscript",
+            "DkgHandwriting": "fonts-dkg-handwriting",
+            "Breip": "fonts-breip",
+            "Rufscript": "fonts-rufscript",
+            "Steve": "fonts-sjfonts",
+            "Comic Neue": "fonts-comic-neue",
+        },
+        "sign": {
+            "Allerta": "fonts-allerta",
+            "Bebas Neue": "fonts-bebas-neue",
+            "Kaushan Script": "fonts-kaushanscript",
+            "League Spartan": "fonts-league-spartan",
+            "Leckerli One": "fonts-leckerli-one",
+            "Lobster Two": "fonts-lobster",
+            "National Park": "fonts-national-park",
+        },
+    },
+}
+_STAND_INS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
+_UNREADABLE = ("Outline", "Stencil", "Thin", "UltraLight", "ExtraLight")
+# Joiners shape their neighbours and have no ink of their own; the last code point of a plane is
+# none, so every font draws its box for what is missing.
+JOINERS = "\u200c\u200d"
+NO_CHARACTER = "\U0010fffe"
+_BOLD = 180  # fontconfig's weight of a demibold
+
+
+@lru_cache(maxsize=1)
+def installed_fonts() -> dict[str, list[tuple[int, str]]]:
+    """Family -> [(fontconfig's weight, font)] of what is installed; empty without fontconfig."""
+    wanted = "%{family}\t%{style[0]}\t%{weight}\t%{variable}\t%{file}\t%{index}\n"
+    try:
+        listed = subprocess.run(
+            ["fc-list", "--format", wanted], capture_output=True, check=True, timeout=120
+        ).stdout.decode("utf-8", "replace")
+    except (OSError, subprocess.SubprocessError):
+        return {}
+    found: dict[str, list[tuple[int, str]]] = {}
+    seen: set[tuple[str, str]] = set()
+    for line in sorted(listed.splitlines(), key=lambda line: line.split("\t")[4:]):
+        families, style, weight, variable, file, index = line.split("\t")
+        # A variable font is listed once more for each of its named instances, which are used.
+        if variable == "True" or any(word in style for word in _UNREADABLE):
+            continue
+        for family in dict.fromkeys(families.split(",")):
+            # The same face may lie there in two packages or two formats.
+            if (family, style) not in seen:
+                seen.add((family, style))
+                font = file if index == "0" else f"{file}#{index}"
+                found.setdefault(family, []).append((int(float(weight or 80)), font))
+    return found
+
+
+def find_fonts(language: str, face: str) -> dict[str, list[str]]:
+    """Family -> installed fonts of a language ("bn", "ko", "zh", "en") for a face of `KINDS`.
+
+    Signs take the bold styles of a family that has any.
+
+    Raises:
+        DataError: none is installed; the message names the packages that have them.
+    """
+    found = {}
+    for family in FACES[language][face]:
+        fonts = installed_fonts().get(family, [])
+        bold = [one for one in fonts if one[0] >= _BOLD]
+        if fonts:
+            found[family] = [font for _, font in (bold if face == "sign" and bold else fonts)]
+    if not found and (language, face) == ("en", "print"):
+        found = {path.stem: [str(path)] for path in shipped_fonts(*_STAND_INS)}
+    if not found:
+        packages = " ".join(dict.fromkeys(FACES[language][face].values()))
+        tools = "" if installed_fonts() else "fontconfig "
+        raise DataError(
+            f"No {face} font for {LANGUAGES[language]} is installed; install some with "
+            f"`apt-get install {tools}{packages}`, or name a font file with --font."
+        )
+    return found
+
+
+def font_name(font: str) -> str:
+    """What a person calls a font: its family and style, as the file itself says."""
+    family, style = load_font(font, 24).getname()
+    return " ".join(part for part in (family, style if style != "Regular" else "") if part)
+
+
+def check_font(font: str) -> str:
+    """The font, if it can be opened; DataError if not."""
+    try:
+        load_font(font, 24)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"{font} cannot be read as a font ({error}); name a .ttf or .otf."
+        ) from None
+    return font
+
+
+def undrawn(font: str, text: str) -> str:
+    """The characters of a text that a font has no glyph for, or an empty one; "" if it has all."""
+    return "".join(c for c in dict.fromkeys(text) if not (c.isspace() or _draws(font, c)))
+
+
+@lru_cache(maxsize=500_000)
+def _draws(font: str, character: str) -> bool:
+    if character in JOINERS:
+        return True
+    glyph = _glyph(font, character)
+    return any(glyph[1]) and glyph != _glyph(font, NO_CHARACTER)
+
+
+@lru_cache(maxsize=1000)
+def has_capitals_only(font: str) -> bool:
+    """Whether small letters look like capitals, so that a text must be written in capitals."""
+    return all(_glyph(font, small) == _glyph(font, small.upper()) for small in "agr")
+
+
+def _glyph(font: str, character: str) -> tuple[tuple[int, int], bytes]:
+    # Without shaping: raqm sets a lone vowel sign on a dotted circle, which has ink of its own.
+    mask = _plain_font(font).getmask(character)
+    return mask.size, bytes(mask)
+
+
+@lru_cache(maxsize=256)
+def _plain_font(font: str) -> ImageFont.FreeTypeFont:
+    path, _, index = font.partition("#")
+    return ImageFont.truetype(path, 24, int(index or 0), layout_engine=ImageFont.Layout.BASIC)
+
+
+def require_shaping() -> None:
+    """DataError where Pillow cannot shape: Bangla would be drawn with its signs out of place."""
+    from PIL import features
+
+    if not features.check("raqm"):
+        raise DataError(
+            "Pillow finds no raqm here, so Bangla would be drawn wrong; install it with "
+            "`apt-get install libfribidi0` and `pip install --force-reinstall Pillow`."
+        )
+
+
+def font_table() -> str:
+    """Every language, face, family and package, and whether it is installed."""
+    lines = []
+    for language, faces in FACES.items():
+        for face, families in faces.items():
+            for family, package in families.items():
+                mark = f"{len(installed_fonts().get(family, [])):>3} fonts"
+                here = mark if family in installed_fonts() else "  missing"
+                lines.append(f"{language}  {face:<12}{family:<22}{here:<11}{package}")
+    packages = {
+        package
+        for faces in FACES.values()
+        for families in faces.values()
+        for family, package in families.items()
+        if family not in installed_fonts()
+    }
+    if packages:
+        lines.append(f"\nWhat is missing: apt-get install {' '.join(sorted(packages))}")
+    return "\n".join(lines)

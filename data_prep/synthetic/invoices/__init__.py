@@ -1,0 +1,1 @@
+"""Draws invoices and their kin."""

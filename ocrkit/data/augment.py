@@ -1,0 +1,340 @@
+"""Seeded damage to training pictures, as cameras, scanners, printers and paper do it.
+
+What happens to a picture depends on the seed, the row's id and how often the row was seen before,
+and on nothing else: not on workers, batches, processes or where a run was stopped. A picture keeps
+its width and height, so its token count stays, and nothing of it is moved out of the frame.
+"""
+
+import hashlib
+import io
+import math
+from collections.abc import Callable
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+import numpy as np
+import torch
+from kornia.enhance import jpeg_codec_differentiable
+from kornia.filters import gaussian_blur2d
+from kornia.geometry.transform import get_perspective_transform
+from kornia.geometry.transform import warp_perspective
+from kornia.morphology import dilation
+from PIL import Image
+from PIL import ImageDraw
+from ocrkit.config import AUGMENTATIONS
+from ocrkit.config import augmentation_ranges
+from ocrkit.config import TrainConfig
+from ocrkit.errors import DataError
+
+# A picture that is turned shrinks to stay in its frame, and its text at most to this.
+_SMALLEST_SCALE = 0.8
+
+
+def augmenter(config: TrainConfig) -> Callable[[Sequence[dict], list], list] | None:
+    """What a collator does to the pictures of training rows; None where the config names nothing.
+
+    The function takes rows and their pictures (a list of PIL pictures in RGB for each row). Rows
+    that carry `epoch`, how often they were seen before, come back augmented, all others as they
+    are: only training rows carry it.
+    """
+    ranges = augmentation_ranges(config.augmentation)
+    if not ranges:
+        return None
+    return partial(
+        _augment_rows,
+        ranges=ranges,
+        probability=config.augmentation.get("probability", 0.5),
+        device=config.augmentation.get("device", "cpu"),
+        seed=config.seed,
+    )
+
+
+def _augment_rows(
+    rows: Sequence[dict],
+    pictures: list[list[Image.Image]],
+    ranges: dict[str, tuple[float, float]],
+    probability: float,
+    device: str,
+    seed: int,
+) -> list[list[Image.Image]]:
+    places, drawn = [], []
+    for i, row in enumerate(rows):
+        for j, picture in enumerate(pictures[i] if "epoch" in row else []):
+            key = hashlib.sha256(f"{seed}/{row['id']}/{row['epoch']}/{j}".encode()).digest()
+            rng = np.random.default_rng(int.from_bytes(key[:16], "little"))
+            places.append((i, j))
+            drawn.append(draw(np.asarray(picture), ranges, probability, rng))
+    # One by one on a CPU, so that no neighbour in the batch can change a rounding.
+    together = len(places) if device != "cpu" else 1
+    pictures = [list(row) for row in pictures]
+    for start in range(0, len(places), max(1, together)):
+        chosen = places[start : start + together]
+        done = apply([pictures[i][j] for i, j in chosen], drawn[start : start + together], device)
+        for (i, j), picture in zip(chosen, done):
+            pictures[i][j] = picture
+    return pictures
+
+
+def draw(
+    pixels: np.ndarray,
+    ranges: dict[str, tuple[float, float]],
+    probability: float,
+    rng: np.random.Generator,
+) -> dict[str, tuple]:
+    """What shall be done to a picture: for each operation its arguments, as plain numbers.
+
+    Args:
+        pixels: the picture, uint8 of shape (height, width, 3).
+        ranges: lowest and highest value of each augmentation (`AUGMENTATIONS`).
+        probability: that an augmentation takes part, each by itself.
+    """
+    height, width = pixels.shape[:2]
+    # Drawn for every augmentation, taking part or not: leaving one out changes no other.
+    takes_part = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS)) < probability))
+    shares = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS))))
+    corners, slopes, noise_seed = rng.random((4, 2)), rng.random(3), rng.integers(1 << 62)
+    values = {
+        name: low + (high - low) * shares[name]
+        for name, (low, high) in ranges.items()
+        if takes_part[name]
+    }
+    border = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
+    paper = np.median(np.concatenate(border), axis=0) / 255
+    mean = pixels.mean(dtype=np.float64) / 255
+    drawn: dict[str, tuple] = {}
+    # Both at once would wipe out thin strokes for good.
+    ink = values.get("dilation", 0.0) - values.get("erosion", 0.0)
+    if ink:
+        drawn["ink"] = (ink if paper.mean() > mean else -ink,)
+    if min(height, width) >= 8 and ("rotation" in values or "perspective" in values):
+        target = _corners(
+            height, width, values.get("rotation", 0), values.get("perspective", 0) * corners
+        )
+        drawn["warp"] = (_frame(height, width), target, paper)
+    if "shadow" in values:
+        drawn["shadow"] = (values["shadow"], *slopes, float(height), float(width))
+    if "brightness" in values:
+        drawn["brightness"] = (values["brightness"],)
+    if "contrast" in values:
+        drawn["contrast"] = (values["contrast"], mean)
+    if "blur" in values:
+        drawn["blur"] = (values["blur"], math.ceil(3 * ranges["blur"][1]))
+    if "noise" in values:
+        drawn["noise"] = (values["noise"], noise_seed, height, width)
+    if "jpeg" in values:
+        drawn["jpeg"] = (round(values["jpeg"]),)
+    return drawn
+
+
+def apply(
+    pictures: list[Image.Image], drawn: list[dict[str, tuple]], device: str = "cpu"
+) -> list[Image.Image]:
+    """The pictures with what was drawn for each done to it, of the same sizes, on any device.
+
+    Several are done in one batch, the smaller ones padded; what is outside of a picture never
+    shows in it, so alone or in company it comes out the same but for the last bit of a float.
+    """
+    sizes = [(picture.height, picture.width) for picture in pictures]
+    tall, wide = map(max, zip(*sizes))
+    batch = torch.zeros(len(pictures), 3, tall, wide, device=device)
+    for image, picture in zip(batch, pictures):
+        pixels = torch.from_numpy(np.array(picture)).to(device)
+        image[:, : picture.height, : picture.width] = pixels.permute(2, 0, 1) / 255
+    for name, operation in _OPERATIONS.items():
+        chosen = [i for i, what in enumerate(drawn) if name in what]
+        if not chosen:
+            continue
+        arguments = [
+            torch.as_tensor(np.stack(column), dtype=torch.float32, device=device)
+            if name != "noise"
+            else column
+            for column in zip(*(drawn[i][name] for i in chosen))
+        ]
+        every = len(chosen) == len(batch)
+        part = _padded(batch if every else batch[chosen], [sizes[i] for i in chosen])
+        done = operation(part, *arguments).clamp_(0, 1)
+        if every:
+            batch = done
+        else:
+            batch[chosen] = done
+    pixels = (batch * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(p[:h, :w].copy()) for p, (h, w) in zip(pixels, sizes)]
+
+
+def preview_augmentations(
+    data: Any, config: TrainConfig, n: int = 4, epochs: int = 3, width: int = 420
+) -> Image.Image:
+    """A grid for the notebook: `n` training pictures, each beside what the first epochs see of it.
+
+    Args:
+        data: what `load_data` gave, or one split of it.
+        config: its `augmentation` and `seed` are used as in training, and its `image_height`.
+        n: rows of the grid, taken evenly from the data.
+        epochs: columns beside the original.
+        width: of a column in pixels; wider pictures are shown smaller.
+
+    Raises:
+        DataError: the config names no augmentation, so there is nothing to see.
+    """
+    from ocrkit.data.collate import scaled_pictures
+
+    augment = augmenter(config)
+    if augment is None:
+        raise DataError(
+            "augmentation names nothing to do; give e.g. augmentation={'rotation': 1, 'blur': 0.6}."
+        )
+    rows = data["train"] if hasattr(data, "keys") else data
+    rows = rows.take(n) if rows.num_rows is None else rows  # a stream
+    lines = []
+    for i in np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int).tolist():
+        picture = scaled_pictures(rows[i], config.image_height)[:1]
+        seen = [{"id": rows[i]["id"], "epoch": epoch} for epoch in range(epochs)]
+        versions = [picture, *augment(seen, [picture] * epochs)]
+        lines.append([shown for (shown,) in versions])
+    for line in lines:
+        for picture in line:
+            picture.thumbnail((width, width), Image.Resampling.BICUBIC)
+    gap, head = 8, 20
+    heights = [max(picture.height for picture in line) + gap for line in lines]
+    columns = max(picture.width for line in lines for picture in line) + gap
+    grid = Image.new("RGB", (columns * (1 + epochs) + gap, sum(heights) + head + gap), "#808080")
+    pen = ImageDraw.Draw(grid)
+    for column in range(1 + epochs):
+        title = "original" if column == 0 else f"epoch {column}"
+        pen.text((gap + column * columns, 4), title, fill="white")
+    for number, line in enumerate(lines):
+        for column, picture in enumerate(line):
+            grid.paste(picture, (gap + column * columns, head + sum(heights[:number])))
+    return grid
+
+
+def _frame(height: int, width: int) -> np.ndarray:
+    """Corners of a picture, (4, 2) of x and y in pixels, clockwise from the upper left."""
+    return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
+
+
+def _corners(height: int, width: int, degrees: float, inward: np.ndarray) -> np.ndarray:
+    """Where the corners of a picture go: turned, shrunk until all are inside, then moved inward.
+
+    Args:
+        degrees: of the turn; less where the text would shrink to less than four fifths.
+        inward: (4, 2), the way of each corner as a share of width and height.
+    """
+    short, long = sorted((height - 1, width - 1))
+    most = math.asin((1 / _SMALLEST_SCALE - 1) * short / long)
+    angle = float(np.clip(math.radians(degrees), -most, most))
+    cos, sin = math.cos(angle), abs(math.sin(angle))
+    frame = _frame(height, width)
+    across, down = frame[2]
+    scale = min(across / (across * cos + down * sin), down / (down * cos + across * sin))
+    middle = frame.mean(axis=0)
+    turn = scale * np.array([[cos, math.sin(angle)], [-math.sin(angle), cos]])
+    turned = (frame - middle) @ turn + middle
+    return turned + np.sign(middle - frame) * inward * (width, height)
+
+
+def _padded(batch: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+    """The batch with each picture's last row and column repeated where it is smaller."""
+    tall, wide = batch.shape[2:]
+    if all(size == (tall, wide) for size in sizes):
+        return batch
+    rows = [torch.arange(tall).clamp(max=height - 1) for height, _ in sizes]
+    columns = [torch.arange(wide).clamp(max=width - 1) for _, width in sizes]
+    return torch.stack([image[:, r][:, :, c] for image, r, c in zip(batch, rows, columns)])
+
+
+def _column(values: torch.Tensor) -> torch.Tensor:
+    return values.view(-1, 1, 1, 1)
+
+
+def _ink(x: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+    """Strokes thicker (above 0) or thinner by so many pixels, for dark ink; light ink by −pixels.
+
+    Parts of a pixel blend the neighbouring steps.
+    """
+    kernel = torch.ones(3, 3, device=x.device)
+    sign = _column(-pixels.sign())
+    for step in range(math.ceil(float(pixels.abs().max()))):
+        weight = _column((pixels.abs() - step).clamp(0, 1))
+        x = sign * torch.lerp(sign * x, dilation(sign * x, kernel), weight)
+    return x
+
+
+def _warp(
+    x: torch.Tensor, frame: torch.Tensor, target: torch.Tensor, paper: torch.Tensor
+) -> torch.Tensor:
+    """Turned and tilted in one resampling; what comes into view has the border's colour."""
+    matrix = get_perspective_transform(frame, target)
+    paper = paper.view(-1, 3, 1, 1)
+    inside = _inside(x, frame)
+    x = torch.where(inside, x, paper)
+    return warp_perspective(x, matrix, x.shape[2:], padding_mode="fill", fill_value=paper)
+
+
+def _inside(x: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
+    """(pictures, 1, height, width): whether a place of the batch belongs to its picture."""
+    last = frame[:, 2]
+    rows = torch.arange(x.shape[2], device=x.device).view(1, 1, -1, 1) <= _column(last[:, 1])
+    columns = torch.arange(x.shape[3], device=x.device).view(1, 1, 1, -1) <= _column(last[:, 0])
+    return rows & columns
+
+
+def _shadow(
+    x: torch.Tensor,
+    darkness: torch.Tensor,
+    direction: torch.Tensor,
+    place: torch.Tensor,
+    softness: torch.Tensor,
+    height: torch.Tensor,
+    width: torch.Tensor,
+) -> torch.Tensor:
+    """One side of a soft line across the picture darkened by a share."""
+    angle = 2 * math.pi * direction
+    rows = torch.arange(x.shape[2], device=x.device).view(1, 1, -1, 1) / _column(height) - 0.5
+    columns = torch.arange(x.shape[3], device=x.device).view(1, 1, 1, -1) / _column(width) - 0.5
+    across = columns * _column(angle.cos()) + rows * _column(angle.sin())
+    edge = (across - _column(place - 0.5) * 0.8) / _column(0.03 + 0.15 * softness)
+    return x * (1 - _column(darkness) * torch.sigmoid(edge))
+
+
+def _blur(x: torch.Tensor, sigma: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
+    """Gaussian blur of `sigma` pixels; one kernel size for all, so that company changes nothing."""
+    size = 2 * int(radius[0]) + 1
+    sigmas = sigma.clamp(min=0.05)[:, None].expand(-1, 2)
+    return gaussian_blur2d(x, (size, size), sigmas, border_type="replicate")
+
+
+def _noise(x: torch.Tensor, *arguments: Sequence) -> torch.Tensor:
+    """Grey Gaussian noise of a standard deviation, drawn by numpy so that no device changes it."""
+    x = x.clone()
+    for image, (strength, seed, height, width) in zip(x, zip(*arguments)):
+        noise = np.random.default_rng(seed).standard_normal((height, width), dtype=np.float32)
+        image[:, :height, :width] += float(strength) * torch.from_numpy(noise).to(x.device)
+    return x
+
+
+def _jpeg(x: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
+    """What JPEG of a quality leaves: by libjpeg on a CPU, some ten times as fast, else kornia's."""
+    if x.device.type != "cpu":
+        return jpeg_codec_differentiable(x, quality)
+    done = []
+    for image, level in zip(x, quality.int().tolist()):
+        pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
+        file = io.BytesIO()
+        Image.fromarray(pixels).save(file, "JPEG", quality=level)
+        pixels = torch.from_numpy(np.array(Image.open(file)))
+        done.append(pixels.permute(2, 0, 1) / 255)
+    return torch.stack(done)
+
+
+# In the order in which print, paper, light, lens, sensor and file damage a text.
+_OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
+    "ink": _ink,
+    "warp": _warp,
+    "shadow": _shadow,
+    "brightness": lambda x, factor: x * _column(factor),
+    "contrast": lambda x, factor, mean: torch.lerp(_column(mean), x, _column(factor)),
+    "blur": _blur,
+    "noise": _noise,
+    "jpeg": _jpeg,
+}

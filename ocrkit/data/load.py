@@ -1,0 +1,233 @@
+"""Read a dataset folder into what trains: rows with their pictures opened only when needed."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+import numpy as np
+from data_prep.dataset.schema import SPLITS
+from data_prep.dataset.schema import convert_line
+from ocrkit.errors import DataError
+from ocrkit.config import TrainConfig
+from ocrkit.environment import is_main_process
+from ocrkit.run_folder import record_skipped
+from ocrkit.data.rows import _MEASURED
+from ocrkit.data.rows import text_of
+from ocrkit.data.rows import dataset_of
+from ocrkit.data.rows import usable_row
+from ocrkit.data.rows import raw_rows
+from ocrkit.data.rows import features
+from datasets import DatasetDict
+
+# What is not taken from a parquet file as it stands there.
+_OURS = (*_MEASURED, "prompt", "answers")
+# Rows that are Python's at once: Arrow holds them in a sixth of the memory.
+_PART = 1000
+
+
+def load_data(config: TrainConfig) -> Any:
+    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict (`Splits`).
+
+    Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
+    and height in pixels of each picture; of the first also as `width` and `height`), and what else
+    the folder has. Rows of a task that `config.prompts` names are asked for by that prompt. A row
+    that cannot be used (broken line, several turns, missing or unreadable picture) is left out;
+    every one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed. A
+    completion without text is left out of train alone: in the other splits it is the truth of a
+    blank picture. Of pictures with several frames the first is taken, and their number printed.
+
+    With `streaming` the train split is a `RowStream`, read while it trains.
+
+    Raises:
+        DataError: no such folder, or none of its splits holds a usable row; later, a split that is
+            asked for and is not there.
+    """
+
+    folder = Path(config.dataset)
+    if not config.dataset or not folder.is_dir():
+        raise DataError(
+            f"dataset={config.dataset!r} is no folder; make one with `python -m data_prep.convert`."
+        )
+    files = split_files(folder)
+    if not files:
+        raise DataError(
+            f"{folder} holds none of {', '.join(f'{s}/metadata.jsonl' for s in SPLITS)}, and no "
+            f"data/<split>-*.parquet; {_way_to_convert(folder)}."
+        )
+    splits, skipped, several = {}, [], 0
+    for split, paths in files.items():
+        if split == "train" and config.streaming:
+            continue
+        limit = config.max_train_samples if split == "train" else config.max_eval_samples
+        rows, frames = _split(paths, limit, skipped, config.prompts, blank=split != "train")
+        several += frames
+        if rows is not None:
+            splits[split] = rows
+    if several and is_main_process():
+        print(f"{several} pictures hold several frames; the first of each is taken.")
+    record_skipped(config.output_dir, skipped, place=str(folder))
+    if config.streaming and "train" in files:
+        from ocrkit.data.stream import RowStream
+
+        return Splits({"train": RowStream(files["train"], config), **splits}, str(folder))
+    if not splits:
+        raise DataError(f"{folder} has no usable row; {skipped[0]['detail'] if skipped else ''}")
+    return Splits(splits, str(folder))
+
+
+def split_files(folder: Path) -> dict[str, list[Path]]:
+    """The files of each split that is there: a metadata.jsonl, or parquet files."""
+    files = {split: [folder / split / "metadata.jsonl"] for split in SPLITS}
+    found = {split: paths for split, paths in files.items() if paths[0].is_file()}
+    parquet = {split: sorted(folder.glob(f"data/{split}-*.parquet")) for split in SPLITS}
+    return found or {split: paths for split, paths in parquet.items() if paths}
+
+
+def _way_to_convert(folder: Path) -> str:
+    """What to do with a folder that is no dataset, by the first row of what lies in it."""
+    for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*/metadata.jsonl")]):
+        try:
+            with path.open(encoding="utf-8-sig") as lines:
+                if line := convert_line(json.loads(next(lines, "")), path):
+                    return f"{line} reads it"
+        except (ValueError, RecursionError, OSError):
+            continue
+    return "it is not a dataset that data_prep.convert wrote"
+
+
+def without_knowledge(rows: Any) -> Any:
+    """Rows of questions whose prompts have lost what was told before the question.
+
+    Knowledge stands before the question with an empty line between, in rows whose `meta` has
+    `need_external_knowledge`; the others stay as they are.
+    """
+
+    prompts = []
+    for row in rows.remove_columns("images"):
+        *before, last = row["prompt"]
+        if json.loads(row["meta"] or "{}").get("need_external_knowledge"):
+            last = {**last, "content": text_of([last]).rpartition("\n\n")[2]}
+        prompts.append([*before, last])
+    column = rows.features["prompt"]
+    return rows.remove_columns("prompt").add_column("prompt", prompts, feature=column)
+
+
+def _split(
+    paths: list[Path],
+    limit: int | None,
+    skipped: list[dict],
+    prompts: dict,
+    blank: bool,
+) -> tuple[Any, int]:
+    """The usable rows of a split as a Dataset, and how many of their pictures have several frames.
+
+    None where no row can be used.
+
+    Args:
+        skipped: rows that cannot be used are added to it.
+        blank: keep rows whose completion has no text.
+    """
+    from datasets import concatenate_datasets
+
+    rows, parts, numbers, found, frames = [], [], [], 0, 0
+    parquet = paths[0].suffix == ".parquet"
+    for path in paths:
+        for number, raw in raw_rows(path):
+            row, problem = usable_row(path, number, raw, prompts, blank)
+            if row is None:
+                skipped.append(problem)
+                continue
+            found += 1
+            frames += row["first_frames"]
+            if parquet:
+                # It keeps its pictures inside; only which rows are good is kept in memory.
+                rows.append({name: row.get(name) for name in _OURS})
+                numbers.append(number - 1)
+            else:
+                rows.append(row)
+                if len(rows) == _PART:
+                    parts.append(dataset_of(rows))
+                    rows = []
+            if found == limit:
+                break
+        if parquet and numbers:
+            parts.append(_parquet_rows(path, numbers, rows))
+            rows, numbers = [], []
+        if found == limit:
+            break
+    if rows:
+        parts.append(dataset_of(rows))
+    dataset = _once(concatenate_datasets(parts), paths[0], skipped) if parts else None
+    return dataset, frames
+
+
+def _parquet_rows(path: Path, numbers: list[int], rows: list[dict]) -> Any:
+    """Rows of a parquet file by their numbers from 0, as a Dataset that opens pictures when read.
+
+    Args:
+        rows: what each of them has in the columns `_OURS`.
+    """
+    from datasets import Dataset
+
+    columns = features()
+    with without_bars():
+        part = Dataset.from_parquet(str(path)).select(numbers)
+        part = part.remove_columns([name for name in part.column_names if name in _OURS])
+        for name in _OURS:
+            part = part.add_column(name, [row[name] for row in rows], feature=columns[name])
+        for name in columns:
+            if name not in part.column_names:
+                part = part.add_column(name, [None] * len(rows), feature=columns[name])
+        return part.select_columns(list(columns)).cast(columns)
+
+
+def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
+    """The rows but those whose id came before: predictions are matched with rows by id."""
+    # Hashes in an array: a set of ids takes ten times the memory, as pyarrow's count_distinct does.
+    names = (name for chunk in rows.data.column("id").chunks for name in chunk.to_pylist())
+    hashes = np.sort(np.fromiter(map(hash, names), np.int64, len(rows)))
+    if (hashes[1:] != hashes[:-1]).all():
+        return rows
+    seen, kept = set(), []
+    for number, name in enumerate(rows["id"]):
+        if name in seen:
+            detail = f"duplicate id: {name!r} comes twice"
+            skipped.append({"where": f"{path}", "reason": "duplicate id", "detail": detail})
+        else:
+            seen.add(name)
+            kept.append(number)
+    return rows.select(kept)
+
+
+@contextmanager
+def without_bars() -> Iterator[None]:
+    """No bars of datasets' own: two for every file, which call each split `train`, and more."""
+    import datasets
+
+    hidden = datasets.are_progress_bars_disabled()
+    datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        if not hidden:
+            datasets.enable_progress_bars()
+
+
+class Splits(DatasetDict):
+    """A DatasetDict of one dataset folder; with `streaming` its train split is a `RowStream`."""
+
+    def __init__(self, splits: dict[str, Any], folder: str = ""):
+        super().__init__(splits)
+        self.folder = folder
+
+    def __missing__(self, split: str) -> None:
+        """Say which splits there are.
+
+        Raises:
+            DataError: always.
+        """
+        raise DataError(
+            f"{self.folder} has no {split} split; it has {', '.join(self)}. Deal it anew: "
+            "`python -m data_prep.convert ... --split 0.8,0.1,0.1`."
+        )

@@ -1,0 +1,1 @@
+"""Tables, charts and notebook cells; knows no model and no dataset."""

@@ -1,0 +1,102 @@
+"""Charts as SVG that take their colours from the page they stand in."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+
+def learning_curves(history: Sequence[dict]) -> list[Markup]:
+    """Draw loss and evaluation CER over steps, as far as `history` has them."""
+    charts = []
+    for title, keys in (
+        ("Loss", ("loss", "eval_loss")),
+        ("CER during training", ("eval_cer",)),
+        ("Share of the training rows available", ("curriculum_share",)),
+    ):
+        lines = []
+        for key in keys:
+            points = [(e["step"], e[key]) for e in history if _number(e.get(key)) and "step" in e]
+            if points:
+                lines.append((key.replace("_", " "), points))
+        if lines:
+            charts.append(
+                line_chart(title, lines, "step", percent="CER" in title or "Share" in title)
+            )
+    return charts
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and np.isfinite(value)
+
+
+def line_chart(
+    title: str, lines: list[tuple[str, list[tuple[float, float]]]], x_name: str, percent: bool
+) -> Markup:
+    """Draw named lines of (x, y) points, y from 0; lines differ by dash as well as by colour."""
+    left, right, top, bottom = 52, 588, 14, 196
+    xs = [x for _, points in lines for x, _ in points]
+    ys = [y for _, points in lines for _, y in points]
+    low, high = min(xs), max(max(xs), min(xs) + 1e-9)
+    ticks = _ticks(max(ys) or 1.0)
+    peak = ticks[-1]
+
+    def place(x: float, y: float) -> str:
+        across = left + (right - left) * (x - low) / (high - low)
+        return f"{across:.1f},{bottom - (bottom - top) * y / peak:.1f}"
+
+    parts = []
+    for tick in ticks:
+        height = float(place(low, tick).split(",")[1])
+        text = f"{100 * tick:g} %" if percent else f"{tick:g}"
+        parts.append(
+            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
+                left, right, height, height
+            )
+        )
+        parts.append(
+            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
+                left - 6, height + 4, text
+            )
+        )
+    for x, anchor in ((low, "start"), (high, "end")):
+        where = place(x, 0).split(",")[0]
+        label = Markup('<text x="{}" y="{}" text-anchor="{}">{:g}</text>')
+        parts.append(label.format(where, bottom + 18, anchor, round(x, 2)))
+    middle = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>')
+    parts.append(middle.format((left + right) / 2, bottom + 18, x_name))
+    for number, (name, points) in enumerate(lines):
+        path = " ".join(place(x, y) for x, y in points)
+        line = Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>')
+        parts.append(line.format(number % 4 if len(lines) > 1 else 1, path, name))
+        if len(points) == 1:
+            x, y = path.split(",")
+            parts.append(
+                Markup('<circle class="dot s{}" cx="{}" cy="{}" r="4"/>').format(number, x, y)
+            )
+    figure = Markup(
+        '<figure><figcaption>{}</figcaption><svg viewBox="0 0 600 222" role="img" '
+        'aria-label="{}">{}</svg>{}</figure>'
+    )
+    return figure.format(title, title, Markup("").join(parts), _legend([n for n, _ in lines]))
+
+
+def _legend(names: list[str]) -> Markup:
+    key = Markup(
+        '<span><svg class="key" viewBox="0 0 28 8"><line class="line s{}" '
+        'x1="0" x2="28" y1="4" y2="4"/></svg>{}</span>'
+    )
+    items = Markup(" ").join(key.format(n % 4, name) for n, name in enumerate(names))
+    return Markup('<div class="legend">{}</div>').format(items) if len(names) > 1 else Markup("")
+
+
+def _ticks(peak: float) -> list[float]:
+    """Return 3 to 6 round values from 0 to at least `peak`."""
+    scale = 10.0 ** np.floor(np.log10(peak))
+    step = next(
+        scale * part
+        for part in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5)
+        if peak <= 5 * scale * part
+    )
+    return [round(step * number, 10) for number in range(int(np.ceil(peak / step - 1e-9)) + 1)]

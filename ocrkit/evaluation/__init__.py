@@ -1,0 +1,1 @@
+"""Score and compare readings of models, engines and files of predictions."""

@@ -1,0 +1,399 @@
+"""Comparison of evaluations over the same samples, as table, Markdown, JSON and HTML."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.dataset.files import check_own, write_folder
+from ocrkit.display.tables import interval, p_text
+from ocrkit.errors import ConfigError
+from ocrkit.evaluation import analysis
+from ocrkit.evaluation.analysis import said
+from ocrkit.evaluation.evaluation import Evaluation, fails, parsed_condition, tallies
+from ocrkit.metrics.edits import char_confusions, process_cer
+from ocrkit.metrics.intervals import mcnemar, resample
+from ocrkit.metrics.names import label
+from ocrkit.run_folder import foreign_weights, read_log, read_run, restore, skipped_counts
+
+CHANGE = "change of "  # what a condition on a difference begins with
+MATCHES = ("exact_match", "normalized_match")
+
+
+@dataclass
+class Comparison:
+    """Evaluations over the same ids; the first one is what the others are held against.
+
+    `differences` is {name: {metric: {value, low, high}}}, later minus first, with paired 95 %
+    bootstrap intervals over groups; `p_values` {name: {metric: p}}, exact McNemar for matches;
+    `changes` {name: [{id, before, after, ...}]}, samples whose edits changed, most improved first.
+    """
+
+    evaluations: list[Evaluation]
+    differences: dict[str, dict[str, dict]]
+    p_values: dict[str, dict[str, float]]
+    changes: dict[str, list[dict]]
+
+    @property
+    def title(self) -> str:
+        """Names of the evaluations, as a heading has them."""
+        return (" → " if len(self.evaluations) == 2 else ", ").join(
+            e.name for e in self.evaluations
+        )
+
+    @property
+    def by(self) -> dict[str, dict[str, dict]]:
+        """The tables by column of the last evaluation, as far as all have the same values."""
+        return {
+            column: values
+            for column, values in self.evaluations[-1].by.items()
+            if all(values.keys() <= e.by.get(column, {}).keys() for e in self.evaluations)
+        }
+
+    @cached_property
+    def kinds(self) -> dict[str, dict[str, int]]:
+        """Count of every kind of error (`analysis.KINDS`) by evaluation."""
+        counts = {e.name: Counter(analysis.error_kinds(e.records)) for e in self.evaluations}
+        return {
+            name: {kind: found[kind] for kind in analysis.KINDS} for name, found in counts.items()
+        }
+
+    def improved(self, name: str | None = None) -> list[dict]:
+        """Samples with fewer edits than in the first evaluation, largest gain first."""
+        name = name or self.evaluations[-1].name
+        return [change for change in self.changes.get(name, []) if change["change"] < 0]
+
+    def worse(self, name: str | None = None) -> list[dict]:
+        """Samples with more edits than in the first evaluation, largest loss first."""
+        name = name or self.evaluations[-1].name
+        return [change for change in self.changes.get(name, [])[::-1] if change["change"] > 0]
+
+    def fails(self, condition: str) -> bool:
+        """Tell whether `cer > 0.05` holds for the last evaluation.
+
+        `change of cer > 0` asks for the last one's difference from the first.
+
+        Raises:
+            ValueError: the condition cannot be read, or names a metric that is not there.
+
+        """
+        last = self.evaluations[-1]
+        if not condition.startswith(CHANGE):
+            return fails(last, condition)
+        condition = condition.removeprefix(CHANGE)
+        found = self.differences.get(last.name, {})
+        if (name := parsed_condition(condition)[0]) not in found:
+            raise ValueError(
+                f"There is no change of {name} to look at: compare two evaluations that have it."
+            )
+        return fails(replace(last, metrics=found), condition)
+
+    def rows(self, only: Sequence[str] | None = None) -> list[list[str]]:
+        """Cells of the table of metrics, the heading first."""
+        first, *others = self.evaluations
+        head = ["", *(evaluation.name for evaluation in self.evaluations)]
+        head += [f"{other.name} − {first.name}" for other in others]
+        rows = [head]
+        for name in only or first.metrics:
+            row = [label(name)]
+            row += [interval(evaluation.metrics.get(name)) for evaluation in self.evaluations]
+            for other in others:
+                cell = interval(self.differences[other.name].get(name), sign=True)
+                p = self.p_values[other.name].get(name)
+                row.append(cell + (f", p {p_text(p)}" if p is not None else ""))
+            rows.append(row)
+        return rows
+
+    def table(self, only: Sequence[str] | None = None) -> str:
+        """Plain text for a console: the metrics named, or all, with their 95 % intervals."""
+        rows = self.rows(only)
+        widths = [max(map(len, column)) for column in zip(*rows)]
+        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
+        first = self.evaluations[0]
+        lines += [""] + [
+            f"{evaluation.name}: {len(evaluation.records)} samples, {evaluation.failed} failed"
+            for evaluation in self.evaluations
+        ]
+        lines.append(f"95 % intervals; matches under profile {first.profile['name']!r}")
+        return "\n".join(line.rstrip() for line in lines)
+
+    def to_markdown(self, most: int = 10) -> str:
+        """Markdown for a pull request or a model card; at most `most` samples a list."""
+        head, *rows = self.rows()
+        first, last = self.evaluations[0], self.evaluations[-1]
+        lines = [f"# {self.title}", ""]
+        lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines += [
+            "",
+            f"{len(first.records)} samples; 95 % intervals (bootstrap over groups, Wilson",
+        ]
+        lines[-1] += f" for shares); matches under profile `{first.profile['name']}`"
+        lines[-1] += f" version {first.profile['version']}."
+        failed = [f"{e.failed} of {e.name}" for e in self.evaluations if e.failed]
+        if failed:
+            lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
+        for column, values in self.by.items():
+            metric = "field_accuracy" if column == "field" else "cer"
+            title = "Accuracy by field" if column == "field" else f"CER by {column}"
+            lines += ["", f"## {title.replace('_', ' ')}", ""]
+            names = [e.name for e in self.evaluations]
+            lines += [f"| {column} | samples | {' | '.join(names)} |"]
+            lines += ["| --- | ---: |" + " --- |" * len(names)]
+            for value, found in values.items():
+                cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
+                lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
+        counted = list(self.kinds.values())
+        if any(map(any, (counts.values() for counts in counted))):
+            lines += ["", "## Kinds of error", ""]
+            lines += [f"| samples | {' | '.join(e.name for e in self.evaluations)} |"]
+            lines += ["| --- |" + " ---: |" * len(counted)]
+            for kind in analysis.KINDS:
+                cells = [str(counts[kind]) for counts in counted]
+                lines.append(f"| {kind} | {' | '.join(cells)} |")
+        for title, changes in (("Improved", self.improved()), ("Got worse", self.worse())):
+            if len(self.evaluations) > 1:
+                lines += ["", f"## {title}: {len(changes)} samples", ""]
+            if changes:
+                lines += [f"| id | truth | {first.name} | {last.name} |", "| --- " * 4 + "|"]
+                lines += [
+                    "| " + " | ".join(_cell(change[key]) for key in _SHOWN) + " |"
+                    for change in changes[:most]
+                ]
+        return "\n".join(lines) + "\n"
+
+    def summary(self) -> dict:
+        """Return what `report.json` holds."""
+        return {
+            "evaluations": [evaluation.summary() for evaluation in self.evaluations],
+            "differences": self.differences,
+            "p_values": self.p_values,
+            "improved": {name: [c["id"] for c in self.improved(name)] for name in self.changes},
+            "worse": {name: [c["id"] for c in self.worse(name)] for name in self.changes},
+            "kinds": self.kinds,
+            "confusions": {e.name: _confusions(e) for e in self.evaluations},
+            "coverage": {e.name: analysis.coverage_curve(e.records) for e in self.evaluations},
+            "suspect_labels": [
+                record["id"]
+                for record in analysis.suspect_labels([e.records for e in self.evaluations])
+            ],
+        }
+
+    def save(
+        self,
+        folder: str | Path,
+        history: Sequence[dict] | None = None,
+        skipped: dict[str, int] | None = None,
+        other: Sequence["Comparison | tuple[str, Comparison]"] = (),
+        overwrite: bool = False,
+    ) -> Path:
+        """Write `index.html`, `report.md` and `report.json` into `folder` and return it.
+
+        Args:
+            folder: made where it does not exist.
+            history: lines of `train_log.jsonl`, {step, loss, eval_cer, ...}, for the curves.
+            skipped: {reason: rows} that training or evaluation left out.
+            other: further comparisons to show below, each alone or as (title, comparison).
+            overwrite: replace files of these names that the kit did not write, too.
+
+        Raises:
+            FileExistsError: the folder holds such a file.
+            OSError: the disk is full or cannot be written; an older report is as it was.
+
+        """
+        from ocrkit.evaluation.report import render
+
+        folder = Path(folder)
+        check_own(folder, _FILES, overwrite)  # before pictures are drawn
+        pages = [item if isinstance(item, tuple) else (None, item) for item in other]
+        page = render(self, history, skipped, pages)
+        markdown, summary = self.to_markdown(), self.summary()
+        for title, comparison in pages:
+            title = title or comparison.title
+            body = comparison.to_markdown().split("\n", 1)[1].replace("\n## ", "\n### ")
+            markdown += f"\n## {title}\n{body}"
+            summary.setdefault("other", []).append({"title": title, **comparison.summary()})
+        if skipped:
+            summary["skipped"] = skipped
+            counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+            markdown += f"\nSkipped rows: {counts}.\n"
+        text = json.dumps(summary, ensure_ascii=False, indent=1)
+        write_folder(folder, dict(zip(_FILES, (page, markdown, text))), overwrite)
+        return folder
+
+    def __repr__(self) -> str:
+        """Return the table that `print` shows."""
+        return self.table()
+
+    def _repr_html_(self) -> str:
+        from ocrkit.evaluation.tables import metric_table
+
+        return str(metric_table(self, list(self.evaluations[0].metrics)).html)
+
+
+_FILES = ("index.html", "report.md", "report.json")
+_SHOWN = ("id", "reference", "before", "after")
+
+
+def _cell(value: object) -> str:
+    text = str(value if value is not None else "").replace("|", "\\|").replace("`", "'")
+    text = " ".join(text.split())
+    return f"`{text[:120]}{'…' if len(text) > 120 else ''}`" if text else "—"
+
+
+def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list]:
+    """Return the most frequent confusions as [truth, reading, count], for both units."""
+    texts = [r["reference"] for r in evaluation.records], list(map(said, evaluation.records))
+    return {
+        unit: [[*pair, count] for pair, count in char_confusions(*texts, unit).most_common(most)]
+        for unit in ("char", "grapheme")
+    }
+
+
+def compare(*evaluations: Evaluation) -> Comparison:
+    """Compare evaluations of the same samples; the first is what the others are held against.
+
+    Raises:
+        ValueError: ids, references or normalisation profiles differ, or a name comes twice; the
+            message says which.
+
+    """
+    if not evaluations:
+        raise ValueError("There is nothing to compare: give at least one evaluation.")
+    first = evaluations[0]
+    names = [evaluation.name for evaluation in evaluations]
+    if len(set(names)) < len(names):
+        raise ValueError(f"Two evaluations have the same name among {names}: rename one.")
+    aligned = [first, *(_aligned(first, other) for other in evaluations[1:])]
+    differences, p_values, changes = {}, {}, {}
+    groups = [record.get("group") for record in first.records]
+    profile, locale = first.profile["name"], first.profile.get("locale", "en")
+    before = tallies(first.records, profile, locale) if len(aligned) > 1 else {}
+    for evaluation in aligned[1:]:
+        after = tallies(evaluation.records, profile, locale)
+        differences[evaluation.name] = _paired(
+            [(name, before[name], after[name]) for name in before if name in after], groups
+        )
+        p_values[evaluation.name] = {
+            name: mcnemar(
+                int((before[name].part > after[name].part).sum()),
+                int((before[name].part < after[name].part).sum()),
+            )
+            for name in MATCHES
+        }
+        changes[evaluation.name] = _changes(first, evaluation)
+    return Comparison(aligned, differences, p_values, changes)
+
+
+def _aligned(first: Evaluation, other: Evaluation) -> Evaluation:
+    """Return `other` with its records in the order of `first`."""
+    between = f"{first.name!r} and {other.name!r}"
+    if first.profile != other.profile:
+        raise ValueError(
+            f"Evaluations {between} were scored under different normalisation profiles, "
+            f"{first.profile} and {other.profile}: score both again under one."
+        )
+    theirs = {record["id"]: record for record in other.records}
+    ours = [record["id"] for record in first.records]
+    lacking = [key for key in ours if key not in theirs]
+    added = sorted(set(theirs) - set(ours), key=str)
+    if lacking or added:
+        parts = [
+            f"{len(ids)} only in {name!r} (such as {ids[0]!r})"
+            for ids, name in ((lacking, first.name), (added, other.name))
+            if ids
+        ]
+        raise ValueError(
+            f"Evaluations {between} cover different ids, {' and '.join(parts)}: "
+            "evaluate both on the same rows."
+        )
+    changed = [r["id"] for r in first.records if r["reference"] != theirs[r["id"]]["reference"]]
+    if changed:
+        raise ValueError(
+            f"Evaluations {between} have different references for {len(changed)} ids "
+            f"(such as {changed[0]!r}): evaluate both against the same truth."
+        )
+    if [record["id"] for record in other.records] == ours:
+        return other
+    return Evaluation(**{**vars(other), "records": [theirs[key] for key in ours]})
+
+
+def _paired(metrics: list[tuple], groups: Sequence) -> dict[str, dict]:
+    columns = [part for _, before, after in metrics for part in (*before, *after)]
+    sums = resample(np.column_stack(columns), groups)
+    sums = sums.reshape(len(sums), len(metrics), 4)
+    before = sums[:, :, 0] / np.where(sums[:, :, 1] == 0, 1, sums[:, :, 1])
+    after = sums[:, :, 2] / np.where(sums[:, :, 3] == 0, 1, sums[:, :, 3])
+    low, high = np.percentile(after - before, [2.5, 97.5], axis=0)
+    return {
+        name: {"value": after.rate - before.rate, "low": float(low[n]), "high": float(high[n])}
+        for n, (name, before, after) in enumerate(metrics)
+    }
+
+
+def _changes(first: Evaluation, other: Evaluation) -> list[dict]:
+    references = [record["reference"] for record in first.records]
+    errors = [process_cer(references, list(map(said, e.records))).part for e in (first, other)]
+    changes = [
+        {
+            "id": old["id"],
+            "reference": old["reference"],
+            "before": said(old),
+            "after": said(new),
+            "change": int(errors[1][number] - errors[0][number]),
+        }
+        for number, (old, new) in enumerate(zip(first.records, other.records))
+        if errors[0][number] != errors[1][number]
+    ]
+    return sorted(changes, key=lambda change: change["change"])
+
+
+def load_evaluations(
+    folders: Sequence[Path], names: Sequence[str] | None = None
+) -> list[Evaluation]:
+    """Load evaluations under names that tell them apart.
+
+    Args:
+        folders: where they were saved, such as `runs/s1/eval/tuned`.
+        names: one for each; without them its own name, or `s1/tuned` where two have the same.
+
+    Raises:
+        ConfigError: there are not as many different names as evaluations.
+    """
+    evaluations = [Evaluation.load(folder) for folder in folders]
+    if not names:
+        own = [evaluation.name for evaluation in evaluations]
+        names = [
+            f"{_run_of(folder).name}/{name}" if own.count(name) > 1 else name
+            for folder, name in zip(folders, own)
+        ]
+    if len(names) != len(evaluations) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"The names {', '.join(names)} do not tell {len(evaluations)} evaluations apart: "
+            "give --names, a different one for each."
+        )
+    return [replace(evaluation, name=name) for evaluation, name in zip(evaluations, names)]
+
+
+def told_by_run(folder: Path) -> dict[str, Any]:
+    """The `history` and `skipped` of a report, from the run that an evaluation lies in.
+
+    Nothing, which is said, where the evaluation is not of that run's weights.
+    """
+    run = _run_of(folder)
+    restore(run)
+    summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if foreign := foreign_weights(summary, read_run(run)):
+        print(f"The learning curve in {run} is left out of the report of {folder}: {foreign}.")
+        return {}
+    return {"history": read_log(run / "train_log.jsonl"), "skipped": skipped_counts(run)}
+
+
+def _run_of(folder: Path) -> Path:
+    """The run folder of an evaluation, which lies there as `eval/NAME`."""
+    return folder.resolve().parent.parent

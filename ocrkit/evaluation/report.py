@@ -1,0 +1,332 @@
+"""A comparison as one self-contained HTML page: no script, no font and no file from elsewhere."""
+
+import base64
+import io
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jinja2 import Environment, FileSystemLoader
+from markupsafe import Markup, escape
+from rapidfuzz.distance import Levenshtein
+
+from data_prep.dataset.pictures import open_image
+from ocrkit.display.charts import learning_curves, line_chart
+from ocrkit.display.tables import visible
+from ocrkit.evaluation import analysis
+from ocrkit.evaluation.analysis import said
+from ocrkit.metrics.edits import char_confusions, process_cer
+from ocrkit.metrics.names import label
+from ocrkit.metrics.text import graphemes
+
+if TYPE_CHECKING:
+    from ocrkit.evaluation.compare import Comparison
+
+SHOWN = 12  # samples a list
+LONGEST = 600  # characters of a text that are shown
+PICTURE = (640, 220)
+TALL_PICTURE = (420, 520)
+HEADLINE = ("field_f1", "numeric_accuracy", "cer", "exact_match", "normalized_match", "wer")
+
+
+def render(
+    comparison: "Comparison",
+    history: Sequence[dict] | None = None,
+    skipped: dict[str, int] | None = None,
+    other: Sequence[tuple[str | None, "Comparison"]] = (),
+) -> str:
+    """Return the page; the arguments are those of `Comparison.save`."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parents[1] / "assets"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    sections = [section(comparison)]
+    for title, another in other:
+        sections.append(section(another) | ({"title": title} if title else {}))
+    return environment.get_template("report.html").render(
+        sections=sections,
+        curves=learning_curves(history or ()),
+        training=during_training(history or ()),
+        skipped=skipped or {},
+        versions=comparison.evaluations[-1].versions,
+    )
+
+
+def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
+    """Return what a training log tells beside its curves.
+
+    `samples` holds the rows that every evaluation read, with at most `most` of their readings, the
+    first and the last among them; `weights` the largest weights of confused characters, at `step`.
+    """
+    read = [entry for entry in history if entry.get("samples")]
+    chosen = sorted({round(n) for n in np.linspace(0, len(read) - 1, min(most, len(read)))})
+    rows: dict[str, dict] = {}
+    for entry in (read[number] for number in chosen):
+        for sample in entry["samples"]:
+            truth, said = sample["reference"], sample["prediction"]
+            row = rows.setdefault(sample["id"], {"truth": truth[:LONGEST], "readings": []})
+            html, cer = differences(truth, said), _percent(process_cer([truth], [said]).rate)
+            row["readings"].append({"step": entry["step"], "html": html, "cer": cer})
+    weighed = [entry for entry in history if entry.get("confusion_weights")]
+    weights = weighed[-1]["confusion_weights"] if weighed else {}
+    return {
+        "samples": rows,
+        "weights": {visible(char): f"{weight:.2f}" for char, weight in weights.items()},
+        "step": weighed[-1]["step"] if weighed else None,
+    }
+
+
+def section(comparison: "Comparison") -> dict[str, Any]:
+    """Return what the template shows of one comparison."""
+    from ocrkit.display.tables import interval
+
+    evaluations = comparison.evaluations
+    first, last = evaluations[0], evaluations[-1]
+    lists = _sample_lists(comparison)
+    head, *rows = comparison.rows()
+    cards = [
+        {
+            "name": label(name),
+            "value": _percent(last.metrics[name]["value"]),
+            "interval": interval(last.metrics[name]).split(" % ")[1],
+            "others": [(e.name, interval(e.metrics.get(name))) for e in evaluations[:-1]],
+        }
+        for name in HEADLINE
+        if name in last.metrics
+    ]
+    return {
+        "title": comparison.title,
+        "names": [evaluation.name for evaluation in evaluations],
+        "n": len(first.records),
+        "groups": len({r.get("group") for r in first.records} - {None}),
+        "failed": [(e.name, e.failed) for e in evaluations],
+        "profile": first.profile,
+        "cards": cards[:4],
+        "head": head,
+        # Value and interval apart, so that a narrow page can break between them.
+        "rows": [
+            [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
+        ],
+        "by": [_by(column, evaluations) for column in comparison.by],
+        "kinds": _kinds(list(comparison.kinds.items())),
+        "heat": heat_map(last.records),
+        "coverage": coverage_chart(evaluations),
+        "lists": lists,
+        "without_pictures": _without_pictures(lists),
+    }
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f} %".replace("-", "−")
+
+
+def _by(column: str, evaluations: list) -> dict[str, Any]:
+    metric = "field_accuracy" if column == "field" else "cer"
+    rows = []
+    values = evaluations[-1].by[column]
+    found = {value: [e.by[column][value][metric] for e in evaluations] for value in values}
+    # Bars share one scale; a hopeless base must not press all others flat against the axis.
+    most = min(1.0, max(rate["high"] for rates in found.values() for rate in rates)) or 1.0
+    for value, rates in found.items():
+        bars = []
+        for evaluation, rate in zip(evaluations, rates):
+            ends = {key: round(100 * min(1.0, rate[key] / most), 1) for key in rate}
+            bars.append(
+                {
+                    "name": evaluation.name,
+                    "text": _percent(rate["value"]),
+                    "interval": f"[{_percent(rate['low'])}, {_percent(rate['high'])}]",
+                    "width": ends["value"],
+                    "low": ends["low"],
+                    "reach": round(ends["high"] - ends["low"], 1),
+                }
+            )
+        rows.append({"value": value, "n": values[value]["n"], "bars": bars})
+    name = "Accuracy by field" if column == "field" else f"CER by {column.replace('_', ' ')}"
+    return {"column": name, "rows": rows}
+
+
+def _kinds(counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
+    most = max(max(counts.values()) for _, counts in counted) or 1
+    return [
+        {
+            "value": kind,
+            "bars": [
+                {"name": name, "text": counts[kind], "width": round(100 * counts[kind] / most, 1)}
+                for name, counts in counted
+            ],
+        }
+        for kind in counted[0][1]
+        if any(counts[kind] for _, counts in counted)
+    ]
+
+
+def heat_map(records: list[dict], most: int = 12) -> dict[str, Any] | None:
+    """Return the most frequent confusions as a grid: references down, predictions across."""
+    counts = char_confusions(
+        [record["reference"] for record in records], list(map(said, records)), unit="grapheme"
+    )
+    if not counts:
+        return None
+    downs, acrosses = [], []
+    for (reference, prediction), _ in counts.most_common():
+        if len({*downs, reference}) <= most and len({*acrosses, prediction}) <= most:
+            downs.extend([reference] * (reference not in downs))
+            acrosses.extend([prediction] * (prediction not in acrosses))
+    peak = counts.most_common(1)[0][1]
+    return {
+        "across": [visible(unit) for unit in acrosses],
+        "rows": [
+            {
+                "unit": visible(down),
+                "cells": [
+                    {"n": counts[down, across], "heat": round(100 * counts[down, across] / peak)}
+                    for across in acrosses
+                ],
+            }
+            for down in downs
+        ],
+    }
+
+
+# --- samples
+
+
+def _sample_lists(comparison: "Comparison") -> list[dict[str, Any]]:
+    """Choose the worst, median and random samples of the last system, what changed, suspects."""
+    evaluations = comparison.evaluations
+    last = evaluations[-1]
+    tally = process_cer([r["reference"] for r in last.records], list(map(said, last.records)))
+    rates = tally.part / np.maximum(tally.whole, 1)
+    order = sorted(range(len(rates)), key=lambda n: (-rates[n], -tally.part[n], n))
+    wrong = [n for n in order if tally.part[n]]
+    at = {record["id"]: number for number, record in enumerate(last.records)}
+    middle = max(0, len(order) // 2 - SHOWN // 4)
+    chosen = random.Random(0).sample(range(len(rates)), min(SHOWN // 2, len(rates)))
+    suspects = analysis.suspect_labels([evaluation.records for evaluation in evaluations])
+    lists = [("Worst samples", "Highest CER first.", wrong[:SHOWN], None)]
+    if len(evaluations) > 1:
+        both = {"fewer": comparison.improved(), "more": comparison.worse()}
+        for title, one, other in (("improved", "fewer", "more"), ("got worse", "more", "fewer")):
+            note = f"{one.capitalize()} edits than under {evaluations[0].name} in {len(both[one])} "
+            note += f"of {len(at)} samples, {other} in {len(both[other])}."
+            numbers = [at[change["id"]] for change in both[one][:SHOWN]]
+            lists.append((f"What {title}", note, numbers, None))
+    note = "Confident, and different from the truth: look whether the label is wrong."
+    lists.append(("Suspect labels", note, [at[s["id"]] for s in suspects[:SHOWN]], suspects))
+    lists.append(("Median samples", "Around the median CER.", order[middle:][: SHOWN // 2], None))
+    lists.append(("Random samples", "Drawn with a fixed seed.", sorted(chosen), None))
+    return [
+        {
+            "title": title,
+            "note": note,
+            "samples": [
+                _sample(comparison, number, agreed[place]["agree"] if agreed else None)
+                for place, number in enumerate(numbers)
+            ],
+        }
+        for title, note, numbers, agreed in lists
+        if numbers
+    ]
+
+
+def _without_pictures(lists: list[dict[str, Any]]) -> str:
+    """Say once which of the samples shown lack their picture, and why."""
+    shown = {sample["id"]: sample for found in lists for sample in found["samples"]}
+    lost = [sample["file"] for sample in shown.values() if sample["file"] and not sample["picture"]]
+    if lost:
+        return f"{len(lost)} of {len(shown)} pictures cannot be opened, such as {lost[0]}."
+    if any(sample["picture"] for sample in shown.values()):
+        return ""
+    return "Without pictures: the predictions name no picture files; parquet keeps them inside."
+
+
+def _sample(comparison: "Comparison", number: int, agree: int | None) -> dict[str, Any]:
+    readings = []
+    for evaluation in comparison.evaluations:
+        record = evaluation.records[number]
+        cer = process_cer([record["reference"]], [said(record)]).rate
+        readings.append(
+            {
+                "name": evaluation.name,
+                "empty": not said(record),
+                "html": differences(record["reference"], said(record)),
+                "cer": _percent(cer),
+                "error": record.get("error"),
+                "confidence": record.get("confidence"),
+                "runaway": analysis.runaway(record),
+            }
+        )
+    images = [e.records[number].get("image") for e in comparison.evaluations]
+    return {
+        "id": record["id"],
+        "language": record.get("language"),
+        "truth": record["reference"][:LONGEST] + "…" * (len(record["reference"]) > LONGEST),
+        "readings": readings,
+        "picture": next(filter(None, map(thumbnail, images)), None),
+        "file": next((str(image) for image in images if isinstance(image, str | Path)), None),
+        "agree": f"read alike by {agree} of {len(readings)}" if agree else "",
+    }
+
+
+def differences(reference: str, prediction: str) -> Markup:
+    """Mark a reading grapheme by grapheme: `<del>` what it misses, `<ins>` what it adds.
+
+    Texts longer than `LONGEST` code points are cut, and the mark-up says so.
+    """
+    one, other = graphemes(reference[:LONGEST]), graphemes(prediction[:LONGEST])
+    parts = []
+    for tag, start, stop, begin, end in Levenshtein.opcodes(one, other):
+        if tag == "equal":
+            parts.append(escape("".join(other[begin:end])))
+            continue
+        if start < stop:
+            parts.append(Markup("<del>{}</del>").format("".join(map(visible, one[start:stop]))))
+        if begin < end:
+            parts.append(Markup("<ins>{}</ins>").format("".join(map(visible, other[begin:end]))))
+    if len(prediction) > LONGEST:
+        note = f" … and {len(prediction) - LONGEST} more characters"
+        parts.append(Markup("<span class='more'>{}</span>").format(note))
+    return Markup("").join(parts)
+
+
+def thumbnail(image: Any) -> dict[str, Any] | None:
+    """Return {src, width, height} of a picture as a small data URI; None where it cannot be had.
+
+    `image` is a picture as `open_image` takes it, or a function that returns one.
+    """
+    try:
+        image = open_image(image() if callable(image) else image).copy()
+        image.thumbnail(TALL_PICTURE if image.height > image.width else PICTURE)
+    except (OSError, ValueError):
+        return None  # a picture that is gone must not cost the report
+    files = []
+    for form, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 72})):
+        file = io.BytesIO()
+        image.save(file, form, **options)
+        files.append((len(file.getvalue()), form.lower(), file.getvalue()))
+    _, form, content = min(files)
+    # A crop of a few pixels is shown enlarged, so that a person can read it.
+    scale = max(1.0, min(3.0, 44 / image.height, PICTURE[0] / image.width))
+    return {
+        "src": f"data:image/{form};base64,{base64.b64encode(content).decode()}",
+        "width": round(scale * image.width),
+        "height": round(scale * image.height),
+    }
+
+
+def coverage_chart(evaluations: list) -> Markup | None:
+    """Draw CER against the share of samples kept, most confident first."""
+    lines = []
+    for evaluation in evaluations:
+        curve = analysis.coverage_curve(evaluation.records)
+        if curve:
+            points = [(100 * point["coverage"], point["cer"]) for point in curve]
+            lines.append((evaluation.name, points))
+    if not lines:
+        return None
+    return line_chart("CER of the most confident share", lines, "% of samples kept", percent=True)

@@ -1,0 +1,1 @@
+"""Load, adapt, read with and write out a model."""

@@ -1,0 +1,330 @@
+"""Sweep: run a notebook once for every combination of parameters, each in a process of its own."""
+
+import ast
+import hashlib
+import itertools
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+import psutil
+from filelock import FileLock
+from filelock import Timeout
+from data_prep.dataset.files import write_whole
+from ocrkit.errors import ConfigError
+from ocrkit.config import TrainConfig
+from ocrkit.runs.leaderboard import leaderboard
+from ocrkit.runs.leaderboard import read_json
+from ocrkit.runs.leaderboard import table
+
+_DONE_BEFORE = "done before"
+
+
+def sweep(
+    notebook: str | Path,
+    grid: Mapping[str, Sequence[Any]],
+    parameters: Mapping[str, Any] | None = None,
+    out: str | Path = "runs/sweep",
+) -> list[dict[str, Any]]:
+    """Run `notebook` for every combination of `grid` and return `leaderboard` rows, best first.
+
+    Args:
+        notebook: with a cell tagged `parameters`, among them `output_dir`.
+        grid: {parameter: values}.
+        parameters: {parameter: value} that all members share.
+        out: a folder for each member is made in it; `sweep.json` holds the rows.
+
+    Raises:
+        ConfigError: no such notebook, a parameter that nothing uses, or a value that cannot be;
+            nothing was run then.
+    """
+    import papermill  # noqa: F401 (a package that is missing is told before any member fails)
+
+    notebook, out, parameters = Path(notebook), Path(out), dict(parameters or {})
+    for name in grid:
+        if name in parameters:
+            raise ConfigError(f"{name} is both varied and the same for all; give it once.")
+    code = _code(notebook)
+    everyone = {name: {**parameters, **combination} for name, combination in members(grid).items()}
+    _check(notebook, code, everyone.values())
+    digest = hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
+    summary = out / "sweep.json"
+    if summary.exists() and "members" not in read_json(summary):
+        raise ConfigError(f"{summary} is of no sweep: move it, or give another --out.")
+    out.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(out / "sweep.lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ConfigError(
+            f"{out} is being worked on by another sweep; wait for it, or give another --out."
+        ) from None
+    # A plain SIGTERM would leave the member behind, alive and on the GPU.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        for number, (name, values) in enumerate(everyone.items(), 1):
+            print(f"[{number}/{len(everyone)}] {name}", end=" ... ", flush=True)
+            outcome = _member(notebook, digest, out / name, values)
+            print(outcome, flush=True)
+            # Members that were done before are read together, once.
+            if outcome != _DONE_BEFORE or number == len(everyone):
+                rows = _save(out, notebook, digest, everyone, list(grid))
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        lock.release()
+    return rows
+
+
+def members(grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
+    """{folder name: parameters} of every combination of a grid {parameter: values}.
+
+    Raises:
+        ConfigError: there is nothing to vary.
+    """
+    if not grid or not all(grid.values()):
+        raise ConfigError("There is nothing to vary; give --grid NAME=VALUE,VALUE or --seeds.")
+    found = {}
+    for values in itertools.product(*grid.values()):
+        combination = dict(zip(grid, values))
+        text = ",".join(f"{name}={value}" for name, value in combination.items())
+        name = re.sub(r"[^\w.,=+-]+", "-", text).strip(".-")
+        if name != text or len(name) > 120:
+            # Two values may look the same once what no folder can be called is gone.
+            name = f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+        found[name] = combination
+    return found
+
+
+def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[Any]]:
+    """{parameter: values} from `name=value,value` each; `seeds` are values of `seed`.
+
+    Raises:
+        ConfigError: an entry that cannot be read, or a name given twice.
+    """
+    found: dict[str, list[Any]] = {}
+    for entry in [*grid, *([f"seed={seeds}"] if seeds else [])]:
+        name, _, values = entry.partition("=")
+        parts = [part.strip() for part in _split(values)]
+        if not name.isidentifier() or not all(parts):
+            raise ConfigError(f"--grid {entry!r} cannot be read; write NAME=VALUE,VALUE.")
+        read = [value_of(part) for part in parts]
+        if name in found or len(set(map(str, read))) < len(read):
+            raise ConfigError(f"--grid {entry!r} comes twice; give every name and value once.")
+        found[name] = read
+    return found
+
+
+def _split(text: str) -> list[str]:
+    """The parts between the commas that stand in no brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth <= 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts
+
+
+def value_of(text: str) -> Any:
+    """A parameter as papermill's `-p` reads it: a number, True, False, None, or the text."""
+    for kind in (int, float):
+        with suppress(ValueError):
+            return kind(text)
+    return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def _code(notebook: Path) -> list[str]:
+    """The code cells; the first one is the parameters cell."""
+    try:
+        cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    except OSError as error:
+        raise ConfigError(f"{notebook} cannot be read ({error.strerror}).") from None
+    except (ValueError, KeyError, TypeError):
+        raise ConfigError(f"{notebook} is no Jupyter notebook; give an .ipynb file.") from None
+    cells = [cell for cell in cells if cell["cell_type"] == "code"]
+    tagged = [c for c in cells if "parameters" in c.get("metadata", {}).get("tags", [])]
+    if not tagged:
+        raise ConfigError(
+            f"{notebook} has no cell tagged 'parameters', so nothing in it can be varied; tag one."
+        )
+    cells.sort(key=lambda cell: cell is not tagged[0])
+    return ["".join(cell["source"]) for cell in cells]
+
+
+def _check(notebook: Path, code: list[str], members: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse what the notebook would refuse in its second cell, after a kernel has started."""
+    try:
+        statements = ast.parse(code[0]).body
+    except SyntaxError as error:
+        raise ConfigError(f"{notebook}: the parameters cell is no Python ({error}).") from None
+    declared: dict[str, Any] = {}
+    for statement in statements:
+        if isinstance(statement, ast.Assign) and isinstance(statement.targets[0], ast.Name):
+            name = statement.targets[0].id
+            declared[name] = None
+            with suppress(ValueError):
+                declared[name] = ast.literal_eval(statement.value)
+    own = set(declared) - set(TrainConfig.__dataclass_fields__)
+    for values in members:
+        if "output_dir" in values:
+            raise ConfigError(
+                "output_dir is set by the sweep, a folder for each member; give --out."
+            )
+        TrainConfig.from_parameters({**declared, **values}, also=own)
+
+
+def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -> str:
+    """Run one member, or find it done; returns what to print."""
+    made = json.loads(json.dumps({"parameters": values, "notebook": digest}, default=str))
+    status = read_json(folder / "status.json")
+    _stop(_alive(status))
+    same = all(status.get(key) == value for key, value in made.items())
+    if same and status.get("state") == "done":
+        return _DONE_BEFORE
+    if status and not same:
+        _set_aside(folder)
+    if not status and (folder / "notebook.ipynb").exists():
+        raise ConfigError(
+            f"{folder} holds a notebook.ipynb but no status.json, so no sweep ran it: move it, or "
+            "give another --out."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output"]
+    command += [str(notebook), str(folder / "notebook.ipynb")]
+    for name, value in {**values, "output_dir": str(folder)}.items():
+        command += ["-p", name, str(value)]
+    # The member runs the kit that the sweep runs, installed or not.
+    paths = [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    start = time.time()
+    with (folder / "log.txt").open("w", encoding="utf-8") as log:
+        # A session of its own keeps the terminal's Ctrl+C from it, which `_wait` passes on.
+        process = psutil.Popen(
+            command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
+        running = {"state": "running", "pid": process.pid, "started": process.create_time()}
+        _write(folder, made | running)
+        try:
+            _wait(process)
+        except KeyboardInterrupt:
+            _write(folder, made | {"state": "stopped"})
+            raise
+    error = _error(process.returncode, folder)
+    state = "failed" if error else "done"
+    seconds = round(time.time() - start, 1)
+    _write(folder, made | {"state": state, "seconds": seconds, "error": error})
+    return f"{state} after {seconds / 60:.1f} min" + (f": {error}" if error else "")
+
+
+def _wait(process: psutil.Popen) -> None:
+    """Wait for a member, and for what it started: a kernel outlives a papermill that is killed."""
+    started: set[psutil.Process] = set()
+    try:
+        while process.poll() is None:
+            with suppress(psutil.NoSuchProcess):
+                started.update(process.children(recursive=True))
+            time.sleep(0.3)
+        process.wait()
+    except KeyboardInterrupt:
+        print("stopping", flush=True)
+        # As Ctrl+C in a notebook: training saves a checkpoint before it ends.
+        with suppress(psutil.NoSuchProcess):
+            for kernel in process.children():
+                kernel.send_signal(signal.SIGINT)
+        psutil.wait_procs([process], timeout=120)
+        started.add(process)
+        raise
+    finally:
+        _stop(started)
+
+
+def _stop(processes: Collection[psutil.Process]) -> None:
+    """End processes that are still there, so that the GPU's memory is free when this returns."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    end = time.time() + 30
+    while any(map(_at_work, processes)) and time.time() < end:
+        time.sleep(0.05)
+
+
+def _at_work(process: psutil.Process) -> bool:
+    # In a container nobody may collect an orphan that has ended; it holds no memory any more.
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _alive(status: Mapping[str, Any]) -> list[psutil.Process]:
+    """What a sweep that was itself killed left running."""
+    try:
+        process = psutil.Process(status["pid"])
+        # Another process may have been given the same number since.
+        if process.create_time() == status["started"]:
+            return [*process.children(recursive=True), process]
+    except (KeyError, psutil.NoSuchProcess):
+        pass
+    return []
+
+
+def _error(code: int, folder: Path) -> str | None:
+    """Why a member failed, in a line; None where it did not."""
+    if code == 0:
+        return None
+    if code < 0:
+        hint = "; out of memory?" if -code == signal.SIGKILL else ""
+        return f"killed by {signal.Signals(-code).name}{hint}"
+    for cell in read_json(folder / "notebook.ipynb").get("cells", []):
+        for output in cell.get("outputs", []):
+            if output["output_type"] == "error":
+                return " ".join(f"{output['ename']}: {output['evalue']}".split())
+    lines = (folder / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    last = next((line for line in reversed(lines) if line.strip()), "no message")
+    return f"papermill ended with {code}: {last.strip()}"
+
+
+def _set_aside(folder: Path) -> None:
+    """Keep a member that was done under other settings, where no leaderboard finds it."""
+    place = folder.parent / "replaced"
+    place.mkdir(exist_ok=True)
+    number = sum(1 for _ in place.glob("*")) + 1
+    folder.rename(place / f"{number}-{folder.name}")
+
+
+def _write(folder: Path, status: dict[str, Any]) -> None:
+    write_whole(folder / "status.json", json.dumps(status, indent=1, default=str) + "\n")
+
+
+def _save(
+    out: Path, notebook: Path, digest: str, everyone: Mapping[str, dict], varied: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Write sweep.json over the members that have run so far, and return their rows."""
+    folders = [out / name for name in everyone if (out / name / "status.json").is_file()]
+    rows = leaderboard(*folders)
+    for row in rows:
+        row["parameters"] = {name: everyone[row["run"]][name] for name in varied}
+    kept = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
+    found = {"notebook": str(notebook), "hash": digest, "planned": len(everyone), "members": kept}
+    write_whole(out / "sweep.json", json.dumps(found, indent=1, default=str) + "\n")
+    return rows
+
+
+def report(rows: Sequence[dict]) -> str:
+    """The members as a plain table: parameters, metrics with 95 % intervals, minutes, state."""
+    cells = [{k: v for k, v in row.items() if k != "run"} for row in table(rows)]
+    lines = [list(cells[0]), *(list(row.values()) for row in cells)]
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
+    )

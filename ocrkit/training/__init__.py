@@ -1,0 +1,1 @@
+"""Train a model: the loop, losses, callbacks, checkpoints, and what to know before a run."""

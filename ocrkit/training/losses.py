@@ -1,0 +1,241 @@
+"""Losses over supervised positions: pure functions of tensors.
+
+Every loss is a sum over labels of `weight · alpha · (1 − p)^gamma · −log p`, p being the
+probability that the model gives the label, divided by the sum of the weights. Plain cross entropy
+has gamma 0 and all else 1; label smoothing replaces −log p by its mixture with the mean over all
+tokens; focal loss (Lin et al. 2017) has a gamma above 0; confusion weighting sets the weights.
+Dividing by the weights, not by their number, makes a constant weight change nothing.
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from ocrkit.config import TrainConfig
+from ocrkit.metrics import edits as metrics
+
+# Elements of the float32 block that is worked on at once: 64 MB.
+_BLOCK = 1 << 24
+
+
+def loss_terms(config: TrainConfig) -> dict[str, float]:
+    """The arguments of `token_loss` that `config.loss` and its settings stand for."""
+    focal = "focal" in config.loss
+    return {
+        "gamma": config.focal_gamma if focal else 0.0,
+        "alpha": config.focal_alpha if focal else 1.0,
+        "smoothing": config.label_smoothing_factor if config.loss == "label_smoothing" else 0.0,
+    }
+
+
+def supervised_positions(labels: torch.Tensor) -> torch.Tensor:
+    """Positions whose logits predict a label in at least one row of the batch.
+
+    Args:
+        labels: (rows, tokens), −100 where a label does not count.
+
+    Returns:
+        Indices p, ascending, such that some row has a label at p + 1. Logits are needed there and
+        nowhere else: the prompt and the picture are most of a batch.
+    """
+    counted = (labels[:, 1:] != -100).any(dim=0)
+    return counted.nonzero(as_tuple=True)[0]
+
+
+class _LogProbabilities(torch.autograd.Function):
+    """−log p of each label, and its mean over the vocabulary, in float32.
+
+    Worked out in blocks: log_softmax in float32 would hold two more copies of the logits, which
+    for a vocabulary of 150,000 tokens are most of a step's memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> tuple:
+        total = torch.empty(len(labels), dtype=_exact(logits), device=logits.device)
+        mean = torch.empty_like(total)
+        for part in _parts(logits):
+            block = logits[part].to(total.dtype)
+            total[part] = block.logsumexp(dim=-1)
+            mean[part] = block.mean(dim=-1)
+        counted = labels != -100
+        index = labels.where(counted, 0)[:, None]
+        chosen = logits.gather(1, index)[:, 0].to(total.dtype)
+        ctx.save_for_backward(logits, labels, total)
+        return torch.where(counted, total - chosen, 0), torch.where(counted, total - mean, 0)
+
+    @staticmethod
+    def backward(ctx: Any, chosen: torch.Tensor, mean: torch.Tensor) -> tuple:
+        logits, labels, total = ctx.saved_tensors
+        counted = labels != -100
+        index = labels.where(counted, 0)[:, None]
+        chosen, mean = chosen.where(counted, 0), mean.where(counted, 0)
+        gradient = torch.empty_like(logits)
+        for part in _parts(logits):
+            block = (logits[part].to(total.dtype) - total[part, None]).exp_()
+            block *= (chosen + mean)[part, None]
+            block -= mean[part, None] / logits.shape[1]
+            gradient[part] = block.scatter_add_(1, index[part], -chosen[part, None])
+        return gradient, None
+
+
+def _exact(logits: torch.Tensor) -> torch.dtype:
+    return torch.promote_types(logits.dtype, torch.float32)
+
+
+def _parts(logits: torch.Tensor) -> list[slice]:
+    rows = max(1, _BLOCK // logits.shape[1])
+    return [slice(start, start + rows) for start in range(0, len(logits), rows)]
+
+
+def token_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor | None = None,
+    gamma: float = 0.0,
+    alpha: float = 1.0,
+    smoothing: float = 0.0,
+) -> torch.Tensor:
+    """Weighted loss of each label in nats, in float32, 0 where the label is −100.
+
+    Args:
+        logits: (rows, positions, vocabulary), at the positions that predict `labels`.
+        labels: (rows, positions), −100 where a label does not count.
+        weights: (rows, positions); None weighs every label 1.
+        gamma: how far sure labels are left out: the factor is (1 − p)^gamma.
+        alpha: a factor of the whole.
+        smoothing: share of the target that is spread evenly over the vocabulary.
+    """
+    loss, uniform = _LogProbabilities.apply(logits.flatten(0, 1), labels.flatten())
+    unsure = -torch.expm1(-loss)
+    if smoothing:
+        loss = (1 - smoothing) * loss + smoothing * uniform
+    if gamma:
+        # The slope of x^gamma is infinite at 0 for a gamma below 1.
+        loss = unsure.clamp(min=1e-8) ** gamma * loss
+    loss = alpha * loss.view_as(labels)
+    return loss if weights is None else weights * loss
+
+
+def cross_entropy(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    num_items: torch.Tensor | float | None = None,
+    weights: torch.Tensor | None = None,
+    **terms: float,
+) -> torch.Tensor:
+    """Mean loss per label, or per unit of weight; plain cross entropy without `terms`.
+
+    Args:
+        logits: (rows, positions, vocabulary), at the positions that predict `labels`.
+        labels: (rows, positions), −100 where a label does not count.
+        num_items: what to divide by, the labels (or the sum of their weights) of all batches that
+            make up a step; None takes this batch's own.
+        weights: (rows, positions); None weighs every label 1.
+        **terms: gamma, alpha and smoothing, as `token_loss` takes them.
+    """
+    total = token_loss(logits, labels, weights, **terms).sum()
+    if num_items is None:
+        num_items = label_mass(labels, weights).clamp(min=1e-8)
+    return total / num_items
+
+
+def label_mass(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
+    """Number of labels that count, or the sum of their weights."""
+    counted = labels != -100
+    return counted.sum() if weights is None else weights.where(counted, 0).sum()
+
+
+def supervised_loss(
+    model: Any,
+    batch: dict[str, Any],
+    num_items: Any = None,
+    weights: torch.Tensor | None = None,
+    **terms: float,
+) -> torch.Tensor:
+    """Loss of a batch, with logits at supervised positions only; the same on all backends.
+
+    Args:
+        model: takes `logits_to_keep`.
+        batch: as the collator makes it, on the model's device.
+        num_items: what to divide by, as `cross_entropy` takes it.
+        weights: (rows, tokens), of the labels; None weighs every label 1.
+        **terms: gamma, alpha and smoothing, as `token_loss` takes them.
+    """
+    # Without labels every backend returns its logits.
+    inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
+    positions = supervised_positions(batch["labels"])
+    outputs = model(**inputs, logits_to_keep=positions, use_cache=False)
+    labels = batch["labels"][:, positions + 1]
+    if weights is not None:
+        weights = weights[:, positions + 1]
+    return cross_entropy(outputs.logits, labels, num_items, weights, **terms)
+
+
+# Right readings that every character is credited with, so that one seen once and misread does not
+# come out as always misread.
+_CREDIT = 2
+
+
+def update_weights(
+    weights: dict[str, float],
+    references: Sequence[str],
+    predictions: Sequence[str | None],
+    max_weight: float,
+    smoothing: float,
+) -> dict[str, float]:
+    """Character weights after an evaluation; a character that is not listed weighs 1.
+
+    A character's share of errors is how often it was misread, left out, or read where another
+    stood, among all the times that it stood in the truth or was read for another. A share of 0
+    makes a weight of 1, a share of 1 would make `max_weight`; `smoothing` is the part of the old
+    weight that is kept. Characters inserted where nothing stood are no confusion.
+
+    Args:
+        weights: as the last evaluation left them.
+        references: the truth.
+        predictions: what was read.
+        max_weight: at least 1.
+        smoothing: between 0 (only this evaluation counts) and 1 (nothing changes).
+    """
+    references, predictions = metrics.pairs(references, predictions)
+    seen, wrong = Counter("".join(references)), Counter()
+    for (true, read), count in metrics.char_confusions(references, predictions).items():
+        if true:
+            wrong[true] += count
+            if read:
+                wrong[read] += count
+                seen[read] += count
+    shares = {char: count / (seen[char] + _CREDIT) for char, count in wrong.items()}
+    updated = {
+        char: smoothing * weights.get(char, 1.0)
+        + (1 - smoothing) * (1 + (max_weight - 1) * shares.get(char, 0.0))
+        for char in {**weights, **shares}
+    }
+    return {char: weight for char, weight in sorted(updated.items()) if weight > 1.0001}
+
+
+def heaviest(weights: dict[str, float], most: int = 12) -> dict[str, float]:
+    """The `most` largest weights, rounded for a log."""
+    chosen = sorted(weights.items(), key=lambda item: (-item[1], item[0]))[:most]
+    return {char: round(weight, 3) for char, weight in chosen}
+
+
+def weight_table(weights: dict[str, float]) -> torch.Tensor:
+    """Weights by code point, float32 of shape (0x110000,); entry 0, the padding, is 0."""
+    table = torch.ones(0x110000)
+    for char, weight in weights.items():
+        table[ord(char)] = weight
+    table[0] = 0
+    return table
+
+
+def label_weights(characters: torch.Tensor, table: torch.Tensor) -> torch.Tensor:
+    """Weight of each label: the largest among its characters, and 1 where it has none.
+
+    Args:
+        characters: (rows, tokens, most), code points, 0 for none, as `touched` lists them.
+        table: as `weight_table` gives it.
+    """
+    return table[characters.long()].amax(dim=-1).masked_fill((characters == 0).all(dim=-1), 1)

@@ -1,0 +1,215 @@
+"""Find a learning rate: raise it step by step until the loss explodes, and look at the curve."""
+
+import json
+import math
+import random
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data_prep.dataset.files import naming, write_whole
+from ocrkit.config import TrainConfig
+from ocrkit.errors import ConfigError
+
+
+@dataclass
+class LRCurve:
+    """Losses over exponentially rising rates, and the rate where they fell fastest.
+
+    `smoothed` are `losses` averaged with their neighbours; `suggestion` is None where the loss
+    never fell.
+    """
+
+    learning_rates: list[float]
+    losses: list[float]
+    smoothed: list[float]
+    suggestion: float | None
+
+    def __str__(self) -> str:
+        """One line for people."""
+        low, high = self.learning_rates[0], self.learning_rates[-1]
+        if self.suggestion is None:
+            return f"The loss fell nowhere between learning rates {low:.1e} and {high:.1e}."
+        return f"Suggested learning_rate: {self.suggestion:.1e} (tried {low:.1e} to {high:.1e})."
+
+
+def find_lr(
+    config: TrainConfig,
+    data: Any,
+    model: Any,
+    processor: Any,
+    min_lr: float = 1e-6,
+    max_lr: float = 0.1,
+    steps: int = 60,
+) -> LRCurve:
+    """Try rising learning rates on the training rows, and suggest one.
+
+    Every step trains one batch at a rate `(max_lr / min_lr) ** (1 / (steps - 1))` times the last,
+    with the run's own loss, optimizer and precision; the sweep ends early where the mean of three
+    losses exceeds four times its lowest. Weights and random states are as before afterwards. Writes
+    `lr_finder.json` and `lr_finder.png` into the run folder. The method is Smith's (2015,
+    arXiv:1506.01186), the suggestion the steepest descent before the lowest loss.
+
+    Raises:
+        ConfigError: `min_lr`, `max_lr` or `steps` that make no sweep.
+        DataError, ConfigError, TrainingError: as `train`.
+    """
+    check_range(min_lr, max_lr, steps)
+    states = _random_states()
+    weights = {n: w.detach().to("cpu", copy=True) for n, w in _trained(model)}
+    try:
+        rates, losses = _sweep(config, data, model, processor, min_lr, max_lr, steps)
+    finally:
+        for name, weight in _trained(model):
+            weight.data.copy_(weights[name])
+            weight.grad = None
+        _restore(states)
+    curve = LRCurve(rates, losses, smooth(losses), None)
+    curve.suggestion = steepest(rates, curve.smoothed)
+    folder = Path(config.output_dir)
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / "lr_finder.json", json.dumps(asdict(curve), indent=1) + "\n")
+        _plot(curve, folder / "lr_finder.png")
+    print(f"{curve} Curve: {folder / 'lr_finder.png'}")
+    return curve
+
+
+def check_range(min_lr: float, max_lr: float, steps: int) -> None:
+    """Refuse learning rates that do not rise, or too few steps to see a curve.
+
+    Raises:
+        ConfigError: with the three values.
+    """
+    if not 0 < min_lr < max_lr < math.inf or steps < 10:
+        raise ConfigError(
+            f"min_lr={min_lr:g}, max_lr={max_lr:g}, steps={steps} make no sweep; they have to "
+            "rise, over at least 10 steps."
+        )
+
+
+def smooth(losses: Sequence[float], width: float | None = None) -> list[float]:
+    """Losses averaged with their neighbours on both sides, weighted by a bell of `width` steps.
+
+    A mean of past steps alone would follow the easy and hard batches at the start, where few have
+    been seen. `width` is the bell's standard deviation, a tenth of the sweep by default.
+    """
+    steps = np.arange(len(losses))
+    width = width or len(losses) / 10
+    weights = np.exp(-0.5 * ((steps[:, None] - steps) / width) ** 2)
+    return (weights @ np.asarray(losses) / weights.sum(axis=1)).tolist()
+
+
+def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
+    """The rate where the loss falls fastest before its lowest point; None: nowhere."""
+    lowest = int(np.argmin(losses))
+    if lowest < 2:
+        return None
+    slopes = np.gradient(np.asarray(losses[: lowest + 1]), np.log(rates[: lowest + 1]))
+    # A loss that only trembles falls somewhere too; that says nothing about rates.
+    if slopes.min() >= 0 or losses[0] - losses[lowest] < 0.02 * abs(losses[0]):
+        return None
+    return float(rates[int(np.argmin(slopes))])
+
+
+def _sweep(
+    config: TrainConfig,
+    data: Any,
+    model: Any,
+    processor: Any,
+    min_lr: float,
+    max_lr: float,
+    steps: int,
+) -> tuple[list[float], list[float]]:
+    import torch
+    from transformers import TrainerCallback
+
+    from ocrkit.errors import TrainingError
+    from ocrkit.training.train import make_trainer
+
+    factor = (max_lr / min_lr) ** (1 / (steps - 1))
+    rates: list[float] = []
+    losses: list[float] = []
+
+    class Record(TrainerCallback):
+        """Keeps each step's loss, and ends the sweep where it explodes."""
+
+        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any):
+            if "loss" in logs:
+                rates.append(min_lr * factor ** (state.global_step - 1))
+                losses.append(float(logs["loss"]))
+                means = np.convolve(losses, np.ones(3) / 3, "valid")
+                control.should_training_stop = len(means) > 0 and means[-1] > 4 * means.min()
+            return control
+
+    with tempfile.TemporaryDirectory() as folder:
+        tried = replace(
+            config,
+            output_dir=folder,
+            max_steps=steps,
+            learning_rate=min_lr,
+            warmup_steps=0,
+            logging_steps=1,
+            eval_steps=None,
+            load_best_model_at_end=False,
+            early_stopping_patience=None,
+            loss=config.loss.replace("focal_confusion_weighted", "focal").replace(
+                "confusion_weighted", "cross_entropy"
+            ),
+            curriculum=None,
+            report_to="none",
+            sft_kwargs={**config.sft_kwargs, "save_strategy": "no"},
+        )
+        trainer = make_trainer(model, processor, data, tried, [Record()])
+        trainer.create_optimizer()
+        trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
+            trainer.optimizer, lambda step: factor**step
+        )
+        try:
+            trainer.train()
+        except TrainingError as error:
+            # A loss that is no number is what the end of a sweep looks like.
+            if len(losses) < 3 or "loss is" not in str(error):
+                raise
+    return rates, losses
+
+
+def _trained(model: Any) -> list[tuple[str, Any]]:
+    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+
+
+def _random_states() -> tuple:
+    import torch
+
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
+    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
+
+
+def _restore(states: tuple) -> None:
+    import torch
+
+    random.setstate(states[0])
+    np.random.set_state(states[1])
+    torch.set_rng_state(states[2])
+    if states[3] is not None:
+        torch.cuda.set_rng_state_all(states[3])
+
+
+def _plot(curve: LRCurve, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.subplots()
+    axes.plot(curve.learning_rates, curve.losses, color="0.75", label="loss")
+    axes.plot(curve.learning_rates, curve.smoothed, label="smoothed")
+    if curve.suggestion:
+        axes.axvline(curve.suggestion, linestyle="--", label=f"suggested {curve.suggestion:.1e}")
+    # Where the loss explodes, the rest of the curve would be a flat line.
+    top = max(curve.smoothed[0], min(curve.smoothed)) * 1.5
+    axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, top))
+    axes.legend()
+    figure.savefig(path, dpi=120)

@@ -1,0 +1,437 @@
+"""The benchmarks with tiny counts, and that what is fast trains what is slow."""
+
+import json
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ocrkit.data.collate import Collator, _equal
+from ocrkit.data.load import load_data
+from ocrkit.data.order import TrainRows
+from ocrkit.data.patches import cut_patches, cuts
+from ocrkit.errors import ConfigError
+from tests.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
+from tests.benchmarks.drawn import noisy_pairs, street_signs, write_pages
+from tests.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row, table
+from tests.helpers.architectures import build
+
+ROOT = Path(__file__).parents[2]
+
+
+# --- what is trained stays the same ---
+
+SHAPES = [(64, 32), (301, 32), (40, 24), (33, 70), (900, 100), (1280, 960), (8, 8)]
+
+
+def _picture(mode, size, seed=0):
+    pixels = np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(pixels).resize((size[0] // 3 + 1, size[1] // 3 + 1)).resize(size)
+    return image.convert(mode)
+
+
+@pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl"])
+def test_the_shortcut_makes_the_processors_batches(name, tmp_path):
+    """Bit for bit: pixels, grids, ids, kinds of token; grey, in colour, scaled up and down."""
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(build(name, tmp_path / name))
+    assert cuts(processor.image_processor)
+    rows = []
+    for number, size in enumerate(SHAPES):
+        modes = ("L",) if number % 3 == 0 else ("RGB",) if number % 3 == 1 else ("L", "RGB")
+        images = [_picture(mode, size, number) for mode in modes]
+        prompt = [{"role": "user", "content": "Read." * (number + 1)}]
+        completion = [{"role": "assistant", "content": f"No. {number}"}]
+        rows.append({"prompt": prompt, "completion": completion, "images": images})
+    short, own = Collator(processor), Collator(processor)
+    own._shortcut = False  # The processor itself.
+    short(rows[:1])
+    assert short._shortcut is True
+    for part in (rows, rows[:1], rows[1:2], rows[2:4]):
+        ours, theirs = short(part), own(part)
+        assert ours.keys() == theirs.keys()
+        for key in ours:
+            assert ours[key].dtype == theirs[key].dtype, key
+            assert torch.equal(ours[key], theirs[key]), key
+
+
+def test_a_processor_that_was_changed_is_left_to_its_own(processor):
+    changed = Collator(processor)
+    theirs = changed.processor.image_processor.__class__.patchify
+    row = {"prompt": [{"role": "user", "content": "Read."}], "images": [_picture("L", (64, 32))]}
+    try:
+        changed.processor.image_processor.__class__.patchify = lambda self, *a, **k: (
+            -theirs(self, *a, **k)[0],
+            *theirs(self, *a, **k)[1:],
+        )
+        negative = changed([{**row, "completion": []}])["pixel_values"]
+        assert changed._shortcut is False
+        again = changed([{**row, "completion": []}])["pixel_values"]
+        assert torch.equal(negative, again)
+    finally:
+        changed.processor.image_processor.__class__.patchify = theirs
+    assert torch.equal(negative, -Collator(processor)([{**row, "completion": []}])["pixel_values"])
+
+
+def test_equal_finds_every_difference():
+    one = {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)}
+    assert _equal(one, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
+    assert not _equal(one, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
+    assert not _equal(one, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
+    assert not _equal(one, {**one, "mm_token_type_ids": [[0, 0]]})
+
+
+def test_stored_rows_are_the_decoded_ones(config, processor):
+    """Opened by the collator or by datasets: the same batch, also of a shuffled selection."""
+    rows = load_data(config)["train"].select([5, 1, 3, 0])
+    places = [2, 0, 3]
+    stored, decoded = TrainRows(rows).__getitems__(places), [rows[i] for i in places]
+    for one, two in zip(stored, decoded):
+        images = one.pop("images"), two.pop("images")
+        assert one == {**two, "epoch": 0}
+        one["images"], two["images"] = images
+        assert images[0][0]["path"] and isinstance(images[1][0], Image.Image)
+    collate = Collator(processor, config.image_height)
+    ours, theirs = collate(stored), collate(decoded)
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_an_upright_tag_is_obeyed(tmp_path, processor):
+    image = _picture("RGB", (64, 32))
+    exif = image.getexif()
+    exif[0x0112] = 6
+    image.save(tmp_path / "turned.jpg", exif=exif)
+    row = {"prompt": [{"role": "user", "content": "Read."}]}
+    for stored in (
+        str(tmp_path / "turned.jpg"),
+        {"path": str(tmp_path / "turned.jpg"), "bytes": None},
+    ):
+        batch = Collator(processor, generation=True)([{**row, "images": [stored]}])
+        assert batch["image_grid_thw"].tolist() == [[1, 8, 4]]
+
+
+def test_a_batch_that_is_refused_decides_nothing(processor):
+    row = {"prompt": [{"role": "user", "content": "Read."}]}
+    collate, own = (Collator(processor, generation=True) for _ in range(2))
+    own._shortcut = False
+    with pytest.raises(ValueError, match="aspect ratio"):
+        collate([{**row, "images": [Image.new("L", (4000, 8))]}])
+    good = [{**row, "images": [_picture("L", (64, 32))]}]
+    for _ in range(2):
+        batch, theirs = collate(good), own(good)
+        assert batch.keys() == theirs.keys()
+        assert all(torch.equal(batch[key], theirs[key]) for key in theirs)
+    assert collate._shortcut is True
+
+
+def test_patches_of_a_picture_too_long_are_refused(processor):
+    with pytest.raises(ValueError, match="aspect ratio"):
+        cut_patches([Image.new("L", (4000, 8))], processor.image_processor)
+
+
+# --- rows of the table ---
+
+
+def test_a_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
+    good = ratio_row("fast", "slow", [1.0, 2.0, 1.0], [3.0, 3.0, 4.0], 2, count=10)
+    bad = ratio_row("slow", "fast", [2.0], [1.0], 1.5, inputs="two")
+    assert good["met"] and good["ratio"] == {"value": 3.0, "low": 1.5, "high": 4.0}
+    assert good["ours"] == 10 and not bad["met"]
+    shown = ratio_row("slow", "fast", [2.0], [1.0], None)
+    assert shown["met"] and shown["aim"] == "" and shown["ratio"]["value"] == 0.5
+    limits = [limit_row("size", 3, "MB", 2), limit_row("text", 15, "px", least=16)]
+    assert not any(row["met"] for row in limits)
+    several = limit_row("start", [3.0, 1.0, 1.5], "s", 2)
+    assert several["met"] and "| 1.5 [1, 3] s |" in table([several])
+    monkeypatch.setitem(suite.CPU_PARTS, "padding", lambda folder: [good, bad, *limits])
+    result = suite.benchmark("cpu", tmp_path, ["padding"])
+    assert [row["what"] for row in suite.missed(result)] == ["slow", "size", "text"]
+    out = capsys.readouterr().out
+    assert out.count("BELOW AIM") == 3 and f"padding: {2 + len(limits)} rows, 0 s\n" in out
+    assert suite.markdown(result).count("**below aim**") == 3 and "**below aim**" not in out
+    saved = json.loads((tmp_path / "bench.json").read_text())
+    assert saved == result and saved["packages"]["torch"] and saved["parts"]["padding"]["date"]
+    assert "| fast | 10 seconds | slow | 3.333 | 3 [1.5, 4] | at least 2 times |" in table([good])
+
+
+def test_parts_measured_anew_leave_the_others(tmp_path, monkeypatch):
+    for name in ("padding", "start"):
+        monkeypatch.setitem(
+            suite.CPU_PARTS, name, lambda folder, value=1: [limit_row("x", value, "s", 2)]
+        )
+    suite.benchmark("cpu", tmp_path, ["padding"])
+    result = suite.benchmark("cpu", tmp_path, ["start"], {"start": {"value": 5}})
+    assert [row["ours"] for row in suite.all_rows(result)] == [1, 5]
+
+
+def test_sides_take_turns():
+    calls = []
+    sides = {name: lambda name=name: calls.append(name) for name in "ab"}
+    seconds = in_turns({**sides, "told": lambda: 7.0}, 2)
+    assert "".join(calls) == "baabba" and seconds["told"] == [7.0, 7.0]
+    assert len(seconds["a"]) == 2
+
+
+def test_a_side_that_fails_says_why(tmp_path):
+    with pytest.raises(RuntimeError, match="no such file"):
+        in_own_process("tests.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
+
+
+def test_unknown_parts_and_hardware_are_refused(tmp_path):
+    with pytest.raises(ConfigError, match="no part speed; it has training"):
+        suite.benchmark("cpu", tmp_path, ["speed"])
+    with pytest.raises(ConfigError, match="not one of cpu, gpu"):
+        suite.benchmark("tpu", tmp_path)
+
+
+def test_without_a_device_the_cpu_is_measured_and_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(suite, "CPU_PARTS", {"start": lambda folder: [limit_row("x", 1, "s", 2)]})
+    result = suite.benchmark("gpu", tmp_path)
+    assert list(result["parts"]) == ["start"]
+    assert result["hardware"] == "cpu" and result["device"] == platform.machine()
+    assert "no CUDA device on this machine: hardware=cpu is measured" in capsys.readouterr().out
+    assert (tmp_path / "bench.json").is_file() and not (tmp_path / "bench-gpu.json").exists()
+    with pytest.raises(ConfigError, match="hardware=cpu has no part signs"):
+        suite.benchmark("gpu", tmp_path, ["signs"])
+
+
+def test_the_readme_shows_what_was_measured(tmp_path):
+    from tests.tools.bench import README, RESULTS, update_readme
+
+    copy = tmp_path / "README.md"
+    copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
+    update_readme(copy, RESULTS)
+    assert copy.read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
+    row = limit_row("x", 3, "s", 2)
+    result = {
+        "parts": {"p": {"date": "2026-01-01 10:00", "rows": [row]}},
+        "packages": {"torch": "2"},
+    }
+    result |= {"device": "d", "cores": 2, "python": "3"}
+    (tmp_path / "bench.json").write_text(json.dumps(result))
+    update_readme(copy, tmp_path)
+    assert "| x | 3 s |  |  |  | at most 2 (**below aim**) |" in copy.read_text(encoding="utf-8")
+
+
+# --- every part, small ---
+
+
+def _checked(rows, count):
+    assert len(rows) == count
+    for row in rows:
+        assert row["inputs"] and row["ours"] > 0 and isinstance(row["met"], bool), row
+    return rows
+
+
+def test_training_and_padding(tmp_path):
+    rows = _checked(training.training(tmp_path, rounds=1, steps=2, batch=4), 2)
+    assert all(row["theirs"] > 0 and row["unit"] == "samples/s" for row in rows)
+    (row,) = _checked(training.padding(tmp_path, count=300), 1)
+    assert row["ours"] < row["theirs"] / 2
+
+
+def test_wasted_counts_padding():
+    assert training.wasted(np.array([4, 4, 2, 2]), 2) == 0
+    assert training.wasted(np.array([4, 2, 4, 2]), 2) == 0.25
+
+
+def test_loss(tmp_path):
+    small = {"rows": 4, "tokens": 256, "labels": 16, "vocabulary": 50_000}
+    rows = _checked(training.loss(tmp_path, rounds=1, **small), 2)
+    assert rows[0]["met"] and rows[0]["unit"] == "MB"
+
+
+def test_collating_beside_trl(tmp_path):
+    rows = collating.collating(tmp_path, rounds=1, lines=32, photos=4, peers=("trl",))
+    for row in _checked(rows, 3):
+        assert row["same ids"] and row["largest difference of a pixel"] <= 1e-5
+
+
+@pytest.mark.slow
+def test_collating_beside_unsloth(tmp_path):
+    rows = collating.collating(tmp_path, rounds=1, lines=32, photos=4, peers=("unsloth",))
+    assert all(row["same ids"] for row in _checked(rows, 3))
+
+
+def test_generation(tmp_path):
+    _checked(reading.generation(tmp_path, rounds=1, count=24, single=2), 2)
+
+
+def test_metrics(tmp_path):
+    _checked(reading.metrics(tmp_path, rounds=1, count=400), 4)
+    references, predictions = noisy_pairs(400, 0.3)
+    assert len(references) == len(predictions) == 400 and references != predictions
+
+
+def test_conversion(tmp_path):
+    rows = _checked(preparing.conversion(tmp_path, rounds=1, lines=40), 4)
+    assert rows[3]["ours"] < 1.5
+
+
+def test_start_and_growth(tmp_path):
+    _checked(preparing.start(tmp_path, rounds=1), 3)
+    # So few rows tell nothing of time.
+    rows = preparing.growth(tmp_path, sizes=(5, 10, 40))
+    assert len(rows) == 8 and all(row["ours"] > 0 for row in rows if "memory" in row["what"])
+    assert {row["what"].split(":")[0] for row in rows} == {
+        f"growth of {task}" for task in preparing.TASKS
+    }
+
+
+def test_pages_are_read_where_they_lie(tmp_path):
+    """A worker reads pixels itself; from an archive they are sent, and it comes to the same."""
+    import zipfile
+
+    from data_prep.convert import convert
+
+    write_pages(tmp_path / "pages", 20)
+    with zipfile.ZipFile(tmp_path / "pages.zip", "w") as archive:
+        for path in (tmp_path / "pages").iterdir():
+            archive.write(path, path.name)
+    for name, source in (("folder", "pages"), ("zip", "pages.zip")):
+        convert("hwdb-dgrl", tmp_path / source, tmp_path / name, split="1,0,0", progress=False)
+    folder, archive = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in found}
+        for name in ("folder", "zip")
+        for found in [sorted((tmp_path / name / "train").rglob("*.*"))]
+    )
+    assert len(folder) == 21 and folder == archive
+
+
+# --- whole models, on a CPU ---
+
+
+def test_signs_on_a_cpu(tmp_path):
+    street_signs(tmp_path / "data", 10, size=(320, 240))
+    model = gpu._built("tiny_qwen2_vl", tmp_path)
+    job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
+    job |= {"recipe": "korean", "output": str(tmp_path / "run")}
+    found = gpu.measured(job, ("trl", "kit"), rounds=1)
+    for side in ("trl", "kit"):
+        (one,) = found[side]
+        assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] < 1
+        assert one["tokens_per_sample"] > 50 and one["peak_gb"] > 0
+        assert 0 < one["smallest_text"] <= 20
+    rows = _checked(gpu.sign_rows("tiny_qwen2_vl", found, "ten pictures"), 3)
+    assert rows[0]["sides"]["trl"]["samples_per_second"] > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("side", ["unsloth", "naive", "kit at the stock budget", "kit as on a T4"])
+def test_other_sides_on_a_cpu(tmp_path, side):
+    street_signs(tmp_path / "data", 10, size=(320, 240))
+    model = gpu._built("tiny_qwen2_vl", tmp_path)
+    job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
+    job |= {"recipe": "korean", "output": str(tmp_path / "run")}
+    ((one,),) = gpu.measured(job, (side,), rounds=1).values()
+    assert one["samples_per_second"] > 0 and one["smallest_text"] > 0
+
+
+def test_rows_of_signs_need_what_was_measured():
+    def side(rate, peak, text=None):
+        return [{"samples_per_second": rate, "peak_gb": peak, "smallest_text": text}] * 3
+
+    found = {"trl": side(1, 20), "unsloth": side(2, 9), "kit": side(3.3, 8, 17.0)}
+    found["kit at the stock budget"] = side(1.2, 9, 20.0)
+    found["kit as on a T4"] = side(3, 13)
+    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    assert [row["met"] for row in rows] == [True, True, True, False, True, True]
+
+
+def test_a_side_that_does_not_fit_is_told_and_the_others_go_on(monkeypatch):
+    tried = []
+
+    def own_process(module, given):
+        side = json.loads(given)["side"]
+        tried.append(side)
+        if side == "trl":
+            return None
+        return {"samples_per_second": 2.0, "peak_gb": 8.0, "smallest_text": 17.0}
+
+    monkeypatch.setattr(gpu, "in_own_process", own_process)
+    found = gpu.measured({}, ("trl", "kit", "kit as on a T4"), rounds=2)
+    assert tried == ["trl", "kit", "kit as on a T4", "kit as on a T4", "kit"]
+    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    assert [row["met"] for row in rows] == [True, True, True]
+    assert rows[0]["theirs"] == "does not fit" and "ratio" not in rows[0]
+    assert rows[0]["sides"]["trl"] == "does not fit"
+    assert "| 2 samples/s | TRL, PEFT, bitsandbytes, stock | does not fit |  |" in table(rows)
+    found["kit"] = found["kit as on a T4"] = []
+    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    assert [row["met"] for row in rows] == [False, False]
+    assert "| does not fit |  |  |  | at most 14 (**below aim**) |" in table(rows)
+
+
+def test_out_of_memory_anywhere_in_a_side_is_no_failure(monkeypatch):
+    def measure(job):
+        try:
+            raise torch.cuda.OutOfMemoryError
+        except torch.cuda.OutOfMemoryError as error:
+            raise RuntimeError(job["side"]) from error
+
+    monkeypatch.setattr(gpu_side, "measure", measure)
+    assert gpu_side.main({"side": "kit"}) is None
+    monkeypatch.setattr(gpu_side, "measure", lambda job: job["missing"])
+    with pytest.raises(KeyError):
+        gpu_side.main({"side": "kit"})
+
+
+def test_the_side_of_a_t4_has_its_attention():
+    flash = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
+    try:
+        gpu_side._without_flash()
+        assert not torch.backends.cuda.flash_sdp_enabled()
+        assert not torch.backends.cuda.cudnn_sdp_enabled()
+    finally:
+        torch.backends.cuda.enable_flash_sdp(flash[0])
+        torch.backends.cuda.enable_cudnn_sdp(flash[1])
+
+
+def test_flops_follow_tokens_and_patches(tmp_path):
+    from tests.benchmarks.gpu_side import flops_of
+
+    folder = gpu._built("tiny_qwen2_vl", tmp_path)
+    count = flops_of(str(folder))
+    assert count([10], [40]) + count([20], [80]) == pytest.approx(count([10, 20], [40, 80]))
+    assert count([20], [80]) > 2 * count([10], [40])
+
+
+def test_published_geometries_have_their_sizes():
+    """2.2 and 2.1 thousand million parameters, counted without making one of them."""
+    import transformers
+
+    from tests.benchmarks.geometry import GEOMETRIES
+
+    for name, wanted in (("qwen2_vl_2b", 2.209e9), ("qwen3_vl_2b", 2.128e9)):
+        geometry = GEOMETRIES[name]
+        config = getattr(transformers, f"{geometry['kind']}Config")(
+            text_config={**geometry["text"], "tie_word_embeddings": True},
+            vision_config={
+                **geometry["vision"],
+                "patch_size": geometry["pictures"]["patch_size"],
+            },
+            tie_word_embeddings=True,
+        )
+        kind = getattr(transformers, f"{geometry['kind']}ForConditionalGeneration")
+        with torch.device("meta"):
+            model = kind(config)
+        model.tie_weights()
+        size = sum(weight.numel() for weight in model.parameters())
+        assert size == pytest.approx(wanted, rel=0.005), name
+
+
+def test_bench_is_a_command():
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tools.bench", "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0 and "PART" in done.stdout

@@ -1,0 +1,123 @@
+import json
+import unicodedata
+
+import pytest
+
+from data_prep.dataset.schema import (
+    Reject,
+    Row,
+    Summary,
+    clean_text,
+    is_unicode,
+    parse_json,
+    row_problems,
+    spread,
+)
+
+
+def row(**changes) -> Row:
+    values = {
+        "id": "sroie-029-0012",
+        "images_file_names": ["images/3f/sroie-029-0012.png"],
+        "prompt": [{"role": "user", "content": "Transcribe the text in the image."}],
+        "completion": [{"role": "assistant", "content": "TOTAL 9.00"}],
+        "task": "transcription",
+        "language": "en",
+        "group": "029",
+        "width": 812,
+        "height": 44,
+        "source": "sroie",
+        "meta": '{"box": [1, 2, 3, 4]}',
+    }
+    return Row(**values | changes)
+
+
+def test_a_row_survives_its_json_line_with_keys_in_the_contract_order():
+    line = row(completion=[{"role": "assistant", "content": "합계 ৯ 总额"}]).to_json()
+    assert "\n" not in line and "합계 ৯ 总额" in line
+    assert Row.from_json(line).to_json() == line
+    assert list(json.loads(line)) == [
+        *("id", "images_file_names", "prompt", "completion", "task", "language", "group"),
+        *("width", "height", "source", "meta"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"id": ""}, "id is empty"),
+        ({"id": 3}, "id is 3"),
+        ({"images_file_names": []}, "no file name"),
+        ({"images_file_names": [""]}, "no file name"),
+        ({"prompt": "Read this"}, "prompt is 'Read this'"),
+        ({"prompt": [{"role": "user"}]}, "prompt is no list of"),
+        ({"completion": [{"role": "assistant", "content": " \n"}]}, "completion is empty"),
+        ({"completion": [{"role": "bot", "content": "x"}]}, "completion is no list of"),
+        ({"task": "ocr"}, "task is 'ocr'"),
+        ({"width": 0}, "size is 0x44"),
+        ({"width": True}, "width is True"),
+        ({"height": 4.5}, "height is 4.5"),
+        ({"meta": "{box}"}, "meta is no JSON"),
+    ],
+)
+def test_each_fault_of_a_row_is_named(changes, problem):
+    found = row_problems(json.loads(row(**changes).to_json()))
+    assert len(found) == 1 and problem in found[0]
+    with pytest.raises(ValueError, match=r".+"):
+        Row.from_json(row(**changes).to_json())
+
+
+def test_missing_keys_and_other_values_are_no_row():
+    assert row_problems([1]) == ["a row is a JSON object, not list"]
+    value = json.loads(row().to_json())
+    del value["group"], value["meta"]
+    assert row_problems(value) == ["group is missing", "meta is missing"]
+
+
+def test_clean_text_composes_but_never_folds():
+    nfd = unicodedata.normalize("NFD", "서울 café")
+    assert clean_text(nfd) == "서울 café"
+    assert clean_text("\u09df") == "\u09af\u09bc"  # NFC decomposes Bangla yya
+    assert clean_text("10² ＡＢ。\u3000Ｃ ㅋㅋ") == "10² ＡＢ。\u3000Ｃ ㅋㅋ"
+    assert clean_text("র‍্য") == "র‍্য" and clean_text("র্য") != clean_text("র‍্য")
+    assert clean_text("\ufeff one\r\ntwo\rthree \n") == "one\ntwo\nthree"
+    assert clean_text(" \t\n") == ""
+
+
+def test_text_that_was_no_utf8_is_found_and_can_still_be_reported():
+    text = b"caf\xe9".decode("utf-8", "surrogateescape")
+    assert not is_unicode(text) and not is_unicode("\ud83d") and is_unicode("😀 한")
+    line = Reject("a.csv:3", "text is not UTF-8", text).to_json()
+    assert json.loads(line.encode().decode()) == {
+        "where": "a.csv:3",
+        "reason": "text is not UTF-8",
+        "detail": "caf\\udce9",
+    }
+
+
+@pytest.mark.parametrize("text", ["{", "NaN", "[1, Infinity]", "[" * 200_000, "1" * 10_000, ""])
+def test_json_that_is_none_is_always_a_value_error(text):
+    with pytest.raises(ValueError, match=r".+"):
+        parse_json(text)
+
+
+def test_the_summary_counts_every_item_once():
+    summary = Summary()
+    for outcome in (row(), row(width=10), row(width=11), Reject("x", "empty text")):
+        summary.add(outcome)
+    summary.splits.update(test=1, train=2)
+    told = summary.to_dict("sroie", ["in"], {"seed": 0})
+    assert told["found"] == 4 and told["rejects"] == {"empty text": 1}
+    assert list(told["rows"].items()) == [("train", 2), ("test", 1)]
+    assert told["sizes"]["width"] == {"min": 10, "median": 11, "max": 812}
+    assert told["characters"]["T"] == 6 and next(iter(told["characters"])) == "0"
+    assert list(told) == [
+        *("source", "inputs", "options", "version", "found", "rows", "rejects", "tasks"),
+        *("languages", "characters", "sizes"),
+    ]
+
+
+def test_spread_of_nothing_is_empty():
+    from collections import Counter
+
+    assert spread(Counter()) == {} and spread(Counter({7: 1})) == {"min": 7, "median": 7, "max": 7}

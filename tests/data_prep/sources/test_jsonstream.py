@@ -1,0 +1,73 @@
+import io
+import json
+import random
+
+import pytest
+
+from data_prep.sources import _jsonstream as jsonstream
+from data_prep.sources._jsonstream import json_elements
+from tests.tools.fuzz import json_mutations
+
+
+def read(text, key=None):
+    return list(json_elements(io.BytesIO(text if isinstance(text, bytes) else text.encode()), key))
+
+
+def test_elements_are_what_json_reads(monkeypatch):
+    chance = random.Random(0)
+    value = [
+        {"n": chance.randrange(10**9), "t": "가'\"\\[]{}" * chance.randrange(4), "l": [1.5, None]}
+        for _ in range(200)
+    ] + [1234567, "text", [], {}, -0.5e3, True]
+    for chunk in (1, 3, 7, 64, 2**20):
+        monkeypatch.setattr(jsonstream, "CHUNK", chunk)
+        assert read(json.dumps(value, ensure_ascii=False)) == value
+        assert read(b"\xef\xbb\xbf" + json.dumps(value, indent=2).encode()) == value
+        nested = {"info": {"a": [1]}, "skip": [1, [2]], "n": 12, "x": value, "after": [3]}
+        assert read(json.dumps(nested), "x") == value
+        assert read(json.dumps(nested), "after") == [3]
+
+
+def test_what_came_before_a_break_is_given():
+    elements = json_elements(io.BytesIO(b'[{"a": 1}, {"b": 2}, {"c": '))
+    assert next(elements) == {"a": 1} and next(elements) == {"b": 2}
+    with pytest.raises(ValueError, match=r".+"):
+        next(elements)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{}", "[1 2]", "[1,]", "[,1]", "[NaN]", "nothing", "[" * 100_000, "[1"]
+)
+def test_what_is_no_array_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r".+"):
+        read(text)
+
+
+def test_a_key_that_is_not_there_or_no_array_is_a_value_error():
+    for text in ('{"a": [1]}', '{"x": 5}', "[1]", '{"x"', "{}"):
+        with pytest.raises(ValueError, match=r".+"):
+            read(text, "x")
+
+
+def test_an_endless_element_is_given_up_in_time(monkeypatch):
+    monkeypatch.setattr(jsonstream, "MAX_ELEMENT", 10_000)
+    monkeypatch.setattr(jsonstream, "CHUNK", 100)
+    with pytest.raises(ValueError, match="longer than 10000"):
+        read('["' + "x" * 100_000)
+
+
+@pytest.mark.parametrize("count", [300, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_it_takes_and_refuses_exactly_what_json_does(count):
+    text = json.dumps([{"id": i, "text": "한글\n", "box": [1, 2.5, -3]} for i in range(5)])
+    for data in json_mutations(text, count):
+        try:
+            expected = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+        except (ValueError, RecursionError):
+            expected = None
+        try:
+            found = read(data)
+        except ValueError:
+            found = None
+        # After the array's end nothing is read, and NaN is refused.
+        if isinstance(expected, list) and "NaN" not in str(data) and "Infinity" not in str(data):
+            assert found == expected

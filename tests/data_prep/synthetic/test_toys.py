@@ -1,0 +1,263 @@
+import json
+import random
+import re
+from decimal import Decimal
+
+import numpy as np
+import pytest
+
+from data_prep.dataset.schema import UsageError
+from data_prep.synthesize import main
+from data_prep.synthetic.receipts import BASE_FONTS, TILL_FONTS
+from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
+from data_prep.synthetic.toys import (
+    LINE,
+    REPHRASED_SCHEMA,
+    SCHEMA,
+    TASKS,
+    Toy,
+    draw_toy,
+    rephrased,
+    table_html,
+    toy_sample,
+    toys,
+    write_toy,
+)
+from data_prep.validate import validate
+from ocrkit.evaluation.evaluate import records_of
+from ocrkit.evaluation.evaluation import score
+from ocrkit.metrics.fields import numeric_accuracy, schema_pass_rate, teds
+from tests.helpers.sources_common import pictures, read_rows, snapshot, texts
+
+FONTS = shipped_fonts(*BASE_FONTS, *TILL_FONTS)
+
+
+def many(task, count=300, seed=0):
+    rng = random.Random(seed)
+    return [write_toy(task, rng) for _ in range(count)]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_seed_decides_a_sample(task):
+    samples = [toy_sample(task, random.Random(seed), FONTS, 0.5) for seed in (1, 1, 2)]
+    pixels = [image.tobytes() for image, _, _ in samples]
+    assert samples[0][1:] == samples[1][1:] and pixels[0] == pixels[1]
+    assert samples[0][2] != samples[2][2] and pixels[0] != pixels[2]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_pictures_fit_tokens_of_16_pixels(task):
+    rng = random.Random(0)
+    for damage in (0, 1):
+        sizes = {toy_sample(task, rng, FONTS, damage)[0].size for _ in range(40)}
+        assert all(width % 16 == 0 and 64 <= width <= 336 for width, _ in sizes)
+        assert {height for _, height in sizes} == {
+            "receipts": {96},
+            "tables": {64, 96},
+            "questions": {32},
+        }[task]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_cell_is_drawn_whole(task):
+    for number, toy in enumerate(many(task, 60)):
+        rng = random.Random(number)
+        font = load_font(str(rng.choice(FONTS)), 20)
+        picture = np.asarray(draw_toy(toy, font, rng))
+        for line, row in enumerate(toy.rows):
+            strip = picture[LINE * line : LINE * (line + 1)]
+            for cell in row:
+                # What a rule covers is left out: the rows on the edge of a line.
+                sought = np.asarray(draw_line(cell, font, LINE))[2:-2]
+                windows = np.lib.stride_tricks.sliding_window_view(strip[2:-2], sought.shape)
+                assert (windows[0] == sought).all(axis=(1, 2)).any(), (toy, cell)
+
+
+def test_damage_is_the_share_of_worn_pictures():
+    rng = random.Random(0)
+    clean = [toy_sample("receipts", rng, FONTS, 0.3)[0].getextrema()[1] == 255 for _ in range(200)]
+    assert 120 <= sum(clean) <= 160
+
+
+def test_fields_of_a_receipt_stand_in_its_lines():
+    found = many("receipts")
+    truths = [json.loads(toy.completion) for toy in found]
+    schema = json.loads(SCHEMA.read_text())
+    assert schema_pass_rate([toy.completion for toy in found], schema) == 1
+    assert {tuple(truth) for truth in truths} == {
+        ("shop", "date", "total"),
+        ("shop", "item", "total"),
+    }
+    orders = set()
+    for toy, truth in zip(found, truths):
+        lines = [" ".join(row) for row in toy.rows]
+        total = next(number for number, line in enumerate(lines) if line.endswith(truth["total"]))
+        other = truth.get("date") or truth["item"]
+        # Where an item costs what the receipt does, its line comes first and ends like the total's.
+        total = 2 if "item" in truth else total
+        middle = next(number for number, line in enumerate(lines) if other in line.split())
+        assert sorted((lines.index(truth["shop"]), total, middle)) == [0, 1, 2]
+        orders.add((lines.index(truth["shop"]), total, middle))
+        if "item" in truth:
+            count, price = re.fullmatch(r"(?:(\d) x )?\w+ ([\d.]+)", lines[middle]).groups()
+            assert int(count or 1) * Decimal(price) == Decimal(truth["total"])
+    assert orders == {(0, 1, 2), (0, 2, 1), (1, 2, 0)}
+    wrong = [truth | {"total": "0.001"} for truth in truths]
+    assert numeric_accuracy(truths, truths) == 1 and numeric_accuracy(truths, wrong) == 0
+
+
+def test_tables_are_their_own_truth():
+    shapes = set()
+    for toy in many("tables"):
+        shapes.add((len(toy.rows), len(toy.rows[0])))
+        cells = re.findall("<td>(.*?)</td>", toy.completion)
+        assert cells == [cell for row in toy.rows for cell in row]
+        assert teds(toy.completion, toy.completion) == 1
+        other = table_html([[*row[:-1], "0"] for row in toy.rows])
+        assert teds(toy.completion, other) < 1 == teds(toy.completion, other, structure_only=True)
+    assert shapes == {(2, 3), (3, 2)}
+
+
+def test_answers_stand_in_the_line_and_nowhere_else_without_the_sentence():
+    found = many("questions", 600)
+    told = [toy for toy in found if toy.knowledge]
+    assert 240 <= len(told) <= 360
+    for toy in found:
+        line = toy.rows[0][0]
+        if not toy.knowledge:
+            assert toy.prompt == toy.question
+            assert toy.completion in line
+            continue
+        assert toy.completion not in line and toy.prompt == f"{toy.knowledge}\n\n{toy.question}"
+        place = toy.question.removeprefix("What is the ").removesuffix("?")
+        means = dict(re.findall(rf"(\w+) is {place} (\w\d)", toy.knowledge))
+        item, *others = [item for item in means if item in re.findall(r"\w+", line)]
+        assert means[item] == toy.completion and not others and len(means) == 2
+    # The sentence without the picture is a guess between two.
+    first = [toy.knowledge.split(",")[0].endswith(toy.completion) for toy in told]
+    assert 0.4 < sum(first) / len(told) < 0.6
+
+
+def test_questions_about_one_line_have_their_own_answers():
+    asked = {toy.question for toy in many("questions", 600)}
+    assert len(asked) == 10
+    for toy in many("questions", 600):
+        words = re.findall(r"[A-Za-z]+", toy.rows[0][0].replace("RM", ""))
+        if toy.question == "What is the first word?":
+            assert toy.completion == words[0]
+        if toy.question == "What is the last word?":
+            assert toy.completion == words[-1]
+        if toy.question == "What is the price?":
+            assert toy.rows[0][0].endswith(toy.completion)
+        if toy.question == "How many?":
+            assert toy.rows[0][0].startswith(toy.completion + " ")
+
+
+@pytest.mark.parametrize(
+    "task, row_task",
+    [("receipts", "extraction"), ("tables", "transcription"), ("questions", "vqa")],
+)
+def test_a_dataset_is_valid_and_the_same_for_the_same_seed(task, row_task, tmp_path, capsys):
+    given = ["toys", "--task", task, "--count", "30", "--seed", "4", "--out"]
+    for name in ("a", "b"):
+        assert main([*given, str(tmp_path / name)]) == 0
+    assert "train 23, validation 2, test 5" in capsys.readouterr().out
+    assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
+    rows = read_rows(tmp_path / "a")
+    assert {row.task for row in rows} == {row_task} and len({row.group for row in rows}) == 30
+    schema = SCHEMA if task == "receipts" else None
+    found = validate(tmp_path / "a", schema=schema, plot=False)
+    assert found["ok"] and not found["errors"] and sum(found["rows"].values()) == 30
+
+
+def test_more_toys_change_none(tmp_path):
+    toys(tmp_path / "few", "tables", 6, damage=0.5, progress=False)
+    toys(tmp_path / "many", "tables", 12, damage=0.5, progress=False)
+
+    def known(out):
+        rows = read_rows(out)
+        drawn = [pictures(out, row)[0].tobytes() for row in rows]
+        return dict(zip((row.id for row in rows), zip(texts(rows), drawn)))
+
+    few = known(tmp_path / "few")
+    assert len(few) == 6 and few.items() <= known(tmp_path / "many").items()
+
+
+def test_the_same_questions_with_and_without_their_knowledge(tmp_path):
+    toys(tmp_path / "told", "questions", 40, progress=False)
+    toys(tmp_path / "untold", "questions", 40, knowledge=False, progress=False)
+    told, untold = read_rows(tmp_path / "told"), read_rows(tmp_path / "untold")
+    for one, other in zip(told, untold, strict=True):
+        needed = json.loads(one.meta)["need_external_knowledge"]
+        assert (one.id, one.completion, one.meta) == (other.id, other.completion, other.meta)
+        prompts = [row.prompt[0]["content"] for row in (one, other)]
+        assert (prompts[0] != prompts[1]) == needed and prompts[0].endswith(prompts[1])
+        shown = [pictures(tmp_path / name, one)[0].tobytes() for name in ("told", "untold")]
+        assert shown[0] == shown[1]
+    records = [
+        record | {"prediction": record["reference"]} for record in records_of(map(vars, told))
+    ]
+    by = score(records).by
+    assert by["need_external_knowledge"]["True"]["n"] + by["need_external_knowledge"]["False"]["n"]
+    assert sum(part["n"] for part in by["question"].values()) == 40
+
+
+def test_questions_are_rephrased_and_nothing_else_changes(tmp_path, capsys):
+    known = many("questions", 600)
+    anew = [rephrased(toy, random.Random(n)) for n, toy in enumerate(known)]
+    assert not {toy.question for toy in anew} & {toy.question for toy in known}
+    assert [toy._replace(question="") for toy in anew] == [t._replace(question="") for t in known]
+    # Which question is meant can still be told from its words.
+    meant = {}
+    for one, other in zip(known, anew):
+        meant.setdefault(other.question, set()).add(one.question)
+    assert {len(questions) for questions in meant.values()} == {1} and len(meant) == 20
+    (table,) = many("tables", 1)
+    assert rephrased(table, random.Random(0)) == table
+
+    given = ["toys", "--task", "questions", "--count", "20", "--out"]
+    assert main([*given, str(tmp_path / "known")]) == 0
+    assert main([*given, str(tmp_path / "anew"), "--rephrase"]) == 0
+    pairs = list(zip(read_rows(tmp_path / "known"), read_rows(tmp_path / "anew"), strict=True))
+    assert all(one.id == other.id and one.completion == other.completion for one, other in pairs)
+    assert all(one.prompt != other.prompt for one, other in pairs)
+
+
+def test_fields_are_renamed_and_nothing_else_changes():
+    known = many("receipts")
+    anew = [rephrased(toy, random.Random(0)) for toy in known]
+    assert [toy._replace(completion="") for toy in anew] == [
+        toy._replace(completion="") for toy in known
+    ]
+    answers = [[toy.completion for toy in found] for found in (known, anew)]
+    for before, after in zip(*(map(json.loads, found) for found in answers), strict=True):
+        assert list(before.values()) == list(after.values()) and not before.keys() & after.keys()
+    schemas = [json.loads(path.read_text()) for path in (SCHEMA, REPHRASED_SCHEMA)]
+    rates = [[schema_pass_rate(found, schema) for schema in schemas] for found in answers]
+    assert rates == [[1, 0], [0, 1]]
+
+
+@pytest.mark.parametrize(
+    "wrong, says",
+    [
+        (
+            {"rephrase": True, "task": "tables"},
+            "--rephrase is for questions and receipts, but --task is tables",
+        ),
+        ({"task": "poems"}, "--task is 'poems', but takes one of receipts, tables, questions"),
+        ({"count": 0}, "--count is 0"),
+        ({"damage": 1.5}, "--damage is 1.5, but takes a share from 0 to 1"),
+        ({"knowledge": False}, "--without-knowledge is for questions, but --task is receipts"),
+        ({"split": "source"}, "--split is 'source'"),
+        ({"split": "1,2"}, "--split is '1,2'"),
+    ],
+)
+def test_wrong_arguments_are_refused(wrong, says, tmp_path):
+    with pytest.raises(UsageError, match=re.escape(says)):
+        toys(tmp_path / "x", **wrong)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_question_without_knowledge_is_its_own_prompt():
+    assert Toy([["A 1"]], "Who?", "A").prompt == "Who?"
+    assert Toy([["A 1"]], "Who?", "B", "A is B.").prompt == "A is B.\n\nWho?"

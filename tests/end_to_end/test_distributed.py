@@ -1,0 +1,132 @@
+"""Two processes on one CPU, started by torchrun: the same run as one with twice the batch."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ocrkit.environment import process_count
+from ocrkit.errors import ConfigError
+from ocrkit.models.load import load_model
+from ocrkit.run_folder import read_log, read_run
+
+RANDOM = {"train_sampling_strategy": "random"}
+
+
+def _command(config, processes):
+    command = [sys.executable, "-m", "ocrkit", "train", "--recipe", f"{config.output_dir}.yaml"]
+    config.save(command[-1])
+    if processes > 1:
+        launcher = ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
+        command[1:1] = [*launcher, "--master_port", str(20000 + os.getpid() % 20000)]
+    return command
+
+
+def _environment():
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+
+
+def _start(config, processes=2):
+    return subprocess.run(
+        _command(config, processes), env=_environment(), capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(("streaming", "max_weight"), [(False, 1.0), (True, 4.0)])
+def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming, max_weight):
+    """Each validation row read once, and weights of 1 the same as plain cross entropy."""
+    config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5
+    config.streaming = streaming
+    config.loss, config.confusion_max_weight = "focal_confusion_weighted", max_weight
+    config.focal_gamma = max_weight - 1
+    config.per_device_train_batch_size, config.output_dir = 4, str(tmp_path / "two")
+    done = _start(config)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("weights in") == 1
+    versions = json.loads((tmp_path / "two" / "versions.json").read_text())
+    assert versions["processes"] == 2
+    config.per_device_train_batch_size, config.output_dir = 8, str(tmp_path / "one")
+    config.loss = "cross_entropy" if max_weight == 1 else config.loss
+    done = _start(config, processes=1)
+    assert done.returncode == 0, done.stderr
+    logs = [read_log(tmp_path / name / "train_log.jsonl") for name in ("one", "two")]
+    for name in ("loss", "grad_norm", "eval_loss", "eval_cer", "eval_exact_match"):
+        one, two = ([entry[name] for entry in log if name in entry] for log in logs)
+        assert len(one) >= 2
+        assert one == pytest.approx(two, abs=1e-4), name
+    one, two = ([entry["samples"] for entry in log if "samples" in entry] for log in logs)
+    assert len(one) == 2
+    assert one == two
+    one, two = (
+        [entry["confusion_weights"] for entry in log if entry.get("confusion_weights")]
+        for log in logs
+    )
+    assert one == two
+    assert bool(one) is (max_weight > 1)
+
+
+def test_accelerate_launch_starts_a_run(config, tmp_path):
+    config.max_steps = 1
+    command = _command(config, processes=1)
+    launcher = ["accelerate.commands.launch", "--cpu", "--num_processes", "1"]
+    command[2:3] = [*launcher, "-m", "ocrkit"]
+    done = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert "1 steps, mean loss" in done.stdout
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_two_processes_stop_at_the_same_step_and_go_on(config, tmp_path):
+    config.sft_kwargs, config.max_steps = RANDOM, 500
+    process = subprocess.Popen(
+        _command(config, 2),
+        env=_environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "run" / "train_log.jsonl"
+    for _ in range(1200):
+        if len(read_log(log)) >= 2 or process.poll() is not None:
+            break
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)
+    output, _ = process.communicate(timeout=300)
+    stopped = max(entry["step"] for entry in read_log(log))
+    assert stopped < 500, output
+    assert (tmp_path / "run" / f"checkpoint-{stopped}" / "complete.json").is_file(), output
+    begun = read_run(tmp_path / "run")
+    config.resume_from_checkpoint, config.max_steps = "auto", stopped + 1
+    done = _start(config)
+    assert done.returncode == 0, done.stderr
+    steps = [entry["step"] for entry in read_log(log) if "loss" in entry]
+    assert steps == list(range(1, stopped + 2))
+    checkpoint, ended = tmp_path / "run" / f"checkpoint-{stopped + 1}", read_run(tmp_path / "run")
+    assert begun["id"] == read_run(checkpoint)["id"] == ended["id"]
+    assert ended == read_run(checkpoint) and ended["start"] == begun["start"]
+
+
+def test_one_model_over_devices_is_refused_under_a_launcher(config, monkeypatch):
+    config.device_map = "auto"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match="2 processes want a device each"):
+        load_model(config)
+
+
+def test_one_process_where_several_were_asked_for_is_named(monkeypatch):
+    """`accelerate launch --cpu --num_processes 2` starts one and says nothing."""
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
+    assert process_count() == 1
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with pytest.raises(ConfigError, match=r"given several processes and started one.*torchrun"):
+        process_count()
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert process_count() == 2

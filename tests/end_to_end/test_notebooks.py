@@ -1,0 +1,286 @@
+"""Gates that every notebook passes, and headless runs of a few steps."""
+
+import ast
+import builtins
+import importlib.metadata
+import importlib.util
+import inspect
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+from data_prep.synthetic.toys import REPHRASED_SCHEMA
+from notebooks.build import badges, repository
+from notebooks.run import run, summary, to_html
+from ocrkit.config import TrainConfig
+from ocrkit.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+FIELDS = {spec.name for spec in fields(TrainConfig)}
+
+
+def _cells(path: Path, kind: str = "code") -> list[dict]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    return [cell for cell in cells if cell["cell_type"] == kind]
+
+
+def _code(cell: dict) -> str:
+    """A cell's Python: lines for the shell and for IPython become `pass`."""
+    lines = "".join(cell["source"]).splitlines()
+    blanked = []
+    for line in lines:
+        bare = line.lstrip()
+        blanked.append(line[: len(line) - len(bare)] + "pass" if bare[:1] in ("!", "%") else line)
+    return "\n".join(blanked)
+
+
+def _trees(path: Path) -> list[ast.Module]:
+    return [ast.parse(_code(cell)) for cell in _cells(path)]
+
+
+def _through_config(path: Path) -> str:
+    """The code from the top to the cell after the parameters, which makes the config."""
+    cells = _cells(path)
+    first = next(n for n, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", []))
+    return "\n".join(_code(cell) for cell in cells[: first + 2])
+
+
+@pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
+def notebook(request):
+    return request.param
+
+
+def test_there_are_notebooks():
+    assert {"quickstart", "compare_runs", *SHOWN} <= {path.stem for path in NOTEBOOKS}
+
+
+def test_built_from_its_source():
+    command = [sys.executable, str(ROOT / "notebooks" / "build.py"), "--check"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_short_and_without_outputs(notebook):
+    document = json.loads(notebook.read_text(encoding="utf-8"))
+    assert len(document["cells"]) <= 30
+    assert document["metadata"]["kernelspec"]["language"] == "python"
+    assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
+    for cell in document["cells"]:
+        assert len(cell["source"]) <= 25, cell["id"]
+        assert not cell.get("outputs") and not cell.get("execution_count"), cell["id"]
+
+
+def test_holds_no_logic(notebook):
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.While)
+    for tree in _trees(notebook):
+        assert not [node for node in ast.walk(tree) if isinstance(node, kinds)]
+
+
+def test_parameters_are_plain_and_known(notebook):
+    tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
+    assert len(tagged) == 1
+    declared = {"recipe"}
+    for tree in _trees(notebook):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.keyword) and node.arg == "also":
+                declared |= set(ast.literal_eval(node.value))
+    for line in tagged[0]["source"]:
+        assert "# @param" in line, line
+        statement = ast.parse(line).body[0]
+        assert isinstance(statement, ast.Assign) and len(statement.targets) == 1
+        ast.literal_eval(statement.value)
+        assert statement.targets[0].id in FIELDS | declared
+
+
+def test_badges_point_to_the_repository(notebook):
+    address = repository()
+    place = f"{address.removeprefix('https://github.com/')}/blob/main/notebooks/{notebook.name}"
+    text = "".join(_cells(notebook, "markdown")[0]["source"])
+    assert f"colab.research.google.com/github/{place}" in text
+    assert f"src=https://github.com/{place}" in text
+    assert f"{address} " in "".join("".join(cell["source"]) for cell in _cells(notebook))
+
+
+def test_the_address_stands_in_pyproject_alone():
+    for source in sorted((ROOT / "notebooks" / "src").glob("*.py")):
+        assert "github.com" not in source.read_text(encoding="utf-8"), source.name
+
+
+def test_every_import_and_call_exists(notebook):
+    known = {}
+    for tree in _trees(notebook):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom):
+                module = __import__(node.module, fromlist=[alias.name for alias in node.names])
+                for alias in node.names:
+                    known[alias.name] = getattr(module, alias.name)
+    for tree in _trees(notebook):
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+                function = known.get(node.func.id) or getattr(builtins, node.func.id)
+                if inspect.isfunction(function) and not any(
+                    isinstance(one, ast.Starred) for one in node.args
+                ):
+                    names = [word.arg for word in node.keywords if word.arg]
+                    inspect.signature(function).bind_partial(*node.args, **dict.fromkeys(names))
+
+
+#: What each notebook has to show beside its pictures: pieces of text among its outputs.
+SHOWN = {
+    "bangla_handwriting": ["conjunct", "CER, graphemes", "of letters read right"],
+    "korean_signboards": ["wholly wrong", "similarity of 0.8 or more", "exact match"],
+    "chinese_handwriting": ["CR (Chinese)", "AR (Chinese)", "one line at a time", "local disk"],
+    "financial_documents": ["passes the schema", "numeric accuracy", "TEDS", "trained on"],
+    "visual_question_answering": ["need_external_knowledge: True", "squad", "untold"],
+}
+FEW = {
+    "max_steps": 2,
+    "eval_steps": 2,
+    "logging_steps": 1,
+    "eval_samples": 4,
+    "max_train_samples": 24,
+    "max_eval_samples": 8,
+    "max_new_tokens": 24,
+    # What was hardly trained reads at random, and rounding then changes every reading.
+    "export_format": "adapter",
+}
+
+
+#: Stories whose training rows are streamed here.
+STREAMED = {"chinese_handwriting"}
+
+
+def _outputs(executed: Path) -> str:
+    cells = json.loads(executed.read_text(encoding="utf-8"))["cells"]
+    return json.dumps([cell.get("outputs") for cell in cells], ensure_ascii=False)
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_story_runs_headless(name, tmp_path):
+    result = run(name, tmp_path, FEW | {"streaming": name in STREAMED})
+    assert result["error"] is None
+    report = json.loads((tmp_path / "run" / "report" / "report.json").read_text(encoding="utf-8"))
+    names = [evaluation["name"] for evaluation in report["evaluations"]]
+    assert (names[0], names[-1]) == ("base", "tuned")
+    for evaluation in report["evaluations"]:
+        cer = evaluation["metrics"]["cer"]
+        assert evaluation["n"] == 8 and 0 <= cer["low"] <= cer["value"] <= cer["high"]
+    executed = tmp_path / f"{name}.ipynb"
+    shown = _outputs(executed)
+    for expected in SHOWN[name]:
+        assert expected in shown, expected
+    assert "data:image/" in shown and "results.zip" in shown
+    assert "data:image/" in (tmp_path / "run" / "report" / "index.html").read_text(encoding="utf-8")
+    assert (tmp_path / "run" / "adapter" / "adapter_model.safetensors").is_file()
+    table = summary([result]).splitlines()[-1]
+    assert table.startswith(f"| {name} |") and table.endswith(" done |") and "%" in table
+    assert table.count("|") == 9
+
+
+def test_quickstart_runs_headless(tmp_path):
+    few = {"receipts": 10, "max_steps": 4, "eval_steps": 2}
+    result = run("quickstart", tmp_path, few)
+    assert result["error"] is None
+    folder, executed = tmp_path / "run", tmp_path / "quickstart.ipynb"
+    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    assert [e["name"] for e in report["evaluations"]] == ["base", "tuned"]
+    cer = report["evaluations"][1]["metrics"]["cer"]
+    assert 0 <= cer["low"] <= cer["value"] <= cer["high"]
+    assert report["other"][0]["title"].startswith("What was forgotten")
+    page = (folder / "report" / "index.html").read_text(encoding="utf-8")
+    assert "data:image/png;base64" in page and "<svg" in page
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+    assert (folder / "merged" / "model.safetensors").is_file()
+    shown = _outputs(executed)
+    assert "rows are read the same by the exported" in shown and "data:image/" in shown
+    assert "Done: step 4 of 4" in shown and '"image/png": "' in shown
+    assert "samples that tuned read worst" in shown
+    assert "data:image/" in to_html(executed).read_text(encoding="utf-8")
+
+
+def test_the_benchmark_runs_headless_and_shows_its_table_once(tmp_path):
+    result = run("benchmark", tmp_path, {"parts": "start"})
+    assert result["error"] is None
+    parts = json.loads((tmp_path / "run" / "bench.json").read_text(encoding="utf-8"))["parts"]
+    assert list(parts) == ["start"]
+    shown = _outputs(tmp_path / "benchmark.ipynb")
+    assert f"start: {len(parts['start']['rows'])} rows, " in shown
+    assert shown.count(parts["start"]["rows"][0]["what"]) == 1
+
+
+def test_a_misspelt_parameter_stops_the_notebook(notebook):
+    code = _through_config(notebook)
+    with pytest.raises(ConfigError, match="did you mean 'output_dir'"):
+        exec(code.replace("output_dir =", "output_dr = 'runs/other'\noutput_dir =", 1), {})
+
+
+#: What runs on Colab's image of mid 2026 with a GPU.
+COLAB = {
+    "torch": "2.11.0+cu128",
+    "torchvision": "0.26.0+cu128",
+    "ipykernel": "6.17.1",
+    "IPython": "7.34.0",
+    "ipywidgets": "7.7.1",
+}
+
+
+def test_what_colab_runs_is_kept_and_the_kit_is_found_again(notebook, tmp_path, monkeypatch):
+    known, installed = importlib.util.find_spec, importlib.metadata.version
+
+    def find(name):
+        """As on a new machine to whose folder the kit was cloned before."""
+        found = {"ocrkit": "ocrkit-src" in sys.path or None, "unsloth": None}
+        return found[name] if name in found else known(name)
+
+    (tmp_path / "ocrkit-src" / "ocrkit").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", sys.path[:])
+    monkeypatch.setattr(importlib.util, "find_spec", find)
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: COLAB.get(name) or installed(name)
+    )
+    exec(_through_config(notebook), {})
+    # A second time it stands there where it was cloned again.
+    assert sys.path.count("ocrkit-src") == 1
+    pins = dict(line.split("==") for line in Path("pins.txt").read_text().splitlines())
+    assert pins == COLAB
+    required = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    required = [Requirement(line) for line in required if line and not line.startswith("#")]
+    ranges = {one.name: one.specifier for one in required if one.name in pins}
+    assert set(ranges) == {"torch", "torchvision", "ipykernel", "ipywidgets"}
+    assert all(pins[name] in specifier for name, specifier in ranges.items())
+
+
+@pytest.mark.parametrize("given", ["", "dataset", "raw_data", "schema_file"])
+def test_documents_of_ones_own_have_the_schema_that_is_named(given, tmp_path):
+    path = ROOT / "notebooks" / "financial_documents.ipynb"
+    data = next(_code(c) for c in _cells(path) if "local_dataset(" in _code(c))
+    code = f"{_through_config(path)}\n{data}"
+    code = code.replace("from ocrkit import load_data", "load_data = lambda config: {}")
+    code = code.replace("from ocrkit.places import local_dataset", "local_dataset = given")
+    named = str(REPHRASED_SCHEMA.with_name("toy_receipt.schema.json"))
+    code = code.replace(f'{given} = ""', f"{given} = {named!r}") if given else code
+    space: dict = {"given": lambda *paths, **options: ""}
+    exec(code, space)
+    expected = {"": REPHRASED_SCHEMA, "schema_file": Path(named)}.get(given)
+    assert space["schema"] == (expected and json.loads(expected.read_text(encoding="utf-8")))
+
+
+def test_a_failure_is_told_and_counted(tmp_path):
+    result = run("quickstart", tmp_path, {"max_step": 4})
+    assert "did you mean 'max_steps'" in result["error"]
+    assert "did you mean" in summary([result])
+
+
+def test_the_readme_has_every_notebook_with_its_badges_and_a_line_for_papermill():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    for path in NOTEBOOKS:
+        for badge in badges(path.stem).splitlines():
+            assert badge.rpartition("](")[2] in readme, path.stem
+        assert f"papermill notebooks/{path.name} " in readme, path.stem

@@ -1,0 +1,421 @@
+"""What notebooks show, with and without someone who looks on."""
+
+import base64
+import io
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import ipykernel
+import ipywidgets
+import pytest
+import torch
+from jupyter_client.manager import start_new_kernel
+from PIL import Image
+from transformers import TrainerCallback
+
+from ocrkit.data.load import load_data
+from ocrkit.display import notebook
+from ocrkit.evaluation import browser
+from ocrkit.evaluation import browser as widgets
+from ocrkit.evaluation.compare import compare
+from ocrkit.evaluation.evaluation import score
+from ocrkit.models.load import load_model
+from ocrkit.training import panel
+from ocrkit.training.callbacks import StopOnSignal
+from ocrkit.training.checkpoints import whole_checkpoints
+from ocrkit.training.train import Stopped, train
+
+TEXTS = [
+    "TOTAL 9.00",
+    "total due",
+    "서울특별시",
+    '{"total": "1.00", "date": "x"}',
+    "a long line, read",
+]
+READ = ["TOTAL 9.0O", "TOTAL due", "서울특별시", '{"total": "1.00", "date": "y"}', "a long line"]
+
+
+def evaluation(predictions, name, **more):
+    picture = Image.new("RGB", (60, 20), "white")
+    return score(
+        [
+            {
+                "id": f"row-{n}",
+                "reference": text,
+                "prediction": said,
+                "language": "ko" if "서울" in text else "en",
+                "confidence": 0.5 + n / 10,
+                "image": picture,
+                **more,
+            }
+            for n, (text, said) in enumerate(zip(TEXTS, predictions))
+        ],
+        name,
+    )
+
+
+BASE, TUNED = evaluation(["?"] * 4 + [TEXTS[4]], "base"), evaluation(READ, "tuned")
+
+
+@pytest.fixture
+def looked_at(monkeypatch):
+    """A notebook that a person looks at, as far as code can tell."""
+    monkeypatch.setattr(notebook, "kernel", lambda: object())
+    for module in (widgets, panel):
+        monkeypatch.setattr(module, "looked_at", lambda: True)
+    monkeypatch.setattr(panel, "handle_widget_messages", lambda: True)
+
+
+# --- the browser
+
+
+def chosen(found):
+    assert [value for _, value in found.list.options] == found.chosen
+    return [f"row-{n}" for n in found.chosen]
+
+
+def place(found):
+    return f"{found.place.value} {found.count.value}"
+
+
+def test_filters_leave_the_samples_that_fit(looked_at):
+    found = widgets.browse(compare(BASE, TUNED))
+    everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
+    assert chosen(found) == everything
+    assert "CER of base → tuned, and truth" in found.heading.value
+    for filter_, value, left in (
+        (found.kind, "wrong", ["row-1", "row-4", "row-0", "row-3"]),
+        (found.kind, "right", ["row-2"]),
+        (found.kind, "case", ["row-1"]),
+        (found.kind, "missing content", ["row-4"]),
+        (found.kind, "worse", ["row-4"]),
+        (found.kind, "better", ["row-1", "row-0", "row-3", "row-2"]),
+        (found.language, "ko", ["row-2"]),
+        (found.search, "tOtAl", ["row-1", "row-0", "row-3"]),
+        (found.search, "9.0o", ["row-0"]),
+        (found.length, (0, 9), ["row-1", "row-2"]),
+        (found.rate, (1, 20), ["row-0", "row-3"]),
+        (found.order, "as in the data", [f"row-{n}" for n in range(5)]),
+        (found.order, "least confident first", [f"row-{n}" for n in range(5)]),
+        (found.order, "largest loss first", ["row-4"]),
+    ):
+        before, filter_.value = filter_.value, value
+        assert chosen(found)[: len(left)] == left, value
+        assert len(found.chosen) == (5 if filter_ is found.order else len(left)), value
+        filter_.value = before
+    assert chosen(found) == everything
+    found.search.value = "nowhere"
+    assert chosen(found) == [] and found.count.value == "no sample fits"
+    found.next.click()
+    found.search.value = ""
+    assert chosen(found) == everything and place(found) == "1 of 5"
+
+
+def test_a_field_that_was_read_wrong_is_a_filter(looked_at):
+    read = ['{"total": "1.00", "date": "y"}', '{"total": "2.00", "date": "x"}', "no JSON"]
+    truth = '{"total": "1.00", "date": "x"}'
+    rows = [{"id": n, "reference": truth, "prediction": text} for n, text in enumerate(read)]
+    found = widgets.browse(score(rows))
+    assert dict(found.field.options) == {"any": None, "date (2)": "date", "total (2)": "total"}
+    found.field.value = "total"
+    assert sorted(found.chosen) == [1, 2]
+    assert found.field in found.filters and found.language not in found.filters
+
+
+def test_buttons_and_list_move_through_the_samples(looked_at):
+    found = widgets.browse(compare(BASE, TUNED))
+    assert found.previous.disabled and not found.next.disabled
+    for _ in range(7):
+        found.next.click()
+    assert place(found) == "5 of 5" and found.next.disabled
+    assert "서울특별시" in found.detail.value and "row-2 · ko" in found.detail.value
+    found.previous.click()
+    assert place(found) == "4 of 5"
+    found.list.index = 0
+    assert place(found) == "1 of 5"
+    found.place.value += 2  # as the arrow keys do
+    assert place(found) == "3 of 5" and found.list.index == 2
+    page = found.detail.value
+    assert "data:image/png;base64" in page and "TOTAL 9.0<del>0</del><ins>O</ins>" in page
+    assert "50% sure" in page and "CER 10 %" in page and "base" in page
+
+
+def test_markup_in_texts_is_text(looked_at):
+    rows = [{"id": 0, "reference": "<b>a</b>", "prediction": "<script>", "error": "<i>"}]
+    found = widgets.browse(score(rows))
+    assert "<script>" not in found.detail.value and "<b>" not in found.detail.value
+    assert "failed: &lt;i&gt;" in found.detail.value
+
+
+def test_a_long_list_says_that_it_is_cut(looked_at, monkeypatch):
+    monkeypatch.setattr(browser, "LISTED", 2)
+    found = widgets.browse(TUNED)
+    assert len(found.list.options) == 2 and place(found) == "1 of 5, the first 2 listed"
+
+
+def test_without_a_person_the_worst_are_a_table():
+    found = widgets.browse(compare(BASE, TUNED), 2)
+    bundle = found._repr_mimebundle_()
+    assert set(bundle) == {"text/html", "text/plain"}
+    assert bundle["text/html"].count("data:image/png;base64") == 2
+    assert "<del>total</del><ins>TOTAL</ins> due" in bundle["text/html"]
+    assert bundle["text/plain"].splitlines()[:4] == [
+        "The 2 of 5 samples that tuned read worst.",
+        "truth: total due",
+        "base: ?",
+        "tuned: TOTAL due",
+    ]
+
+
+def test_a_question_stands_above_its_answers(looked_at):
+    rows = [{"id": n, "reference": "7", "prediction": "1", "question": f"How {n}?"} for n in "ab"]
+    found = widgets.browse(score(rows))
+    assert "<th>question</th><td class='text'>How a?</td>" in found.detail.value
+    found.search.value = "how B"
+    assert found.chosen == [1]
+    bundle = found._repr_mimebundle_()
+    assert "<th>question</th><th>truth</th>" in bundle["text/html"]
+    assert bundle["text/plain"].splitlines()[1:3] == ["question: How a?", "truth: 7"]
+
+
+def test_a_saved_browser_falls_back_to_the_table(looked_at):
+    bundle = widgets.browse(TUNED, 1)._repr_mimebundle_()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert bundle["text/html"] == widgets.browse(TUNED, 1).fallback._repr_mimebundle_()["text/html"]
+    assert bundle["text/plain"].startswith("The 1 of 5 samples")
+
+
+def test_rows_have_the_pictures_that_a_loaded_evaluation_lacks(thermal, config):
+    rows = load_data(config)["test"].select([0, 1])
+    records = [{"id": key, "reference": "a", "prediction": "b"} for key in rows["id"]]
+    assert "<img" not in widgets.browse(score(records))._repr_mimebundle_()["text/html"]
+    elsewhere = [record | {"image": "/of/another/machine.png"} for record in records]
+    for found in (records, elsewhere):
+        page = widgets.browse(score(found), rows=rows)._repr_mimebundle_()["text/html"]
+        assert page.count("<img src='data:image/") == 2
+
+
+def test_the_gallery_shows_pictures_and_texts(config):
+    bundle = widgets.gallery(load_data(config)["train"], 3)._repr_mimebundle_()
+    assert bundle["text/html"].count("<img src='data:image/") == 3
+    assert len(bundle["text/plain"].splitlines()) == 3
+
+
+# --- the panel
+
+
+class Screen:
+    """Takes what is displayed, as a cell's outputs."""
+
+    def __init__(self):
+        self.outputs, self.updates = [], []
+
+    def display(self, content, **options):
+        self.outputs.append(content)
+        return self
+
+    def update(self, content):
+        self.outputs[0] = content
+        self.updates.append(content)
+
+
+@pytest.fixture
+def screen(monkeypatch):
+    found = Screen()
+    monkeypatch.setattr(panel, "display", found.display)
+    return found
+
+
+@pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
+def test_widgets_are_shown_by_ipywidgets_7_and_8(looked_at, screen, monkeypatch, tmp_path, name):
+    """Of version 7 widgets display themselves, of version 8 they make a bundle: neither is used."""
+    monkeypatch.delattr(ipywidgets.Widget, name, raising=False)
+    training = panel.TrainingPanel(tmp_path, StopOnSignal())
+    state = SimpleNamespace(global_step=1, max_steps=4, is_world_process_zero=True)
+    training.on_train_begin(None, state, None)
+    assert screen.outputs == [training]
+    for shown in (widgets.browse(TUNED, 1), training):
+        bundle = shown._repr_mimebundle_()
+        view = bundle["application/vnd.jupyter.widget-view+json"]
+        assert view == {"version_major": 2, "version_minor": 0, "model_id": shown.box.model_id}
+        assert bundle["text/plain"] and "<table" in bundle["text/html"]
+
+
+def picture_of(output):
+    return Image.open(io.BytesIO(base64.b64decode(output["image/png"])))
+
+
+def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, looked_at, screen):
+    def run(callbacks=None):
+        model, processor = load_model(config)
+        seen = train(model, processor, load_data(config), config, callbacks=callbacks)
+        return seen, {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
+
+    class Click(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == 1:
+                box = screen.outputs[0].box
+                head, button = box.children[0].children
+                assert "step 1 of 4" in head.value and not button.disabled
+                assert "CER" in box.children[1].value and "TRU" in box.children[1].value
+                button.click()
+                assert button.disabled and button.description == "Stopping"
+
+    config.eval_steps, config.eval_samples = 1, 4
+    whole, weights = run()
+    screen.outputs.clear()
+    config.output_dir = str(tmp_path / "stopped")
+    with pytest.raises(Stopped, match="Stopped at step 2; resume_from_checkpoint='auto'"):
+        run([Click()])
+    assert [path.name for path in whole_checkpoints(config.output_dir)] == ["checkpoint-2"]
+    table, curves = screen.outputs
+    assert repr(table).startswith("Stopped after step 2, and saved checkpoint-2: step 2 of 4")
+    assert "TRU " in repr(table) and "<script" not in str(table.html)
+    assert picture_of(curves).width > 1000
+    config.resume_from_checkpoint = "auto"
+    rest, resumed = run()
+    assert [e["loss"] for e in rest.history if "loss" in e] == [
+        e["loss"] for e in whole.history if "loss" in e
+    ]
+    assert all(torch.equal(weights[name], resumed[name]) for name in weights)
+
+
+def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, capsys):
+    monkeypatch.setattr(notebook, "kernel", lambda: object())
+    monkeypatch.setattr(panel, "looked_at", lambda: False)
+    config.eval_steps = config.max_steps = 2
+    model, processor = load_model(config)
+    capsys.readouterr()
+    train(model, processor, load_data(config), config)
+    table, curves = screen.outputs
+    assert set(table._repr_mimebundle_()) == {"text/html", "text/plain"}
+    assert repr(table).startswith("Done: step 2 of 2, 0:0") and "validation CER" in repr(table)
+    assert picture_of(curves).width > 1000
+    output = capsys.readouterr()
+    # The panel has what would be printed otherwise.
+    assert "TRU" not in output.out and "it/s" not in output.err
+
+
+def test_a_run_that_fails_says_so_on_the_panel(config, looked_at, screen):
+    class Fail(TrainerCallback):
+        def on_step_end(self, args, state, control, **kwargs):
+            raise OSError("no space left")
+
+    with pytest.raises(OSError, match="no space"):
+        train(*load_model(config), load_data(config), config, callbacks=[Fail()])
+    assert repr(screen.outputs[0]).startswith("Failed after step 1: no space left: step 1 of 4")
+
+
+def test_no_panel_where_none_is_wanted_or_no_notebook_is(config, looked_at, screen, monkeypatch):
+    config.max_steps = 1
+    model, processor = load_model(config)
+    train(model, processor, load_data(config), config, panel=False)
+    monkeypatch.setattr(notebook, "kernel", lambda: None)
+    train(model, processor, load_data(config), config)
+    assert screen.outputs == []
+
+
+def test_numbers_are_those_of_the_log():
+    log = [
+        {"step": 1, "loss": 2.0, "samples_per_second": 10.0, "image_tokens_per_second": 1234.0},
+        {"step": 1, "eval_cer": 0.2, "eval_exact_match": 0.5},
+        {"step": 2, "loss": 1.5, "samples_per_second": 12.0, "host_memory_gb": 1.25},
+        {"step": 2, "eval_cer": 0.3, "eval_exact_match": 0.4, "gpu_memory_gb": 7.0},
+    ]
+    assert panel.found_in(log) == [
+        ("loss", "1.5", ""),
+        ("validation CER", "30.0%", "best 20.0% at step 1"),
+        ("exact match", "40.0%", ""),
+        ("samples/s", "12.0", "1,234 image tokens/s"),
+        ("memory, GiB", "1.25", "GPU 7.00"),
+    ]
+    assert panel.found_in([]) == [("loss", "—", "")]
+    assert panel.curves_picture([]) is None
+    assert [panel.clock(s) for s in (5, 65, 7384)] == ["0:05", "1:05", "2:03:04"]
+
+
+# --- the kernel
+
+
+@pytest.fixture(scope="module")
+def client():
+    """A kernel, and what talks to it as a front end does."""
+    manager, found = start_new_kernel(kernel_name="python3", cwd=str(Path.cwd()))
+    yield found
+    found.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def outputs(client, code, allow_stdin=True):
+    texts = []
+    reply = client.execute_interactive(
+        code,
+        timeout=60,
+        allow_stdin=allow_stdin,
+        output_hook=lambda m: texts.append(m["content"].get("text", "")),
+    )
+    assert reply["content"]["status"] == "ok", reply["content"]
+    return "".join(texts).split()
+
+
+BUSY = """
+import time
+from pathlib import Path
+print(button.comm.comm_id, flush=True)
+end = time.monotonic() + 60
+while not clicks and time.monotonic() < end:
+    assert handle_widget_messages()
+    time.sleep(0.02)
+print("clicked", len(clicks), flush=True)
+"""
+
+
+def next_line(client, cell):
+    """The words of the next line that a cell prints; one print may come in several messages."""
+    text = ""
+    while "\n" not in text:
+        message = client.get_iopub_msg(timeout=60)
+        if message["parent_header"].get("msg_id") == cell and message["msg_type"] == "stream":
+            text += message["content"]["text"]
+    return text.split()
+
+
+SUBSHELL = pytest.mark.skipif(ipykernel.version_info < (7,), reason="ipykernel 6 has no subshells")
+
+
+@pytest.mark.parametrize("subshell", [False, pytest.param(True, marks=SUBSHELL)])
+def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
+    """JupyterLab sends clicks to a subshell where the kernel has them, other front ends do not."""
+    outputs(
+        client,
+        "import ipywidgets, threading\n"
+        "from ocrkit.display.notebook import handle_widget_messages, looked_at\n"
+        "clicks, button = [], ipywidgets.Button()\n"
+        "button.on_click(lambda _: clicks.append(1))",
+    )
+    header = {}
+    if subshell:
+        request = client.session.msg("create_subshell_request")
+        client.control_channel.send(request)
+        reply = client.control_channel.get_msg(timeout=60)
+        header["subshell_id"] = reply["content"]["subshell_id"]
+    busy = client.execute(BUSY)
+    (comm_id,) = next_line(client, busy)
+    # A cell that waits in line, and then the click.
+    after = client.execute("print('after', len(clicks), flush=True)")
+    click = {"method": "custom", "content": {"event": "click"}}
+    message = client.session.msg("comm_msg", {"comm_id": comm_id, "data": click})
+    message["header"].update(header)
+    client.shell_channel.send(message)
+    assert next_line(client, busy) == ["clicked", "1"]
+    assert next_line(client, after) == ["after", "1"]
+    time.sleep(0.1)
+    assert outputs(client, "print(len(clicks))") == ["1"]
+
+
+def test_a_front_end_is_told_from_a_batch(client):
+    code = "from ocrkit.display.notebook import looked_at\nprint(looked_at())"
+    assert outputs(client, code) == ["True"]
+    assert outputs(client, code, allow_stdin=False) == ["False"]
+    assert notebook.looked_at() is False and notebook.kernel() is None

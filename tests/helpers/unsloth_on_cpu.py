@@ -1,0 +1,108 @@
+"""Drive the real Unsloth classes on a machine without a GPU: `unsloth_on_cpu.py JOB.json...`.
+
+Unsloth has no CPU path for vision models, but what it does to a model can be run on a CPU once
+its questions about the graphics card are answered. Started in a process of its own, because
+Unsloth patches transformers for good. On a machine with CUDA nothing is stood in for.
+"""
+
+import json
+import os
+import sys
+import traceback
+from functools import partial
+from pathlib import Path
+
+jobs = [json.loads(Path(name).read_text()) for name in sys.argv[1:]]
+os.environ |= {
+    "HF_HUB_OFFLINE": "1",
+    "UNSLOTH_DISABLE_STATISTICS": "1",
+    "UNSLOTH_COMPILE_LOCATION": jobs[0]["cache"],
+}
+
+from tests.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # noqa: E402
+
+
+def stand_in_for_four_bits() -> None:
+    """Let Unsloth hold weights in 4 bits on a CPU, where bitsandbytes has slow kernels for that."""
+    import_unsloth()
+    import bitsandbytes.nn.modules as modules
+    import unsloth.models.loader as loader
+
+    loader.ALLOW_BITSANDBYTES = True
+    # Some CPUs' own layout of weights in 4 bits gives no gradient.
+    modules.has_avx512bf16 = lambda: False
+
+
+stand_in_for_card()
+in_4_bits = any(job["config"]["load_in_4bit"] for job in jobs)
+if in_4_bits and jobs[0]["config"]["device_map"] == "cpu":
+    stand_in_for_four_bits()
+
+from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
+
+
+def _count(calls: dict, name: str, *given: object) -> None:
+    calls[name] += 1
+
+
+def drive(job: dict) -> dict:
+    """Load, export, read, train, read, merge; what came of it."""
+    config = TrainConfig.from_dict(job["config"])
+    data = load_data(config)
+    names = ("unsloth", "transformers", "trl", "peft")
+    heavy_before = [name for name in names if name in sys.modules]
+    model, processor = load_model(config)
+    targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
+    calls = {"model": 0, "head": 0, "layer": 0}
+    base = model.get_base_model() if hasattr(model, "peft_config") else model
+    parts = {"model": base.model, "head": base.get_output_embeddings()}
+    parts["layer"] = base.model.language_model.layers[0]
+    for name, part in parts.items():
+        part.register_forward_pre_hook(partial(_count, calls, name))
+    export(model, processor, job["start"])
+    before = predict(model, processor, data["test"], config)
+    outcome = train(model, processor, data, config)
+    after = predict(model, processor, data["test"], config)
+    compared = {"rows": data["test"], "config": config, "samples": job["samples"]}
+    export(model, processor, job["merged"], "merged_16bit", **compared)
+    if job.get("gguf"):
+        export(model, processor, job["gguf"], "gguf", **compared | {"min_equal": 0})
+    if config.load_in_4bit:
+        export(model, processor, job["merged_4bit"], "merged_4bit", **compared)
+    losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+    return {
+        "device": model.device.type,
+        "quantized": bool(getattr(model, "is_loaded_in_4bit", False)),
+        "heavy_before": heavy_before,
+        "targets": targets,
+        "before": before,
+        "after": after,
+        "losses": losses,
+        "calls": calls,
+        "unsloth": "unsloth" in sys.modules,
+        # Last, since it holds for what this process does from then on.
+        "stances": stances(model) if job.get("stances") else [],
+    }
+
+
+def stances(model) -> list[str]:
+    """How torch takes compiled functions after each change of mode, once compilation is off."""
+    from torch._dynamo import eval_frame
+
+    from ocrkit.models.backend import inference_mode
+    from ocrkit.models.kernels import turn_off_compilation
+
+    turn_off_compilation()
+    model.train()
+    with inference_mode(model):
+        inside = eval_frame._stance.stance
+    return [inside, eval_frame._stance.stance]
+
+
+for job in jobs:
+    try:
+        result = drive(job)
+    except Exception:
+        # The other jobs of this process are worth their results.
+        result = {"error": traceback.format_exc()}
+    Path(job["result"]).write_text(json.dumps(result))

@@ -1,0 +1,501 @@
+import io
+import json
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+import regex
+from datasets import load_dataset
+from PIL import Image, ImageDraw, ImageFont
+
+from data_prep.convert import convert
+from data_prep.dataset.schema import DataError
+from data_prep.synthetic.fonts import find_fonts
+from data_prep.synthetic.render import load_font
+from ocrkit.data.rows import dataset_of
+from ocrkit.evaluation import evaluation
+from ocrkit.evaluation import tesseract as systems
+from ocrkit.evaluation.evaluate import evaluate, evaluate_engine, evaluate_file, records_of
+from ocrkit.evaluation.evaluation import Evaluation
+from tests.helpers.sources_common import real_data
+
+
+def rows(count=6):
+    return [
+        {
+            "id": f"r{number}",
+            "prompt": [{"role": "user", "content": "Read."}],
+            "completion": [{"role": "assistant", "content": f"line {number}"}],
+            "images": [Image.new("L", (8, 8), number)],
+            "language": "en",
+            "group": f"g{number // 2}",
+            "task": "transcription",
+            "source": "drawn",
+            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
+        }
+        for number in range(count)
+    ]
+
+
+class FakePredict(types.ModuleType):
+    """Stands in for ocrkit.predict: answers rows in reverse order and can stop half-way."""
+
+    def __init__(self, answer=lambda row: row["completion"][0]["content"]):
+        super().__init__("ocrkit.models.read")
+        self.answer, self.asked, self.stamp, self.stop_after = answer, [], "weights-1", None
+
+    def fingerprint(self, model, processor, data, config):
+        return self.stamp
+
+    def weights_fingerprint(self, model):
+        return self.stamp
+
+    def predict_stream(self, model, processor, data, config):
+        for number, row in enumerate(list(data)[::-1]):
+            if number == self.stop_after:
+                raise KeyboardInterrupt
+            self.asked.append(row["id"])
+            text = self.answer(row)
+            yield {
+                "id": row["id"],
+                "prediction": text,
+                "confidence": 0.9,
+                "finish_reason": "stop",
+                "error": None if text is not None else "out of memory",
+            }
+
+
+@pytest.fixture
+def predict(monkeypatch):
+    fake = FakePredict()
+    monkeypatch.setitem(sys.modules, "ocrkit.models.read", fake)
+    return fake
+
+
+@pytest.fixture
+def config(tmp_path):
+    return types.SimpleNamespace(
+        model_name_or_path="tiny",
+        output_dir=str(tmp_path),
+        normalization_profile="strict",
+        locale="en",
+    )
+
+
+def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
+    found = evaluate(None, None, rows(), config, "base")
+    assert found.metrics["cer"]["value"] == 0
+    assert [r["id"] for r in found.records] == [f"r{n}" for n in range(6)]
+    assert found.records[3]["group"] == "g1" and found.records[3]["confidence"] == 0.9
+    assert found.by["need_external_knowledge"]["True"]["n"] == 3
+    assert found.records[2]["image"]().getpixel((0, 0)) == 2
+    again = Evaluation.load(tmp_path / "eval/base")
+    assert again.metrics == found.metrics
+    assert [r["prediction"] for r in again.records] == [f"line {n}" for n in range(6)]
+
+
+def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
+    predict.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    path, whole = (tmp_path / f"eval/base/{name}.jsonl" for name in ("unfinished", "predictions"))
+    assert len(path.read_text().splitlines()) == 1 + 4
+    with pytest.raises(ValueError, match="eval/base holds an unfinished evaluation"):
+        Evaluation.load(tmp_path / "eval/base")
+    with path.open("a") as file:
+        file.write('{"id": "r1", "predic')
+    predict.asked, predict.stop_after = [], None
+    found = evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+    assert found.metrics["cer"]["value"] == 0 and len(whole.read_text().splitlines()) == 6
+    assert not path.exists()
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+
+
+def test_a_full_disk_during_a_second_evaluation_leaves_the_first(
+    predict, config, tmp_path, full_disk
+):
+    folder = tmp_path / "eval/base"
+    for refused in range(4):  # the unfinished file, its lines, predictions, metrics
+        shutil.rmtree(folder, ignore_errors=True)
+        predict.stamp = "first"
+        evaluate(None, None, rows(), config)
+        before = {path.name: path.read_bytes() for path in folder.iterdir()}
+        predict.stamp = "second"
+        with full_disk(refused), pytest.raises(OSError, match="No space left on the disk of"):
+            evaluate(None, None, rows(), config)
+        after = {path.name: path.read_bytes() for path in folder.iterdir()}
+        after.pop("unfinished.jsonl", None)
+        assert after == before
+        assert not evaluate(None, None, rows(), config).failed
+        assert not (folder / "unfinished.jsonl").exists()
+
+
+def test_predictions_of_another_system_stop_an_evaluation_before_it_reads(
+    predict, config, tmp_path
+):
+    folder = tmp_path / "eval/base"
+    folder.mkdir(parents=True)
+    (folder / "predictions.jsonl").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"predictions\.jsonl is there"):
+        evaluate(None, None, rows(), config)
+    assert not predict.asked and [path.name for path in folder.iterdir()] == ["predictions.jsonl"]
+
+
+def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, tmp_path):
+    predict.stop_after = 4
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    with (tmp_path / "eval/base/unfinished.jsonl").open("ab") as file:
+        file.write('{"id": "r1", "prediction": "한'.encode()[:-1])
+    predict.asked, predict.stop_after = [], None
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r1", "r0"]
+
+
+@pytest.mark.parametrize("answered", [0, 2])
+def test_an_evaluation_stays_until_the_next_one_is_whole(predict, config, tmp_path, answered):
+    before = evaluate(None, None, rows(), config)
+    predict.stamp, predict.asked, predict.stop_after = "weights-2", [], answered
+    predict.answer = lambda row: "another"
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(None, None, rows(), config)
+    assert Evaluation.load(tmp_path / "eval/base").summary() == before.summary()
+    predict.stop_after = None
+    after = evaluate(None, None, rows(), config)
+    assert sorted(predict.asked) == [f"r{number}" for number in range(6)]
+    assert Evaluation.load(tmp_path / "eval/base").summary() == after.summary()
+    assert after.metrics["exact_match"]["value"] == 0
+
+
+def test_a_file_that_was_cut_is_predicted_again(predict, config, tmp_path):
+    evaluate(None, None, rows(), config)
+    path = tmp_path / "eval/base/predictions.jsonl"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
+    predict.asked = []
+    evaluate(None, None, rows(), config)
+    assert len(predict.asked) == 6
+
+
+@pytest.mark.parametrize("change", ["weights", "profile"])
+def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change):
+    evaluate(None, None, rows(), config)
+    predict.asked = []
+    if change == "weights":
+        predict.stamp = "weights-2"
+    else:
+        monkeypatch.setitem(evaluation.PROFILE_VERSION, "strict", 99)
+    evaluate(None, None, rows(), config)
+    assert len(predict.asked) == 6
+
+
+def test_a_corrected_truth_is_scored_without_reading_again(predict, config):
+    evaluate(None, None, rows(), config)
+    corrected, predict.asked = rows(), []
+    corrected[0]["completion"][0]["content"] = "another"
+    found = evaluate(None, None, corrected, config)
+    assert predict.asked == [] and found.metrics["exact_match"]["value"] == 5 / 6
+
+
+def test_failed_rows_are_counted_and_tried_again(predict, config):
+    predict.answer = lambda row: None if row["id"] == "r2" else "line"
+    found = evaluate(None, None, rows(), config)
+    assert found.failed == 1 and found.records[2]["error"] == "out of memory"
+    predict.asked = []
+    evaluate(None, None, rows(), config)
+    assert predict.asked == ["r2"]
+
+
+def test_rows_the_model_never_answers_are_failures(predict, config, monkeypatch):
+    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter(()))
+    found = evaluate(None, None, rows(2), config)
+    assert found.failed == 2
+    assert found.metrics["cer"]["value"] == 1
+    assert "no prediction" in found.records[0]["error"]
+
+
+def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config):
+    with pytest.raises(ValueError, match="'r0' comes twice"):
+        evaluate(None, None, [*rows(2), *rows(1)], config)
+    assert predict.asked == []
+
+
+def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
+    monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
+    with pytest.raises(RuntimeError, match="'other', which was not asked"):
+        evaluate(None, None, rows(2), config)
+
+
+@pytest.mark.parametrize("name", ["x/../../y", "a/b", "a\\b", "..", ""])
+def test_a_name_that_leads_elsewhere_is_refused(predict, config, tmp_path, name):
+    with pytest.raises(ValueError, match="leads out of eval/: give one without"):
+        evaluate(None, None, rows(1), config, name)
+    if name:
+        with pytest.raises(ValueError, match="leads out of eval/"):
+            evaluate_engine("tesseract", rows(1), tmp_path, name=name)
+    assert predict.asked == [] and not list(tmp_path.iterdir())
+
+
+def test_evaluate_refuses_an_empty_dataset(predict, config):
+    with pytest.raises(ValueError, match="no rows"):
+        evaluate(None, None, [], config)
+
+
+def test_a_datasets_dataset_is_read_without_opening_pictures(predict, config, tmp_path):
+    datasets = pytest.importorskip("datasets")
+    folder = tmp_path / "data" / "test"
+    folder.mkdir(parents=True)
+    lines = []
+    for row in rows(3):
+        row.pop("images")[0].save(folder / f"{row['id']}.png")
+        lines.append(json.dumps(row | {"images_file_names": [f"{row['id']}.png"]}))
+    (folder / "metadata.jsonl").write_text("\n".join(lines))
+    data = datasets.load_dataset(
+        "imagefolder", data_dir=str(tmp_path / "data"), cache_dir=str(tmp_path / "cache")
+    )["test"]
+    (folder / "r1.png").write_bytes(b"no picture")
+    records = records_of(data)
+    assert [r["reference"] for r in records] == ["line 0", "line 1", "line 2"]
+    # A file is named, so that a saved evaluation still shows it.
+    assert Image.open(records[2]["image"]).getpixel((0, 0)) == 2
+    assert data.column_names and "images" in data.column_names
+
+
+def test_a_saved_evaluation_finds_its_pictures_from_any_folder(
+    predict, config, tmp_path, monkeypatch
+):
+    Image.new("RGB", (60, 20)).save(tmp_path / "a.png")
+    monkeypatch.chdir(tmp_path)
+    evaluate(None, None, dataset_of([rows(1)[0] | {"images": ["a.png"]}]), config)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (record,) = Evaluation.load(tmp_path / "eval/base").records
+    assert record["image"] == str(tmp_path / "a.png")
+
+
+def test_pictures_within_rows_are_not_written_into_predictions(predict, config, tmp_path):
+    picture = io.BytesIO()
+    Image.new("RGB", (60, 20)).save(picture, "PNG")
+    row = rows(1)[0] | {"images": [{"path": "a.png", "bytes": picture.getvalue()}]}
+    found = evaluate(None, None, dataset_of([row]), config)
+    assert found.records[0]["image"]().size == (60, 20)
+    assert "image" not in Evaluation.load(tmp_path / "eval/base").records[0]
+
+
+def test_rows_of_another_layout_are_one_sentence():
+    with pytest.raises(ValueError, match="Row 0 has no id or no completion, but the keys id, mess"):
+        records_of([{"id": 1, "messages": []}])
+
+
+def test_meta_that_is_no_json_adds_no_columns():
+    assert "need_external_knowledge" not in records_of([rows(1)[0] | {"meta": "{broken"}])[0]
+
+
+def test_a_reference_may_be_a_list_of_parts():
+    row = rows(1)[0]
+    row["completion"][0]["content"] = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    assert records_of([row])[0]["reference"] == "ab"
+
+
+# --- files and engines
+
+
+def test_a_file_of_any_system_is_scored(tmp_path):
+    Image.new("L", (4, 4)).save(tmp_path / "a.png")
+    line = {"id": 1, "reference": "ab", "prediction": "ab", "image": "a.png"}
+    (tmp_path / "mine.jsonl").write_text(json.dumps(line))
+    found = evaluate_file(tmp_path / "mine.jsonl")
+    assert found.name == "mine" and found.metrics["cer"]["value"] == 0
+    assert found.records[0]["image"] == str(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match="does not exist"):
+        evaluate_file(tmp_path / "none.jsonl")
+
+
+def test_an_unknown_engine_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="'abbyy' is unknown"):
+        evaluate_engine("abbyy", rows(), tmp_path)
+
+
+def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
+    engine = types.ModuleType("pytesseract")
+    engine.get_tesseract_version = lambda: "5"
+    engine.get_languages = lambda: ["eng", "kor"]
+    monkeypatch.setitem(sys.modules, "pytesseract", engine)
+    asked = []
+
+    def read(picture, language, psm):
+        asked.append(language)
+        return {"prediction": str(picture.getpixel((0, 0))), "confidence": 0.9}
+
+    monkeypatch.setattr(systems, "_tesseract_one", read)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    assert asked == ["eng"] * 2
+    redrawn = rows(2)
+    redrawn[1]["images"] = [Image.new("L", (8, 8), 77)]
+    found = evaluate_engine("tesseract", redrawn, tmp_path)
+    assert [record["prediction"] for record in found.records] == ["0", "77"]
+    redrawn[1]["language"] = "ko"
+    evaluate_engine("tesseract", redrawn, tmp_path)
+    assert asked == ["eng"] * 4 + ["eng", "kor"]
+
+
+needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
+
+
+@needs_tesseract
+def test_tesseract_reads_lines_and_resumes(tmp_path, monkeypatch):
+    data = rows(3)
+    font = ImageFont.load_default(32)
+    for row in data[:2]:
+        picture = Image.new("L", (240, 56), 255)
+        text = row["completion"][0]["content"]
+        ImageDraw.Draw(picture).text((12, 8), text, font=font, fill=0)
+        row["images"] = [picture]
+    data[2]["images"] = []
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert [r["prediction"] for r in found.records[:2]] == ["line 0", "line 1"]
+    assert all(0.3 < r["confidence"] <= 1 for r in found.records[:2])
+    assert found.failed == 1 and found.records[2]["error"] == "the row has no picture"
+    asked = []
+    monkeypatch.setattr(systems, "_tesseract_one", lambda *a: asked.append(a) or {})
+    evaluate_engine("tesseract", data, tmp_path)
+    assert asked == []  # the two that were read are kept, the third has nothing to read
+
+
+@needs_tesseract
+def test_tesseract_without_a_language_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="no data for 'xyz': install tesseract-ocr-xyz"):
+        evaluate_engine("tesseract", rows(1), tmp_path, language="xyz")
+
+
+LINES = {"ko": "서울특별시 강남구", "zh": "今天天气很好，我们去公园。", "bn": "আমার সোনার বাংলা"}
+
+
+def reader_of(language):
+    """Tesseract's name of a language, or a skip that names the package of its data."""
+    name = systems.TESSERACT[language]
+    installed = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True)
+    if name not in installed.stdout.split():
+        pytest.skip(f"needs tesseract-ocr-{name.replace('_', '-')}")
+    return name
+
+
+@needs_tesseract
+@pytest.mark.parametrize("language", LINES)
+def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
+    reader_of(language)
+    try:
+        fonts = find_fonts(language, "print")
+    except DataError as error:
+        pytest.skip(str(error))
+    font = load_font(next(iter(fonts.values()))[0], 40)
+    data = rows(2)
+    for row, text, code, face in zip(
+        data,
+        ("Receipt number", LINES[language]),
+        ("en", f"{language}-XX"),
+        (ImageFont.load_default(40), font),
+    ):
+        picture = Image.new("L", (int(face.getlength(text)) + 40, 76), 255)
+        ImageDraw.Draw(picture).text((20, 10), text, font=face, fill=0)
+        completion = [{"role": "assistant", "content": text}]
+        row |= {"images": [picture], "language": code, "completion": completion}
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert found.failed == 0
+    assert found.by["language"]["en"]["cer"]["value"] == 0
+    # Read in another language, hardly a character would be right.
+    assert found.by["language"][f"{language}-XX"]["cer"]["value"] < 0.4
+
+
+def test_a_row_chooses_tesseracts_language():
+    codes = ("bn", "ko-KR", "zh", "zh_CN", "zh-Hans-CN", "zh-Hant", "zh-TW", "EN", None, "fr")
+    chosen = [systems._tesseract_language({"language": code}) for code in codes]
+    assert chosen == [
+        *("ben", "kor", "chi_sim", "chi_sim", "chi_sim", "chi_tra", "chi_tra", "eng", "eng", "fr")
+    ]
+
+
+@needs_tesseract
+def test_a_missing_language_names_the_debian_package(tmp_path, monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+    monkeypatch.setattr(pytesseract, "get_languages", lambda: ["eng", "osd"])
+    for code, package in (("zh", "chi-sim"), ("ko", "kor"), ("bn", "ben"), ("zh-TW", "chi-tra")):
+        data = [rows(1)[0] | {"language": code}]
+        with pytest.raises(ValueError, match=rf"install tesseract-ocr-{package}, or .* \(eng\)"):
+            evaluate_engine("tesseract", data, tmp_path)
+
+
+def test_tesseract_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+
+    def missing():
+        raise pytesseract.TesseractNotFoundError
+
+    monkeypatch.setattr(pytesseract, "get_tesseract_version", missing)
+    with pytest.raises(RuntimeError, match="Tesseract cannot be run"):
+        evaluate_engine("tesseract", rows(1), tmp_path)
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_a_real_korean_sign(tmp_path):
+    reader_of("ko")
+    picture = Image.open(real_data("korean_sign") / "korean.png")
+    completion = [{"role": "assistant", "content": "서울 평양"}]
+    row = rows(1)[0] | {"images": [picture], "language": "ko", "completion": completion}
+    (record,) = evaluate_engine("tesseract", [row], tmp_path).records
+    assert "서울" in record["prediction"] and "평양" in record["prediction"]
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_chinese_lines(tmp_path):
+    reader_of("zh")
+    convert("hctr", real_data("chinese_lines"), tmp_path / "data", progress=False)
+    data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    found = evaluate_engine("tesseract", next(iter(data.values())), tmp_path)
+    assert found.failed == 0 and "wer" not in found.metrics
+    # It was made for print: handwriting it reads as Chinese, and wrongly.
+    read = "".join(record["prediction"] for record in found.records)
+    assert len(regex.findall(r"\p{Han}", read)) > 20
+    assert found.metrics["cer"]["value"] > 0.5
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_bangla_characters(tmp_path):
+    reader_of("bn")
+    folder = real_data("bangla_characters")
+    options = {"image_column": "file", "text_column": "text", "language": "bn", "split": "0,0,1"}
+    labels = folder / "labels_by_row_order.tsv"
+    convert("table", labels, tmp_path / "data", progress=False, limit=12, **options)
+    data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    found = evaluate_engine("tesseract", data["test"], tmp_path)
+    assert found.failed == 0 and found.metrics["cer"]["value"] > 0.5
+    read = "".join(record["prediction"] for record in found.records)
+    assert regex.search(r"\p{Bengali}", read)
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_receipt_lines(tmp_path):
+    folder = real_data("finance_sroie")
+    boxes = sorted((folder / "box").glob("*.csv"))[0]
+    page = Image.open(next((folder / "img").glob(boxes.stem + ".*"))).convert("RGB")
+    data = []
+    for number, line in enumerate(boxes.read_text(encoding="utf-8").splitlines()[:12]):
+        *box, text = line.split(",", 8)
+        xs, ys = map(int, box[::2]), map(int, box[1::2])
+        xs, ys = sorted(xs), sorted(ys)
+        crop = page.crop((xs[0], ys[0], xs[-1], ys[-1]))
+        completion = [{"role": "assistant", "content": text.strip()}]
+        row = {"id": number, "completion": completion, "images": [crop], "language": "en"}
+        data.append(row | {"group": boxes.stem})
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert found.failed == 0
+    assert 0 < found.metrics["cer"]["value"] < 0.6
+    assert found.metrics["ned_similarity"]["value"] > 0.5

@@ -1,0 +1,155 @@
+import importlib
+import sys
+from unittest.mock import create_autospec
+
+import httpx
+import pytest
+from huggingface_hub import HfApi
+from huggingface_hub.errors import HfHubHTTPError
+
+import ocrkit
+from ocrkit.__main__ import main
+from ocrkit.errors import ModelError
+from ocrkit.models.hub import HubError, push, reserve
+from ocrkit.models.load import load_model
+from ocrkit.models.write import export
+
+
+@pytest.fixture
+def hub(monkeypatch):
+    """HfApi with the real one's signatures, of a Hub that holds nothing."""
+    # Takes names of huggingface_hub as types when it is first imported, so the real ones first.
+    importlib.import_module("transformers.utils.hub")
+    api = create_autospec(HfApi, instance=True)
+    api.repo_exists.return_value = False
+    api.endpoint = "https://huggingface.co"
+    monkeypatch.setattr("huggingface_hub.HfApi", create_autospec(HfApi, return_value=api))
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    return api
+
+
+def _refusal(status: int) -> HfHubHTTPError:
+    """What huggingface_hub raises for an answer of the Hub."""
+    request = httpx.Request("POST", "https://huggingface.co/api/repos/create")
+    return HfHubHTTPError(f"{status}\nmore", response=httpx.Response(status, request=request))
+
+
+def test_a_merged_model_is_pushed_with_its_card(config, tmp_path, hub, capsys):
+    model, processor = load_model(config)
+    folder = export(
+        model,
+        processor,
+        tmp_path / "merged",
+        format="merged_16bit",
+        samples=0,
+        push_to_hub="someone/receipts",
+        hub_private_repo=True,
+    )
+    hub.create_repo.assert_called_once_with("someone/receipts", private=True)
+    call = hub.upload_folder.call_args.kwargs
+    assert (call["repo_id"], call["folder_path"]) == ("someone/receipts", folder)
+    assert "# receipts" in (folder / "README.md").read_text()
+    assert {"model.safetensors", "config.json", "tokenizer.json"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert "Pushed to https://huggingface.co/someone/receipts" in capsys.readouterr().out
+
+
+def test_an_adapter_whose_base_nobody_else_has_is_not_pushed(config, tmp_path, hub):
+    model, processor = load_model(config)
+    with pytest.raises(ModelError, match="push format=merged_16bit"):
+        export(model, processor, tmp_path / "adapter", push_to_hub="someone/receipts")
+    hub.create_repo.assert_not_called()
+    assert not (tmp_path / "adapter").exists()
+
+
+def test_what_the_hub_refuses_is_found_before_the_merge(config, tmp_path, hub):
+    model, processor = load_model(config)
+    hub.create_repo.side_effect = _refusal(403)
+    with pytest.raises(HubError, match="may not write for someone"):
+        export(model, processor, tmp_path / "m", "merged_16bit", push_to_hub="someone/receipts")
+    assert not (tmp_path / "m").exists()
+
+
+def test_a_merge_that_reads_otherwise_is_not_pushed(config, tmp_path, hub, monkeypatch):
+    model, processor = load_model(config)
+    monkeypatch.setattr(sys.modules["ocrkit.models.write"], "_read_alike", lambda *args: 0)
+    with pytest.raises(ModelError, match="reads only 0 of 2 rows"):
+        export(
+            model,
+            processor,
+            tmp_path / "m",
+            "merged_16bit",
+            samples=2,
+            push_to_hub="someone/receipts",
+        )
+    hub.upload_folder.assert_not_called()
+
+
+def test_an_empty_repository_is_taken_and_a_full_one_is_not(hub):
+    hub.repo_exists.return_value = True
+    hub.list_repo_files.return_value = [".gitattributes", "README.md"]
+    assert reserve("someone/receipts") is hub
+    hub.create_repo.assert_not_called()
+    hub.list_repo_files.return_value = [".gitattributes", "model.safetensors", "config.json"]
+    with pytest.raises(HubError, match=r"exists and holds 2 files \(config\.json\)"):
+        reserve("someone/receipts")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (_refusal(401), "does not take this token"),
+        (_refusal(403), "may not write for someone"),
+        (httpx.ConnectError("no route to host"), "cannot be reached; check the network"),
+        (_refusal(500), "500 more"),
+    ],
+)
+def test_refusals_are_one_sentence(error, message, hub, tmp_path):
+    hub.create_repo.side_effect = error
+    with pytest.raises(HubError, match=message) as raised:
+        reserve("someone/receipts")
+    assert "\n" not in str(raised.value)
+    hub.upload_folder.side_effect = error
+    with pytest.raises(HubError, match=f"is whole, but could not be pushed.*{message}"):
+        push(hub, "someone/receipts", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("receipts", "give user/name"), ("some one/receipts", "no name of a repository")],
+)
+def test_names_that_cannot_be(name, message, hub):
+    with pytest.raises(HubError, match=message) as raised:
+        reserve(name)
+    assert "\n" not in str(raised.value)
+    hub.create_repo.assert_not_called()
+
+
+def test_without_a_token(monkeypatch, tmp_path):
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
+    with pytest.raises(HubError, match="needs a token that may write: set HF_TOKEN"):
+        reserve("someone/receipts")
+
+
+def test_without_a_network(monkeypatch):
+    # Tests run offline: huggingface_hub itself refuses to connect.
+    monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
+    with pytest.raises(HubError, match="cannot be reached; check the network"):
+        reserve("someone/receipts")
+
+
+@pytest.mark.parametrize(("flags", "private"), [([], None), (["--hub_private_repo"], True)])
+def test_the_command_takes_the_same_names(flags, private, tmp_path, monkeypatch):
+    given = {}
+
+    def export(model, processor, output_dir, **settings):
+        given.update(settings)
+        return output_dir
+
+    monkeypatch.setattr(ocrkit, "load_model", lambda config: (None, None))
+    monkeypatch.setattr(ocrkit, "export", export)
+    pushed = ["--push_to_hub", "someone/receipts", *flags]
+    assert main(["export", "--out", str(tmp_path / "adapter"), *pushed]) == 0
+    assert (given["push_to_hub"], given["hub_private_repo"]) == ("someone/receipts", private)

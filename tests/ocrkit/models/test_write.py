@@ -1,0 +1,285 @@
+import json
+import math
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from ocrkit.config import TrainConfig
+from ocrkit.data.load import load_data
+from ocrkit.errors import ConfigError, ModelError
+from ocrkit.metrics import cer
+from ocrkit.models.base import TINY
+from ocrkit.models.load import load_model
+from ocrkit.models.read import predict
+from ocrkit.models.write import export
+from ocrkit.training.train import train
+
+# `ocrkit.models.write` is the function.
+MODULE = sys.modules["ocrkit.models.write"]
+
+
+def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path):
+    data = load_data(config)
+    model, processor = load_model(config)
+    train(model, processor, data, config)
+    texts = predict(model, processor, data["test"], config)
+    for name, format in (("adapter", "adapter"), ("merged", "merged_16bit")):
+        folder = export(
+            model, processor, tmp_path / name, format=format, rows=data["test"], config=config
+        )
+        again = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(folder)})
+        again.use_peft = format == "adapter"
+        loaded, loaded_processor = load_model(again)
+        same = [
+            a == b for a, b in zip(texts, predict(loaded, loaded_processor, data["test"], again))
+        ]
+        # The merged weights are rounded to 16 bits, which may tip a close decision.
+        assert sum(same) >= (10 if format == "adapter" else 9), name
+    readme = (tmp_path / "merged" / "README.md").read_text()
+    assert readme.startswith("---\npipeline_tag: image-text-to-text")
+    assert "of 10 rows are read the same by the exported and the trained model" in readme
+    use = "predict pictures/ --model merged --prompt 'Transcribe the text in the image.'"
+    use += " --image_height 32 --max_new_tokens 48\n"
+    assert use in readme and "Others than ocrkit need pictures 32 pixels high" in readme
+    assert "vllm serve merged" in readme
+    assert "## Data" in readme and "Rows: train 40" in readme
+    assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
+    # Nothing of this machine.
+    assert str(tmp_path) not in readme and str(TINY) not in readme
+
+
+def test_adapters_over_four_bits_are_merged_into_sixteen(config, tmp_path, monkeypatch):
+    """By bitsandbytes' kernels for a CPU, of a model that really reads, held to the usual share."""
+    monkeypatch.setattr("ocrkit.models.load.holds_four_bits", lambda: True)
+    config.load_in_4bit, config.optim = True, "adamw_8bit"
+    data = load_data(config)
+    model, processor = load_model(config)
+    assert model.is_loaded_in_4bit
+    train(model, processor, data, config)
+    merged = export(model, processor, tmp_path / "merged", "merged_16bit", data["test"], config)
+    alone = TrainConfig(**{**config.to_dict(), "model_name_or_path": str(merged)})
+    alone.load_in_4bit = alone.use_peft = False
+    truths = [row["completion"][0]["content"] for row in data["test"]]
+    assert cer(truths, predict(*load_model(alone), data["test"], alone)) < 0.5
+
+
+def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+    # As if the adapters had been lost on the way.
+    monkeypatch.setattr(MODULE, "_merge", lambda model: model.get_base_model())
+    monkeypatch.setattr(MODULE, "_read_alike", lambda model, *args: 7)
+    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the trained one does"):
+        export(model, processor, tmp_path / "merged", format="merged_16bit")
+    assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_a_merge_is_compared_on_drawn_lines_where_no_rows_are_given(config, tmp_path, capsys):
+    model, processor = load_model(config)
+    export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
+    assert "3 of 3 rows are read the same" in capsys.readouterr().out
+
+
+def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("shutil.disk_usage", lambda place: usage(10**7, 9 * 10**6, 10**6))
+    with pytest.raises(ModelError, match=r"its disk has 0\.00 GB free"):
+        export(model, processor, tmp_path / "out" / "merged", format="merged_16bit")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_merge_does_not_go_beside_an_adapter(config, tmp_path):
+    model, processor = load_model(config)
+    export(model, processor, tmp_path / "export")
+    with pytest.raises(ModelError, match="export holds an adapter, and a whole model beside it"):
+        export(model, processor, tmp_path / "export", format="merged_16bit")
+    assert not (tmp_path / "export" / "model.safetensors").exists()
+
+
+def test_formats_that_only_unsloth_writes(config, tmp_path):
+    model, processor = load_model(config)
+    for format in ("gguf", "merged_4bit"):
+        with pytest.raises(ModelError, match="written by Unsloth only"):
+            export(model, processor, tmp_path, format=format)
+    with pytest.raises(ConfigError, match="not one of adapter, merged_16bit, merged_4bit, gguf"):
+        export(model, processor, tmp_path, format="onnx")
+
+
+@pytest.mark.parametrize(
+    "options", [{"samples": -1}, {"min_equal": math.nan}, {"min_equal": 1.5}, {"min_equal": -0.1}]
+)
+def test_the_comparison_cannot_be_switched_off_by_accident(options, tmp_path):
+    with pytest.raises(ConfigError, match=r"min_equal=.* a share from 0 to 1"):
+        export(None, None, tmp_path, **options)
+
+
+def test_a_model_without_adapters_is_rounded_and_compared(config, tmp_path, capsys):
+    from safetensors.torch import load_file
+
+    config.use_peft = False
+    model, processor = load_model(config)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    for format, dtype in (("adapter", torch.float32), ("merged_16bit", torch.bfloat16)):
+        folder = export(model, processor, tmp_path / format, format, config=config, samples=3)
+        saved = load_file(folder / "model.safetensors")
+        assert {weight.dtype for weight in saved.values()} == {dtype}
+        card = (folder / "README.md").read_text()
+        assert "A fine-tuned model made from" in card and "library_name: transformers" in card
+    assert "3 of 3 rows are read the same" in capsys.readouterr().out
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):
+    model, processor = load_model(config)
+    before = {name: weight.clone() for name, weight in model.named_parameters()}
+    export(model, processor, tmp_path / "merged", format="merged_16bit")
+    assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
+
+
+def test_no_memory_for_a_second_model(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+
+    def full(config):
+        raise ModelError("It does not fit the memory of the GPU.")
+
+    monkeypatch.setattr(MODULE, "load_model", full)
+    with pytest.raises(ModelError, match=r"was not compared .* export with samples=0") as raised:
+        export(model, processor, tmp_path / "merged", format="merged_16bit", config=config)
+    assert "\n" not in str(raised.value)
+    assert (tmp_path / "merged" / "model.safetensors").is_file()
+
+
+def _by_unsloth(config, in_4_bits: bool = True):
+    """A model as Unsloth would have loaded it, as far as an export looks."""
+    model, processor = load_model(config)
+    model.ocrkit_backend = "unsloth"
+    if in_4_bits:
+        model.config.quantization_config = {"load_in_4bit": True}
+    return model, processor
+
+
+def test_a_merge_into_4_bits_is_compared_with_what_the_model_was_before(
+    config, tmp_path, monkeypatch
+):
+    model, processor = _by_unsloth(config)
+    model.merged, loaded = False, []
+
+    def save_pretrained_merged(folder, processor, save_method):
+        # Unsloth merges the model that it is given.
+        assert save_method == "merged_4bit_forced"
+        model.merged = True
+
+    def predict(model, processor, rows, config):
+        return ["rounded" if model.merged else "trained"] * len(rows)
+
+    def load(config):
+        loaded.append(config)
+        return SimpleNamespace(merged=True), processor
+
+    model.save_pretrained_merged = save_pretrained_merged
+    monkeypatch.setattr(MODULE, "predict", predict)
+    monkeypatch.setattr(MODULE, "load_model", load)
+    with pytest.raises(ModelError, match="reads only 0 of 3 rows as the trained one"):
+        export(model, processor, tmp_path / "merged", "merged_4bit", config=config, samples=3)
+    assert loaded[0].load_in_4bit and loaded[0].backend == "unsloth"
+
+
+def test_a_merge_into_4_bits_needs_adapters_on_a_base_in_4_bits(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(MODULE, "reserve", lambda *args: pytest.fail("a repository was made"))
+    settings = {"format": "merged_4bit", "push_to_hub": "someone/receipts"}
+    model, processor = _by_unsloth(config, in_4_bits=False)
+    with pytest.raises(ModelError, match="this model was not; load it with load_in_4bit=True"):
+        export(model, processor, tmp_path / "merged", **settings)
+    config.use_peft = False
+    model, processor = _by_unsloth(config)
+    with pytest.raises(ModelError, match="this model has no adapters"):
+        export(model, processor, tmp_path / "merged", **settings)
+    assert not (tmp_path / "merged").exists()
+
+
+def test_a_gguf_lies_in_the_folder_without_the_merge_it_is_made_from(config, tmp_path):
+    model, processor = _by_unsloth(config)
+
+    def save_pretrained_gguf(folder, processor, quantization_method):
+        # As Unsloth does it: the merge where it is told to, the rest in a folder beside that.
+        merged, made = Path(folder), Path(f"{folder}_gguf")
+        for path in (merged / "model.safetensors", made / "m.Q8_0.gguf", made / "m-mmproj.gguf"):
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(path.name)
+        (made / "Modelfile").write_text("FROM .")
+        return {
+            "save_directory": folder,
+            "gguf_directory": str(made),
+            "gguf_files": [str(made / "m.Q8_0.gguf"), str(made / "m-mmproj.gguf")],
+            "modelfile_location": str(made / "Modelfile"),
+        }
+
+    model.save_pretrained_gguf = save_pretrained_gguf
+    folder = export(model, processor, tmp_path / "out" / "gguf", format="gguf", samples=0)
+    held = {path.name for path in folder.iterdir()}
+    assert {"m.Q8_0.gguf", "m-mmproj.gguf", "Modelfile", "README.md"} <= held
+    assert "model.safetensors" not in held
+    assert [path.name for path in folder.parent.iterdir()] == ["gguf"]
+
+
+def test_adapters_on_unsloths_copy_in_4_bits_are_merged_into_the_model_itself(
+    config, tmp_path, monkeypatch
+):
+    from transformers import AutoModelForImageTextToText
+
+    model, processor = load_model(config)
+    copy = "unsloth/Qwen3-VL-2B-Instruct-unsloth-bnb-4bit"
+    model.peft_config["default"].base_model_name_or_path = copy
+    asked, load = [], AutoModelForImageTextToText.from_pretrained
+
+    def from_pretrained(name, **options):
+        asked.append(name)
+        return load(TINY, **options)
+
+    monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
+    folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
+    assert asked == ["unsloth/Qwen3-VL-2B-Instruct"]
+    assert "base_model: unsloth/Qwen3-VL-2B-Instruct\n" in (folder / "README.md").read_text()
+
+
+def test_a_merge_that_does_not_fit_the_memory_is_refused_first(config, tmp_path, monkeypatch):
+    model, processor = load_model(config)
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
+    with pytest.raises(ModelError, match="or merge on a machine with more of it"):
+        export(model, processor, tmp_path / "merged", "merged_16bit")
+    assert not (tmp_path / "merged").exists()
+
+
+def test_an_adapter_made_elsewhere_is_merged_here(config, tmp_path):
+    model, processor = load_model(config)
+    settings = export(model, processor, tmp_path / "adapter") / "adapter_config.json"
+    moved = json.loads(settings.read_text()) | {
+        "base_model_name_or_path": "/somewhere/else/ocrkit/assets/tiny"
+    }
+    settings.write_text(json.dumps(moved))
+    config.model_name_or_path = str(tmp_path / "adapter")
+    model, processor = load_model(config)
+    folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
+    assert (folder / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("layer", ["embed_tokens", "lm_head"])
+def test_adapters_on_tied_embeddings_are_not_merged(layer, config, tmp_path):
+    kept = replace(config, lora_target_modules=["q_proj", layer])
+    model, processor = load_model(kept)
+    ends = (model.get_input_embeddings(), model.get_output_embeddings())
+    source, target = (getattr(end, "base_layer", end) for end in ends)
+    target.weight = source.weight
+    with pytest.raises(ModelError, match=f"adapters on {layer} cannot be merged"):
+        export(model, processor, tmp_path / "merged", format="merged_16bit", config=kept)
+    export(model, processor, tmp_path / "adapter", format="adapter", config=kept)

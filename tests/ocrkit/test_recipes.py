@@ -1,0 +1,108 @@
+"""What the recipes say of their models, held against the processors and models themselves."""
+
+import re
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForImageTextToText,
+    MllamaImageProcessor,
+    PaddleOCRVLImageProcessor,
+    Qwen2VLImageProcessor,
+)
+
+from ocrkit.config import RECIPES, TrainConfig, recipes
+from ocrkit.data.collate import picture_canvases, picture_tokens
+from ocrkit.models.budget import apply_pixel_budget
+from ocrkit.models.load import lora_targets
+from tests.helpers.architectures import build
+
+# What the recipes' models publish as preprocessor_config.json.
+QWEN2 = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
+QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
+PADDLE = {"min_pixels": 147384, "max_pixels": 2822400, "patch_size": 14, "merge_size": 2}
+LLAMA = {"size": {"height": 560, "width": 560}, "max_image_tiles": 4}
+MODELS = {
+    "bangla": ("qwen3_vl", Qwen2VLImageProcessor, QWEN3),
+    "korean": ("qwen2_vl", Qwen2VLImageProcessor, QWEN2),
+    "chinese": ("qwen2_5_vl", Qwen2VLImageProcessor, QWEN2),
+    "financial": ("paddleocr_vl", PaddleOCRVLImageProcessor, PADDLE),
+    "vqa": ("mllama", MllamaImageProcessor, LLAMA),
+}
+
+
+def _said(name: str) -> str:
+    """The recipe's comments as one text."""
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    return " ".join(line.strip("# ") for line in text.splitlines() if line.startswith("#"))
+
+
+def _number(text: str) -> int:
+    return int(text.replace(",", ""))
+
+
+def test_every_recipe_is_held():
+    assert set(MODELS) == set(recipes()) - {"quickstart", "tiny", "receipts"}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_tokens_of_pictures_are_those_of_the_processor(name):
+    _, kind, published = MODELS[name]
+    config = TrainConfig.from_recipe(name)
+    processor = SimpleNamespace(image_processor=kind(**published))
+    apply_pixel_budget(processor, config)
+    said = re.findall(r"of (\d+) x (\d+) pixels: ([\d,]+) (token|tile)s?", _said(name))
+    assert len(said) == 3
+    for width, height, count, unit in said:
+        rows = [{"sizes": [[int(width), int(height)]]}]
+        if unit == "tile":
+            assert picture_canvases(rows, processor, config)[0][0][0] == _number(count)
+        else:
+            assert picture_tokens(rows, processor, config) == [_number(count)]
+
+
+@pytest.mark.parametrize("name", [name for name in MODELS if name != "vqa"])
+def test_the_budget_bounds_the_tokens_that_are_named(name):
+    config = TrainConfig.from_recipe(name)
+    side, fewest, most = re.search(
+        r"covers (\d+) x \d+ pixels, and a picture takes ([\d,]+) to ([\d,]+) of them", _said(name)
+    ).groups()
+    published = MODELS[name][2]
+    assert int(side) == 2 * published["patch_size"]
+    assert -(-config.min_pixels // int(side) ** 2) == _number(fewest)
+    assert config.max_pixels // int(side) ** 2 == _number(most)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
+    architecture = MODELS[name][0]
+    model = AutoModelForImageTextToText.from_pretrained(build(architecture, tmp_path))
+    pattern = lora_targets(model, TrainConfig.from_recipe(name))
+    found: dict[str, set] = {"vision": set(), "language": set()}
+    for path, module in model.named_modules():
+        if isinstance(module, torch.nn.Linear) and re.fullmatch(pattern, path):
+            tower = "vision" if re.search("visual|vision_model", path) else "language"
+            found[tower].add(path.rpartition(".")[2])
+    vision, language = re.search(
+        r"Adapters go on ([\w, ]+) of the vision tower and ([\w, ]+) of the language", _said(name)
+    ).groups()
+    assert found == {"vision": set(vision.split(", ")), "language": set(language.split(", "))}
+
+
+def test_a_tile_is_as_many_tokens_as_the_recipe_says():
+    from transformers import MllamaConfig
+
+    vision = MllamaConfig().vision_config
+    side = LLAMA["size"]["height"]
+    assert (side // vision.patch_size) ** 2 + 1 == _number(
+        re.search(r"tile is ([\d,]+) tokens", _said("vqa"))[1]
+    )
+
+
+def test_recipes_ask_in_their_models_own_words():
+    assert TrainConfig.from_recipe("financial").prompts == {"transcription": "OCR:"}
+    for name in ("bangla", "korean", "chinese"):
+        assert name.title() in TrainConfig.from_recipe(name).prompts["transcription"]
+    # Questions are their own prompts.
+    assert TrainConfig.from_recipe("vqa").prompts == {}

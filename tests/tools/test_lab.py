@@ -1,0 +1,112 @@
+"""A notebook opened in JupyterLab and used with mouse and keys, in headless Chromium."""
+
+import importlib.util
+import json
+import time
+
+import nbformat
+import pytest
+
+from ocrkit.training.checkpoints import whole_checkpoints
+from tests.end_to_end.test_notebooks import FEW, SHOWN
+from tests.tools import lab
+from tests.tools.lab import LIST, PLACE, SEARCH
+
+MISSING = [
+    name
+    for name, found in (
+        ("Chromium", lab.CHROMIUM),
+        ("jupyterlab", importlib.util.find_spec("jupyterlab")),
+        ("websocket-client", importlib.util.find_spec("websocket")),
+    )
+    if not found
+]
+DETAIL = "document.querySelector('.ocrkit .sample').innerText"
+STEP = "parseInt(/step (\\d+) of/.exec(document.body.innerText)[1])"
+CELLS = """
+from ocrkit import TrainConfig, compare, evaluate, load_data, load_model, train
+from ocrkit.widgets import browse
+
+settings = {settings}
+config = TrainConfig.from_recipe("quickstart", **settings)
+data = load_data(config)
+model, processor = load_model(config)
+# ---
+browse(evaluate(model, processor, data["test"], config))
+# ---
+train(model, processor, data, config)
+"""
+
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(MISSING, reason=f"needs {', '.join(MISSING)}"),
+]
+
+
+def test_browser_filters_and_button_stops(config, tmp_path):
+    config.max_steps, config.eval_steps, config.eval_samples = 5000, 2, 4
+    settings = {key: value for key, value in config.to_dict().items() if value is not None}
+    cells = CELLS.format(settings=repr(settings)).split("# ---\n")
+    notebook = nbformat.v4.new_notebook(cells=list(map(nbformat.v4.new_code_cell, cells)))
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    (tmp_path / "n.ipynb").write_text(nbformat.writes(notebook), encoding="utf-8")
+    with lab.lab(tmp_path, "n.ipynb") as page:
+        lab.run_all(page)
+        page.wait(f"{LIST} && {DETAIL}", 900)
+        _use_browser(page)
+        page.wait(f"{STEP} >= 2", 900)
+        page.click(lab.button("Stop and save"))
+        page.wait("document.body.innerText.includes('Stopped at step')", 900)
+        step = page.js("parseInt(/Stopped at step (\\d+)/.exec(document.body.innerText)[1])")
+        assert 2 <= step < 5000
+        assert page.js("document.querySelectorAll('.ocrkit .track').length") == 1
+        assert page.js(lab.button("Stop and save")) is None
+        page.wait("[...document.images].every(i => i.naturalWidth)")
+        assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
+    saved = [path.name for path in whole_checkpoints(config.output_dir)]
+    assert saved == [f"checkpoint-{step}"]
+    log = (tmp_path / "run" / "train_log.jsonl").read_text().splitlines()
+    assert max(json.loads(line)["step"] for line in log) == step
+
+
+@pytest.mark.parametrize("name", SHOWN)
+def test_a_story_in_jupyterlab(name, tmp_path):
+    # Enough steps for the panel to be seen while it trains.
+    few = {**FEW, "max_steps": 8, "eval_steps": 4, "output_dir": str(tmp_path / "run")}
+    with lab.lab(tmp_path, lab.place(tmp_path, name, few)) as page:
+        lab.run_all(page)
+        state = f"{lab.button('Stop and save')} ? 'training' : ({lab.ENDED}) && 'ended'"
+        assert (page.wait(state, 900), page.js(lab.ERRORS)) == ("training", [])
+        assert page.js(STEP) <= 8
+        page.wait(lab.ENDED, 900)
+        assert page.js(lab.ERRORS) == []
+        assert "Done step 8 of 8" in page.js("document.body.innerText")
+        assert page.js(f"{LIST}.options.length") == 8
+        page.click(SEARCH)
+        page.write("nowhere")
+        page.wait("document.body.innerText.includes('no sample fits')")
+        assert page.js(f"{LIST}.options.length") == 0
+        page.wait("[...document.querySelectorAll('.ocrkit img')].every(i => i.naturalWidth)")
+        assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
+
+
+def _use_browser(page):
+    """All that a person can do with the browser, while the next cell trains."""
+    count = page.js(f"{LIST}.options.length")
+    assert count == 10
+    first = page.js(DETAIL)
+    page.click(PLACE)
+    page.key("ArrowUp")
+    second = page.wait(f"{DETAIL} != {json.dumps(first)} && {DETAIL}")
+    page.key("ArrowUp")
+    page.wait(f"{LIST}.selectedIndex == 2")
+    page.key("ArrowDown")
+    page.wait(f"{DETAIL} == {json.dumps(second)}")
+    page.click(lab.button("Previous"))
+    page.wait(f"{DETAIL} == {json.dumps(first)}")
+    page.click(SEARCH)
+    page.write("TOTAL")
+    page.wait(f"{LIST}.options.length < {count}")
+    assert page.js(f"[...{LIST}.options].every(o => o.text.length)")
+    time.sleep(0.5)

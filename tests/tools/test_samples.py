@@ -1,0 +1,61 @@
+import random
+from pathlib import Path
+
+import pytest
+
+from data_prep.dataset.schema import PROMPTS, DataError
+from data_prep.synthetic.fonts import find_fonts
+from data_prep.synthetic.toys import write_toy
+from ocrkit.data.rows import text_of
+from ocrkit.places import sample
+from tests.tools.samples import LIMIT, SAMPLES, Lines, line_items, task_items
+
+
+@pytest.mark.parametrize("domain", SAMPLES)
+def test_a_shipped_sample_is_small_and_fit_to_train_on(domain, tmp_path):
+    from ocrkit import TrainConfig, load_data
+
+    folder = sample(domain)
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= LIMIT
+    data = load_data(TrainConfig(dataset=str(folder), output_dir=str(tmp_path)))
+    assert not (tmp_path / "skipped.jsonl").exists()
+    assert list(data) == ["train", "validation", "test"]
+    assert len(data["train"]) >= 240 and len(data["test"]) >= 60 and len(data["validation"]) >= 30
+    groups = [set(rows["group"]) for rows in data.values()]
+    assert sum(map(len, groups)) == len(set.union(*groups))
+    for rows in data.values():
+        assert {height % 32 for height in rows["height"]} == {0}
+    asked = {row["content"] for rows in data.values() for (row,) in rows["prompt"]}
+    assert domain == "vqa" or asked <= set(PROMPTS.values())
+
+
+@pytest.mark.parametrize("domain", SAMPLES)
+def test_a_sample_is_drawn_by_its_seed(domain):
+    wanted = SAMPLES[domain]
+    if isinstance(wanted, Lines):
+        try:
+            find_fonts(wanted.language, wanted.face)
+        except DataError as error:
+            pytest.skip(str(error))
+    make = line_items if isinstance(wanted, Lines) else task_items
+    first, again = (list(zip(range(3), make(wanted))) for _ in range(2))
+    for (_, one), (_, other) in zip(first, again):
+        assert (one.text, one.group) == (other.text, other.group)
+        picture = one.pictures[0].load()
+        assert picture == other.pictures[0].load() and picture[8:12] == b"WEBP"
+
+
+def test_the_sample_of_questions_asks_what_the_embedded_model_was_not_trained_on(tmp_path):
+    from ocrkit import TrainConfig, load_data
+
+    rng = random.Random(0)
+    known = {write_toy("questions", rng).question for _ in range(600)}
+    data = load_data(TrainConfig(dataset=str(sample("vqa")), output_dir=str(tmp_path)))
+    asked = {text_of(prompt).rpartition("\n\n")[2] for prompt in data["train"]["prompt"]}
+    assert len(known) == 10 and len(asked) == 20 and not asked & known
+
+
+def test_the_samples_are_those_that_the_notebooks_take():
+    for domain in SAMPLES:
+        sources = Path(__file__).parents[2].glob("notebooks/src/*.py")
+        assert any(f'config.dataset, "{domain}"' in path.read_text("utf-8") for path in sources)
