@@ -31,7 +31,7 @@ from data_prep.dataset.schema import PROMPTS, DataError, Item, Reject, UsageErro
 from data_prep.dataset.split import page_of, parse_shares
 from data_prep.dataset.write import write_dataset
 
-FORMATS = ("imagefolder", "parquet")
+FORMATS = ("imagefolder", "parquet", "pairs", "donut")
 LAYOUTS = ("prompt_completion", "messages")
 
 
@@ -73,7 +73,8 @@ def convert(
         limit: stop after this many source items.
         prompt: what to ask for, instead of the task's default (questions keep their own).
         layout: "prompt_completion", or "messages" for ms-swift and LLaMA-Factory.
-        format: "imagefolder", or "parquet" with the pictures inside, for the Hub and streaming.
+        format: "imagefolder"; "parquet" with the pictures inside, for the Hub and streaming;
+            "pairs" of `<id>.png` and `<id>.gt.txt`, for Tesseract, kraken and Calamari; or "donut".
         group_pattern: takes (?P<group>...) out of the name of an item's group (a picture's path
             where the source knows no better), to keep what belongs together in one split; without
             it `GROUP_PATTERNS` of `data_prep.dataset.split` join crops and lines of a page.
@@ -105,8 +106,8 @@ def convert(
         **({"encoding": check_encoding(encoding)} if encoding else {}),
         **check_options(source, module, options),
     }
-    if format == "parquet" and layout != "prompt_completion":
-        raise UsageError("--format parquet has --layout prompt_completion only.")
+    if format != "imagefolder" and layout != "prompt_completion":
+        raise UsageError(f"--format {format} has --layout prompt_completion only.")
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
     if workers < 1:
@@ -305,7 +306,13 @@ def build_parser() -> argparse.ArgumentParser:
     add("--limit", type=COUNT, metavar="N", help="stop after N source items")
     add("--prompt", help="what to ask for, instead of the task's default")
     add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
-    add("--format", default=FORMATS[0], choices=FORMATS, help="files, or parquet with pictures in")
+    add(
+        "--format",
+        default=FORMATS[0],
+        choices=FORMATS,
+        help="files (default); parquet with the pictures in; pairs of picture and .gt.txt, for "
+        "Tesseract, kraken and Calamari; or Donut's metadata.jsonl",
+    )
     add(
         "--group-pattern",
         metavar="REGEX",
@@ -372,6 +379,12 @@ def describe(result: dict, out: str) -> str:
     lines += [f"  {count:>9,}  {reason}" for reason, count in rejects.items()]
     if frames := result.get("first_frames"):
         lines.append(f"{frames:,} pictures hold several frames; the first of each is shown.")
+    if result["options"]["layout"] == "messages":
+        name = Path(out).name
+        lines.append(f"LLaMA-Factory: dataset_dir: {out}, dataset: {name}_{next(iter(rows))}")
+        lines.append(
+            f"ms-swift: ROOT_IMAGE_DIR={out} swift sft --dataset {out}/{next(iter(rows))}.jsonl"
+        )
     if result["options"]["split"] == "source" and len(rows) == 1:
         lines.append(
             f"All rows are {next(iter(rows))}: the input says so (--split 0.8,0.1,0.1 overrules "

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 from data_prep.dataset.arithmetic import invoice_problems
 from data_prep.dataset.command import COUNT, WORKERS, exit_code, parse_arguments
 from data_prep.dataset.files import check_own, write_folder
+from data_prep.dataset.other_trainers import WRITERS
 from data_prep.dataset.schema import (
     SPLITS,
     DataError,
@@ -29,7 +30,7 @@ from data_prep.dataset.schema import (
     content_text,
     convert_line,
     dump_json,
-    is_message,
+    from_messages,
     one_line,
     parse_json,
     row_problems,
@@ -175,6 +176,12 @@ def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
     Raises:
         DataError: it has none.
     """
+    format = told_format(dataset)
+    if format in WRITERS:
+        raise DataError(
+            f"{dataset} holds what --format {format} wrote for other trainers; validate the "
+            "dataset that convert makes without it."
+        )
     for layout, pattern in (
         ("imagefolder", "{}/metadata.jsonl"),
         ("messages", "{}.jsonl"),
@@ -187,6 +194,14 @@ def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
         f"{dataset} has no <split>/metadata.jsonl, no <split>.jsonl and no data/<split>-*.parquet; "
         "name a folder convert made."
     )
+
+
+def told_format(dataset: Path) -> object:
+    """The --format that dataset.json states; None without any."""
+    try:
+        return parse_json((dataset / "dataset.json").read_bytes())["options"].get("format")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 Record = tuple[str, bytes | dict]  # the place of a row, and its line or its columns
@@ -258,27 +273,6 @@ CHECKS = {"imagefolder": check_lines, "messages": check_messages, "parquet": che
 def read_picture(folder: str, index: int, name: str) -> bytes:
     """A picture's bytes by its name; which of the row's pictures it is does not matter."""
     return Path(folder, name).read_bytes()
-
-
-def from_messages(value: object) -> object:
-    """A row with `messages` and `images` as the row that it was; ValueError where it was none."""
-    if not isinstance(value, dict):
-        return value
-    value = dict(value)
-    messages, images = value.pop("messages", None), value.pop("images", None)
-    if not isinstance(messages, list) or not all(is_message(one) for one in messages):
-        raise ValueError("messages is no list of {role, content} messages")
-    if not isinstance(images, list):
-        raise ValueError("images is no list of paths")
-    messages = [dict(message) for message in messages]
-    asked = [message for message in messages[:-1] if message["role"] != "assistant"]
-    marks = sum(message["content"].count("<image>") for message in asked)
-    if marks != len(images):
-        raise ValueError(f"messages have {marks} <image> for {len(images)} images")
-    for message in asked:
-        message["content"] = message["content"].replace("<image>", "")
-    rest = {"prompt": messages[:-1], "completion": messages[-1:], "images_file_names": images}
-    return value | rest
 
 
 Outcome = tuple[Row | None, Kinds, Kinds, list[bytes]]

@@ -16,6 +16,7 @@ from functools import partial
 VERSION = "2"
 SPLITS = ("train", "validation", "test")
 TASKS = ("transcription", "extraction", "vqa")
+IMAGE = "<image>"  # a picture's place in the texts of `--layout messages`
 ROLES = ("system", "user", "assistant")
 # What people call pictures; those that Pillow cannot open become rejects that say what would.
 ENDINGS = (
@@ -270,6 +271,39 @@ def content_text(content: str | list[Part], mark: str = "") -> str:
 def count_images(content: str | list[Part]) -> int:
     """How many parts of a message's content are pictures."""
     return 0 if isinstance(content, str) else sum(part["type"] == "image" for part in content)
+
+
+def from_messages(value: object) -> object:
+    """A row of `--layout messages` as the row that it was; ValueError where it was none.
+
+    Its texts hold `<image>` where a picture stands, but for answers, where that is text.
+    """
+    if not isinstance(value, dict):
+        return value
+    value = dict(value)
+    messages, images = value.pop("messages", None), value.pop("images", None)
+    if not isinstance(messages, list) or not all(is_message(one) for one in messages):
+        raise ValueError("messages is no list of {role, content} messages")
+    if not isinstance(images, list):
+        raise ValueError("images is no list of paths")
+    messages = [dict(message) for message in messages]
+    asked = [message for message in messages[:-1] if message["role"] != "assistant"]
+    marks = sum(message["content"].count(IMAGE) for message in asked)
+    if marks != len(images):
+        raise ValueError(f"messages have {marks} {IMAGE} for {len(images)} images")
+    first = next((message for message in asked if message["role"] == "user"), None)
+    if first is not None and first["content"].startswith(IMAGE * marks):
+        first["content"] = first["content"].removeprefix(IMAGE * marks)
+    else:
+        for message in messages[:-1]:
+            split = message in asked
+            texts = message["content"].split(IMAGE) if split else [message["content"]]
+            parts = [{"type": "text", "text": texts[0]}]
+            for text in texts[1:]:
+                parts += [{"type": "image"}, {"type": "text", "text": text}]
+            message["content"] = [part for part in parts if part.get("text") != ""]
+    rest = {"prompt": messages[:-1], "completion": messages[-1:], "images_file_names": images}
+    return value | rest
 
 
 def in_parts(messages: list[Message], images: int) -> list[Message]:

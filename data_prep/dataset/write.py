@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from data_prep.dataset.files import naming
+from data_prep.dataset.other_trainers import WRITERS
 from data_prep.dataset.schema import (
     SPLITS,
     DataError,
@@ -95,9 +96,14 @@ def write_dataset(
             keys = keys if first is None else [keys[row] for row in first.tolist()]
             places = assign_splits(keys, shares or DEFAULT_SHARES)
         deal_rows(staging, places, settings["layout"], summary, first)
+        if settings["layout"] == "messages":
+            write_dataset_info(staging, summary, out.name)
         summary.notes = notes or []
         if settings.get("format") == "parquet":
             pack_parquet(staging, summary)
+        elif settings.get("format") in WRITERS:
+            for split in list(summary.splits):
+                WRITERS[settings["format"]](staging, split)
         result = summary.to_dict(source, inputs, settings)
         text = json.dumps(result, ensure_ascii=False, indent=1)
         (staging / "dataset.json").write_text(printable(text) + "\n", encoding="utf-8")
@@ -461,6 +467,28 @@ def deal_rows(
             writers[split](line if layout == "prompt_completion" else as_messages(row, split))
     (staging / "rows.jsonl").unlink()
     shutil.rmtree(staging / STAGED)
+
+
+def write_dataset_info(staging: Path, summary: Summary, name: str) -> None:
+    """Write the dataset_info.json by which LLaMA-Factory reads rows of messages.
+
+    Its `dataset_dir` is the dataset's folder, which pictures are named from; a split is the
+    dataset `<folder>_<split>`.
+    """
+    tags = {"role_tag": "role", "content_tag": "content"}
+    tags |= {"user_tag": "user", "assistant_tag": "assistant", "system_tag": "system"}
+    info = {
+        f"{name}_{split}": {
+            "file_name": f"{split}.jsonl",
+            "formatting": "sharegpt",
+            "columns": {"messages": "messages", "images": "images"},
+            "tags": tags,
+        }
+        for split in SPLITS
+        if summary.splits[split]
+    }
+    text = json.dumps(info, ensure_ascii=False, indent=1)
+    (staging / "dataset_info.json").write_text(text + "\n", encoding="utf-8")
 
 
 def pack_parquet(staging: Path, summary: Summary) -> None:

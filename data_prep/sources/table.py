@@ -6,6 +6,7 @@ A text that is an object or a list is the JSON answer of `--task extraction`; of
 `ground_truth` it is what stands under `gt_parse`.
 """
 
+import contextlib
 import csv
 import itertools
 import re
@@ -13,6 +14,7 @@ from collections.abc import Container, Iterator
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree, picture_tree
+from data_prep.dataset.other_trainers import TEXT_SEQUENCE
 from data_prep.dataset.schema import (
     ENDINGS,
     DataError,
@@ -212,18 +214,26 @@ def read_record(
     )
 
 
+def donuts(value: object) -> object:
+    """The answer in Donut's ground_truth, which holds it beside other things; else the value."""
+    return (
+        value.get("gt_parse", value.get("gt_parses", value)) if isinstance(value, dict) else value
+    )
+
+
 def read_text(value: object, task: str) -> str:
     """A column's value as a row's text; ValueError(reason, detail) where it is none."""
     if value is None:
         raise ValueError("empty text", "the column is empty or missing")
     if task == "extraction":
         try:
-            value = parse_json(value) if isinstance(value, str) else value
-            if isinstance(value, dict):  # Donut's ground_truth holds the answer beside other things
-                value = value.get("gt_parse", value.get("gt_parses", value))
-            return dump_json(value)
+            return dump_json(donuts(parse_json(value) if isinstance(value, str) else value))
         except (ValueError, TypeError) as error:
             raise ValueError("malformed JSON", str(error)) from None
+    if isinstance(value, str) and value.lstrip().startswith('{"gt_parse":'):
+        with contextlib.suppress(ValueError):  # a text that is a brace
+            value = donuts(parse_json(value))
+            value = value.get(TEXT_SEQUENCE, value) if isinstance(value, dict) else value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("malformed line", f"the text is no text but {type(value).__name__}")
     return str(value)

@@ -77,11 +77,12 @@ def load_data(config: TrainConfig) -> Any:
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split that is there: a metadata.jsonl, or parquet files."""
-    files = {split: [folder / split / "metadata.jsonl"] for split in SPLITS}
-    found = {split: paths for split, paths in files.items() if paths[0].is_file()}
-    parquet = {split: sorted(folder.glob(f"data/{split}-*.parquet")) for split in SPLITS}
-    return found or {split: paths for split, paths in parquet.items() if paths}
+    """The files of each split that is there: a metadata.jsonl, parquet files, or messages."""
+    for pattern in ("{}/metadata.jsonl", "data/{}-*.parquet", "{}.jsonl"):
+        files = {split: sorted(folder.glob(pattern.format(split))) for split in SPLITS}
+        if any(files.values()):
+            return {split: paths for split, paths in files.items() if paths}
+    return {}
 
 
 def _way_to_convert(folder: Path) -> str:

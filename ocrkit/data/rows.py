@@ -13,6 +13,7 @@ from data_prep.dataset.pictures import Header
 from data_prep.dataset.pictures import PictureError
 from data_prep.dataset.pictures import read_header
 from data_prep.dataset.schema import convert_line
+from data_prep.dataset.schema import from_messages
 from data_prep.dataset.schema import is_unicode
 from data_prep.dataset.schema import turn_problem
 from ocrkit.errors import DataError
@@ -24,6 +25,8 @@ _MEASURED = ("width", "height", "sizes")
 _TEXTS = ("task", "language", "group", "source", "meta")
 # Where a picture stands in a prompt's text: Unicode's sign for an object that is no text.
 IMAGE_MARK = "\ufffc"
+# What tells a row of `--layout messages` from those of other tools.
+_MESSAGES = {"id", "messages", "images", "task", "group", "source"}
 
 
 def text_of(messages: Sequence[dict]) -> str:
@@ -105,6 +108,8 @@ def usable_row(
 def _row(row: Any, path: Path, blank: bool) -> dict:
     if not isinstance(row, dict):
         raise DataError(f"bad row: a row is a JSON object, not {json.dumps(row)[:80]}")
+    if row.keys() >= _MESSAGES:
+        row = from_messages(row)
     if line := convert_line(row, path):
         raise DataError(f"another tool's row: it has {', '.join(row)[:80]}; {line} reads it")
     if not isinstance(row.get("id"), str | int):
