@@ -8,22 +8,19 @@ its width and height, so its token count stays, and nothing of it is moved out o
 import hashlib
 import io
 import math
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
+
 import numpy as np
 import torch
 from kornia.enhance import jpeg_codec_differentiable
 from kornia.filters import gaussian_blur2d
-from kornia.geometry.transform import get_perspective_transform
-from kornia.geometry.transform import warp_perspective
+from kornia.geometry.transform import get_perspective_transform, warp_perspective
 from kornia.morphology import dilation
-from PIL import Image
-from PIL import ImageDraw
-from ocrkit.config import AUGMENTATIONS
-from ocrkit.config import augmentation_ranges
-from ocrkit.config import TrainConfig
+from PIL import Image, ImageDraw
+
+from ocrkit.config import AUGMENTATIONS, TrainConfig, augmentation_ranges
 from ocrkit.errors import DataError
 
 # A picture that is turned shrinks to stay in its frame, and its text at most to this.

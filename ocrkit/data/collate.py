@@ -9,22 +9,19 @@ labels are set by position.
 import json
 import math
 import re
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+
 import numpy as np
 import torch
 from jinja2 import TemplateError
 from PIL import Image
-from data_prep.dataset.pictures import PictureError
-from data_prep.dataset.pictures import open_image
-from data_prep.dataset.pictures import fit_height
+
+from data_prep.dataset.pictures import PictureError, fit_height, open_image
 from ocrkit.config import TrainConfig
-from ocrkit.data.rows import IMAGE_MARK
-from ocrkit.data.rows import text_of
+from ocrkit.data.patches import cut_patches, cuts
+from ocrkit.data.rows import IMAGE_MARK, text_of
 from ocrkit.errors import DataError
-from ocrkit.data.patches import cut_patches
-from ocrkit.data.patches import cuts
 
 # Not found in any text; where a template puts it, a completion goes.
 _COMPLETION = " \ue000 "

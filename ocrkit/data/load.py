@@ -5,23 +5,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from data_prep.dataset.schema import SPLITS
-from data_prep.dataset.schema import convert_line
-from ocrkit.errors import DataError
-from ocrkit.config import TrainConfig
-from ocrkit.environment import is_main_process
-from ocrkit.run_folder import record_skipped
-from ocrkit.data.rows import _MEASURED
-from ocrkit.data.rows import text_of
-from ocrkit.data.rows import dataset_of
-from ocrkit.data.rows import usable_row
-from ocrkit.data.rows import raw_rows
-from ocrkit.data.rows import features
 from datasets import DatasetDict
 
+from data_prep.dataset.schema import SPLITS, convert_line
+from ocrkit.config import TrainConfig
+from ocrkit.data.rows import MEASURED_COLUMNS, dataset_of, features, raw_rows, text_of, usable_row
+from ocrkit.environment import is_main_process
+from ocrkit.errors import DataError
+from ocrkit.run_folder import record_skipped
+
 # What is not taken from a parquet file as it stands there.
-_OURS = (*_MEASURED, "prompt", "answers")
+_OURS = (*MEASURED_COLUMNS, "prompt", "answers")
 # Rows that are Python's at once: Arrow holds them in a sixth of the memory.
 _PART = 1000
 

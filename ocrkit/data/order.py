@@ -5,13 +5,12 @@ it is the same on every process, and a resumed run goes on in it as if it had ne
 """
 
 import math
-from collections.abc import Callable
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
+
 import numpy as np
-from torch.utils.data import Dataset
-from torch.utils.data import Sampler
+from torch.utils.data import Dataset, Sampler
+
 
 class TrainRows(Dataset):
     """Rows by position: position p is row p % len, which was seen p // len times before.

@@ -9,6 +9,7 @@ stay. The order of patches and of the numbers in one is that of `patchify` of
 from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
+
 import numpy as np
 import torch
 from PIL import Image

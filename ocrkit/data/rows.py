@@ -1,26 +1,21 @@
-"""TODO: one sentence on what ocrkit.data.load.rows holds."""
+"""Rows of a dataset: read, check and hash them, and pick columns and pictures from them."""
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
 from PIL import Image
 from tqdm.auto import tqdm
-from data_prep.dataset.pictures import Header
-from data_prep.dataset.pictures import PictureError
-from data_prep.dataset.pictures import read_header
-from data_prep.dataset.schema import convert_line
-from data_prep.dataset.schema import from_messages
-from data_prep.dataset.schema import is_unicode
-from data_prep.dataset.schema import turn_problem
+
+from data_prep.dataset.pictures import Header, PictureError, read_header
+from data_prep.dataset.schema import convert_line, from_messages, is_unicode, turn_problem
 from ocrkit.errors import DataError
-from dataclasses import replace
 
 # Columns that are taken from the pictures themselves.
-_MEASURED = ("width", "height", "sizes")
+MEASURED_COLUMNS = ("width", "height", "sizes")
 # Columns of text besides the messages, which a row may lack.
 _TEXTS = ("task", "language", "group", "source", "meta")
 # Where a picture stands in a prompt's text: Unicode's sign for an object that is no text.
@@ -280,8 +275,8 @@ def _picture_hash(image: Any) -> str:
 
 def drawn_rows(count: int) -> list[dict[str, Any]]:
     """Rows of printed lines, drawn on the spot, for models whose own data is not at hand."""
-    from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
     from data_prep.dataset.schema import PROMPTS
+    from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
 
     font = load_font(shipped_fonts("DejaVuSans")[0], 21)
     texts = [f"No. {37 * number} of 9" for number in range(count)]
@@ -296,13 +291,15 @@ def drawn_rows(count: int) -> list[dict[str, Any]]:
     ]
 
 
-def _without_images(data: Any) -> Any:
-    hugging = hasattr(data, "remove_columns") and "images" in data.column_names
-    return data.remove_columns("images") if hugging else data
+def without_images(data: Any) -> Any:
+    """Drop the column of pictures, so that reading a row decodes none; a list stays as it is."""
+    if hasattr(data, "remove_columns") and "images" in data.column_names:
+        return data.remove_columns("images")
+    return data
 
 
-def _picture_files(data: Any) -> list[str | None]:
-    """Return the file of each row's first picture, or nothing where pictures lie in the rows."""
+def first_picture_files(data: Any) -> list[str | None]:
+    """Return the file of each row's first picture; [] where the rows hold their pictures' bytes."""
     if not (hasattr(data, "select_columns") and "images" in data.column_names):
         return []
     files: list[str | None] = []
@@ -317,10 +314,12 @@ def _picture_files(data: Any) -> list[str | None]:
     return files
 
 
-def _picture(data: Any, number: int) -> Any:
+def first_picture(data: Any, number: int) -> Any:
+    """Return the first picture of row `number`, or None where the row has none."""
     pictures = data[number].get("images")
     return pictures[0] if pictures else None
 
 
-def _select(data: Any, numbers: list[int]) -> Any:
+def select_rows(data: Any, numbers: list[int]) -> Any:
+    """Select rows by number from a Dataset or a list."""
     return data.select(numbers) if hasattr(data, "select") else [data[number] for number in numbers]

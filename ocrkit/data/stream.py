@@ -5,18 +5,16 @@ import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
 import numpy as np
-from torch.utils.data import IterableDataset
-from torch.utils.data import get_worker_info
-from ocrkit.data.collate import Collator
-from ocrkit.data.collate import refusal
-from ocrkit.data.collate import token_lengths
+from torch.utils.data import IterableDataset, get_worker_info
+
 from ocrkit.config import TrainConfig
-from ocrkit.data.rows import dataset_of
-from ocrkit.data.rows import raw_rows
-from ocrkit.data.rows import usable_row
+from ocrkit.data.collate import Collator, refusal, token_lengths
+from ocrkit.data.rows import dataset_of, raw_rows, usable_row
 from ocrkit.environment import is_main_process
 from ocrkit.run_folder import append_skipped
+
 
 class RowStream(IterableDataset):
     """The rows of a split without end, each epoch shuffled anew among `shuffle_buffer_size` rows.

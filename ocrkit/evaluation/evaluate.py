@@ -11,12 +11,12 @@ from typing import Any
 
 from data_prep.dataset.files import naming, write_whole
 from ocrkit.data.rows import (
-    _picture,
-    _picture_files,
-    _select,
-    _without_images,
+    first_picture,
+    first_picture_files,
     picture_hashes,
+    select_rows,
     text_of,
+    without_images,
 )
 from ocrkit.evaluation.evaluation import (
     UNFINISHED,
@@ -113,7 +113,7 @@ def evaluate_engine(
         raise RuntimeError(
             f"Tesseract cannot be run ({error}): install pytesseract and the package tesseract-ocr."
         ) from None
-    rows = [(row["id"], language or _tesseract_language(row)) for row in _without_images(data)]
+    rows = [(row["id"], language or _tesseract_language(row)) for row in without_images(data)]
     for wanted in sorted(part for code in {code for _, code in rows} for part in code.split("+")):
         if wanted not in installed:
             raise ValueError(
@@ -203,7 +203,7 @@ def _run(
     write_whole(path, "".join([json.dumps({"fingerprint": stamp}) + "\n", *kept]))
     append = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
     with naming(path), path.open("a", **append) as file:
-        for item in stream(_select(data, todo)) if todo else ():
+        for item in stream(select_rows(data, todo)) if todo else ():
             record = waiting.pop(item["id"], None)
             if record is None:
                 raise RuntimeError(f"The system answered id {item['id']!r}, which was not asked.")
@@ -248,8 +248,8 @@ def _lines(path: Path) -> list[dict]:
 
 def records_of(data: Any) -> list[dict]:
     """Turn dataset rows into records without a prediction, opening no picture."""
-    records, files = [], _picture_files(data)
-    for number, row in enumerate(_without_images(data)):
+    records, files = [], first_picture_files(data)
+    for number, row in enumerate(without_images(data)):
         if not {"id", "completion"} <= row.keys() or not row["completion"]:
             raise ValueError(
                 f"Row {number} has no id or no completion, but the keys {', '.join(row)}: "
@@ -272,7 +272,7 @@ def records_of(data: Any) -> list[dict]:
             "confidence": None,
             "finish_reason": None,
             "error": None,
-            "image": (files and files[number]) or partial(_picture, data, number),
+            "image": (files and files[number]) or partial(first_picture, data, number),
         }
         if row.get("answers"):
             record["answers"] = row["answers"]

@@ -8,7 +8,7 @@ from typing import Any
 import regex
 
 from data_prep.dataset.pictures import open_image
-from ocrkit.data.rows import _picture, _without_images
+from ocrkit.data.rows import first_picture, without_images
 
 #: Tesseract's names of the languages that rows carry.
 TESSERACT = {"bn": "ben", "ko": "kor", "zh": "chi_sim", "en": "eng"}
@@ -32,10 +32,10 @@ def _tesseract(rows: Any, language: str | None, psm: int | None) -> Iterator[dic
 
     # Its threads wait for one another on a single line, and for minutes where the machine is busy.
     os.environ.setdefault("OMP_THREAD_LIMIT", "1")
-    for number, row in enumerate(tqdm(_without_images(rows), desc="tesseract", delay=2)):
+    for number, row in enumerate(tqdm(without_images(rows), desc="tesseract", delay=2)):
         item = {"id": row["id"], "prediction": None, "confidence": None, "finish_reason": None}
         try:
-            picture = _picture(rows, number)
+            picture = first_picture(rows, number)
             if picture is None:
                 raise ValueError("the row has no picture")
             item |= _tesseract_one(picture, language or _tesseract_language(row), psm)

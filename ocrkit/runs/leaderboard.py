@@ -3,23 +3,19 @@
 import json
 import math
 from collections import defaultdict
-from collections.abc import Callable
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
 import yaml
+
 from ocrkit.config import TrainConfig
+from ocrkit.display.tables import interval, p_text
+from ocrkit.evaluation.compare import Comparison, compare
 from ocrkit.evaluation.evaluation import Evaluation
 from ocrkit.metrics.names import label
-from ocrkit.evaluation.compare import Comparison
-from ocrkit.evaluation.compare import compare
-from ocrkit.display.tables import interval
-from ocrkit.display.tables import p_text
-from ocrkit.run_folder import foreign_weights
-from ocrkit.run_folder import read_log
-from ocrkit.run_folder import read_run
-from ocrkit.run_folder import restore
+from ocrkit.run_folder import foreign_weights, read_log, read_run, restore
 
 SHOWN = ("cer", "exact_match")
 # In C where PyYAML was built so: a tenth of the time.
@@ -194,9 +190,9 @@ def one_at_a_time(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[
     Returns:
         {parameter, before, after, others, runs, differences, p} each: two values, the other
         parameters of both runs, both runs' names, {metric: {value, low, high}} as after minus
-        before with the paired 95 % bootstrap interval of `ocrkit.evaluation.compare.compare`, and McNemar's p
-        for exact matches. Where the two read different rows, `differences` is empty and `why` says
-        so.
+        before with the paired 95 % bootstrap interval of `ocrkit.evaluation.compare.compare`, and
+        McNemar's p for exact matches. Where the two read different rows, `differences` is empty
+        and `why` says so.
     """
     done, changes = [row for row in rows if row["metrics"]], []
     loaded: dict[str, Evaluation] = {}

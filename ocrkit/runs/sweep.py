@@ -10,22 +10,18 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection
-from collections.abc import Iterable
-from collections.abc import Mapping
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
 import psutil
-from filelock import FileLock
-from filelock import Timeout
+from filelock import FileLock, Timeout
+
 from data_prep.dataset.files import write_whole
-from ocrkit.errors import ConfigError
 from ocrkit.config import TrainConfig
-from ocrkit.runs.leaderboard import leaderboard
-from ocrkit.runs.leaderboard import read_json
-from ocrkit.runs.leaderboard import table
+from ocrkit.errors import ConfigError
+from ocrkit.runs.leaderboard import leaderboard, read_json, table
 
 _DONE_BEFORE = "done before"
 

@@ -4,14 +4,13 @@ import torch
 from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
-from ocrkit.data.augment import _corners, apply, augmenter, draw, preview_augmentations
-from ocrkit.config import AUGMENTATIONS, augmentation_ranges
-from ocrkit.data.collate import Collator, scaled_pictures
-from ocrkit.errors import ConfigError
-from ocrkit.config import TrainConfig
-from ocrkit.data.order import TrainRows, TrainSampler
 from data_prep.dataset.schema import DataError
+from ocrkit.config import AUGMENTATIONS, TrainConfig, augmentation_ranges
+from ocrkit.data.augment import _corners, apply, augmenter, draw, preview_augmentations
+from ocrkit.data.collate import Collator, scaled_pictures
 from ocrkit.data.load import load_data
+from ocrkit.data.order import TrainRows, TrainSampler
+from ocrkit.errors import ConfigError
 from ocrkit.models.load import load_model
 from ocrkit.training.train import make_trainer
 

@@ -10,16 +10,16 @@ import pytest
 import torch
 from transformers import TrainerCallback
 
-from ocrkit.data.order import TrainRows, TrainSampler
-from ocrkit.training.difficulty import with_difficulty
 from data_prep.dataset.schema import DataError
 from ocrkit.data.load import load_data
+from ocrkit.data.order import TrainRows, TrainSampler
 from ocrkit.data.rows import text_of
 from ocrkit.metrics import cer
+from ocrkit.metrics.text import graphemes
 from ocrkit.models.load import load_model
 from ocrkit.models.read import predict
 from ocrkit.run_folder import read_log
-from ocrkit.metrics.text import graphemes
+from ocrkit.training.difficulty import with_difficulty
 from ocrkit.training.train import make_trainer, train
 
 

@@ -8,12 +8,12 @@ import torch
 from torch.utils.data import DataLoader
 
 from data_prep.convert import convert
-from ocrkit.data.collate import Collator
 from data_prep.dataset.schema import DataError
+from ocrkit.data.collate import Collator
 from ocrkit.data.load import load_data
 from ocrkit.models.load import load_model
-from ocrkit.training.plan import plan
 from ocrkit.run_folder import skipped_counts
+from ocrkit.training.plan import plan
 from ocrkit.training.train import train
 
 

@@ -12,11 +12,20 @@ import pytest
 import yaml
 
 from ocrkit.config import TrainConfig
-from ocrkit.evaluation.evaluation import score
-from ocrkit.runs.leaderboard import best_beside_worst, change_table, leaderboard, one_at_a_time, plot_changes, plot_curves, plot_leaderboard, table
-from ocrkit.evaluation.compare import compare
 from ocrkit.display.tables import interval
+from ocrkit.evaluation.compare import compare
+from ocrkit.evaluation.evaluation import score
 from ocrkit.run_folder import write_run
+from ocrkit.runs.leaderboard import (
+    best_beside_worst,
+    change_table,
+    leaderboard,
+    one_at_a_time,
+    plot_changes,
+    plot_curves,
+    plot_leaderboard,
+    table,
+)
 
 NOTEBOOKS = Path(__file__).parents[3] / "notebooks"
 TRUTHS = [f"TOTAL {n}.00" for n in range(12)]
