@@ -29,10 +29,7 @@ from data_prep.dataset.command import (
 )
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Reject, UsageError, printable
 from data_prep.dataset.split import page_of, parse_shares
-from data_prep.dataset.write import write_dataset
-
-FORMATS = ("imagefolder", "parquet", "pairs", "donut")
-LAYOUTS = ("prompt_completion", "messages")
+from data_prep.dataset.write import add_output_options, check_output, write_dataset
 
 
 def convert(
@@ -100,14 +97,13 @@ def convert(
         "seed": seed,
         "limit": limit,
         "prompt": prompt,
-        "layout": check_choice("layout", layout, LAYOUTS),
-        "format": check_choice("format", format, FORMATS),
+        "layout": layout,
+        "format": format,
         **({"group_pattern": group_pattern} if group_pattern else {}),
         **({"encoding": check_encoding(encoding)} if encoding else {}),
         **check_options(source, module, options),
     }
-    if format != "imagefolder" and layout != "prompt_completion":
-        raise UsageError(f"--format {format} has --layout prompt_completion only.")
+    check_output(layout, format)
     if limit is not None and limit < 1:
         raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
     if workers < 1:
@@ -305,14 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
     add("--workers", type=WORKERS, default=None, help="processes (default: one a core)")
     add("--limit", type=COUNT, metavar="N", help="stop after N source items")
     add("--prompt", help="what to ask for, instead of the task's default")
-    add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
-    add(
-        "--format",
-        default=FORMATS[0],
-        choices=FORMATS,
-        help="files (default); parquet with the pictures in; pairs of picture and .gt.txt, for "
-        "Tesseract, kraken and Calamari; or Donut's metadata.jsonl",
-    )
+    add_output_options(parser)
     add(
         "--group-pattern",
         metavar="REGEX",

@@ -4,6 +4,7 @@ Rows and pictures are written to a folder beside the place that they are meant f
 splits there, and put in place by one renaming.
 """
 
+import argparse
 import contextlib
 import hashlib
 import itertools
@@ -30,6 +31,7 @@ from data_prep.dataset.schema import (
     Reject,
     Row,
     Summary,
+    UsageError,
     clean_text,
     content_text,
     dump_json,
@@ -45,8 +47,40 @@ if TYPE_CHECKING:
 # Where pictures lie until their rows are dealt to splits.
 STAGED = "pictures"
 REJECTS = "rejects.jsonl"
+FORMATS = ("imagefolder", "parquet", *WRITERS)
+LAYOUTS = ("prompt_completion", "messages")
 BATCH_ITEMS = 64
 BATCH_BYTES = 4 * 2**20
+
+
+def add_output_options(parser: argparse.ArgumentParser) -> None:
+    """The options of every command that writes a dataset: what its rows and its files look like."""
+    add = parser.add_argument
+    add("--layout", default=LAYOUTS[0], choices=LAYOUTS, help="columns of a row")
+    add(
+        "--format",
+        default=FORMATS[0],
+        choices=FORMATS,
+        help="files (default); parquet with the pictures in; pairs of picture and .gt.txt, for "
+        "Tesseract, kraken and Calamari; or Donut's metadata.jsonl",
+    )
+
+
+def check_output(layout: str, format: str) -> None:
+    """UsageError where `--layout` and `--format` do not exist, or not together."""
+    for option, value, choices in (("layout", layout, LAYOUTS), ("format", format, FORMATS)):
+        if value not in choices:
+            raise UsageError(
+                f"--{option} is {value!r}, but takes one of {', '.join(choices)} here."
+            )
+    if format != FORMATS[0] and layout != LAYOUTS[0]:
+        raise UsageError(f"--format {format} has --layout {LAYOUTS[0]} only.")
+
+
+def output_settings(layout: str, format: str) -> dict[str, str]:
+    """The settings of a synthesizer's dataset for these; as ever, where they are the defaults."""
+    check_output(layout, format)
+    return {"layout": layout} | ({"format": format} if format != FORMATS[0] else {})
 
 
 def write_dataset(

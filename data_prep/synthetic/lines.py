@@ -28,7 +28,7 @@ from data_prep.dataset.files import check_own, write_folder
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, Reject, UsageError
 from data_prep.dataset.split import parse_shares
-from data_prep.dataset.write import write_dataset
+from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.fonts import (
     FACES,
     KINDS,
@@ -55,6 +55,8 @@ def lines(
     length: tuple[int, int] | None = None,
     height: int | None = None,
     workers: int = 1,
+    layout: str = "prompt_completion",
+    format: str = "imagefolder",
     progress: bool = True,
 ) -> dict:
     """Write `count` lines as the dataset folder `out`; returns its dataset.json.
@@ -68,6 +70,7 @@ def lines(
         split: shares of train, validation and test, dealt by pages of ten lines.
         length: shortest and longest line in characters; None takes the language's usual ones.
         height: of every picture in pixels; None leaves them as large as they were drawn.
+        layout, format: as of `data_prep.convert.convert`.
 
     Raises:
         DataError: `out` holds something else, or Pillow cannot shape Bangla.
@@ -99,7 +102,7 @@ def lines(
         "split": split,
         "length": list(length) if length else None,
         "height": height,
-        "layout": "prompt_completion",
+        **output_settings(layout, format),
         "texts": {v.language: _digest(repr(v)) for v in vocabularies},
         "fonts": {
             "/".join(kind): sorted(Path(font).name for fonts in families.values() for font in fonts)
@@ -230,6 +233,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = GUIDE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
+    add_output_options(parser)
     add(
         "languages",
         metavar="LANGUAGE",
@@ -307,6 +311,8 @@ def run(args: argparse.Namespace) -> int:
         length=length,
         height=args.height,
         workers=args.workers or os.cpu_count() or 1,
+        layout=args.layout,
+        format=args.format,
     )
     made = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
     print(f"{args.out}: {sum(result['rows'].values()):,} lines ({made})")

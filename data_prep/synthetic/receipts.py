@@ -10,7 +10,7 @@ from PIL import Image
 
 from data_prep.dataset.command import COUNT, SEED, output_path
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
-from data_prep.dataset.write import write_dataset
+from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 
 # Typewriter faces, as tills have them; the embedded model has never seen one of them.
@@ -190,6 +190,8 @@ def thermal_receipts(
     seed: int = 0,
     split: tuple[float, float, float] = (0.82, 0.03, 0.15),
     progress: bool = True,
+    layout: str = "prompt_completion",
+    format: str = "imagefolder",
 ) -> dict:
     """Write a dataset of worn till receipts, ten lines each, in fonts that need no download.
 
@@ -198,24 +200,31 @@ def thermal_receipts(
         receipts: how many; a receipt is a group and lies in one split.
         seed: decides text, fonts and damage.
         split: shares of train, validation and test.
+        layout, format: as of `data_prep.convert.convert`.
 
     Returns:
         The content of dataset.json.
     """
     settings = {"receipts": receipts, "seed": seed, "split": list(split)}
+    settings |= output_settings(layout, format)
     items = partial(_receipt_items, draw_thermal_line, TILL_FONTS, receipts, seed)
     return _write(items, out, "thermal-receipts", settings, split, progress)
 
 
 def printed_receipts(
-    out: str | Path, receipts: int = 10, seed: int = 0, progress: bool = True
+    out: str | Path,
+    receipts: int = 10,
+    seed: int = 0,
+    progress: bool = True,
+    layout: str = "prompt_completion",
+    format: str = "imagefolder",
 ) -> dict:
     """Write a test split of clean lines in fonts that the embedded model knows.
 
     Read before and after fine-tuning, they show what was forgotten. Arguments as in
     `thermal_receipts`.
     """
-    settings = {"receipts": receipts, "seed": seed}
+    settings = {"receipts": receipts, "seed": seed} | output_settings(layout, format)
     items = partial(_receipt_items, draw_printed_line, BASE_FONTS, receipts, seed)
     return _write(items, out, "printed-receipts", settings, (0.0, 0.0, 1.0), progress)
 
@@ -223,7 +232,6 @@ def printed_receipts(
 def _write(
     items: Callable, out: str | Path, source: str, settings: dict, split: tuple, progress: bool
 ) -> dict:
-    settings |= {"layout": "prompt_completion"}
     total = 10 * settings["receipts"]
     return write_dataset(items, out, source, [], settings, split, progress=progress, total=total)
 
@@ -244,6 +252,7 @@ examples:
     add("--count", type=COUNT, default=300, metavar="N", help="receipts of ten lines (default 300)")
     add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")
     add("--clean", action="store_true", help="undamaged lines in other fonts, all for testing")
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -251,6 +260,6 @@ def run(args: argparse.Namespace) -> int:
     if args.count < 1:
         raise UsageError(f"--count is {args.count}, but takes 1 or more.")
     make = printed_receipts if args.clean else thermal_receipts
-    rows = make(args.out, args.count, args.seed)["rows"]
+    rows = make(args.out, args.count, args.seed, layout=args.layout, format=args.format)["rows"]
     print(f"{args.out}: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))
     return 0

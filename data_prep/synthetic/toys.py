@@ -22,7 +22,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_prep.dataset.command import COUNT, SEED, float_option, output_path
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
 from data_prep.dataset.split import parse_shares
-from data_prep.dataset.write import write_dataset
+from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.receipts import GOODS, SHOPS, TILL_FONTS
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 
@@ -306,6 +306,8 @@ def toys(
     rephrase: bool = False,
     fonts: Sequence[str] = TILL_FONTS,
     split: str = "0.8,0.05,0.15",
+    layout: str = "prompt_completion",
+    format: str = "imagefolder",
     progress: bool = True,
 ) -> dict:
     """Write a dataset of `count` toys to the folder `out`; returns its dataset.json.
@@ -321,6 +323,7 @@ def toys(
         fonts: names of fonts that matplotlib brings along; the default has no training font of the
             embedded model.
         split: shares of train, validation and test.
+        layout, format: as of `data_prep.convert.convert`.
 
     Raises:
         UsageError: an argument has no such value.
@@ -341,7 +344,7 @@ def toys(
     settings = {"task": task, "count": count, "seed": seed, "damage": damage}
     settings |= {"knowledge": knowledge, "rephrase": rephrase}
     settings |= {"fonts": list(fonts), "split": split}
-    settings["layout"] = "prompt_completion"
+    settings |= output_settings(layout, format)
     paths = [str(path) for path in shipped_fonts(*fonts)]
     items = partial(toy_items, task, count, seed, damage, knowledge, paths, rephrase)
     source = f"toy-{task}"
@@ -423,6 +426,7 @@ examples:
         action="store_true",
         help="words of questions and names of fields that the embedded model was not trained on",
     )
+    add_output_options(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -440,6 +444,8 @@ def run(args: argparse.Namespace) -> int:
         knowledge=not args.without_knowledge,
         rephrase=args.rephrase,
         split=args.split,
+        layout=args.layout,
+        format=args.format,
     )["rows"]
     print(f"{args.out}: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))
     return 0

@@ -113,3 +113,29 @@ def test_messages_are_found_by_llama_factory_and_opened_by_the_kit(tmp_path, tab
     for split in ("train", "validation", "test"):
         one, other = (data[split].remove_columns("images").to_list() for data in loaded)
         assert one == other and one
+
+
+@pytest.mark.parametrize(
+    ("command", "format"),
+    [
+        (["lines", "en", "--count", "12"], "pairs"),
+        (["receipts", "--count", "3"], "parquet"),
+        (["toys", "--count", "12"], "donut"),
+        (["toys", "--count", "12", "--task", "questions"], "parquet"),
+    ],
+)
+def test_what_is_drawn_is_written_as_what_is_converted(tmp_path, command, format, capsys):
+    from data_prep.synthesize import main as synthesize
+
+    assert synthesize([*command, "--layout", "messages", "--out", str(tmp_path / "chat")]) == 0
+    assert (tmp_path / "chat" / "dataset_info.json").is_file()
+    assert validate(tmp_path / "chat", plot=False)["ok"]
+    assert synthesize([*command, "--format", format, "--out", str(tmp_path / "made")]) == 0
+    made = json.loads((tmp_path / "made" / "dataset.json").read_text())
+    assert made["options"]["format"] == format and sum(made["rows"].values()) == made["found"]
+    if format == "parquet":
+        assert validate(tmp_path / "made", plot=False)["ok"]
+    both = [*command, "--format", format, "--layout", "messages"]
+    capsys.readouterr()
+    assert synthesize([*both, "--out", str(tmp_path / "both")]) == 2
+    assert "--layout prompt_completion only" in capsys.readouterr().err

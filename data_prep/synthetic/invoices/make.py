@@ -29,7 +29,12 @@ from data_prep.dataset.files import check_own, write_folder, write_whole
 from data_prep.dataset.pictures import to_png
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, UsageError, dump_json
 from data_prep.dataset.split import parse_shares
-from data_prep.dataset.write import ordered_map, write_dataset
+from data_prep.dataset.write import (
+    add_output_options,
+    ordered_map,
+    output_settings,
+    write_dataset,
+)
 from data_prep.synthetic.damage import photograph_page, scan_page
 from data_prep.synthetic.fonts import FACES, installed_fonts, require_shaping, undrawn
 from data_prep.synthetic.fonts import LANGUAGES as FONT_LANGUAGES
@@ -203,6 +208,8 @@ def invoices(
     width: int = 1000,
     split: str = "0.8,0.1,0.1",
     pdf: bool = False,
+    layout: str = "prompt_completion",
+    format: str = "imagefolder",
     progress: bool = True,
 ) -> dict:
     """Write a dataset of `count` documents to the folder `out`; returns its dataset.json.
@@ -216,6 +223,7 @@ def invoices(
         width: of a page in pixels, 600 to 3000; receipts are about half as wide.
         split: shares of train, validation and test; a document lies in one of them.
         pdf: also write OUT/pdf/<id>.pdf, a picture PDF, with the truth as <id>.json beside it.
+        layout, format: as of `data_prep.convert.convert`.
 
     Raises:
         UsageError: an argument has no such value.
@@ -239,7 +247,7 @@ def invoices(
         "damage": damage,
         "width": width,
         "split": split,
-        "layout": "prompt_completion",
+        **output_settings(layout, format),
         "fonts": {language: list(faces(language)) for language in used},
     }
     items = partial(invoice_items, count, seed, setup, task)
@@ -369,6 +377,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--task", choices=TASKS, default=TASKS[0], help="JSON of the fields, or HTML of the table")
     add("--languages", metavar="A,B", help=f"of {','.join(LANGUAGES)} (default: all with fonts)")
+    add_output_options(parser)
     add("--layouts", metavar="A,B", help=f"of {','.join(LAYOUTS)} (default: all)")
     add("--damage", choices=DAMAGES, default=DAMAGES[0], help="what happened to the pages")
     add(
@@ -417,6 +426,8 @@ def run(args: argparse.Namespace) -> int:
             width=args.width,
             split=args.split,
             pdf=args.pdf,
+            layout=args.layout,
+            format=args.format,
         )
         splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
         print(f"{args.out}: {result['found']:,} documents ({splits})")
