@@ -1,4 +1,4 @@
-"""TODO: one sentence on what ocrkit.display.tables holds."""
+"""Tables for notebooks and consoles, and cells: intervals, p-values, visible characters."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,8 +18,7 @@ class Table(Shown):
         self.rows = [{name: _cell(value) for name, value in row.items()} for row in rows]
         note = note if rows else note or "nothing to show"
         lines = [list(row) for row in self.rows[:1]] + [list(row.values()) for row in self.rows]
-        widths = [max(map(len, column)) for column in zip(*lines)]
-        text = ["  ".join(c.ljust(w) for c, w in zip(line, widths)).rstrip() for line in lines]
+        text = [columns_of_text(lines)] if lines else []
         head, *body = [
             Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, map(_whole, line))))
             for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
@@ -27,6 +26,19 @@ class Table(Shown):
         table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
         below = Markup("<p>{}</p>").format(note) if note else Markup("")
         super().__init__(table + below, "\n".join([*text, *([note] if note else [])]))
+
+
+def heading_table(lines: Sequence[Sequence[str]], corner: str) -> Table:
+    """Table whose first line is the heading; `corner` is the title of the first column."""
+    (_, *names), *rows = lines
+    return Table([dict(zip((corner, *names), row)) for row in rows])
+
+
+def columns_of_text(lines: Sequence[Sequence[str]]) -> str:
+    """Lines of cells as plain text whose columns are aligned."""
+    widths = [max(map(len, column)) for column in zip(*lines)]
+    aligned = ("  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in lines)
+    return "\n".join(line.rstrip() for line in aligned)
 
 
 def _whole(cell: str) -> str:

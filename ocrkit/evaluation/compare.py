@@ -11,11 +11,17 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.files import check_own, write_folder
-from ocrkit.display.tables import interval, p_text
+from ocrkit.display.tables import heading_table, interval, p_text
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.analysis import said
-from ocrkit.evaluation.evaluation import Evaluation, fails, parsed_condition, tallies
+from ocrkit.evaluation.evaluation import (
+    Evaluation,
+    console_table,
+    fails,
+    parsed_condition,
+    tallies,
+)
 from ocrkit.metrics.edits import char_confusions, process_cer
 from ocrkit.metrics.intervals import mcnemar, resample
 from ocrkit.metrics.names import label
@@ -111,16 +117,7 @@ class Comparison:
 
     def table(self, only: Sequence[str] | None = None) -> str:
         """Plain text for a console: the metrics named, or all, with their 95 % intervals."""
-        rows = self.rows(only)
-        widths = [max(map(len, column)) for column in zip(*rows)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)) for row in rows]
-        first = self.evaluations[0]
-        lines += [""] + [
-            f"{evaluation.name}: {len(evaluation.records)} samples, {evaluation.failed} failed"
-            for evaluation in self.evaluations
-        ]
-        lines.append(f"95 % intervals; matches under profile {first.profile['name']!r}")
-        return "\n".join(line.rstrip() for line in lines)
+        return console_table(self.rows(only), self.evaluations)
 
     def to_markdown(self, most: int = 10) -> str:
         """Markdown for a pull request or a model card; at most `most` samples a list."""
@@ -227,13 +224,11 @@ class Comparison:
         return folder
 
     def __repr__(self) -> str:
-        """Return the table that `print` shows."""
+        """Return the table for a console."""
         return self.table()
 
     def _repr_html_(self) -> str:
-        from ocrkit.evaluation.tables import metric_table
-
-        return str(metric_table(self, list(self.evaluations[0].metrics)).html)
+        return str(heading_table(self.rows(), "metric").html)
 
 
 _FILES = ("index.html", "report.md", "report.json")

@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.files import check_own, finish_together, naming, write_together
+from ocrkit.display.tables import columns_of_text, heading_table, interval
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.analysis import missing, said
 from ocrkit.metrics import edits as metrics
 from ocrkit.metrics import fields
 from ocrkit.metrics.intervals import Tally, shares
-from ocrkit.metrics.names import METRICS
+from ocrkit.metrics.names import METRICS, label
 from ocrkit.metrics.text import PROFILE_VERSION, script
 from ocrkit.run_folder import UNKNOWN, package_versions
 
@@ -141,15 +142,22 @@ class Evaluation:
         return cls(records=records, **{key: saved[key] for key in keys}, **measured)
 
     def __repr__(self) -> str:
-        """Return the table that `print` shows."""
-        from ocrkit.evaluation.compare import compare
-
-        return compare(self).table()
+        """Return the metrics with their 95 % intervals as columns of plain text."""
+        return console_table(self._rows(), [self])
 
     def _repr_html_(self) -> str:
-        from ocrkit.evaluation.compare import compare
+        return str(heading_table(self._rows(), "metric").html)
 
-        return compare(self)._repr_html_()
+    def _rows(self) -> list[list[str]]:
+        """Cells of the table of metrics, the heading first."""
+        return [["", self.name], *([label(n), interval(m)] for n, m in self.metrics.items())]
+
+
+def console_table(rows: Sequence[Sequence[str]], evaluations: Sequence[Evaluation]) -> str:
+    """Columns of plain text, then the number of samples and failures of each evaluation."""
+    notes = [f"{e.name}: {len(e.records)} samples, {e.failed} failed" for e in evaluations]
+    notes.append(f"95 % intervals; matches under profile {evaluations[0].profile['name']!r}")
+    return "\n".join([columns_of_text(rows), "", *notes])
 
 
 def score(

@@ -14,7 +14,7 @@ from rapidfuzz.distance import Levenshtein
 
 from data_prep.dataset.pictures import open_image
 from ocrkit.display.charts import learning_curves, line_chart
-from ocrkit.display.tables import visible
+from ocrkit.display.tables import interval, visible
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.analysis import said
 from ocrkit.metrics.edits import char_confusions, process_cer
@@ -82,8 +82,6 @@ def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
 
 def section(comparison: "Comparison") -> dict[str, Any]:
     """Return what the template shows of one comparison."""
-    from ocrkit.display.tables import interval
-
     evaluations = comparison.evaluations
     first, last = evaluations[0], evaluations[-1]
     lists = _sample_lists(comparison)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from ocrkit.display.tables import Table, interval
+from ocrkit.display.tables import Table, heading_table, interval, visible
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.analysis import said
 from ocrkit.evaluation.compare import Comparison
@@ -29,9 +29,7 @@ def metric_table(comparison: Comparison, metrics: Sequence[str]) -> Table:
     A metric that these rows do not have is left out.
     """
     there = comparison.evaluations[0].metrics
-    head, *rows = comparison.rows([name for name in metrics if name in there])
-    head[0] = "metric"
-    return Table([dict(zip(head, row)) for row in rows])
+    return heading_table(comparison.rows([name for name in metrics if name in there]), "metric")
 
 
 def kind_table(comparison: Comparison) -> Table:
@@ -63,8 +61,6 @@ def confusion_table(
         kind: only letters of Bangla of this kind, as `ocrkit.metrics.text.bangla_kind` names them.
         most: rows.
     """
-    from ocrkit.display.tables import visible
-
     texts = [r["reference"] for r in evaluation.records]
     counted = char_confusions(texts, list(map(said, evaluation.records)), unit)
     split = list if unit == "char" else graphemes

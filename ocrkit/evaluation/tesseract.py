@@ -1,4 +1,4 @@
-"""TODO: one sentence on what ocrkit.evaluation.evaluation.tesseract holds."""
+"""Tesseract, through pytesseract: its language of each row, and its reading of each picture."""
 
 import math
 import os
