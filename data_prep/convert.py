@@ -27,7 +27,15 @@ from data_prep.dataset.command import (
     output_path,
     parse_arguments,
 )
-from data_prep.dataset.schema import PROMPTS, DataError, Item, Reject, UsageError, printable
+from data_prep.dataset.schema import (
+    PROMPTS,
+    DataError,
+    FileRefused,
+    Item,
+    Reject,
+    UsageError,
+    printable,
+)
 from data_prep.dataset.split import page_of, parse_shares
 from data_prep.dataset.write import add_output_options, check_output, write_dataset
 
@@ -218,6 +226,8 @@ def readable(items: Iterator[Item | Reject], path: str) -> Iterator[Item | Rejec
 
     try:
         yield from items
+    except FileRefused as error:
+        raise DataError(str(error)) from None
     except (
         PictureError,
         zipfile.BadZipFile,

@@ -21,7 +21,7 @@ from typing import BinaryIO
 from data_prep.dataset.encoding import LEGACY, as_utf8, encoding_of
 from data_prep.dataset.names import kinship, may_be_of, spelling
 from data_prep.dataset.pictures import LFS_POINTER, PictureError, check_regular, read_file
-from data_prep.dataset.schema import ENDINGS, DataError
+from data_prep.dataset.schema import ENDINGS, DataError, FileRefused
 from data_prep.dataset.split import file_split, official_split
 
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
@@ -147,11 +147,10 @@ class Tree:
         split = official_split(folder) or split
         names = self._index.get(spelling(parts[-1]), [])
         names = [other for other in names if may_be_of(split, other)]
-        ranked = sorted((kinship(other, parts, folder), other) for other in names)
-        near = [(rank, other) for rank, other in ranked if rank]
+        near = [(rank, other) for other in names if (rank := kinship(other, parts, folder))]
         if not near:
             return path
-        best = [other for rank, other in near if rank == near[-1][0]]
+        best = [other for rank, other in near if rank == max(near)[0]]
         if len(best) > 1:
             self.unclear[path] = " and ".join(best[:3])
             return path
@@ -220,7 +219,7 @@ class Tree:
             stream = _open_member(place, member, self.encodings)
         try:
             _refuse_pointer(name, stream.peek(len(LFS_POINTER)))
-        except DataError:
+        except FileRefused:
             stream.close()
             raise
         except Exception as error:  # zlib, lzma and zipfile each have their own
@@ -265,7 +264,7 @@ class Tree:
         """A label file as a stream of UTF-8 without a mark at its beginning, whatever it was.
 
         Raises:
-            DataError: it is a git-lfs pointer, or of an encoding that only a person can tell.
+            FileRefused: it is a git-lfs pointer, or of an encoding that only a person can tell.
         """
         if self.last_encoding[0] != name:
             encoding = encoding_of(lambda: self._raw_lines(name), name, self.encoding)
@@ -318,7 +317,7 @@ def is_litter(name: str) -> bool:
 
 def _refuse_pointer(name: str, head: bytes) -> None:
     if head.startswith(LFS_POINTER):
-        raise DataError(
+        raise FileRefused(
             f"{name} is a git-lfs pointer instead of the file; run `git lfs pull` in its "
             "repository, then convert again."
         )

@@ -10,7 +10,7 @@ import io
 from collections.abc import Callable, Iterable
 from typing import BinaryIO
 
-from data_prep.dataset.schema import DataError
+from data_prep.dataset.schema import FileRefused
 
 CHUNK = 2**20
 LEGACY = ("gbk", "big5", "cp949", "cp932")
@@ -34,7 +34,7 @@ def encoding_of(
         preferred: taken for a file that is not UTF-8, without a look at the others.
 
     Raises:
-        DataError: it decodes as several older encodings; the message says what to do.
+        FileRefused: it decodes as several older encodings; the message says what to do.
     """
     broken = sound = 0
     for number, line in enumerate(read()):
@@ -61,7 +61,7 @@ def encoding_of(
         return "utf-8"
     if len(fits) == 1:
         return next(iter(fits))
-    raise DataError(
+    raise FileRefused(
         f"{name} is not UTF-8 and decodes as {' and '.join(fits)}, as different texts; name its "
         f"encoding by --encoding, such as --encoding {next(iter(fits))}."
     )

@@ -41,6 +41,13 @@ class DataError(ValueError):
     """The data cannot be used as asked: one sentence for the person, exit code 1."""
 
 
+class FileRefused(Exception):
+    """A file that a person must see to first: one sentence, with which a conversion ends.
+
+    It is no ValueError, so that no source takes it for a label of a wrong shape.
+    """
+
+
 class UsageError(ValueError):
     """The command was given wrongly: one sentence for the person, exit code 2."""
 

@@ -1,5 +1,6 @@
 """Divides rows into train, validation and test so that no document or writer is in two of them."""
 
+import functools
 import hashlib
 import re
 from collections.abc import Iterable, Sequence
@@ -49,6 +50,7 @@ _KINDS = set(
 _OFFICIAL = [(split, _pattern(words)) for split, words in _WORDS.items()]
 
 
+@functools.lru_cache(maxsize=4096)  # rows of one file ask for the same name
 def official_split(name: str) -> str | None:
     """The split that a file or folder name states ("HWDB2.0Train" is train), or None."""
     for part in reversed(name.replace("\\", "/").split("/")):
@@ -58,6 +60,7 @@ def official_split(name: str) -> str | None:
     return None
 
 
+@functools.lru_cache(maxsize=4096)
 def file_split(name: str) -> str | None:
     """The split that a label file's name states as its first or last word, or None.
 

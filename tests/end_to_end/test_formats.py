@@ -150,6 +150,19 @@ def test_a_name_that_two_files_answer_to_is_a_reject(tmp_path):
     assert reasons(rejects) == ["several pictures of this name", "missing image"]
 
 
+def test_two_sets_of_labels_keep_to_their_own_pictures(tmp_path):
+    for mark, name in enumerate("ABC"):
+        save(tmp_path / "in" / name / "a.png", (60, 20), mark=9 * mark)
+        (tmp_path / "in" / name / "rec.txt").write_text(f"{name}/a.png\t{name}\n")
+    out = tmp_path / "out"
+    _, rows, rejects = run("paddle", tmp_path / "in", out, split="1,0,0")
+    assert texts(rows) == ["A", "B", "C"] and not rejects
+    for mark, row in enumerate(rows):
+        assert (out / "train" / row.images_file_names[0]).read_bytes() == encoded(
+            draw(mark=9 * mark)
+        )
+
+
 IMAGE_SOURCES = {
     "paddle": ("rec.txt", "a.png\tx"),
     "table": ("t.csv", "image,text\na.png,x"),

@@ -3,7 +3,7 @@ import random
 import pytest
 
 from data_prep.dataset.encoding import encoding_of
-from data_prep.dataset.schema import DataError, UsageError
+from data_prep.dataset.schema import DataError, FileRefused, UsageError
 from tests.helpers.sources_common import read_rejects, run, save, texts
 
 CHINESE = (
@@ -40,7 +40,7 @@ def test_no_file_is_read_as_another_encoding(encoding, count):
         lines = data.split(b"\n")
         try:
             decoded = data.decode(encoding_of(lambda lines=lines: lines, "labels.txt"))
-        except DataError as error:
+        except FileRefused as error:
             assert "--encoding" in str(error) and encoding in str(error)
             refused += 1
             continue
@@ -97,3 +97,14 @@ def test_half_a_character_at_the_end_costs_its_line(tmp_path):
     _, rows, _ = run("table", path, tmp_path / "out")
     assert texts(rows) == ["sound"]
     assert [one["reason"] for one in read_rejects(tmp_path / "out")] == ["text is not UTF-8"]
+
+
+@pytest.mark.parametrize("source", ["pairs", "funsd", "pdf", "sroie"])
+def test_a_label_of_an_unclear_encoding_ends_the_conversion_of_every_source(tmp_path, source):
+    save(tmp_path / "in" / "a.png")
+    text = {"funsd": '{"form": "간판"}', "sroie": '{"company": "간판"}'}.get(source, "간판")
+    name = "a.json" if source in ("funsd", "sroie") else "a.txt"
+    (tmp_path / "in" / name).write_bytes(text.encode("cp949"))
+    task = {"sroie": "fields"}.get(source)
+    with pytest.raises(DataError, match=rf"{name} is not UTF-8 .*--encoding"):
+        run(source, tmp_path / "in", tmp_path / "out", task=task)
