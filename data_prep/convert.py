@@ -24,7 +24,6 @@ from data_prep.dataset.command import (
     exit_code,
     expand_home,
     int_option,
-    output_path,
     parse_arguments,
 )
 from data_prep.dataset.schema import (
@@ -96,7 +95,7 @@ def convert(
     module = load_source(source)
     if isinstance(inputs, str | Path):
         inputs = [inputs]
-    inputs, out = [str(expand_home(path)) for path in inputs], expand_home(out)
+    inputs = [str(expand_home(path)) for path in inputs]
     options = {name: expand_home(value) for name, value in options.items()}
     shares = parse_shares(split)
     settings = {
@@ -298,7 +297,7 @@ def build_parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("source", metavar="SOURCE", help="format of the input; --list shows all")
     add("inputs", metavar="INPUT", nargs="+", help="files or folders; together one dataset")
-    add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
+    add("--out", required=True, metavar="DIR", help="the dataset folder to make")
     add("--task", help="what to read, where a source offers several (see --list)")
     add(
         "--split",

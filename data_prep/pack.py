@@ -10,17 +10,16 @@ import argparse
 import contextlib
 import hashlib
 import json
-import math
 import re
 import shutil
 import sys
 import tarfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import IO
 
-from data_prep.dataset.command import exit_code, float_option, parse_arguments
+from data_prep.dataset.command import exit_code, expand_home, float_option, parse_arguments
 from data_prep.dataset.files import is_inner_path, naming, write_whole, writing
 from data_prep.dataset.schema import DataError, UsageError
 from data_prep.dataset.write import locked, publish
@@ -39,15 +38,15 @@ def pack(
     """Pack a dataset folder; returns the tar files written.
 
     The same folder gives the same bytes. With `shard_bytes` a new tar is begun once one has that
-    much content: `signs.tar` becomes `signs-00000.tar` and so on. Tars take the place of older
-    ones only when all are written.
+    much content: `signs.tar` becomes `signs-00000.tar` and so on. Tars take the place of those of
+    an earlier pack only when all are written; earlier ones of other names are then deleted.
 
     Raises:
         DataError: `dataset` is none, or holds a file whose name no other system may have.
         FileExistsError: a file is there that no earlier pack wrote, and `overwrite` is false.
         OSError: the disk is full or cannot be written; what was packed before is as it was.
     """
-    dataset, archive = Path(dataset), Path(archive)
+    dataset, archive = expand_home(Path(dataset)), expand_home(Path(archive))
     if not (dataset / "dataset.json").is_file():
         raise DataError(f"{dataset} holds no dataset.json; name a folder that convert made.")
     if archive.suffix != ".tar":
@@ -59,8 +58,9 @@ def pack(
     if shard_bytes:
         names = [f"{archive.stem}-{index:05d}.tar" for index in range(len(parts))]
     older = _packed_before(archive)
+    packed = _tars_of(archive, older)
     if not overwrite:
-        _check_packed(archive, names, older)
+        _check_replaced(archive, names, packed, has_manifest=bool(older))
     new = [archive.with_name(f"{name}.new") for name in names]
     shards = []
     try:
@@ -71,6 +71,8 @@ def pack(
         _write_manifest(archive, {"shards": shards, "replaced": older})
         for name, path in zip(names, new):
             path.replace(archive.with_name(name))
+        for name in packed.difference(names):
+            archive.with_name(name).unlink()
     finally:
         for path in new:
             path.unlink(missing_ok=True)
@@ -83,25 +85,39 @@ def _write_manifest(archive: Path, manifest: dict) -> None:
 
 
 def _packed_before(archive: Path) -> list[dict]:
-    """The tars that the manifest beside `archive` lists, if an earlier pack wrote it."""
+    """Entries of the manifest beside `archive` whose tars an earlier pack wrote.
+
+    Empty where there is no manifest, or where it is damaged.
+    """
     try:
         manifest = json.loads(_manifest_of(archive).read_bytes())
         shards = [*manifest["shards"], *manifest.get("replaced", [])]
-        return [{key: shard[key] for key in ("name", "bytes", "sha256")} for shard in shards]
+        entries = [{key: shard[key] for key in ("name", "bytes", "sha256")} for shard in shards]
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return []
+    return [entry for entry in entries if _is_file_name(entry["name"])]
 
 
-def _check_packed(archive: Path, names: list[str], older: list[dict]) -> None:
-    """Refuse to write over tars, or over a manifest, that no earlier pack wrote."""
-    sizes = {(shard["name"], shard["bytes"]) for shard in older}
-    for path in (_manifest_of(archive), *map(archive.with_name, names)):
-        own = older if path == _manifest_of(archive) else None
-        if path.exists() and not (own or (path.name, path.stat().st_size) in sizes):
+def _tars_of(archive: Path, entries: list[dict]) -> set[str]:
+    """Names of the tars beside `archive` that exist with the size that an entry states."""
+    paths = [(archive.with_name(entry["name"]), entry["bytes"]) for entry in entries]
+    return {path.name for path, size in paths if path.is_file() and path.stat().st_size == size}
+
+
+def _check_replaced(archive: Path, names: list[str], packed: set[str], has_manifest: bool) -> None:
+    """Raise FileExistsError where a tar or manifest would be replaced that no pack wrote."""
+    others = [archive.with_name(name) for name in names if name not in packed]
+    for path in others if has_manifest else [_manifest_of(archive), *others]:
+        if path.exists():
             raise FileExistsError(
-                f"{path} is there and was not written by pack: give another name, or overwrite it "
+                f"{path} exists and was not written by pack: give another name, or overwrite it "
                 "with --overwrite (in Python overwrite=True)."
             )
+
+
+def _is_file_name(name: object) -> bool:
+    """Check that a name from a manifest is that of a file beside the manifest."""
+    return is_inner_path(name) and "/" not in str(name)
 
 
 def unpack(archive: str | Path, out: str | Path) -> Path:
@@ -115,7 +131,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
         DataError: a tar is missing, damaged, or holds what it must not.
         OSError: the disk is full or cannot be written.
     """
-    archive, out = Path(archive), Path(out)
+    archive, out = expand_home(Path(archive)), expand_home(Path(out))
     if archive.suffix != ".tar":
         raise UsageError(f"{archive} must end in .tar.")
     shards = _read_manifest(archive)
@@ -154,7 +170,7 @@ def _read_manifest(archive: Path) -> list[tuple[str, int, str]]:
     if not shards:
         raise DataError(f"{path} lists no tar; pack again.")
     for name, size, sha256 in shards:
-        if not is_inner_path(name) or "/" in name:
+        if not _is_file_name(name):
             raise DataError(f"{path} names the tar {name!r}, which leads elsewhere; do not use it.")
         if not isinstance(size, int) or not re.fullmatch("[0-9a-f]{64}", str(sha256)):
             raise DataError(f"{path} states no size and SHA-256 of {name}; pack again.")
@@ -283,42 +299,31 @@ def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, out
         shutil.copyfileobj(tar.extractfile(member), file, CHUNK)
 
 
-def run(
-    command: Callable[..., Path | list[Path]],
-    arguments: list[str] | None,
-    names: tuple[str, str],
-    about: str,
-) -> int:
-    """A command line of two paths; returns its exit code."""
-    parser = argparse.ArgumentParser(prog=f"python -m data_prep.{command.__name__}")
-    parser.description = about
-    parser.add_argument("source", metavar=names[0], type=Path)
-    parser.add_argument("target", metavar=names[1], type=Path)
-    if command is pack:
-        size = float_option(at_least=1e-6, at_most=1e6)
-        parser.add_argument("--shard-size", type=size, metavar="GB", help="begin a new tar then")
-        parser.add_argument(
-            "--overwrite", action="store_true", help="replace tars that pack did not write, too"
-        )
-    given = parse_arguments(parser, arguments)
-    options = {"overwrite": True} if getattr(given, "overwrite", False) else {}
-    size = getattr(given, "shard_size", None)
+def main(arguments: list[str] | None = None) -> int:
+    """Run `python -m data_prep.pack`; returns its exit code."""
+    parser = argparse.ArgumentParser(
+        prog="python -m data_prep.pack",
+        description="Pack a dataset into a tar for a network drive.",
+    )
+    parser.add_argument("dataset", metavar="DIR")
+    parser.add_argument("archive", metavar="TAR")
+    parser.add_argument(
+        "--shard-size",
+        type=float_option(at_least=1e-6, at_most=1e6),
+        metavar="GB",
+        help="begin another tar after so many GB",
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace tars that pack did not write, too"
+    )
+    options = parse_arguments(parser, arguments)
 
     def work() -> int:
-        if size is not None:
-            if not 1e-9 <= size < math.inf:
-                raise UsageError(f"--shard-size is {size}, but takes a number of GB above 0.")
-            options["shard_bytes"] = int(size * 1e9)
-        made = command(given.source, given.target, **options)
-        print(*(made if isinstance(made, list) else [made]), sep="\n")
+        shard_bytes = options.shard_size and int(options.shard_size * 1e9)
+        print(*pack(options.dataset, options.archive, shard_bytes, options.overwrite), sep="\n")
         return 0
 
     return exit_code(work)
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Run `python -m data_prep.pack`."""
-    return run(pack, arguments, ("DIR", "TAR"), "Pack a dataset into a tar for a network drive.")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.dataset.arithmetic import invoice_problems
-from data_prep.dataset.command import COUNT, WORKERS, exit_code, parse_arguments
+from data_prep.dataset.command import COUNT, WORKERS, exit_code, expand_home, parse_arguments
 from data_prep.dataset.files import check_own, write_folder
 from data_prep.dataset.other_trainers import WRITERS
 from data_prep.dataset.schema import (
@@ -113,7 +113,7 @@ def validate(
     for name, value in (("max-characters", max_characters), ("workers", workers)):
         if value < 1:
             raise UsageError(f"--{name} is {value}, but takes a count of 1 or more.")
-    dataset = Path(dataset)
+    dataset, schema, tokenizer = map(expand_home, (Path(dataset), schema, tokenizer))
     check_own(dataset, ["validation.json", *["validation.png"] * plot], overwrite)
     layout, files = find_files(dataset)
     splits = list(files)

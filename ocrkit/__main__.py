@@ -11,12 +11,12 @@ from typing import Any
 
 from data_prep.dataset.command import (
     LARGEST_INT,
+    check_arguments,
     escape_unprintable,
     expand_home,
     float_option,
     import_problem,
     int_option,
-    refuse_empty,
 )
 from data_prep.dataset.files import sentence
 from data_prep.dataset.schema import one_line
@@ -468,7 +468,7 @@ def main(argv: list[str] | None = None) -> int:
 def _work(argv: list[str]) -> int:
     # The doctor is who says what is missing.
     parser = _parser(settings=argv[:1] != ["doctor"])
-    refuse_empty(parser, argv)
+    check_arguments(parser, argv)
     arguments, unknown = parser.parse_known_args(argv)
     arguments = expand_home(arguments)
     try:

@@ -53,7 +53,7 @@ class Tree:
         options: SimpleNamespace | None = None,
         legacy: str | None = None,
     ) -> None:
-        self.path = Path(path).expanduser()
+        self.path = Path(path)
         self.encoding = getattr(options, "encoding", None) or legacy
         self.encodings = ("utf-8", self.encoding) if self.encoding else NAME_ENCODINGS
         self.notes = getattr(options, "notes", [])

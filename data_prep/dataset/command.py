@@ -30,31 +30,15 @@ _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII 
 _NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
 
 
-def output_path(text: str) -> Path:
-    """The type of an option that names a file or folder to write.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty, which as a path would be the working folder, or
-            holds a NUL.
-    """
-    if "\0" in text:
-        raise argparse.ArgumentTypeError("it holds a NUL, which no name of a file may")
-    if not text.strip():
-        raise argparse.ArgumentTypeError("it is empty; name a file or folder (. is this one)")
-    return Path(text)
-
-
 def expand_home(value: Any) -> Any:
-    """A path with the home folder for the `~/` that it begins with.
+    """Expand a leading `~/` to the home folder; `~name` is left alone, as a file may be called so.
 
     Args:
         value: a path or text, a list, or all options of a command line; everything else is
             returned as it is.
     """
-    if isinstance(value, Path):
-        return value.expanduser()
-    if isinstance(value, str) and value.startswith("~/"):
-        return str(Path(value).expanduser())
+    if isinstance(value, str | Path) and str(value).startswith("~/"):
+        return type(value)(Path(value).expanduser())
     if isinstance(value, list | tuple):
         return type(value)(map(expand_home, value))
     if isinstance(value, argparse.Namespace):
@@ -139,15 +123,20 @@ WORKERS = int_option(at_most=MOST_WORKERS)
 SEED = int_option(at_least=0, at_most=2**32 - 1)  # what numpy and torch take
 
 
-def refuse_empty(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
-    """Exit with 2 where an argument is empty, such as the value of an unset shell variable."""
+def check_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -> None:
+    """Exit with code 2 where an argument is empty, such as an unset shell variable, or has a NUL.
+
+    As a path the empty text would be the working folder.
+    """
     option = ""
     for argument in arguments:
         name, equals, value = argument.partition("=")
         joined = name.startswith("--") and equals
+        where = f" for {name if joined else option}" if joined or option else ""
         if not argument.strip() or (joined and not value.strip()):
-            where = f" for {name if joined else option}" if joined or option else ""
             parser.error(f"an empty value is given{where}; give one, or leave it out.")
+        if "\0" in argument:
+            parser.error(f"the value{where} holds a NUL, which no file name may; remove it.")
         if argument.startswith("-"):
             option = argument
 
@@ -160,7 +149,7 @@ def parse_arguments(
     `~/` is the home folder.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    refuse_empty(parser, arguments)
+    check_arguments(parser, arguments)
     return expand_home(parser.parse_args(arguments))
 
 

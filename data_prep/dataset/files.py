@@ -366,7 +366,7 @@ def check_own(
         path = folder / name
         if (path.exists() or path.is_symlink()) and not own(name):
             raise FileExistsError(
-                f"{path} is there and was not written by ocrkit, or was changed since: {way_out}."
+                f"{path} exists and was not written by ocrkit, or was changed since: {way_out}."
             )
 
 

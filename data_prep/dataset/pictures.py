@@ -24,7 +24,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from data_prep.dataset.schema import Picture
@@ -278,6 +277,7 @@ def plain(image: Image.Image) -> Image.Image:
 
 def _eight_bits(image: Image.Image) -> Image.Image:
     """A picture of mode I, I;16 or F in mode L, as `plain` says."""
+    import numpy as np
 
     values = np.asarray(image if image.mode == "F" else image.convert("I"))
     finite = values[np.isfinite(values)] if image.mode == "F" else values

@@ -19,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from data_prep.dataset.command import expand_home
 from data_prep.dataset.files import naming
 from data_prep.dataset.other_trainers import WRITERS
 from data_prep.dataset.schema import (
@@ -112,7 +113,7 @@ def write_dataset(
         DataError: nothing became a row, or `out` holds something else.
         OSError: the disk is full or cannot be written; nothing is left behind.
     """
-    out = Path(out)
+    out = expand_home(Path(out))
     if done := finished(out, source, inputs, settings):
         return done
     with naming(out), staging_folder(out) as staging:

@@ -21,7 +21,6 @@ from data_prep.dataset.command import (
     WORKERS,
     float_option,
     int_option,
-    output_path,
     parse_int,
 )
 from data_prep.dataset.files import check_own, write_folder
@@ -240,7 +239,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="*",
         help="bn (Bangla), ko (Korean), zh (Chinese), en (Latin); pages take turns",
     )
-    add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
+    add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=1000, metavar="N", help="lines (default 1000)")
     add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
     add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
@@ -266,7 +265,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--workers", type=WORKERS, help="processes (default: one a core)")
     add(
         "--sheet",
-        type=output_path,
         metavar="PNG",
         help="draw a sheet of samples instead of a dataset",
     )

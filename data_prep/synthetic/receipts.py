@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.dataset.command import COUNT, SEED, output_path
+from data_prep.dataset.command import COUNT, SEED
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
@@ -248,7 +248,7 @@ examples:
 """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
+    add("--out", required=True, metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=300, metavar="N", help="receipts of ten lines (default 300)")
     add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")
     add("--clean", action="store_true", help="undamaged lines in other fonts, all for testing")

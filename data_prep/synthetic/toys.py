@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.dataset.command import COUNT, SEED, float_option, output_path
+from data_prep.dataset.command import COUNT, SEED, float_option
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
 from data_prep.dataset.split import parse_shares
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
@@ -404,7 +404,7 @@ examples:
 """
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--out", required=True, type=output_path, metavar="DIR", help="the dataset folder to make")
+    add("--out", required=True, metavar="DIR", help="the dataset folder to make")
     add("--task", choices=TASKS, default=TASKS[0], help="fields as JSON, HTML, or questions")
     add("--count", type=COUNT, default=600, metavar="N", help="pictures (default 600)")
     add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")

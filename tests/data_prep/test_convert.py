@@ -330,6 +330,17 @@ def test_wrong_commands_end_with_one_sentence(arguments, code, sentence, tmp_pat
     assert sentence in ended.stderr and "Traceback" not in ended.stderr
 
 
+def test_python_calls_expand_the_home_folder(tmp_path, monkeypatch):
+    table = make_table(tmp_path / "in", 2)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "in")
+    convert("table", f"~/in/{table.name}", "~/out", progress=False)
+    assert (tmp_path / "out" / "dataset.json").is_file()
+    table.rename(tmp_path / "in" / "~nobody.csv")
+    convert("table", "~nobody.csv", tmp_path / "other", progress=False)
+    assert (tmp_path / "other" / "dataset.json").is_file()
+
+
 def test_list_shows_every_source_and_loads_nothing_heavy():
     ended = command("--list")
     for name in source_names():

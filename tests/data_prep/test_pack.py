@@ -244,11 +244,43 @@ def test_pack_goes_over_its_own_tars_only(dataset, tmp_path, name, capsys):
     command = [str(dataset), str(tmp_path / "drive" / "d.tar")]
     assert module.main(command) == 1
     error = capsys.readouterr().err
-    assert f"{name} is there and was not written by pack" in error and "--overwrite" in error
+    assert f"{name} exists and was not written by pack" in error and "--overwrite" in error
     assert {path.name for path in (tmp_path / "drive").iterdir()} == {name}
     assert module.main([*command, "--overwrite"]) == 0
     (dataset / "more.txt").write_text("more")
     assert module.main(command) == 0
+
+
+def test_shards_and_a_single_tar_replace_each_other(dataset, tmp_path):
+    tar = tmp_path / "drive" / "d.tar"
+    tar.parent.mkdir()
+    (tar.parent / "d-00009.tar").write_text("of somebody else")
+    for shard_bytes in (None, 1500, 4000, None):
+        tars = pack(dataset, tar, shard_bytes)
+        kept = {tar.with_name("d.tar.json"), tar.with_name("d-00009.tar")}
+        assert set(tar.parent.iterdir()) == kept | set(tars)
+        assert unpacked(unpack(tar, tmp_path / f"{shard_bytes}{len(tars)}")) == snapshot(dataset)
+
+
+def test_tars_outside_the_folder_of_the_manifest_stay(dataset, tmp_path):
+    tar = tmp_path / "drive" / "d.tar"
+    pack(dataset, tar)
+    (tmp_path / "other.tar").write_bytes(b"1234")
+    manifest = json.loads(tar.with_name("d.tar.json").read_text())
+    manifest["shards"].append({"name": "../other.tar", "bytes": 4, "sha256": "0" * 64})
+    tar.with_name("d.tar.json").write_text(json.dumps(manifest))
+    pack(dataset, tar)
+    assert (tmp_path / "other.tar").is_file()
+
+
+def test_python_calls_expand_the_home_folder(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "data")
+    (tmp_path / "home").symlink_to(dataset)
+    assert pack("~/home", "~/d.tar") == [tmp_path / "d.tar"]
+    assert unpack("~/d.tar", "~/local") == tmp_path / "local"
+    assert unpacked(tmp_path / "local") == snapshot(dataset)
+    assert not (tmp_path / "data" / "~").exists()
 
 
 def test_a_killed_pack_does_not_block_the_next(dataset, tmp_path, killed_at):
@@ -278,5 +310,6 @@ def test_the_commands(dataset, tmp_path, capsys):
             with pytest.raises(SystemExit, match="2"):
                 main([tar, wrong])
     for size in ("0", "-1", "nan", "inf", "1e400", "1e-12"):
-        assert module.main([str(dataset), tar, "--shard-size", size]) == 2, size
+        with pytest.raises(SystemExit, match="2"):
+            module.main([str(dataset), tar, "--shard-size", size])
     assert unpack_module.main([".", out]) == 2

@@ -44,7 +44,7 @@ def test_a_sheet_instead_of_a_dataset(tmp_path, capsys):
     photo.write_bytes(b"mine")
     for kind in (["lines", "en"], ["invoices"]):
         assert main([*kind, "--sheet", str(photo)]) == 1
-        assert "photo.png is there and was not written by ocrkit" in capsys.readouterr().err
+        assert "photo.png exists and was not written by ocrkit" in capsys.readouterr().err
         assert photo.read_bytes() == b"mine"
     assert lines("--sheet", photo, "--overwrite") == 0 and Image.open(photo).width == 960
 

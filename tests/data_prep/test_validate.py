@@ -58,6 +58,13 @@ def test_it_says_the_same_with_workers(dataset):
     assert validate(dataset, plot=False) == validate(dataset, workers=2, plot=False)
 
 
+def test_python_calls_expand_the_home_folder(dataset, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "any.json").write_text("{}")
+    assert validate("~/data", schema="~/any.json", plot=False)["ok"]
+    assert (dataset / "validation.json").is_file()
+
+
 @pytest.fixture
 def source(dataset):
     """What the dataset was made of, and how."""
@@ -236,7 +243,7 @@ def test_the_real_receipts_are_valid(tmp_path):
 def test_a_strangers_file_of_that_name_stays(dataset, name, capsys):
     (dataset / name).write_text('{"rows": "mine"}')
     assert main([str(dataset)]) == 1
-    assert f"{name} is there and was not written by ocrkit" in capsys.readouterr().err
+    assert f"{name} exists and was not written by ocrkit" in capsys.readouterr().err
     assert (dataset / name).read_text() == '{"rows": "mine"}'
     assert main([str(dataset), "--overwrite"]) == 0 and main([str(dataset)]) == 0
     (dataset / ".ocrkit.jsonl").unlink()  # as version 0.1.0 left it

@@ -28,7 +28,7 @@ def test_a_report_goes_over_its_own_files_only(name, evaluation, tmp_path, capsy
     (out / name).write_text("mine")
     assert main(command) == 1
     error = capsys.readouterr().err
-    assert f"{out / name} is there and was not written by ocrkit" in error
+    assert f"{out / name} exists and was not written by ocrkit" in error
     assert "--overwrite" in error and error.count("\n") == 1
     assert {path.name for path in out.iterdir()} == {name}
     assert (out / name).read_text() == "mine"

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.dataset.command import COUNT, SEED, WORKERS, int_option, output_path
+from data_prep.dataset.command import COUNT, SEED, WORKERS, int_option
 from data_prep.dataset.files import check_own, write_folder, write_whole
 from data_prep.dataset.pictures import to_png
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, UsageError, dump_json
@@ -369,7 +369,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = GUIDE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--out", type=output_path, metavar="DIR", help="the dataset folder to make")
+    add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=100, metavar="N", help="documents (default 100)")
     add("--seed", type=SEED, default=0, help="decides all that is drawn (default 0)")
     add(
@@ -389,7 +389,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
     add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
-    add("--sheet", type=output_path, metavar="PNG", help="draw one page of every layout to look at")
+    add("--sheet", type=Path, metavar="PNG", help="draw one page of every layout to look at")
     add("--overwrite", action="store_true", help="replace a picture that is no earlier sheet, too")
 
 

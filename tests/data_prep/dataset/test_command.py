@@ -1,6 +1,9 @@
+import argparse
+from pathlib import Path
+
 import pytest
 
-from data_prep.dataset.command import exit_code
+from data_prep.dataset.command import exit_code, expand_home, parse_arguments
 from data_prep.dataset.schema import DataError, UsageError
 
 
@@ -30,3 +33,33 @@ def test_what_fails_is_one_sentence(error, code, said, capsys):
 def test_what_is_not_foreseen_is_raised():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("value", ["~/a.csv", Path("~/a.csv")])
+def test_the_home_folder_is_expanded(value, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    assert expand_home(value) == type(value)("/home/me/a.csv")
+    assert expand_home([value, 1]) == [type(value)("/home/me/a.csv"), 1]
+
+
+@pytest.mark.parametrize("value", ["~nobody.csv", Path("~nobody.csv"), "a/~/b", None, 3])
+def test_other_values_are_not_expanded(value):
+    assert expand_home(value) == value
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["in", "--out", ""], "an empty value is given for --out"),
+        (["in", "--out= "], "an empty value is given for --out"),
+        (["", "--out", "x"], "an empty value is given;"),
+        (["in", "--out", "a\0b"], "the value for --out holds a NUL"),
+    ],
+)
+def test_empty_values_and_nul_are_wrong_usage(arguments, message, capsys):
+    parser = argparse.ArgumentParser()
+    parser.add_argument("input")
+    parser.add_argument("--out")
+    with pytest.raises(SystemExit, match="2"):
+        parse_arguments(parser, arguments)
+    assert message in capsys.readouterr().err
