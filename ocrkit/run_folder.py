@@ -20,13 +20,16 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any
 
 from data_prep.dataset.files import MANIFEST, is_inner_path, write_whole
-from ocrkit.config import TrainConfig
 from ocrkit.environment import is_main_process, process_count
+
+# `doctor` imports this module and must run where PyYAML or filelock is not installed.
+if TYPE_CHECKING:
+    from filelock import FileLock
+
+    from ocrkit.config import TrainConfig
 
 RUN = "run.json"
 # In place of the weights that an evaluation of version 0.1.0 measured.
@@ -70,7 +73,7 @@ def dataset_hash(dataset: str | Path) -> str | None:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.is_file() else None
 
 
-def versions(config: TrainConfig) -> dict[str, Any]:
+def versions(config: "TrainConfig") -> dict[str, Any]:
     """What a run was made with: packages, Python, processes, commit, a hash of dataset.json."""
     commit = ""
     if shutil.which("git"):
@@ -237,6 +240,8 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         BlockingIOError: another process, or another thread of this one, trains in this folder.
     """
+    from filelock import Timeout
+
     folder.mkdir(parents=True, exist_ok=True)
     lock = _file_lock(folder / _LOCK)
     try:
@@ -257,7 +262,9 @@ def locked(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _file_lock(path: Path) -> FileLock:
+def _file_lock(path: Path) -> "FileLock":
+    from filelock import FileLock
+
     try:
         # Its stand-in for a lock, a file that says who holds it, would outlive a killed process.
         return FileLock(path, fallback_to_soft=False)
@@ -412,7 +419,7 @@ def restore(folder: str | Path) -> None:
 
 
 def begin_run(
-    folder: Path, config: TrainConfig, run: dict[str, Any], changes: list[dict] | None = None
+    folder: Path, config: "TrainConfig", run: dict[str, Any], changes: list[dict] | None = None
 ) -> None:
     """Write what says which run a folder holds: settings, versions, run.json, rows left out.
 

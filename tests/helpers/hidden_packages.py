@@ -1,8 +1,9 @@
-"""Commands run in this process, one package hidden after another: `python hidden_packages.py`.
+"""Run commands while one package cannot be imported: `python hidden_packages.py`.
 
-Reads lines of JSON `[package, module, arguments]` from standard input, `module` holding a `main`,
-and writes for each `[package, arguments, exit code, output]`. Every line is run in a fork of a
-process that has imported none of the packages, so that each starts as a command does.
+Reads JSON lines `[package, module, arguments]` from standard input and calls the `main` of the module
+with the arguments and without the package; an empty package hides none. Writes `[package,
+arguments, exit code, output, imported packages]` for each line. Every line runs in a fork of a
+process that has imported nothing, so that it starts as a command does.
 """
 
 import contextlib
@@ -15,8 +16,8 @@ import sys
 import traceback
 
 
-class Hidden(importlib.abc.MetaPathFinder):
-    """Finds no module of a package, as where it is not installed."""
+class HidingFinder(importlib.abc.MetaPathFinder):
+    """Import hook that raises ModuleNotFoundError for one package, as if it were not installed."""
 
     def __init__(self, package: str) -> None:
         self.package = package
@@ -27,8 +28,11 @@ class Hidden(importlib.abc.MetaPathFinder):
 
 
 def run(package: str, module: str, arguments: list[str]) -> tuple[object, str]:
-    """Exit code and output of a command without a package; a traceback is output as well."""
-    sys.meta_path.insert(0, Hidden(package))
+    """Exit code and output of a command without a package.
+
+    The exit code of a command that ends in an exception is "traceback", and its output has it.
+    """
+    sys.meta_path.insert(0, HidingFinder(package))
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         try:
@@ -46,6 +50,7 @@ if __name__ == "__main__":
         package, module, arguments = json.loads(line)
         if os.fork() == 0:
             code, output = run(package, module, arguments)
-            print(json.dumps([package, arguments, code, output]), flush=True)
+            imported = sorted({name.partition(".")[0] for name in sys.modules})
+            print(json.dumps([package, arguments, code, output, imported]), flush=True)
             os._exit(0)
         os.wait()

@@ -206,7 +206,7 @@ PLACE = "document.querySelector('.widget-text input[type=number]')"
 BROWSE = """
 from ocrkit import TrainConfig, compare, load_data
 from ocrkit.evaluation import Evaluation
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 run = "{run}"
 config = TrainConfig.from_recipe("quickstart", dataset=f"{{run}}/data")

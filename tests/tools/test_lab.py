@@ -25,7 +25,7 @@ DETAIL = "document.querySelector('.ocrkit .sample').innerText"
 STEP = "parseInt(/step (\\d+) of/.exec(document.body.innerText)[1])"
 CELLS = """
 from ocrkit import TrainConfig, compare, evaluate, load_data, load_model, train
-from ocrkit.widgets import browse
+from ocrkit.evaluation.browser import browse
 
 settings = {settings}
 config = TrainConfig.from_recipe("quickstart", **settings)
