@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from data_prep.dataset.schema import one_line
 from ocrkit.display.notebook import Shown
 
 _HEAD, _BODY = Markup("<th>{}</th>"), Markup("<td>{}</td>")
@@ -35,7 +36,8 @@ def heading_table(lines: Sequence[Sequence[str]], corner: str) -> Table:
 
 
 def columns_of_text(lines: Sequence[Sequence[str]]) -> str:
-    """Lines of cells as plain text whose columns are aligned."""
+    """Lines of cells as plain text whose columns are aligned; control characters as escapes."""
+    lines = [list(map(one_line, line)) for line in lines]
     widths = [max(map(len, column)) for column in zip(*lines)]
     aligned = ("  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in lines)
     return "\n".join(line.rstrip() for line in aligned)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.files import check_own, write_folder
+from ocrkit.display.markdown import markdown_code, markdown_text
 from ocrkit.display.tables import heading_table, interval, p_text
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
@@ -122,33 +123,33 @@ class Comparison:
     def to_markdown(self, most: int = 10) -> str:
         """Markdown for a pull request or a model card; at most `most` samples a list."""
         head, *rows = self.rows()
-        first, last = self.evaluations[0], self.evaluations[-1]
-        lines = [f"# {self.title}", ""]
-        lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        first = self.evaluations[0]
+        names = [markdown_text(e.name) for e in self.evaluations]
+        lines = [f"# {markdown_text(self.title)}", ""]
+        lines += ["| " + " | ".join(map(markdown_text, head)) + " |", "| --- " * len(head) + "|"]
+        lines += [f"| {markdown_text(metric)} | " + " | ".join(row) + " |" for metric, *row in rows]
         lines += [
             "",
             f"{len(first.records)} samples; 95 % intervals (bootstrap over groups, Wilson",
         ]
-        lines[-1] += f" for shares); matches under profile `{first.profile['name']}`"
-        lines[-1] += f" version {first.profile['version']}."
-        failed = [f"{e.failed} of {e.name}" for e in self.evaluations if e.failed]
+        lines[-1] += f" for shares); matches under profile {markdown_code(first.profile['name'])}"
+        lines[-1] += f" version {markdown_text(first.profile['version'])}."
+        failed = [f"{e.failed} of {name}" for e, name in zip(self.evaluations, names) if e.failed]
         if failed:
             lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
         for column, values in self.by.items():
             metric = "field_accuracy" if column == "field" else "cer"
             title = "Accuracy by field" if column == "field" else f"CER by {column}"
-            lines += ["", f"## {title.replace('_', ' ')}", ""]
-            names = [e.name for e in self.evaluations]
-            lines += [f"| {column} | samples | {' | '.join(names)} |"]
+            lines += ["", f"## {markdown_text(title.replace('_', ' '))}", ""]
+            lines += [f"| {markdown_text(column)} | samples | {' | '.join(names)} |"]
             lines += ["| --- | ---: |" + " --- |" * len(names)]
             for value, found in values.items():
                 cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
-                lines.append(f"| {value} | {found['n']} | {' | '.join(cells)} |")
+                lines.append(f"| {markdown_text(value)} | {found['n']} | {' | '.join(cells)} |")
         counted = list(self.kinds.values())
         if any(map(any, (counts.values() for counts in counted))):
             lines += ["", "## Kinds of error", ""]
-            lines += [f"| samples | {' | '.join(e.name for e in self.evaluations)} |"]
+            lines += [f"| samples | {' | '.join(names)} |"]
             lines += ["| --- |" + " ---: |" * len(counted)]
             for kind in analysis.KINDS:
                 cells = [str(counts[kind]) for counts in counted]
@@ -157,7 +158,7 @@ class Comparison:
             if len(self.evaluations) > 1:
                 lines += ["", f"## {title}: {len(changes)} samples", ""]
             if changes:
-                lines += [f"| id | truth | {first.name} | {last.name} |", "| --- " * 4 + "|"]
+                lines += [f"| id | truth | {names[0]} | {names[-1]} |", "| --- " * 4 + "|"]
                 lines += [
                     "| " + " | ".join(_cell(change[key]) for key in _SHOWN) + " |"
                     for change in changes[:most]
@@ -213,12 +214,12 @@ class Comparison:
         for title, comparison in pages:
             title = title or comparison.title
             body = comparison.to_markdown().split("\n", 1)[1].replace("\n## ", "\n### ")
-            markdown += f"\n## {title}\n{body}"
+            markdown += f"\n## {markdown_text(title)}\n{body}"
             summary.setdefault("other", []).append({"title": title, **comparison.summary()})
         if skipped:
             summary["skipped"] = skipped
             counts = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-            markdown += f"\nSkipped rows: {counts}.\n"
+            markdown += f"\nSkipped rows: {markdown_text(counts)}.\n"
         text = json.dumps(summary, ensure_ascii=False, indent=1)
         write_folder(folder, dict(zip(_FILES, (page, markdown, text))), overwrite)
         return folder
@@ -236,9 +237,8 @@ _SHOWN = ("id", "reference", "before", "after")
 
 
 def _cell(value: object) -> str:
-    text = str(value if value is not None else "").replace("|", "\\|").replace("`", "'")
-    text = " ".join(text.split())
-    return f"`{text[:120]}{'…' if len(text) > 120 else ''}`" if text else "—"
+    text = " ".join(str("" if value is None else value).split())
+    return markdown_code(text if len(text) <= 120 else text[:120] + "…", in_table=True) or "—"
 
 
 def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list]:

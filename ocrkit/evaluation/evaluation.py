@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.files import check_own, finish_together, naming, write_together
+from data_prep.dataset.schema import one_line
 from ocrkit.display.tables import columns_of_text, heading_table, interval
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.analysis import missing, said
@@ -155,7 +156,9 @@ class Evaluation:
 
 def console_table(rows: Sequence[Sequence[str]], evaluations: Sequence[Evaluation]) -> str:
     """Columns of plain text, then the number of samples and failures of each evaluation."""
-    notes = [f"{e.name}: {len(e.records)} samples, {e.failed} failed" for e in evaluations]
+    notes = [
+        f"{one_line(e.name)}: {len(e.records)} samples, {e.failed} failed" for e in evaluations
+    ]
     notes.append(f"95 % intervals; matches under profile {evaluations[0].profile['name']!r}")
     return "\n".join([columns_of_text(rows), "", *notes])
 

@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from ocrkit.config import TrainConfig
+from ocrkit.display.markdown import markdown_block, markdown_code, markdown_text
 from ocrkit.environment import load_secret
 from ocrkit.run_folder import foreign_weights, read_run
 from ocrkit.training.resume import described
@@ -136,13 +137,13 @@ def card(
         head["language"] = languages
     parts = [
         "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",
-        f"# {title.rpartition('/')[2]}",
+        f"# {markdown_text(title.rpartition('/')[2])}",
     ]
     kind = "LoRA adapters on" if adapters else "A fine-tuned model made from"
     shown = base if "base_model" in head else Path(base).name
-    parts.append(f"{kind} `{shown}`, exported as {format} by ocrkit.")
-    by = f"Run `{made_by['id']}`, w" if made_by["id"] else "W"
-    parts.append(f"{by}eights `{made_by['weights']}`.")
+    parts.append(f"{kind} {markdown_code(shown)}, exported as {format} by ocrkit.")
+    by = f"Run {markdown_code(made_by['id'])}, w" if made_by["id"] else "W"
+    parts.append(f"{by}eights {markdown_code(made_by['weights'])}.")
     if check:
         parts.append(check)
     parts += ["## Use", _use(title, format, question, config or TrainConfig())]
@@ -158,13 +159,15 @@ def card(
         if Path(changed.get("model_name_or_path", "")).is_absolute():
             changed["model_name_or_path"] = Path(changed["model_name_or_path"]).name
         text = yaml.safe_dump(changed, sort_keys=False, allow_unicode=True)
-        parts += ["## Recipe", f"Settings that differ from the defaults:\n\n```yaml\n{text}```"]
+        block = markdown_block(text.rstrip("\n"), "yaml")
+        parts += ["## Recipe", f"Settings that differ from the defaults:\n\n{block}"]
         for change in versions.get("changes", []):
-            parts.append(f"Changed at step {change['step']}: {described(change['changed'])}.")
+            changes = markdown_text(described(change["changed"]))
+            parts.append(f"Changed at step {markdown_text(change['step'])}: {changes}.")
     if versions:
         found = {"python": versions.get("python"), **versions.get("packages", {})}
         listed = ", ".join(f"{name} {version}" for name, version in found.items() if version)
-        parts += ["## Versions", listed]
+        parts += ["## Versions", markdown_text(listed)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -178,7 +181,7 @@ def _settings(run: Path | None, config: TrainConfig | None) -> dict[str, Any]:
 
 def _use(title: str, format: str, question: str | None, config: TrainConfig) -> str:
     """How to read pictures with the model, from a shell."""
-    asked = shlex.quote(question or "PROMPT")
+    asked, model = shlex.quote(question or "PROMPT"), shlex.quote(title)
     after = "Ask what it was trained on, word for word."
     if format == "gguf":
         files = "-m *.Q8_0.gguf --mmproj *mmproj.gguf --jinja"
@@ -188,17 +191,17 @@ def _use(title: str, format: str, question: str | None, config: TrainConfig) -> 
             "`ocrkit.data.patches.fitted` makes them: llama.cpp lays others on black ground."
         )
     else:
-        command = f"python -m ocrkit predict pictures/ --model {title} --prompt {asked}"
+        command = f"python -m ocrkit predict pictures/ --model {model} --prompt {asked}"
         # What a processor does not hold.
         for name in ("image_height", "max_new_tokens"):
             if (value := getattr(config, name)) != getattr(TrainConfig(), name):
                 command += f" --{name} {value}"
     if format == "merged_16bit":
-        command += f"\nvllm serve {title} --max-model-len 4096"
+        command += f"\nvllm serve {model} --max-model-len 4096"
         after += " Ask vLLM at temperature 0."
     if config.image_height and format != "adapter":
         after += f" Others than ocrkit need pictures {config.image_height} pixels high."
-    return f"```sh\n{command}\n```\n\n{after}"
+    return f"{markdown_block(command, 'sh')}\n\n{after}"
 
 
 def _json(path: Path) -> dict:
@@ -219,15 +222,17 @@ def _metrics(run: Path, weights: str) -> str:
         beside = {"weights": weights, "start": began.get("start") if of_the_run else None}
         if problem := foreign_weights(summary, beside):
             left_out.append(
-                f"\nThe evaluation `{path.parent.name}` is not shown: {problem}. Run `python -m "
-                "ocrkit evaluate` again."
+                f"\nThe evaluation {markdown_code(path.parent.name)} is not shown: "
+                f"{markdown_text(problem)}. Run `python -m ocrkit evaluate` again."
             )
             continue
+        evaluation = markdown_text(summary["name"])
         for name, metric in summary["metrics"].items():
             value, low, high = metric["value"], metric.get("low"), metric.get("high")
             interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-            rows.append(f"| {summary['name']} | {name} | {value:.4f} | {interval} |")
-        rows.append(f"| {summary['name']} | rows | {summary['n']} | {summary['failed']} failed |")
+            rows.append(f"| {evaluation} | {markdown_text(name)} | {value:.4f} | {interval} |")
+        n, failed = markdown_text(summary["n"]), markdown_text(summary["failed"])
+        rows.append(f"| {evaluation} | rows | {n} | {failed} failed |")
     if rows:
         rows[:0] = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]
     return "\n".join([*rows, *left_out])
@@ -235,7 +240,7 @@ def _metrics(run: Path, weights: str) -> str:
 
 def _data(data: dict) -> str:
     """What dataset.json says of the rows that the model was trained and measured on."""
-    lines = [f"* Source: {data.get('source', 'unknown')}"]
+    lines = [f"* Source: {markdown_text(data.get('source', 'unknown'))}"]
     for title, name in (
         ("Rows", "rows"),
         ("Left out", "rejects"),
@@ -247,5 +252,5 @@ def _data(data: dict) -> str:
             listed = counts
             if isinstance(counts, dict):
                 listed = ", ".join(f"{key} {count}" for key, count in counts.items())
-            lines.append(f"* {title}: {listed}")
+            lines.append(f"* {title}: {markdown_text(listed)}")
     return "\n".join(lines)

@@ -172,6 +172,46 @@ def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
     assert "<script" not in (folder / "index.html").read_text(encoding="utf-8", errors="replace")
 
 
+HOSTILE = "a|b [x](javascript:alert(1)) <script>\n# `c` \u202e\x1b"
+
+
+def test_names_groups_and_reasons_are_plain_text_in_markdown(tmp_path):
+    pairs = [(text, text[:-1] + "|`") for text in TRUTH]
+    systems = [
+        score(records(pairs, source=HOSTILE), HOSTILE),
+        score(records(pairs[::-1], source=HOSTILE)[::-1], "2" + HOSTILE),
+    ]
+    for number, record in enumerate(systems[0].records):
+        record["id"] = systems[1].records[number]["id"] = f"{number}{HOSTILE}"
+    systems = [
+        score([r | {HOSTILE: f"{n % 2}{HOSTILE}"} for n, r in enumerate(systems[0].records)], name)
+        for name in (HOSTILE, "2" + HOSTILE)
+    ]
+    folder = compare(*systems).save(
+        tmp_path, skipped={HOSTILE: 1}, other=[(HOSTILE, compare(systems[0]))]
+    )
+    lines = (folder / "report.md").read_text(encoding="utf-8").splitlines()
+    text = "\n".join(lines)
+    assert "\u202e" not in text and "\x1b" not in text
+    code = re.compile(r"(?<!\\)(`+)(?!`).*?(?<!`)\1(?!`)")
+    for line in lines:
+        plain = code.sub("", line)
+        assert "<" not in plain.replace("p < 0.001", "") and "](" not in plain.replace("\\](", "")
+        if line.startswith("#"):
+            assert "javascript" not in line or "\\[x\\]" in line
+    tables = [line for line in lines if line.startswith("|")]
+    bars = [len(re.findall(r"(?<!\\)\|", line)) for line in tables]
+    heads = [n for n, line in enumerate(lines) if line.startswith("| ---")]
+    assert len(heads) > 4 and len(tables) == len(bars)
+    for head in heads:
+        wide = len(re.findall(r"(?<!\\)\|", lines[head]))
+        block = [head - 1]
+        while block[-1] + 1 < len(lines) and lines[block[-1] + 1].startswith("|"):
+            block.append(block[-1] + 1)
+        assert {len(re.findall(r"(?<!\\)\|", lines[n])) for n in block} == {wide}
+    assert "\x1b" not in repr(systems[0]) and "\u202e" not in compare(*systems).table()
+
+
 def test_differences_mark_by_grapheme():
     assert differences("abc", "axcd") == "a<del>b</del><ins>x</ins>c<ins>d</ins>"
     assert differences("ক্ষি", "ক্ষ") == "<del>ক্ষি</del><ins>ক্ষ</ins>"

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from data_prep.synthetic.toys import SCHEMA
-from ocrkit.display.tables import Table, interval
+from ocrkit.display.tables import interval
 from ocrkit.evaluation.compare import compare
 from ocrkit.evaluation.evaluation import score
 from ocrkit.evaluation.tables import (
@@ -34,19 +34,6 @@ def compared(truths, first, last, **columns):
         )
 
     return compare(scored("base", first), scored("tuned", last))
-
-
-def test_a_table_is_html_and_columns_of_text():
-    table = Table([{"a": 1, "b": "<x>"}, {"a": 0.123456, "b": ""}], "a note")
-    assert repr(table).splitlines() == ["a       b", "1       <x>", "0.1235", "a note"]
-    assert "<td>&lt;x&gt;</td>" in table.html and "<p>a note</p>" in table.html
-    assert repr(Table([])) == "nothing to show"
-
-
-def test_a_line_breaks_beside_an_interval_and_not_within():
-    table = Table([{"a": "+24.0 points [+16.0, +33.0], p < 0.001", "b": "46.0 % [37.0, 54.0]"}])
-    assert "+24.0 points [+16.0,\u00a0+33.0], p\u00a0&lt;\u00a00.001<" in table.html
-    assert "46.0\u00a0% [37.0,\u00a054.0]<" in table.html and "\u00a0" not in repr(table)
 
 
 def test_metrics_are_the_comparisons_own_and_unknown_ones_left_out():

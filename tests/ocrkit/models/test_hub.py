@@ -1,4 +1,6 @@
 import importlib
+import json
+import re
 import sys
 from unittest.mock import create_autospec
 
@@ -9,8 +11,9 @@ from huggingface_hub.errors import HfHubHTTPError
 
 import ocrkit
 from ocrkit.__main__ import main
+from ocrkit.config import TrainConfig
 from ocrkit.errors import ModelError
-from ocrkit.models.hub import HubError, push, reserve
+from ocrkit.models.hub import HubError, card, push, reserve
 from ocrkit.models.load import load_model
 from ocrkit.models.write import export
 
@@ -153,3 +156,34 @@ def test_the_command_takes_the_same_names(flags, private, tmp_path, monkeypatch)
     pushed = ["--push_to_hub", "someone/receipts", *flags]
     assert main(["export", "--out", str(tmp_path / "adapter"), *pushed]) == 0
     assert (given["push_to_hub"], given["hub_private_repo"]) == ("someone/receipts", private)
+
+
+def test_names_on_a_card_are_plain_text(tmp_path):
+    hostile = "a|b [x](javascript:alert(1)) <script>\n# `c` \u202e\x1b"
+    data, run = tmp_path / "data", tmp_path / "run"
+    folder = run / "eval" / "x`y|z"
+    folder.mkdir(parents=True)
+    other = run / "eval" / "other`weights"
+    other.mkdir()
+    data.mkdir()
+    summary = {"name": hostile, "n": 1, "failed": 0, "weights": "w"}
+    summary["metrics"] = {"exact_match": {"value": 1.0}, hostile: {"value": 0.5}}
+    (folder / "metrics.json").write_text(json.dumps(summary))
+    (other / "metrics.json").write_text(json.dumps(summary | {"weights": hostile}))
+    described = {"source": hostile, "tasks": {hostile: 1}, "languages": {hostile: 1}}
+    (data / "dataset.json").write_text(json.dumps(described))
+    config = TrainConfig(dataset=str(data), prompts={"transcription": "read\n```\n<script>"})
+    made_by = {"id": hostile, "weights": "w"}
+    text = card(hostile, "merged_16bit", False, hostile, run, config, "", made_by, hostile)
+    assert "\u202e" not in text and "\x1b" not in text
+    body = text.split("---\n", 2)[2]
+    plain = re.sub(r"(?ms)^(`{3,})\w*\n.*?^\1$", "", body)
+    plain = re.sub(r"(?<![\\`])(`+)(?!`).*?(?<!`)\1(?!`)", "", plain)
+    assert "<" not in plain and "](" not in plain.replace("\\](", "")
+    assert [line for line in plain.splitlines() if line.startswith("# ")] == [
+        "# a\\|b \\[x\\](javascript:alert(1)) &#60;script&#62; \\# \\`c\\` \\\\u202e\\\\x1b"
+    ]
+    rows = [line for line in plain.splitlines() if line.startswith("|")]
+    assert len(rows) == 5
+    assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
+    assert "| exact_match |" in text and "other`weights" in text

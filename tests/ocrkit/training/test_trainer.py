@@ -195,12 +195,14 @@ def test_scores_are_the_reports_for_fields_tables_and_questions(config):
         }
         for n, (truth, read, task) in enumerate(texts)
     ]
+    records[3]["answers"] = ["the red car", "a red car"]
     found = trainer.scores(records, TrainConfig(normalization_profile="squad"))
     report = score(records, profile="squad")
     assert found == {name: value["value"] for name, value in report.metrics.items()} | {"failed": 0}
     assert found["field_accuracy"] == pytest.approx(1 / 3)
     assert found["numeric_accuracy"] < 1
     assert 0 < found["teds"] < 1
+    assert found["anls"] == pytest.approx(1 - 3 / 9)
     assert found["normalized_match"] == pytest.approx(1 / 5)
     records[4]["language"] = "zh"
     everything = trainer.scores(records, TrainConfig())
