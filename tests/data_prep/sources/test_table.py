@@ -4,6 +4,7 @@ import pytest
 
 from data_prep.dataset.schema import DataError
 from tests.helpers.sources_common import reasons, run, save, texts
+from tests.tools.fuzz import assert_survives, json_mutations
 
 
 def test_csv_values_may_hold_commas_quotes_and_lines(tmp_path):
@@ -99,3 +100,11 @@ def test_a_missing_column_is_one_sentence(tmp_path):
         DataError, match=r"t\.csv has no column 'image'; its columns are file, label"
     ):
         run("table", tmp_path / "t.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_mutated_table_gives_only_rows_and_rejects(tmp_path, count):
+    save(tmp_path / "in" / "a.png")
+    damaged = json_mutations(json.dumps({"image": "a.png", "text": "nine", "n": 9}), count)
+    told = {"image_column": "image", "text_column": "text"}
+    assert assert_survives("table", damaged, tmp_path, "t.jsonl", **told)

@@ -1,6 +1,9 @@
 import json
 
+import pytest
+
 from tests.helpers.sources_common import reasons, run, save, texts
+from tests.tools.fuzz import assert_survives, json_mutations
 
 
 def test_recognition_and_detection_lines_are_told_apart(tmp_path):
@@ -33,3 +36,12 @@ def test_recognition_and_detection_lines_are_told_apart(tmp_path):
         *("marked illegible", "malformed box", "malformed box", "malformed line"),
         *("malformed line", "malformed line", "empty text"),
     ]
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_mutated_paddle_gives_only_rows_and_rejects(tmp_path, count):
+    save(tmp_path / "in" / "img" / "page.png", (100, 50))
+    points = [[1, 2], [30, 2], [30, 12], [1, 12]]
+    boxes = [{"transcription": "ab", "points": points}, {"transcription": "###", "points": points}]
+    damaged = (b"img/page.png\t" + data for data in json_mutations(json.dumps(boxes), count))
+    assert assert_survives("paddle", damaged, tmp_path, "rec_gt_train.txt")

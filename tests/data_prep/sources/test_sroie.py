@@ -14,6 +14,7 @@ from tests.helpers.sources_common import (
     save,
     texts,
 )
+from tests.tools.fuzz import assert_survives, json_mutations
 
 
 def make_receipt(root, name, boxes, key=None, folders=("img", "box", "key")):
@@ -145,3 +146,11 @@ def test_the_real_receipts_give_their_fields(tmp_path):
         assert {name: value for name, value in answer.items() if value} == {
             name: value for name, value in key.items() if value
         }
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+def test_mutated_sroie_gives_only_rows_and_rejects(tmp_path, count):
+    save(tmp_path / "in" / "img" / "000.jpg", (100, 50))
+    fields = {"company": "ACME", "date": "01/02/2018", "address": "1, Lane", "total": "9.00"}
+    damaged = json_mutations(json.dumps(fields), count)
+    assert assert_survives("sroie", damaged, tmp_path, "key/000.json", task="fields")

@@ -3,7 +3,7 @@ import struct
 import numpy as np
 import pytest
 
-from tests.data_prep.sources.test_sources_hwdb_dgrl import header, ink, write
+from tests.data_prep.sources.test_hwdb_dgrl import header, ink, write
 from tests.helpers.sources_common import pictures, reasons, run, texts
 from tests.tools.fuzz import assert_survives, mutations
 

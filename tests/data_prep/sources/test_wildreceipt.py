@@ -3,6 +3,7 @@ import json
 import pytest
 
 from tests.helpers.sources_common import draw, real_data, reasons, run, save, texts
+from tests.tools.fuzz import assert_survives, json_mutations
 
 CLASSES = "0 Ignore\n1 Store_name_value\n11 Prod_item_value\t\n23 Total_value\n24 Total_key\n"
 
@@ -101,3 +102,10 @@ def test_the_two_real_receipts(tmp_path):
     assert reasons(rejects) == ["empty text"] * 4
     _, rows, _ = run("wildreceipt", source, tmp_path / "fields", task="fields", split="1,0,0")
     assert json.loads(texts(rows)[0])["store_name"] == "SAFEWAY" and len(rows) == 2
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("task", ["fields", "lines"])
+def test_mutated_wildreceipt_gives_only_rows_and_rejects(tmp_path, task, count):
+    damaged = json_mutations(make(tmp_path / "in", [RECEIPT]).read_text(), count)
+    assert assert_survives("wildreceipt", damaged, tmp_path, "train.txt", task=task)
