@@ -202,10 +202,10 @@ def corners(value: dict) -> list[tuple[float, float]] | str:
         left, top = value["x"] * across, value["y"] * down
         width, height = value["width"] * across, value["height"] * down
         turn = math.radians(value.get("rotation") or 0)
-    except (TypeError, ValueError, KeyError):
+        cosine, sine = math.cos(turn), math.sin(turn)
+        return [
+            (left + x * cosine - y * sine, top + x * sine + y * cosine)
+            for x, y in ((0, 0), (width, 0), (width, height), (0, height))
+        ]
+    except (TypeError, ValueError, KeyError, OverflowError):
         return "malformed"
-    cosine, sine = math.cos(turn), math.sin(turn)
-    return [
-        (left + x * cosine - y * sine, top + x * sine + y * cosine)
-        for x, y in ((0, 0), (width, 0), (width, height), (0, height))
-    ]

@@ -130,6 +130,21 @@ def test_the_brief_export(tmp_path):
     assert reasons(rejects) == ["null text"] * 2
 
 
+@pytest.mark.parametrize("value", [10**400, float("inf"), "x", None, [1]])
+@pytest.mark.parametrize("name", ["x", "width", "rotation", "original_width"])
+def test_a_place_that_is_none_costs_its_region_alone(tmp_path, name, value):
+    save(tmp_path / "in" / "a.png", (200, 100))
+    bad = region("b", (10, 10, 20, 20))
+    (bad if name == "original_width" else bad["value"])[name] = value
+    results = [bad, text("b", "bad"), region("r", (10, 10, 20, 20)), text("r", "good")]
+    written = json.dumps([task(*results, image="a.png")]).replace("Infinity", "1e999")
+    (tmp_path / "in" / "project.json").write_text(written)
+    _, rows, rejects = run("label-studio", tmp_path / "in", tmp_path / "out", split="1,0,0")
+    # A rotation of null is none.
+    read = ["bad", "good"] if (name, value) == ("rotation", None) else ["good"]
+    assert texts(rows) == read and len(rejects) == 2 - len(read)
+
+
 def test_pages_are_read_in_order(tmp_path):
     save(tmp_path / "in" / "a.png", (200, 100))
     results = [
