@@ -1,7 +1,7 @@
 """Run commands while one package cannot be imported: `python hidden_packages.py`.
 
-Reads JSON lines `[package, module, arguments]` from standard input and calls the `main` of the module
-with the arguments and without the package; an empty package hides none. Writes `[package,
+Reads JSON lines `[package, module, arguments]` from standard input and calls the `main` of the
+module with the arguments and without the package; an empty package hides none. Writes `[package,
 arguments, exit code, output, imported packages]` for each line. Every line runs in a fork of a
 process that has imported nothing, so that it starts as a command does.
 """
