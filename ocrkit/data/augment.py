@@ -20,7 +20,8 @@ from kornia.geometry.transform import get_perspective_transform, warp_perspectiv
 from kornia.morphology import dilation
 from PIL import Image, ImageDraw
 
-from ocrkit.config import AUGMENTATIONS, TrainConfig, augmentation_ranges
+from ocrkit.config import TrainConfig
+from ocrkit.config.augmentation import AUGMENTATIONS, augmentation_ranges
 from ocrkit.errors import DataError
 
 # A picture that is turned shrinks to stay in its frame, and its text at most to this.

@@ -89,7 +89,7 @@ def settings_of_run(folder: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    from ocrkit.setting_values import read_settings
+    from ocrkit.config.setting_values import read_settings
 
     saved = read_settings(Path(folder) / "config.yaml")
     taken = {name: saved[name] for name in READING_SETTINGS if name in saved}

@@ -5,7 +5,8 @@ from PIL import Image, ImageDraw
 from torch.utils.data import DataLoader
 
 from data_prep.dataset.schema import DataError
-from ocrkit.config import AUGMENTATIONS, TrainConfig, augmentation_ranges
+from ocrkit.config import TrainConfig
+from ocrkit.config.augmentation import AUGMENTATIONS, augmentation_ranges
 from ocrkit.data.augment import _corners, apply, augmenter, draw, preview_augmentations
 from ocrkit.data.collate import Collator, scaled_pictures
 from ocrkit.data.load import load_data

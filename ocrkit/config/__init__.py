@@ -18,10 +18,8 @@ import yaml
 
 from data_prep.dataset.command import LARGEST_INT, MOST_WORKERS, expand_home
 from data_prep.dataset.files import write_whole
-from ocrkit.errors import ConfigError, choice
-from ocrkit.metrics.names import METRICS
-from ocrkit.metrics.text import LOCALES
-from ocrkit.setting_values import (
+from ocrkit.config.augmentation import augmentation_ranges
+from ocrkit.config.setting_values import (
     ATTENTION,
     OPTIMIZERS,
     SCHEDULES,
@@ -29,8 +27,11 @@ from ocrkit.setting_values import (
     read_settings,
     setting,
 )
+from ocrkit.errors import ConfigError, choice
+from ocrkit.metrics.names import METRICS
+from ocrkit.metrics.text import LOCALES
 
-RECIPES = Path(__file__).parent / "recipes"
+RECIPES = Path(__file__).parents[1] / "recipes"
 # Tasks whose prompt may be set for all rows; in the others (vqa) every row asks for itself.
 PROMPTED_TASKS = ("transcription", "extraction")
 LOSSES = (
@@ -451,67 +452,3 @@ def check_name(name: str, also: Iterable[str] = ()) -> None:
 def _types() -> dict[str, Any]:
     """{setting: its type}, which takes a millisecond to find out."""
     return typing.get_type_hints(TrainConfig)
-
-
-# Damage that training pictures may take, with the lowest and highest value that makes sense; a
-# number s instead of [low, high] stands for the range beside it.
-AUGMENTATIONS = {
-    "rotation": (-15, 15, "[-s, s] degrees"),
-    "perspective": (0, 0.3, "[0, s]: way of each corner as a share of width and height"),
-    "brightness": (0.1, 3, "[1 - s, 1 + s]: factor"),
-    "contrast": (0.1, 3, "[1 - s, 1 + s]: factor"),
-    "noise": (0, 0.5, "[0, s]: standard deviation as a share of white"),
-    "blur": (0, 10, "[0, s]: standard deviation in pixels"),
-    "erosion": (0, 5, "[0, s]: pixels that strokes lose on each side"),
-    "dilation": (0, 5, "[0, s]: pixels that strokes gain on each side"),
-    "shadow": (0, 0.9, "[0, s]: share of the light that is taken away"),
-    "jpeg": (1, 95, "[s, 95]: quality"),
-}
-
-
-def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of every augmentation that `settings` names; empty: none.
-
-    Besides the names of `AUGMENTATIONS` it may hold `probability` (0 to 1, of each augmentation to
-    take part) and `device` (cpu or cuda).
-
-    Raises:
-        ConfigError: an unknown name, with the nearest; a value out of bounds; nothing to do.
-    """
-    ranges = {}
-    for name, value in settings.items():
-        if name == "device":
-            choice("augmentation device", value, ("cpu", "cuda"))
-            continue
-        low, high, meaning = AUGMENTATIONS.get(name, (0, 1, ""))
-        if name != "probability" and not meaning:
-            names = [*AUGMENTATIONS, "probability", "device"]
-            nearest = get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
-            raise ConfigError(f"{name!r} is no augmentation; {hint}")
-        pair = list(value) if isinstance(value, list | tuple) else _spread(name, value)
-        fits = all(type(v) in (int, float) and low <= v <= high for v in pair)
-        if len(pair) != 2 or not fits or pair[0] > pair[1]:
-            raise ConfigError(
-                f"augmentation {name}={value!r} is neither a strength nor [low, high] between "
-                f"{low} and {high}."
-            )
-        if name != "probability":
-            ranges[name] = (float(pair[0]), float(pair[1]))
-    if settings and not ranges:
-        raise ConfigError(
-            f"augmentation={dict(settings)!r} names nothing to do; name one of "
-            f"{', '.join(AUGMENTATIONS)}, or leave it empty."
-        )
-    return ranges
-
-
-def _spread(name: str, strength: Any) -> list:
-    """The range that one number stands for; what is no number is left for the caller to refuse."""
-    if type(strength) not in (int, float):
-        return [strength, strength]
-    if name == "rotation":
-        return [-strength, strength]
-    if name in ("brightness", "contrast"):
-        return [1 - strength, 1 + strength]
-    return [strength, 95] if name == "jpeg" else [0, strength]

@@ -1,0 +1,70 @@
+"""House rules: which way imports run, how deep they go, and where modules and tests lie.
+
+The import contracts are `[tool.importlinter]` of pyproject.toml.
+"""
+
+import ast
+import functools
+import subprocess
+import sys
+from pathlib import Path
+
+import grimp
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("ocrkit", "data_prep")
+
+
+@pytest.fixture(scope="module")
+def imports() -> dict[str, set[str]]:
+    """{module: modules that it imports} of both packages, without imports for type checkers."""
+    graph = grimp.build_graph(*PACKAGES, exclude_type_checking_imports=True, cache_dir=None)
+    return {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+
+
+def depths(imports: dict[str, set[str]]) -> dict[str, int]:
+    """{name: length of the longest chain of imports that starts with it}."""
+
+    @functools.cache
+    def depth(name: str) -> int:
+        return 1 + max((depth(target) for target in imports.get(name, ())), default=0)
+
+    return {name: depth(name) for name in imports}
+
+
+def test_import_contracts_are_kept():
+    program = Path(sys.executable).with_name("lint-imports")
+    command = [program, "--no-logo", "--no-cache", "--config", ROOT / "pyproject.toml"]
+    linted = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert linted.returncode == 0, linted.stdout + linted.stderr
+
+
+def test_no_chain_of_imports_is_longer_than_12_files(imports):
+    deep = {name: depth for name, depth in depths(imports).items() if depth > 12}
+    assert not deep
+
+
+def test_ocrkit_has_at_most_18_entries():
+    entries = [path.name for path in (ROOT / "ocrkit").iterdir() if path.name != "__pycache__"]
+    assert len(entries) <= 18, sorted(entries)
+
+
+def test_only_house_rules_lie_directly_in_tests():
+    assert [path.name for path in (ROOT / "tests").glob("test_*.py")] == ["test_house.py"]
+
+
+@pytest.mark.parametrize(
+    "package",
+    [path for name in PACKAGES for path in sorted((ROOT / name).rglob("__init__.py"))],
+    ids=lambda path: path.parent.relative_to(ROOT).as_posix(),
+)
+def test_every_package_states_its_purpose(package):
+    docstring = ast.get_docstring(ast.parse(package.read_text("utf-8")))
+    assert docstring and docstring.split("\n\n")[0].endswith(".")
+
+
+@pytest.mark.parametrize("name", ["ocrkit.metrics", "data_prep.convert", "ocrkit"])
+def test_light_modules_load_without_torch(name):
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
