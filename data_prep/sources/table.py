@@ -140,7 +140,13 @@ def read_csv(
     # A CSV value may run over lines, so the reader gets the line ends back.
     feed = (line + "\n" for _, line in itertools.chain([(1, header_line)], lines))
     reader = csv.reader(feed, delimiter=delimiter)
-    header = next(reader, [])
+    try:
+        header = next(reader, [])
+    except csv.Error as error:
+        raise DataError(
+            f"{name} has no header that can be read ({error}); give it lines that end with LF, the "
+            "first with the names of the columns."
+        ) from None
     for column in ("image_column", "text_column", "group_column", "split_column"):
         wanted = getattr(options, column)
         if wanted and not column_of(wanted, header):

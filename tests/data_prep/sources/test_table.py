@@ -108,3 +108,23 @@ def test_mutated_table_gives_only_rows_and_rejects(tmp_path, count):
     damaged = json_mutations(json.dumps({"image": "a.png", "text": "nine", "n": 9}), count)
     told = {"image_column": "image", "text_column": "text"}
     assert assert_survives("table", damaged, tmp_path, "t.jsonl", **told)
+
+
+def test_a_header_that_cannot_be_read_is_one_sentence(tmp_path):
+    (tmp_path / "mac.csv").write_bytes(b"image,text\ra.png,x\r")
+    with pytest.raises(DataError, match=r"mac\.csv has no header that can be read"):
+        run("table", tmp_path / "mac.csv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("count", [200, pytest.param(2_000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.csv", "filename,words\na.png,hello, you\n"),
+        ("t.json", '[{"image": "a.png", "text": "x"}, {"image": "a.png", "text": "y"}]'),
+        ("t.json", '{"a.png": "x", "b.png": "y"}'),
+    ],
+)
+def test_damaged_tables_give_only_rows_and_rejects(tmp_path, name, text, count):
+    save(tmp_path / "in" / "a.png")
+    assert assert_survives("table", json_mutations(text, count), tmp_path, name) > 0
