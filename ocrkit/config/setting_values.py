@@ -154,9 +154,8 @@ def _names(value: Any) -> Any:
 class _CoreLoader(yaml.SafeLoader):
     """A YAML loader that reads scalars as YAML 1.2 does; what it does not know stays text."""
 
-    yaml_implicit_resolvers: typing.ClassVar[dict] = {}
 
-
+_CoreLoader.yaml_implicit_resolvers = {}
 for _tag, _pattern, _first in (
     ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
