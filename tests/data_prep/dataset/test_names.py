@@ -1,0 +1,33 @@
+import unicodedata
+
+import pytest
+
+from data_prep.dataset.names import kinship, may_be_of, spelling
+
+
+def test_names_of_one_file_are_spelled_alike():
+    decomposed = unicodedata.normalize("NFD", "한글é")
+    assert spelling(f"{decomposed}.JPG") == spelling("한글é.jpg")
+    assert spelling("A.jpg") != spelling("a.jpg")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("set/images/a.png", (2, 1)),
+        ("images/a.png", (2, 0)),
+        ("set/a.png", (1, 1)),
+        ("a.PNG", (1, 0)),
+        ("other/a.png", None),
+        ("set/images/b.png", None),
+    ],
+)
+def test_files_are_ranked_by_the_folders_that_they_share_with_a_label(path, expected):
+    """The label lies in `set` and names `images/a.png`."""
+    assert kinship(path, ["images", "a.png"], "set") == expected
+
+
+def test_a_file_in_the_folder_of_another_split_is_refused():
+    assert may_be_of("train", "train/a.png") and may_be_of("train", "a.png")
+    assert not may_be_of("train", "test/a.png")
+    assert may_be_of(None, "test/a.png")

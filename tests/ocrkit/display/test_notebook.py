@@ -1,0 +1,19 @@
+"""Cells' output; what a running kernel is asked is tested in tests/end_to_end/test_widgets.py."""
+
+from types import SimpleNamespace
+
+from ocrkit.display.notebook import Shown, widget_bundle
+
+
+def test_a_cell_shows_html_and_a_terminal_text():
+    shown = Shown("<b>1 < 2</b>", "plain")
+    bundle = shown._repr_mimebundle_()
+    assert repr(shown) == bundle["text/plain"] == "plain"
+    assert bundle["text/html"].startswith("<style>") and "1 &lt; 2" in bundle["text/html"]
+
+
+def test_a_widget_is_shown_beside_what_stands_for_it_without_a_kernel():
+    bundle = widget_bundle(SimpleNamespace(model_id="abc"), Shown("x", "plain"))
+    view = bundle.pop("application/vnd.jupyter.widget-view+json")
+    assert view == {"version_major": 2, "version_minor": 0, "model_id": "abc"}
+    assert bundle == Shown("x", "plain")._repr_mimebundle_()
