@@ -1,1 +1,1 @@
-"""Turn datasets for reading from their published formats into one that trainers take."""
+"""Convert, draw, check and pack datasets of pictures and texts, without ocrkit and torch."""

@@ -5,12 +5,16 @@ The import contracts are `[tool.importlinter]` of pyproject.toml.
 
 import ast
 import functools
+import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import grimp
 import pytest
+
+import ocrkit
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("ocrkit", "data_prep")
@@ -68,3 +72,22 @@ def test_every_package_states_its_purpose(package):
 def test_light_modules_load_without_torch(name):
     code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+@pytest.mark.parametrize("readme", ["README.md", "tests/README.md", "data_prep/README.md"])
+def test_paths_and_modules_that_a_readme_names_exist(readme):
+    text = (ROOT / readme).read_text("utf-8")
+    paths = re.findall(r"(?<![\w/.-])(?:ocrkit|data_prep|tests|notebooks)/[\w/.-]*\w", text)
+    modules = re.findall(r"python -m ((?:ocrkit|data_prep|tests)[\w.]*)", text)
+    paths += [module.replace(".", "/") for module in modules]
+    lost = [
+        path
+        for path in sorted({*paths} - {"data_prep/sources/mine.py"})
+        if not (ROOT / path).exists() and not (ROOT / f"{path}.py").exists()
+    ]
+    assert not lost
+
+
+def test_both_places_of_the_version_agree():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    assert project["project"]["version"] == ocrkit.__version__

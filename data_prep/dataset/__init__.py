@@ -1,1 +1,1 @@
-"""What a dataset folder is, and how it is written whole."""
+"""Dataset folders: their schema, splits, pictures and files, read and written atomically."""

@@ -1,1 +1,1 @@
-"""Draws data where there is none."""
+"""Synthetic datasets: lines, receipts, documents and toy tasks, drawn with their texts."""

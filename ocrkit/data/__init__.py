@@ -1,1 +1,1 @@
-"""From a dataset folder to batches."""
+"""Dataset rows to batches: loading, order, augmentation and the collator."""

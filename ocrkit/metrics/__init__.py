@@ -1,4 +1,4 @@
-"""How wrong a reading is: every metric, without torch."""
+"""Metrics of readings, from CER to TEDS, with intervals; imports no torch."""
 
 from ocrkit.metrics.edits import (
     anls,

@@ -1,1 +1,1 @@
-"""Draws invoices and their kin."""
+"""Synthetic invoices, receipts, statements and bills, with their truth as JSON."""
