@@ -288,11 +288,11 @@ def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.evaluation.evaluate import eval_folder
-    from ocrkit.evaluation.evaluation import fails, parsed_condition
+    from ocrkit.evaluation.evaluation import fails, parse_condition
 
     # Before anything is read.
     if arguments.fail_if:
-        _usage(parsed_condition, arguments.fail_if)
+        _usage(parse_condition, arguments.fail_if)
     if arguments.name:
         _usage(eval_folder, config.output_dir, arguments.name)
     if arguments.predictions and arguments.engine:
@@ -398,11 +398,11 @@ def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _compare(arguments: argparse.Namespace, config: Any) -> int:
     from ocrkit import compare
-    from ocrkit.evaluation.compare import CHANGE, load_evaluations, told_by_run
-    from ocrkit.evaluation.evaluation import parsed_condition
+    from ocrkit.evaluation.compare import CHANGE, load_evaluations, training_of
+    from ocrkit.evaluation.evaluation import parse_condition
 
     if arguments.fail_if:
-        _usage(parsed_condition, arguments.fail_if.removeprefix(CHANGE))
+        _usage(parse_condition, arguments.fail_if.removeprefix(CHANGE))
     evaluations = load_evaluations(arguments.evaluations, arguments.names)
     known = dict.fromkeys(metric for evaluation in evaluations for metric in evaluation.metrics)
     for metric in arguments.metrics or ():
@@ -411,7 +411,7 @@ def _compare(arguments: argparse.Namespace, config: Any) -> int:
     comparison = compare(*evaluations)
     print(comparison.table(arguments.metrics))
     if arguments.out:
-        told = told_by_run(arguments.evaluations[-1])
+        told = training_of(arguments.evaluations[-1])
         folder = comparison.save(arguments.out, **told, overwrite=arguments.overwrite)
         print(f"report in {folder / 'index.html'}")
     if arguments.fail_if and comparison.fails(arguments.fail_if):

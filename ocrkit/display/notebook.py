@@ -44,7 +44,7 @@ def kernel() -> Any | None:
     return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
 
 
-def looked_at() -> bool:
+def is_interactive() -> bool:
     """Whether a person runs the cell at hand, and not papermill or nbconvert.
 
     A front end lets a cell ask for input, and what runs notebooks in batches does not.

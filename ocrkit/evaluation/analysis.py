@@ -1,52 +1,62 @@
-"""What lies behind a rate: tables by column, kinds of error, confidence, suspect labels."""
+"""Analysis of rates: intervals, tables by column, kinds of error, confidence, suspect labels."""
 
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from ocrkit.metrics.edits import process_cer, process_edits
+from ocrkit.evaluation.records import Record, right_answers, scored_text
+from ocrkit.metrics.edits import EditCounts
 from ocrkit.metrics.intervals import Tally, resample, wilson
 from ocrkit.metrics.names import METRICS
 from ocrkit.metrics.text import normalize, script
 
-CORE = ("id", "reference", "prediction", "language", "group", "confidence", "finish_reason")
-CORE += ("error", "image", "answers", "field")  # `field`: the table of JSON fields
-KINDS = ("case", "spacing", "normalisation", "missing content", "extra content", "wholly wrong")
-KINDS += ("misread",)
-LENGTHS = (8, 16, 32, 64, 128, 512)
+# Columns without a table of their own here; `field` names the table of JSON fields.
+_NO_COLUMNS = {
+    "id", "reference", "prediction", "language", "group", "confidence", "finish_reason",
+    "error", "image", "answers", "field",
+}  # fmt: skip
+KINDS = (
+    "case",
+    "spacing",
+    "normalisation",
+    "missing content",
+    "extra content",
+    "wholly wrong",
+    "misread",
+)
+LENGTHS = (8, 16, 32, 64, 128, 512)  # upper limits of length classes, in code points
 
 
-def missing(prediction: object) -> bool:
-    """Tell whether there is no prediction: None, or the NaN of a table."""
-    return prediction is None or prediction != prediction
-
-
-def said(record: dict) -> str:
-    """Return the prediction of a record as it is scored: "" where it is missing."""
-    prediction = record.get("prediction")
-    return "" if missing(prediction) else prediction
-
-
-def with_intervals(tallies: dict[str, Tally], groups: Sequence | None) -> dict[str, dict]:
+def with_intervals(
+    tallies: Mapping[str, Tally], groups: Sequence[Hashable] | None
+) -> dict[str, dict[str, float]]:
     """Return `{metric: {value, low, high}}` with 95 % intervals over groups.
 
-    One draw of groups serves all metrics. A share takes Wilson's interval where no two samples
-    share a group, or where all samples agree and the bootstrap cannot vary: then over groups.
+    One bootstrap draw of groups serves all metrics. A share takes Wilson's interval where no two
+    samples share a group, or where all samples agree and the bootstrap cannot vary; then it counts
+    groups.
+
+    Args:
+        tallies: by metric.
+        groups: group of each sample; None makes every sample a group of its own.
+
     """
     sums = resample(np.column_stack([part for tally in tallies.values() for part in tally]), groups)
-    own = [number if group is None else (group,) for number, group in enumerate(groups or ())]
-    found = {}
+    # A sample without a group is its own group, told apart from groups by its type.
+    ids = [number if group is None else (group,) for number, group in enumerate(groups or ())]
+    metrics = {}
     for number, (name, tally) in enumerate(tallies.items()):
         part, whole = sums[:, 2 * number], sums[:, 2 * number + 1]
         low, high = np.percentile(part / np.where(whole == 0, 1, whole), [2.5, 97.5])
         if name in METRICS and METRICS[name].right_or_wrong:
-            there = np.flatnonzero(tally.whole)
-            independent = len({own[i] for i in there}) if groups is not None else len(there)
-            if low == high or independent == len(there):
+            samples = np.flatnonzero(tally.whole)
+            independent = len({ids[n] for n in samples}) if groups is not None else len(samples)
+            if low == high or independent == len(samples):
                 low, high = wilson(round(tally.rate * independent), independent)
-        found[name] = {"value": tally.rate, "low": float(low), "high": float(high)}
-    return found
+        metrics[name] = {"value": tally.rate, "low": float(low), "high": float(high)}
+    return metrics
 
 
 def length_bin(text: str) -> str:
@@ -59,108 +69,123 @@ def length_bin(text: str) -> str:
     return f"over {LENGTHS[-1]}"
 
 
-def columns(records: list[dict], most: int = 20) -> dict[str, list]:
-    """Return the columns worth a table: length, language, script, and what else few values have."""
-    found = {
+def columns(records: Sequence[Record], most: int = 20) -> dict[str, list[Any]]:
+    """Return the columns worth a table: length, language, script, and others of few values.
+
+    Args:
+        records: the samples.
+        most: the most values that a column may have.
+
+    """
+    values: dict[str, list[Any]] = {
         "length": [length_bin(record["reference"]) for record in records],
         "language": [record.get("language") for record in records],
         "script": [script(record["reference"]) for record in records],
     }
-    for name in dict.fromkeys(name for record in records for name in record if name not in CORE):
-        values = [record.get(name) for record in records]
-        if all(value is None or isinstance(value, str | int | float) for value in values):
-            found[name] = values
+    names = dict.fromkeys(name for record in records for name in record)
+    for name in (name for name in names if name not in _NO_COLUMNS):
+        column = [record.get(name) for record in records]
+        if all(value is None or isinstance(value, str | int | float) for value in column):
+            values[name] = column
     return {
-        name: values
-        for name, values in found.items()
-        if 1 < len(set(values)) <= most or (name in ("length", "script") and records)
+        name: column
+        for name, column in values.items()
+        if 1 < len(set(column)) <= most or (name in ("length", "script") and records)
     }
 
 
 def by_column(
-    records: list[dict], tallies: dict[str, Tally], groups: Sequence | None
-) -> dict[str, dict[str, dict]]:
+    records: Sequence[Record],
+    tallies: Mapping[str, Tally],
+    groups: Sequence[Hashable] | None,
+) -> dict[str, dict[str, dict[str, Any]]]:
     """Return `{column: {value: {n, metric: {value, low, high}}}}` for the columns worth a table."""
-    found: dict[str, dict[str, dict]] = {}
+    tables: dict[str, dict[str, dict[str, Any]]] = {}
     for name, values in columns(records).items():
         rows: dict[str, list[int]] = {}
         for number, value in enumerate(values):
             rows.setdefault("none" if value is None else str(value), []).append(number)
-        order = sorted(rows, key=lambda value: (-len(rows[value]), value))
         if name == "length":
-            order = sorted(
-                rows, key=lambda value: min(len(records[n]["reference"]) for n in rows[value])
-            )
-        found[name] = {}
+            shortest = {
+                value: min(len(records[n]["reference"]) for n in numbers)
+                for value, numbers in rows.items()
+            }
+            order = sorted(rows, key=shortest.__getitem__)
+        else:
+            order = sorted(rows, key=lambda value: (-len(rows[value]), value))
+        tables[name] = {}
         for value in order:
             chosen = np.asarray(rows[value])
-            part = {
-                key: Tally(*(array[chosen] for array in tally)) for key, tally in tallies.items()
+            own_tallies = {
+                metric: Tally(tally.part[chosen], tally.whole[chosen])
+                for metric, tally in tallies.items()
             }
-            some = None if groups is None else [groups[number] for number in chosen]
-            found[name][value] = {"n": len(chosen), **with_intervals(part, some)}
-    return found
+            own_groups = None if groups is None else [groups[number] for number in chosen]
+            tables[name][value] = {"n": len(chosen), **with_intervals(own_tallies, own_groups)}
+    return tables
 
 
 # --- kinds of error
 
 
-def right_answers(record: dict) -> list[str]:
-    """All texts that a record's prediction may be: several for some questions, else the truth."""
-    return record.get("answers") or [record["reference"]]
-
-
-def error_kinds(records: list[dict]) -> list[str | None]:
-    """Sort every sample's error into one of `KINDS`; None where the prediction equals the truth.
+def error_kinds(records: Sequence[Record], edits: EditCounts) -> list[str | None]:
+    """Classify every sample's error as one of `KINDS`; None where the prediction is right.
 
     The first that fits: equal but for case, for white space, or under the lenient profile; a fifth
     of the reference or more missing (or extra), at least three quarters of all edits being of that
     sort and half of the reference read; similarity under 0.2; anything else is misread.
+
+    Args:
+        records: the samples.
+        edits: `process_edits` of their references and predictions.
+
     """
-    references = [record["reference"] for record in records]
-    predictions = [said(record) for record in records]
-    edits = process_edits(references, predictions)
+    counts = zip(edits.substitutions, edits.deletions, edits.insertions, edits.lengths)
     return [
-        _kind(record, reference, prediction, counts, alike)
-        for record, reference, prediction, counts, alike in zip(
-            records, references, predictions, zip(*edits[:4]), edits.ned_similarity.part
-        )
+        _error_kind(record, *numbers, similarity)
+        for record, numbers, similarity in zip(records, counts, edits.ned_similarity.part)
     ]
 
 
-def _kind(
-    record: dict, reference: str, prediction: str, counts: tuple, similarity: float
+def _error_kind(
+    record: Record,
+    substitutions: int,
+    deletions: int,
+    insertions: int,
+    length: int,
+    similarity: float,
 ) -> str | None:
-    if prediction in right_answers(record):
+    if scored_text(record) in right_answers(record):
         return None
-    one, other = (unicodedata.normalize("NFC", text) for text in (reference, prediction))
-    if one.casefold() == other.casefold() and one != other:
+    truth, reading = (
+        unicodedata.normalize("NFC", text) for text in (record["reference"], scored_text(record))
+    )
+    if truth.casefold() == reading.casefold() and truth != reading:
         return "case"
-    if "".join(one.split()) == "".join(other.split()) and one != other:
+    if "".join(truth.split()) == "".join(reading.split()) and truth != reading:
         return "spacing"
     language = record.get("language")
-    if normalize(one, "lenient", language) == normalize(other, "lenient", language):
+    if normalize(truth, "lenient", language) == normalize(reading, "lenient", language):
         return "normalisation"
-    substituted, deleted, inserted, length = counts
-    total = substituted + deleted + inserted
-    if not other.strip() or (deleted >= 0.2 * length and deleted >= 0.75 * total):
+    total = substitutions + deletions + insertions
+    if not reading.strip() or (deletions >= 0.2 * length and deletions >= 0.75 * total):
         return "missing content"
-    if inserted >= max(0.2 * length, 0.75 * total) and substituted + deleted <= length / 2:
+    if insertions >= max(0.2 * length, 0.75 * total) and substitutions + deletions <= length / 2:
         return "extra content"
     return "wholly wrong" if similarity < 0.2 else "misread"
 
 
-def runaway(record: dict) -> bool:
+def runaway(record: Record) -> bool:
     """Tell whether generation ran away: stopped by its limit, or one phrase repeated to the end."""
     if record.get("finish_reason") in ("length", "max_new_tokens", "max_tokens"):
         return True
-    tail = said(record)[-600:].rstrip()
+    tail = scored_text(record)[-600:].rstrip()
     for period in range(1, len(tail) // 4 + 1):
         phrase = tail[-period:]
         times = max(4, -(-24 // period))
-        # Two characters tell of most periods that they are none.
+        # Comparing two characters first rules out most periods.
         if tail[-1 - period] == tail[-1] and tail.endswith(phrase * times):
-            # What the truth repeats as well, such as a dotted line, was read.
+            # A phrase that the truth repeats as well, such as a dotted line, was read.
             return phrase * times not in record["reference"]
     return False
 
@@ -168,29 +193,40 @@ def runaway(record: dict) -> bool:
 # --- confidence
 
 
-def coverage_curve(records: list[dict], points: int = 50) -> list[dict]:
+def coverage_curve(
+    records: Sequence[Record], cer: Tally, points: int = 50
+) -> list[dict[str, float]]:
     """CER of the most confident share of samples: `[{coverage, threshold, cer}]`, ascending.
 
     `threshold` is the lowest confidence within the share: below it a human would read.
+
+    Args:
+        records: the samples; those without a confidence belong to no share.
+        cer: their edits and reference lengths.
+        points: the most points of the curve.
+
     """
-    sure = [record for record in records if record.get("confidence") is not None]
-    if len(sure) < 2:
+    confidences = [record.get("confidence") for record in records]
+    ranked = [(-value, n) for n, value in enumerate(confidences) if value is not None]
+    if len(ranked) < 2:
         return []
-    sure.sort(key=lambda record: -record["confidence"])
-    tally = process_cer([record["reference"] for record in sure], [said(record) for record in sure])
-    errors, lengths = np.cumsum(tally.part), np.cumsum(tally.whole)
-    steps = np.unique(np.linspace(1, len(sure), min(points, len(sure))).round().astype(int))
+    ranked.sort()
+    order = [number for _, number in ranked]
+    errors, lengths = np.cumsum(cer.part[order]), np.cumsum(cer.whole[order])
+    steps = np.unique(np.linspace(1, len(order), min(points, len(order))).round().astype(int))
     return [
         {
             "coverage": step / len(records),
-            "threshold": float(sure[step - 1]["confidence"]),
+            "threshold": float(-ranked[step - 1][0]),
             "cer": float(errors[step - 1] / max(lengths[step - 1], 1)),
         }
         for step in map(int, steps)
     ]
 
 
-def suspect_labels(systems: Sequence[list[dict]], least: float = 0.9) -> list[dict]:
+def suspect_labels(
+    systems: Sequence[Sequence[Record]], least: float = 0.9
+) -> list[tuple[Record, int]]:
     """List samples where the last system is confident and yet differs from the truth.
 
     Args:
@@ -198,19 +234,19 @@ def suspect_labels(systems: Sequence[list[dict]], least: float = 0.9) -> list[di
         least: the lowest confidence of the last system.
 
     Returns:
-        The last system's records with `agree` added: how many systems read the very same under the
-        lenient profile. Most agreed first, then most confident.
+        The last system's record, and how many systems read the same text under the lenient
+        profile. Most agreed first, then most confident.
 
     """
-    found = []
+    suspects: list[tuple[Record, int]] = []
     for readings in zip(*systems, strict=True):
         last = readings[-1]
         language = last.get("language")
-        prediction = normalize(said(last), "lenient", language)
+        prediction = normalize(scored_text(last), "lenient", language)
         if (last.get("confidence") or 0) < least or not prediction or runaway(last):
             continue
         if prediction == normalize(last["reference"], "lenient", language):
             continue
-        agree = sum(prediction == normalize(said(one), "lenient", language) for one in readings)
-        found.append({**last, "agree": agree})
-    return sorted(found, key=lambda record: (-record["agree"], -record["confidence"]))
+        texts = [normalize(scored_text(record), "lenient", language) for record in readings]
+        suspects.append((last, texts.count(prediction)))
+    return sorted(suspects, key=lambda suspect: (-suspect[1], -(suspect[0].get("confidence") or 0)))

@@ -1,55 +1,69 @@
-"""A browser of predictions: which samples fit the filters, and how one looks."""
+"""Browser of predictions for notebooks: filters, a list of samples, each sample in full."""
 
 from collections import Counter
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
 from ocrkit.data.rows import text_of
-from ocrkit.display.notebook import STYLE, Shown, looked_at, widget_bundle
-from ocrkit.evaluation.analysis import KINDS, error_kinds, said
+from ocrkit.display.notebook import STYLE, Shown, is_interactive, widget_bundle
+from ocrkit.evaluation.analysis import KINDS
 from ocrkit.evaluation.compare import Comparison
-from ocrkit.evaluation.evaluation import Evaluation, extractions
-from ocrkit.evaluation.report import LONGEST, differences, thumbnail
-from ocrkit.metrics.edits import process_cer
+from ocrkit.evaluation.evaluation import Evaluation
+from ocrkit.evaluation.records import scored_text
+from ocrkit.evaluation.report import differences, shortened, thumbnail
 from ocrkit.metrics.fields import field_table
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from ipywidgets import Dropdown, IntRangeSlider
 
 LISTED = 1000  # samples in the browser's list; a front end is slow with more
 ORDERS = ("worst first", "as in the data", "least confident first", "confident and wrong first")
 
 
 class Samples:
-    """What the browser filters by, sample by sample; of several systems the last one counts.
+    """Values that the browser filters samples by; of several systems those of the last one.
 
-    `rates` are CERs in percent by system, `kinds` those of `analysis.error_kinds`, `wrong` the
-    fields of JSON that were read wrong. `rows` have the pictures of evaluations that have none.
+    `rates` are CERs in percent by system, `kinds` the kinds of error, `wrong` the fields of JSON
+    that were read wrong.
+
+    Args:
+        evaluation: an evaluation, or a comparison of several.
+        rows: the dataset's split; its pictures are shown where the records have none.
     """
 
-    def __init__(self, found: Evaluation | Comparison, rows: Any = None):
+    def __init__(self, evaluation: Evaluation | Comparison, rows: "Dataset | None" = None):
         self.rows = rows
-        self.places = {} if rows is None else {key: n for n, key in enumerate(rows["id"])}
-        self.systems = found.evaluations if isinstance(found, Comparison) else [found]
+        self.row_numbers = {} if rows is None else {key: n for n, key in enumerate(rows["id"])}
+        if isinstance(evaluation, Comparison):
+            self.systems = evaluation.evaluations
+        else:
+            self.systems = [evaluation]
         self.records = self.systems[-1].records
-        truths = [record["reference"] for record in self.records]
-        self.rates = []
+        self.rates: list[list[float]] = []
         for system in self.systems:
-            tally = process_cer(truths, list(map(said, system.records)))
-            self.rates.append((100 * tally.part / tally.whole.clip(min=1)).tolist())
-        self.kinds = error_kinds(self.records)
+            cer = system.counts.edits.cer
+            self.rates.append((100 * cer.part / cer.whole.clip(min=1)).tolist())
+        counts = self.systems[-1].counts
+        self.kinds = counts.error_kinds
         self.wrong: list[set[str]] = [set() for _ in self.records]
-        numbers, known, read = extractions(self.records)
-        for field, tally in field_table(known, read).items() if known else ():
-            for number, part, whole in zip(numbers, *tally):
-                if part < whole:
-                    self.wrong[number].add(field)
-        read = [
-            [truth, self.question(n), *(said(system.records[n]) for system in self.systems)]
-            for n, truth in enumerate(truths)
+        numbers, truths, predictions = counts.extractions
+        if truths:
+            for field, tally in field_table(truths, predictions).items():
+                for number, right, leaves in zip(numbers, tally.part, tally.whole):
+                    if right < leaves:
+                        self.wrong[number].add(field)
+        # Texts that the search looks through.
+        texts = [
+            [truth, self.question(n), *(system.counts.predictions[n] for system in self.systems)]
+            for n, truth in enumerate(counts.references)
         ]
-        self.texts = ["\n".join(texts).casefold() for texts in read]
+        self.texts = ["\n".join(parts).casefold() for parts in texts]
 
     def question(self, number: int) -> str:
-        """What was asked about a sample, where its row says so; without it answers tell little."""
+        """Question of a sample, where its row has one; without it answers mean little."""
         return str(self.records[number].get("question") or "")
 
     def change(self, number: int) -> float:
@@ -57,50 +71,50 @@ class Samples:
         return self.rates[-1][number] - self.rates[0][number]
 
     def order(self, name: str) -> list[int]:
-        """All samples in one of `ORDERS`, or by `change` where it is another name."""
+        """Numbers of all samples in one of `ORDERS`; by `change` under any other name."""
         rates, numbers = self.rates[-1], range(len(self.records))
-        sure = [record.get("confidence") or 0.0 for record in self.records]
-        keys = {
+        confidences = [record.get("confidence") or 0.0 for record in self.records]
+        keys: dict[str, Callable[[int], Any]] = {
             "worst first": lambda n: -rates[n],
             "as in the data": lambda n: n,
-            "least confident first": lambda n: sure[n],
-            "confident and wrong first": lambda n: (not rates[n], -sure[n]),
+            "least confident first": lambda n: confidences[n],
+            "confident and wrong first": lambda n: (not rates[n], -confidences[n]),
         }
         return sorted(numbers, key=keys.get(name, lambda n: -self.change(n)))
 
     def label(self, number: int) -> str:
-        """A sample in a line: its rates and the beginning of its truth."""
-        # Figure spaces are as wide as digits, and a list keeps them.
+        """One line on a sample: its rates and the beginning of its truth."""
+        # Figure spaces are as wide as digits, and lists do not collapse them.
         rates = " → ".join(f"{rates[number]:3.0f}".replace(" ", "\u2007") for rates in self.rates)
         return f"{rates} %  {' '.join(self.records[number]['reference'].split())[:60]}"
 
     def image(self, number: int) -> Markup:
-        """The picture of a sample, from the rows, or the first system that has it."""
+        """Picture of a sample, from the rows, or from the first system that has it."""
+        rows, row = self.rows, self.row_numbers.get(self.records[number]["id"])
+        if rows is not None and row is not None:
+            # Rows come first: a record's path may be that of another machine.
+            return picture(lambda: rows[row]["images"][0])
         images = [system.records[number].get("image") for system in self.systems]
-        place = self.places.get(self.records[number]["id"])
-        if place is not None:
-            # Before a path, which may be that of another machine.
-            images.insert(0, lambda: self.rows[place]["images"][0])
         return picture(next((image for image in images if image is not None), None))
 
     def html(self, number: int) -> Markup:
-        """A sample in full: picture, truth, what each system read, rates and confidence."""
+        """HTML of a sample: picture, truth, what each system read, rates and confidence."""
         record = self.records[number]
         question = self.question(number)
-        rows = [_row("question", _cut(question), "")] if question else []
-        rows.append(_row("truth", _cut(record["reference"]), ""))
+        rows = [_html_row("question", _html_text(question), "")] if question else []
+        rows.append(_html_row("truth", _html_text(record["reference"]), ""))
         for system, rates in zip(self.systems, self.rates):
-            one = system.records[number]
-            text: Any = differences(record["reference"], said(one)) or _cut("")
-            if one.get("error"):
-                text = f"failed: {one['error']}"
+            reading = system.records[number]
+            text = differences(record["reference"], scored_text(reading)) or _html_text("")
+            if reading.get("error"):
+                text = f"failed: {reading.get('error')}"
             note = Markup("CER {:.0f} %").format(rates[number])
-            if one.get("confidence") is not None:
-                note += Markup("<br>{:.0%} sure").format(one["confidence"])
-            rows.append(_row(system.name, text, note))
-        about = [str(record["id"]), record.get("language"), self.kinds[number]]
+            if reading.get("confidence") is not None:
+                note += Markup("<br>{:.0%} sure").format(reading.get("confidence"))
+            rows.append(_html_row(system.name, text, note))
+        details = [str(record["id"]), record.get("language"), self.kinds[number]]
         if self.wrong[number]:
-            about.append(f"wrong: {', '.join(sorted(self.wrong[number]))}")
+            details.append(f"wrong: {', '.join(sorted(self.wrong[number]))}")
         sample = Markup(
             "<div class='sample' lang='{}'>{}<table>{}</table></div><p class='soft'>{}</p>"
         )
@@ -108,17 +122,17 @@ class Samples:
             record.get("language") or "",
             self.image(number),
             Markup("").join(rows),
-            " · ".join(filter(None, about)),
+            " · ".join(filter(None, details)),
         )
 
 
 class Browser:
-    """Widgets to look through samples; without a kernel, the table of the worst.
+    """Widgets to look through samples; without a kernel, a table of the worst samples.
 
-    `chosen` holds the numbers of the samples that the filters let through, in order.
+    `chosen` holds the numbers of the samples that pass the filters, in order.
 
     Args:
-        samples: what there is to see.
+        samples: the samples.
         count: rows of the table.
     """
 
@@ -136,33 +150,35 @@ class Browser:
         import ipywidgets as widgets
 
         samples = self.samples
-        look = {
+        style = {
             "layout": {"width": "auto", "flex": "1 1 0"},
             "style": {"description_width": "70px"},
         }
 
-        def dropdown(name: str, options: list) -> widgets.Dropdown:
-            return widgets.Dropdown(options=options, description=name, **look)
+        def dropdown(name: str, options: list) -> "Dropdown":
+            return widgets.Dropdown(options=options, description=name, **style)
 
-        def span(name: str, top: int) -> widgets.IntRangeSlider:
+        def slider(name: str, top: int) -> "IntRangeSlider":
             return widgets.IntRangeSlider(
-                value=(0, top), max=top, description=name, continuous_update=False, **look
+                value=(0, top), max=top, description=name, continuous_update=False, **style
             )
 
         languages = [record.get("language") for record in samples.records]
-        orders = [*ORDERS, *(["largest loss first"] if len(samples.systems) > 1 else [])]
-        self.search = widgets.Text(description="Search", placeholder="truth or reading", **look)
+        orders = list(ORDERS)
+        if len(samples.systems) > 1:
+            orders.append("largest loss first")
+        self.search = widgets.Text(description="Search", placeholder="truth or reading", **style)
         self.kind = dropdown("Show", self._kinds())
         self.language = dropdown("Language", _counted(languages))
         self.field = dropdown("Field", _counted([f for wrong in samples.wrong for f in wrong]))
         self.order = dropdown("Order", orders)
-        self.length = span("Length", max(len(record["reference"]) for record in samples.records))
-        self.rate = span("CER, %", 100)
+        self.length = slider("Length", max(len(record["reference"]) for record in samples.records))
+        self.rate = slider("CER, %", 100)
         self.filters = [self.search, self.kind, self.order, self.length, self.rate]
-        # A filter that has nothing to choose from only takes room.
-        self.filters += [one for one in (self.language, self.field) if len(one.options) > 2]
-        for one in self.filters:
-            one.observe(self.filter, "value")
+        # Filters without a choice are left out.
+        self.filters += [box for box in (self.language, self.field) if len(box.options) > 2]
+        for widget in self.filters:
+            widget.observe(self.filter, "value")
 
     def _make_box(self) -> None:
         import ipywidgets as widgets
@@ -177,7 +193,7 @@ class Browser:
         self.next = widgets.Button(description="Next", icon="arrow-right")
         self.previous.on_click(lambda _: self.move_to((self.list.index or 0) - 1))
         self.next.on_click(lambda _: self.move_to((self.list.index or 0) + 1))
-        # JupyterLab takes the arrow keys for itself everywhere but where one can write.
+        # JupyterLab handles the arrow keys itself, except in text fields.
         self.place = widgets.BoundedIntText(
             min=1,
             max=1,
@@ -199,26 +215,26 @@ class Browser:
     def _kinds(self) -> list[tuple[str, str]]:
         samples, count = self.samples, len(self.samples.records)
         wrong = [kind for kind in samples.kinds if kind]
-        found = {"all": count, "wrong": len(wrong), "right": count - len(wrong)}
+        counts = {"all": count, "wrong": len(wrong), "right": count - len(wrong)}
         if len(samples.systems) > 1:
             changes = [samples.change(n) for n in range(count)]
-            found["better"] = sum(change < 0 for change in changes)
-            found["worse"] = sum(change > 0 for change in changes)
-        found |= {kind: wrong.count(kind) for kind in KINDS}
-        return [(f"{name} ({n})", name) for name, n in found.items() if n or name == "all"]
+            counts["better"] = sum(change < 0 for change in changes)
+            counts["worse"] = sum(change > 0 for change in changes)
+        counts |= {kind: wrong.count(kind) for kind in KINDS}
+        return [(f"{name} ({n})", name) for name, n in counts.items() if n or name == "all"]
 
     def _fits(self, number: int) -> bool:
-        samples, record, kind = self.samples, self.samples.records[number], self.kind.value
-        found, rate = samples.kinds[number], min(samples.rates[-1][number], 100)
-        shown = {
+        samples, record = self.samples, self.samples.records[number]
+        kind, rate = samples.kinds[number], min(samples.rates[-1][number], 100)
+        passes = {
             "all": True,
-            "wrong": found is not None,
-            "right": found is None,
+            "wrong": kind is not None,
+            "right": kind is None,
             "better": samples.change(number) < 0,
             "worse": samples.change(number) > 0,
         }
         return (
-            shown.get(kind, found == kind)
+            passes.get(self.kind.value, kind == self.kind.value)
             and self.search.value.casefold() in samples.texts[number]
             and self.length.value[0] <= len(record["reference"]) <= self.length.value[1]
             and self.rate.value[0] <= rate <= self.rate.value[1]
@@ -235,7 +251,7 @@ class Browser:
         self._show()
 
     def move_to(self, place: int) -> None:
-        """Show the sample at a place of the list; nothing happens where there is none."""
+        """Show the sample at a place of the list; a place outside of it does nothing."""
         if 0 <= place < len(self.list.options):
             self.list.index = place
 
@@ -255,61 +271,61 @@ class Browser:
 
 
 def worst(samples: Samples, count: int) -> Shown:
-    """The samples that the last system read worst, as a table that needs no kernel."""
+    """Table of the samples that the last system read worst; it needs no kernel."""
     chosen = samples.order("worst first")[:count]
     names = [system.name for system in samples.systems]
-    asked = ["question"] if any(map(samples.question, chosen)) else []
-    head = Markup("").join(map(Markup("<th>{}</th>").format, ("", *asked, "truth", *names)))
+    questions = any(map(samples.question, chosen))
+    titles = ["question", "truth", *names] if questions else ["truth", *names]
+    head = Markup("").join(map(Markup("<th>{}</th>").format, ("", *titles)))
     lines, texts = [Markup("<tr>{}</tr>").format(head)], []
     for number in chosen:
         truth = samples.records[number]["reference"]
-        read = [said(system.records[number]) for system in samples.systems]
-        question = [samples.question(number)] if asked else []
-        cells = [*question, _cut(truth), *(differences(truth, text) for text in read)]
+        readings = [scored_text(system.records[number]) for system in samples.systems]
+        question = [samples.question(number)] if questions else []
+        cells = [*question, _html_text(truth), *(differences(truth, text) for text in readings)]
         cells = Markup("").join(map(Markup("<td class='read'>{}</td>").format, cells))
         lines.append(Markup("<tr><td>{}</td>{}</tr>").format(samples.image(number), cells))
-        shown = zip((*asked, "truth", *names), (*question, truth, *read))
-        texts += [f"{name}: {text}" for name, text in shown]
+        texts += [f"{title}: {text}" for title, text in zip(titles, (*question, truth, *readings))]
     note = f"The {len(chosen)} of {len(samples.records)} samples that {names[-1]} read worst."
     table = Markup("<p>{}</p><table>{}</table>").format(note, Markup("").join(lines))
     return Shown(table, "\n".join([note, *texts]))
 
 
 def picture(image: Any) -> Markup:
-    """A small picture as an HTML tag; nothing where it cannot be had. As `thumbnail` takes it."""
-    found = thumbnail(image)
+    """HTML tag of a small picture, as `thumbnail` takes it; empty where it cannot be opened."""
+    small = thumbnail(image)
     tag = Markup("<img src='{src}' width='{width}' height='{height}' alt=''>")
-    return tag.format(**found) if found else Markup("")
+    return tag.format(**small) if small else Markup("")
 
 
-def _cut(text: str) -> str | Markup:
-    return text[:LONGEST] + "…" * (len(text) > LONGEST) or Markup("<i class='soft'>empty</i>")
+def _html_text(text: str) -> str | Markup:
+    return shortened(text) or Markup("<i class='soft'>empty</i>")
 
 
-def _row(name: str, text: Any, note: Any) -> Markup:
+def _html_row(name: str, text: str, note: str) -> Markup:
     row = Markup("<tr><th>{}</th><td class='text'>{}</td><td class='rate'>{}</td></tr>")
     return row.format(name, text, note)
 
 
-def _counted(values: list) -> list[tuple[str, str | None]]:
-    """Values and how often they come, most often first, as a dropdown's options."""
-    found = Counter(value for value in values if value is not None).most_common()
-    return [("any", None), *((f"{value} ({count})", value) for value, count in found)]
+def _counted(values: Sequence[str | None]) -> list[tuple[str, str | None]]:
+    """Options of a dropdown: values with their counts, most frequent first."""
+    counts = Counter(value for value in values if value is not None).most_common()
+    return [("any", None), *((f"{value} ({count})", value) for value, count in counts)]
 
 
-def gallery(rows: Any, count: int = 8) -> Shown:
-    """The first `count` rows: pictures with their texts, and with prompts where these differ.
+def gallery(rows: "Dataset", count: int = 8) -> Shown:
+    """Table of the first `count` rows: pictures with their texts, and prompts where these differ.
 
     Args:
-        rows: a split as `load_data` gives it.
-        count: how many to show.
+        rows: a split that `load_data` returned.
+        count: the most rows.
     """
     chosen = rows.take(min(count, rows.num_rows or count))
     shown = [[text_of(row["completion"])] for row in chosen]
     prompts = [text_of(row["prompt"]) for row in chosen]
     if len(set(prompts)) > 1:
         shown = [[prompt, *texts] for prompt, texts in zip(prompts, shown)]
-    # The first column of texts takes the room that there is.
+    # The first column of texts takes the remaining width.
     wide, narrow, lines = Markup("<td class='text'>{}</td>"), Markup("<td>{}</td>"), []
     for row, texts in zip(chosen, shown):
         cells = wide.format(texts[0]) + Markup("").join(map(narrow.format, texts[1:]))
@@ -318,18 +334,20 @@ def gallery(rows: Any, count: int = 8) -> Shown:
     return Shown(Markup("<table>{}</table>").format(Markup("").join(lines)), text)
 
 
-def browse(found: Evaluation | Comparison, count: int = 8, rows: Any = None) -> Browser | Shown:
-    """Predictions to look through: picture, truth, and what was read, with its differences.
+def browse(
+    evaluation: Evaluation | Comparison, count: int = 8, rows: "Dataset | None" = None
+) -> Browser | Shown:
+    """Browse predictions: picture, truth, and what was read, with its differences.
 
-    To a person it is a browser, with filters by kind of error, rate, length, language, field and
-    text, and a list that the arrow keys move in. Where no one looks on, such as under papermill,
-    and on GitHub, it is a table of the worst.
+    In an interactive notebook it is a browser with filters by kind of error, rate, length,
+    language, field and text. Elsewhere, such as under papermill and on GitHub, it is a table of
+    the worst samples.
 
     Args:
-        found: an evaluation, or a comparison to see all its systems on the same samples.
+        evaluation: an evaluation, or a comparison to see all its systems on the same samples.
         count: rows of the table.
-        rows: the split that was read, for the pictures; an evaluation that was made in this
-            session has them, one that was loaded has not.
+        rows: the split that was read, for its pictures; an evaluation made in this session has
+            them, a loaded one only where its pictures are files.
     """
-    samples = Samples(found, rows)
-    return Browser(samples, count) if looked_at() else worst(samples, count)
+    samples = Samples(evaluation, rows)
+    return Browser(samples, count) if is_interactive() else worst(samples, count)

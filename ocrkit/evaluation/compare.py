@@ -1,8 +1,8 @@
-"""Comparison of evaluations over the same samples, as table, Markdown, JSON and HTML."""
+"""Comparison of evaluations over the same samples: table, Markdown, JSON and HTML report."""
 
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,26 +15,27 @@ from ocrkit.display.markdown import markdown_code, markdown_text
 from ocrkit.display.tables import heading_table, interval, p_text
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
-from ocrkit.evaluation.analysis import said
 from ocrkit.evaluation.evaluation import (
     Evaluation,
+    condition_holds,
     console_table,
     fails,
-    parsed_condition,
-    tallies,
+    parse_condition,
 )
-from ocrkit.metrics.edits import char_confusions, process_cer
-from ocrkit.metrics.intervals import mcnemar, resample
+from ocrkit.evaluation.records import scored_text
+from ocrkit.metrics.intervals import Tally, mcnemar, resample
 from ocrkit.metrics.names import label
 from ocrkit.run_folder import foreign_weights, read_log, read_run, restore, skipped_counts
 
-CHANGE = "change of "  # what a condition on a difference begins with
+CHANGE = "change of "  # prefix of a condition on a difference
 MATCHES = ("exact_match", "normalized_match")
+_FILES = ("index.html", "report.md", "report.json")
+_CHANGE_COLUMNS = ("id", "reference", "before", "after")
 
 
 @dataclass
 class Comparison:
-    """Evaluations over the same ids; the first one is what the others are held against.
+    """Evaluations over the same ids; the first one is the baseline of the others.
 
     `differences` is {name: {metric: {value, low, high}}}, later minus first, with paired 95 %
     bootstrap intervals over groups; `p_values` {name: {metric: p}}, exact McNemar for matches;
@@ -42,20 +43,20 @@ class Comparison:
     """
 
     evaluations: list[Evaluation]
-    differences: dict[str, dict[str, dict]]
+    differences: dict[str, dict[str, dict[str, float]]]
     p_values: dict[str, dict[str, float]]
-    changes: dict[str, list[dict]]
+    changes: dict[str, list[dict[str, Any]]]
 
     @property
     def title(self) -> str:
-        """Names of the evaluations, as a heading has them."""
+        """Heading with the names of the evaluations."""
         return (" → " if len(self.evaluations) == 2 else ", ").join(
             e.name for e in self.evaluations
         )
 
     @property
     def by(self) -> dict[str, dict[str, dict]]:
-        """The tables by column of the last evaluation, as far as all have the same values."""
+        """Tables by column of the last evaluation whose values all evaluations have."""
         return {
             column: values
             for column, values in self.evaluations[-1].by.items()
@@ -64,18 +65,18 @@ class Comparison:
 
     @cached_property
     def kinds(self) -> dict[str, dict[str, int]]:
-        """Count of every kind of error (`analysis.KINDS`) by evaluation."""
-        counts = {e.name: Counter(analysis.error_kinds(e.records)) for e in self.evaluations}
+        """Number of samples with each kind of error (`analysis.KINDS`) by evaluation."""
+        counts = {e.name: Counter(e.counts.error_kinds) for e in self.evaluations}
         return {
-            name: {kind: found[kind] for kind in analysis.KINDS} for name, found in counts.items()
+            name: {kind: count[kind] for kind in analysis.KINDS} for name, count in counts.items()
         }
 
-    def improved(self, name: str | None = None) -> list[dict]:
+    def improved(self, name: str | None = None) -> list[dict[str, Any]]:
         """Samples with fewer edits than in the first evaluation, largest gain first."""
         name = name or self.evaluations[-1].name
         return [change for change in self.changes.get(name, []) if change["change"] < 0]
 
-    def worse(self, name: str | None = None) -> list[dict]:
+    def worse(self, name: str | None = None) -> list[dict[str, Any]]:
         """Samples with more edits than in the first evaluation, largest loss first."""
         name = name or self.evaluations[-1].name
         return [change for change in self.changes.get(name, [])[::-1] if change["change"] > 0]
@@ -86,22 +87,25 @@ class Comparison:
         `change of cer > 0` asks for the last one's difference from the first.
 
         Raises:
-            ValueError: the condition cannot be read, or names a metric that is not there.
+            ValueError: the condition cannot be read, or names a metric without a value.
 
         """
         last = self.evaluations[-1]
         if not condition.startswith(CHANGE):
             return fails(last, condition)
         condition = condition.removeprefix(CHANGE)
-        found = self.differences.get(last.name, {})
-        if (name := parsed_condition(condition)[0]) not in found:
+        metric = parse_condition(condition)[0]
+        changes = {
+            name: change["value"] for name, change in self.differences.get(last.name, {}).items()
+        }
+        if metric not in changes:
             raise ValueError(
-                f"There is no change of {name} to look at: compare two evaluations that have it."
+                f"There is no change of {metric} to look at: compare two evaluations that have it."
             )
-        return fails(replace(last, metrics=found), condition)
+        return condition_holds(condition, changes, last.name)
 
     def rows(self, only: Sequence[str] | None = None) -> list[list[str]]:
-        """Cells of the table of metrics, the heading first."""
+        """Cells of the table of metrics, the heading first; of all metrics, or `only` some."""
         first, *others = self.evaluations
         head = ["", *(evaluation.name for evaluation in self.evaluations)]
         head += [f"{other.name} − {first.name}" for other in others]
@@ -117,7 +121,7 @@ class Comparison:
         return rows
 
     def table(self, only: Sequence[str] | None = None) -> str:
-        """Plain text for a console: the metrics named, or all, with their 95 % intervals."""
+        """Plain text for a console: all metrics, or `only` some, with their 95 % intervals."""
         return console_table(self.rows(only), self.evaluations)
 
     def to_markdown(self, most: int = 10) -> str:
@@ -143,9 +147,9 @@ class Comparison:
             lines += ["", f"## {markdown_text(title.replace('_', ' '))}", ""]
             lines += [f"| {markdown_text(column)} | samples | {' | '.join(names)} |"]
             lines += ["| --- | ---: |" + " --- |" * len(names)]
-            for value, found in values.items():
+            for value, scores in values.items():
                 cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
-                lines.append(f"| {markdown_text(value)} | {found['n']} | {' | '.join(cells)} |")
+                lines.append(f"| {markdown_text(value)} | {scores['n']} | {' | '.join(cells)} |")
         counted = list(self.kinds.values())
         if any(map(any, (counts.values() for counts in counted))):
             lines += ["", "## Kinds of error", ""]
@@ -160,13 +164,13 @@ class Comparison:
             if changes:
                 lines += [f"| id | truth | {names[0]} | {names[-1]} |", "| --- " * 4 + "|"]
                 lines += [
-                    "| " + " | ".join(_cell(change[key]) for key in _SHOWN) + " |"
+                    "| " + " | ".join(_cell(change[key]) for key in _CHANGE_COLUMNS) + " |"
                     for change in changes[:most]
                 ]
         return "\n".join(lines) + "\n"
 
-    def summary(self) -> dict:
-        """Return what `report.json` holds."""
+    def summary(self) -> dict[str, Any]:
+        """Return the content of `report.json`."""
         return {
             "evaluations": [evaluation.summary() for evaluation in self.evaluations],
             "differences": self.differences,
@@ -175,10 +179,13 @@ class Comparison:
             "worse": {name: [c["id"] for c in self.worse(name)] for name in self.changes},
             "kinds": self.kinds,
             "confusions": {e.name: _confusions(e) for e in self.evaluations},
-            "coverage": {e.name: analysis.coverage_curve(e.records) for e in self.evaluations},
+            "coverage": {
+                e.name: analysis.coverage_curve(e.records, e.counts.edits.cer)
+                for e in self.evaluations
+            },
             "suspect_labels": [
                 record["id"]
-                for record in analysis.suspect_labels([e.records for e in self.evaluations])
+                for record, _ in analysis.suspect_labels([e.records for e in self.evaluations])
             ],
         }
 
@@ -193,15 +200,15 @@ class Comparison:
         """Write `index.html`, `report.md` and `report.json` into `folder` and return it.
 
         Args:
-            folder: made where it does not exist.
+            folder: created where it does not exist.
             history: lines of `train_log.jsonl`, {step, loss, eval_cer, ...}, for the curves.
             skipped: {reason: rows} that training or evaluation left out.
             other: further comparisons to show below, each alone or as (title, comparison).
-            overwrite: replace files of these names that the kit did not write, too.
+            overwrite: replace files of these names even where the kit did not write them.
 
         Raises:
-            FileExistsError: the folder holds such a file.
-            OSError: the disk is full or cannot be written; an older report is as it was.
+            FileExistsError: the folder holds a file of these names that the kit did not write.
+            OSError: the disk is full or cannot be written; an older report is unchanged.
 
         """
         from ocrkit.evaluation.report import render
@@ -232,26 +239,23 @@ class Comparison:
         return str(heading_table(self.rows(), "metric").html)
 
 
-_FILES = ("index.html", "report.md", "report.json")
-_SHOWN = ("id", "reference", "before", "after")
-
-
 def _cell(value: object) -> str:
     text = " ".join(str("" if value is None else value).split())
     return markdown_code(text if len(text) <= 120 else text[:120] + "…", in_table=True) or "—"
 
 
-def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list]:
+def _confusions(evaluation: Evaluation, most: int = 50) -> dict[str, list[list]]:
     """Return the most frequent confusions as [truth, reading, count], for both units."""
-    texts = [r["reference"] for r in evaluation.records], list(map(said, evaluation.records))
+    counts = evaluation.counts
+    confusions = {"char": counts.edits.confusions, "grapheme": counts.grapheme_confusions}
     return {
-        unit: [[*pair, count] for pair, count in char_confusions(*texts, unit).most_common(most)]
-        for unit in ("char", "grapheme")
+        unit: [[*pair, count] for pair, count in counted.most_common(most)]
+        for unit, counted in confusions.items()
     }
 
 
 def compare(*evaluations: Evaluation) -> Comparison:
-    """Compare evaluations of the same samples; the first is what the others are held against.
+    """Compare evaluations of the same samples; the first is the baseline of the others.
 
     Raises:
         ValueError: ids, references or normalisation profiles differ, or a name comes twice; the
@@ -267,12 +271,10 @@ def compare(*evaluations: Evaluation) -> Comparison:
     aligned = [first, *(_aligned(first, other) for other in evaluations[1:])]
     differences, p_values, changes = {}, {}, {}
     groups = [record.get("group") for record in first.records]
-    profile, locale = first.profile["name"], first.profile.get("locale", "en")
-    before = tallies(first.records, profile, locale) if len(aligned) > 1 else {}
     for evaluation in aligned[1:]:
-        after = tallies(evaluation.records, profile, locale)
+        before, after = first.counts.tallies, evaluation.counts.tallies
         differences[evaluation.name] = _paired(
-            [(name, before[name], after[name]) for name in before if name in after], groups
+            {name: (before[name], after[name]) for name in before if name in after}, groups
         )
         p_values[evaluation.name] = {
             name: mcnemar(
@@ -315,50 +317,56 @@ def _aligned(first: Evaluation, other: Evaluation) -> Evaluation:
         )
     if [record["id"] for record in other.records] == ours:
         return other
-    return Evaluation(**{**vars(other), "records": [theirs[key] for key in ours]})
+    return replace(other, records=[theirs[key] for key in ours])
 
 
-def _paired(metrics: list[tuple], groups: Sequence) -> dict[str, dict]:
-    columns = [part for _, before, after in metrics for part in (*before, *after)]
+def _paired(
+    tallies: dict[str, tuple[Tally, Tally]], groups: Sequence[Hashable]
+) -> dict[str, dict[str, float]]:
+    """Return differences, second minus first tally, with paired bootstrap intervals."""
+    columns = [counts for before, after in tallies.values() for counts in (*before, *after)]
     sums = resample(np.column_stack(columns), groups)
-    sums = sums.reshape(len(sums), len(metrics), 4)
-    before = sums[:, :, 0] / np.where(sums[:, :, 1] == 0, 1, sums[:, :, 1])
-    after = sums[:, :, 2] / np.where(sums[:, :, 3] == 0, 1, sums[:, :, 3])
-    low, high = np.percentile(after - before, [2.5, 97.5], axis=0)
+    sums = sums.reshape(len(sums), len(tallies), 4)
+    before_rates = sums[:, :, 0] / np.where(sums[:, :, 1] == 0, 1, sums[:, :, 1])
+    after_rates = sums[:, :, 2] / np.where(sums[:, :, 3] == 0, 1, sums[:, :, 3])
+    low, high = np.percentile(after_rates - before_rates, [2.5, 97.5], axis=0)
     return {
         name: {"value": after.rate - before.rate, "low": float(low[n]), "high": float(high[n])}
-        for n, (name, before, after) in enumerate(metrics)
+        for n, (name, (before, after)) in enumerate(tallies.items())
     }
 
 
-def _changes(first: Evaluation, other: Evaluation) -> list[dict]:
-    references = [record["reference"] for record in first.records]
-    errors = [process_cer(references, list(map(said, e.records))).part for e in (first, other)]
+def _changes(first: Evaluation, other: Evaluation) -> list[dict[str, Any]]:
+    """List samples whose number of edits changed, most improved first."""
+    change = other.counts.edits.cer.part - first.counts.edits.cer.part
     changes = [
         {
             "id": old["id"],
             "reference": old["reference"],
-            "before": said(old),
-            "after": said(new),
-            "change": int(errors[1][number] - errors[0][number]),
+            "before": scored_text(old),
+            "after": scored_text(new),
+            "change": int(difference),
         }
-        for number, (old, new) in enumerate(zip(first.records, other.records))
-        if errors[0][number] != errors[1][number]
+        for old, new, difference in zip(first.records, other.records, change)
+        if difference
     ]
     return sorted(changes, key=lambda change: change["change"])
+
+
+# --- saved evaluations
 
 
 def load_evaluations(
     folders: Sequence[Path], names: Sequence[str] | None = None
 ) -> list[Evaluation]:
-    """Load evaluations under names that tell them apart.
+    """Load evaluations under distinct names.
 
     Args:
-        folders: where they were saved, such as `runs/s1/eval/tuned`.
-        names: one for each; without them its own name, or `s1/tuned` where two have the same.
+        folders: their folders, such as `runs/s1/eval/tuned`.
+        names: a name for each; without names its own name, or `s1/tuned` where two have the same.
 
     Raises:
-        ConfigError: there are not as many different names as evaluations.
+        ConfigError: there are fewer or more distinct names than evaluations.
     """
     evaluations = [Evaluation.load(folder) for folder in folders]
     if not names:
@@ -375,10 +383,10 @@ def load_evaluations(
     return [replace(evaluation, name=name) for evaluation, name in zip(evaluations, names)]
 
 
-def told_by_run(folder: Path) -> dict[str, Any]:
-    """The `history` and `skipped` of a report, from the run that an evaluation lies in.
+def training_of(folder: Path) -> dict[str, Any]:
+    """Return `history` and `skipped` rows of the training run that an evaluation lies in.
 
-    Nothing, which is said, where the evaluation is not of that run's weights.
+    The result is empty, and a line is printed, where the evaluation measured other weights.
     """
     run = _run_of(folder)
     restore(run)
@@ -390,5 +398,5 @@ def told_by_run(folder: Path) -> dict[str, Any]:
 
 
 def _run_of(folder: Path) -> Path:
-    """The run folder of an evaluation, which lies there as `eval/NAME`."""
+    """Return the run folder of an evaluation, which lies in it as `eval/NAME`."""
     return folder.resolve().parent.parent

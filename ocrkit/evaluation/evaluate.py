@@ -1,13 +1,12 @@
-"""Evaluate whatever reads: a model, an engine by name, a file of predictions."""
+"""Evaluate a model, an OCR engine, or a file of predictions."""
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.dataset.files import naming, write_whole
 from ocrkit.data.rows import (
@@ -18,50 +17,55 @@ from ocrkit.data.rows import (
     text_of,
     without_images,
 )
-from ocrkit.evaluation.evaluation import (
-    UNFINISHED,
-    Evaluation,
-    check_evaluation_folder,
-    line_of,
-    read_predictions,
-    score,
-)
-from ocrkit.evaluation.tesseract import _tesseract, _tesseract_language
+from ocrkit.evaluation.evaluation import UNFINISHED, Evaluation, check_evaluation_folder, score
+from ocrkit.evaluation.records import Record, read_predictions, record_line
+from ocrkit.evaluation.tesseract import check_tesseract, read_rows, tesseract_language
 from ocrkit.metrics import fields
 from ocrkit.metrics.text import PROFILE_VERSION
 from ocrkit.run_folder import run_id_of_model
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    from ocrkit.config import TrainConfig
+
+    Rows = Dataset | Sequence[Mapping[str, Any]]
+
 
 def evaluate(
-    model: Any,
-    processor: Any,
-    data: Any,
-    config: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    data: "Rows",
+    config: "TrainConfig",
     name: str = "base",
     profile: str | None = None,
     locale: str | None = None,
 ) -> Evaluation:
     """Predict every row of `data` greedily, stream to disk, and score.
 
-    Predictions go to `<output_dir>/eval/<name>/unfinished.jsonl` as they come. A run that was
-    interrupted goes on where it stopped, if weights, ids, pictures, generation settings, pixel
-    budget and profile versions are the same (the fingerprint); otherwise it starts afresh. An
-    evaluation that is there already is replaced when the new one is whole.
+    Predictions are appended to `<output_dir>/eval/<name>/unfinished.jsonl`. An interrupted
+    evaluation resumes if weights, ids, pictures, generation settings, pixel budget and profile
+    versions are unchanged (the fingerprint); otherwise it starts again. An existing evaluation is
+    replaced once the new one is complete.
 
     Args:
-        model: what `load_model` returned.
-        processor: likewise.
+        model: the model that `load_model` returned.
+        processor: its processor.
         data: rows {id, prompt, completion, images, language, group, ...}: a `datasets.Dataset` or
             a list of dicts.
-        config: the `TrainConfig`; `output_dir` says where the results go.
-        name: the folder's name, such as `base` or `tuned`.
-        profile: the normalisation profile of `normalized_match`; None takes the config's.
-        locale: how amounts are written in JSON that is read; None takes the config's.
+        config: the `TrainConfig`; results go into its `output_dir`.
+        name: name of the evaluation's folder, such as `base` or `tuned`.
+        profile: normalisation profile of `normalized_match`; None takes the config's.
+        locale: how amounts in JSON are written; None takes the config's.
+
+    Raises:
+        ValueError: there are no rows, an id comes twice, or `name` is no folder name.
 
     """
     from ocrkit.models.read import fingerprint, predict_stream, weights_fingerprint
 
-    return _run(
+    return _evaluate_stream(
         data,
         eval_folder(config.output_dir, name),
         fingerprint(model, processor, data, config),
@@ -75,7 +79,7 @@ def evaluate(
 
 def evaluate_engine(
     engine: str,
-    data: Any,
+    data: "Rows",
     output_dir: str | Path,
     name: str | None = None,
     language: str | None = None,
@@ -83,63 +87,54 @@ def evaluate_engine(
     profile: str = "strict",
     locale: str = "en",
 ) -> Evaluation:
-    """Evaluate an engine by name on the rows of `data`, streamed and resumed as a model is.
+    """Evaluate an OCR engine on the rows of `data`, streamed and resumed as for a model.
 
     Args:
         engine: `tesseract` (the program, through pytesseract).
         data: as for `evaluate`.
         output_dir: results go to `<output_dir>/eval/<name>`.
-        name: the folder's name; the engine's where None.
-        language: Tesseract's own language, such as `eng` or `kor+eng`; None takes each row's.
+        name: name of the evaluation's folder; None takes the engine's name.
+        language: Tesseract's own code, such as `eng` or `kor+eng`; None takes each row's language.
         psm: page segmentation mode; None takes 7 (one line) for pictures at least three times as
             wide as high and 6 (one block) for the others.
-        profile: the normalisation profile of `normalized_match`.
-        locale: how amounts are written in JSON that is read.
+        profile: normalisation profile of `normalized_match`.
+        locale: how amounts in JSON are written.
 
     Raises:
-        ValueError: the engine is unknown, Tesseract lacks a language, or the name is no name.
+        ValueError: the engine is unknown, Tesseract lacks a language, or `name` is no folder name.
         RuntimeError: Tesseract or pytesseract is not installed.
 
     """
     if engine != "tesseract":
         raise ValueError(f"Engine {engine!r} is unknown: use 'tesseract', or score a file.")
     folder = eval_folder(output_dir, name or engine)
-    try:
-        import pytesseract
-
-        version = str(pytesseract.get_tesseract_version())
-        installed = set(pytesseract.get_languages())
-    except (ImportError, OSError, SystemExit) as error:
-        raise RuntimeError(
-            f"Tesseract cannot be run ({error}): install pytesseract and the package tesseract-ocr."
-        ) from None
-    rows = [(row["id"], language or _tesseract_language(row)) for row in without_images(data)]
-    for wanted in sorted(part for code in {code for _, code in rows} for part in code.split("+")):
-        if wanted not in installed:
-            raise ValueError(
-                f"Tesseract has no data for {wanted!r}: install tesseract-ocr-"
-                f"{wanted.replace('_', '-')}, or pass a language that it has "
-                f"({', '.join(sorted(installed - {'osd'}))})."
-            )
+    rows = [(row["id"], language or tesseract_language(row)) for row in without_images(data)]
+    version = check_tesseract({code for _, code in rows})
     stamp = json.dumps([engine, version, psm, rows, picture_hashes(data)])
-    stream = partial(_tesseract, language=language, psm=psm)
-    return _run(data, folder, stamp, stream, profile, locale)
+    stream = partial(read_rows, language=language, psm=psm)
+    return _evaluate_stream(data, folder, stamp, stream, profile, locale)
 
 
-def tesseract_baseline(data: Any, config: Any) -> list[Evaluation]:
-    """Evaluate Tesseract on the rows of `data`, to stand beside a model in a comparison.
+def tesseract_baseline(data: "Rows", config: "TrainConfig") -> list[Evaluation]:
+    """Evaluate Tesseract on the rows of `data`, as a baseline in a comparison.
 
     Returns:
-        A list of its one evaluation; of none where it cannot be run or lacks a language, which is
-        printed.
+        A list of one evaluation; an empty list, and a printed line, where Tesseract is not
+        installed or lacks a language.
 
     """
     try:
-        given = {"profile": config.normalization_profile, "locale": config.locale}
-        return [evaluate_engine("tesseract", data, config.output_dir, **given)]
+        evaluation = evaluate_engine(
+            "tesseract",
+            data,
+            config.output_dir,
+            profile=config.normalization_profile,
+            locale=config.locale,
+        )
     except (RuntimeError, ValueError) as error:
         print(f"Left out: {error}")
         return []
+    return [evaluation]
 
 
 def evaluate_file(
@@ -156,10 +151,10 @@ def evaluate_file(
 
 
 def eval_folder(output_dir: str | Path, name: str) -> Path:
-    """Where an evaluation is kept: `<output_dir>/eval/<name>`.
+    """Return the folder of an evaluation, `<output_dir>/eval/<name>`.
 
     Raises:
-        ValueError: the name would lead elsewhere.
+        ValueError: the name leads out of `eval/`.
 
     """
     if name in ("", ".", "..") or "/" in name or "\\" in name:
@@ -172,61 +167,69 @@ def eval_folder(output_dir: str | Path, name: str) -> Path:
 # --- streaming and resuming
 
 
-def _run(
-    data: Any,
+def _evaluate_stream(
+    data: "Rows",
     folder: Path,
     stamp: str,
-    stream: Callable[[Any], Iterable[dict]],
+    stream: Callable[["Rows"], Iterable[dict[str, Any]]],
     profile: str,
     locale: str,
-    **measured: str | None,
+    run: str | None = None,
+    weights: str | None = None,
 ) -> Evaluation:
-    """Predict what `folder` does not hold yet under this stamp, then score and save all."""
+    """Predict rows that `folder` does not hold under this stamp, then score and save all."""
     records = records_of(data)
     if not records:
         raise ValueError(f"The data to evaluate as {folder.name!r} has no rows.")
-    twice = [key for key, count in Counter(r["id"] for r in records).items() if count > 1]
-    if twice:
-        raise ValueError(f"Id {twice[0]!r} comes twice in the data: ids must be unique.")
+    repeated = [key for key, count in Counter(r["id"] for r in records).items() if count > 1]
+    if repeated:
+        raise ValueError(f"Id {repeated[0]!r} comes twice in the data: ids must be unique.")
     stamp = hashlib.sha256((stamp + json.dumps(PROFILE_VERSION)).encode()).hexdigest()[:16]
-    done = _predicted(folder, stamp)
+    done = _saved_predictions(folder, stamp)
     for record in records:
-        record.update(done.get(record["id"], {}))
+        _update(record, done.get(record["id"], {}))
     todo = [number for number, record in enumerate(records) if record["id"] not in done]
     waiting = {records[number]["id"]: records[number] for number in todo}
     check_evaluation_folder(folder)
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    # Beside an evaluation that is whole, which stays until this one is.
+    # A file of its own: an older complete evaluation stays until this one is complete.
     path = folder / UNFINISHED
-    kept = [line_of(record) for record in records if record["id"] in done]
+    kept = [record_line(record) for record in records if record["id"] in done]
     write_whole(path, "".join([json.dumps({"fingerprint": stamp}) + "\n", *kept]))
-    append = {"encoding": "utf-8", "errors": "backslashreplace", "newline": "\n"}
-    with naming(path), path.open("a", **append) as file:
+    with (
+        naming(path),
+        path.open("a", encoding="utf-8", errors="backslashreplace", newline="\n") as file,
+    ):
         for item in stream(select_rows(data, todo)) if todo else ():
             record = waiting.pop(item["id"], None)
             if record is None:
                 raise RuntimeError(f"The system answered id {item['id']!r}, which was not asked.")
-            record.update(item)
-            file.write(line_of(record))
+            _update(record, item)
+            file.write(record_line(record))
             file.flush()
     for record in waiting.values():
         record["error"] = "the system returned no prediction for this row"
-    evaluation = replace(score(records, folder.name, profile, stamp, locale), **measured)
+    evaluation = score(records, folder.name, profile, stamp, locale)
+    evaluation.run, evaluation.weights = run, weights
     evaluation.save(folder)
     path.unlink()
     return evaluation
 
 
-def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
-    """Return what a run of the same stamp predicted, interrupted or whole, by id, but failures."""
-    head, *lines = _lines(folder / UNFINISHED) or [{}]
+def _update(record: Record, values: Mapping[str, Any]) -> None:
+    cast("dict[str, Any]", record).update(values)
+
+
+def _saved_predictions(folder: Path, stamp: str) -> dict[str | int, dict[str, Any]]:
+    """Return successful predictions under the same stamp by id, unfinished or complete."""
+    head, *lines = _unfinished_lines(folder / UNFINISHED) or [{}]
     if head.get("fingerprint") != stamp:
         try:
-            whole = Evaluation.load(folder)
+            complete = Evaluation.load(folder)
         except (OSError, ValueError):
             return {}
-        lines = whole.records if whole.fingerprint == stamp else []
+        lines = complete.records if complete.fingerprint == stamp else []
     keys = ("prediction", "confidence", "finish_reason", "error")
     return {
         record["id"]: {key: record.get(key) for key in keys}
@@ -235,19 +238,24 @@ def _predicted(folder: Path, stamp: str) -> dict[Any, dict]:
     }
 
 
-def _lines(path: Path) -> list[dict]:
-    found = []
+def _unfinished_lines(path: Path) -> list[dict[str, Any]]:
+    lines = []
     text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
     for line in text.split("\n"):
         try:
-            found.append(json.loads(line))
-        except ValueError:  # the line that was being written when the run was stopped
+            lines.append(json.loads(line))
+        except ValueError:  # the line that an interruption cut off
             continue
-    return found
+    return lines
 
 
-def records_of(data: Any) -> list[dict]:
-    """Turn dataset rows into records without a prediction, opening no picture."""
+def records_of(data: "Rows") -> list[Record]:
+    """Turn dataset rows into records without a prediction, opening no picture.
+
+    Raises:
+        ValueError: a row has no id or no completion.
+
+    """
     records, files = [], first_picture_files(data)
     for number, row in enumerate(without_images(data)):
         if not {"id", "completion"} <= row.keys() or not row["completion"]:
@@ -256,11 +264,11 @@ def records_of(data: Any) -> list[dict]:
                 "evaluate rows of prompt, completion and images."
             )
         meta = fields.parse_json(row.get("meta"))
-        extra = meta if isinstance(meta, dict) else {}
-        extra = {**extra, "task": row.get("task"), "source": row.get("source")}
-        record = {
+        columns = meta if isinstance(meta, dict) else {}
+        columns = {**columns, "task": row.get("task"), "source": row.get("source")}
+        record: dict[str, Any] = {
             key: value
-            for key, value in extra.items()
+            for key, value in columns.items()
             if isinstance(value, bool | int | str) and len(str(value)) <= 64
         }
         record |= {
@@ -276,5 +284,5 @@ def records_of(data: Any) -> list[dict]:
         }
         if row.get("answers"):
             record["answers"] = row["answers"]
-        records.append(record)
+        records.append(cast("Record", record))
     return records

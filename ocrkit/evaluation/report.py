@@ -1,9 +1,10 @@
-"""A comparison as one self-contained HTML page: no script, no font and no file from elsewhere."""
+"""HTML report of a comparison: one self-contained page without scripts or external files."""
 
 import base64
 import io
 import random
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,18 @@ from data_prep.dataset.pictures import open_image
 from ocrkit.display.charts import learning_curves, line_chart
 from ocrkit.display.tables import interval, visible
 from ocrkit.evaluation import analysis
-from ocrkit.evaluation.analysis import said
-from ocrkit.metrics.edits import char_confusions, process_cer
+from ocrkit.evaluation.records import scored_text
+from ocrkit.metrics.edits import process_cer
 from ocrkit.metrics.names import label
 from ocrkit.metrics.text import graphemes
 
 if TYPE_CHECKING:
     from ocrkit.evaluation.compare import Comparison
+    from ocrkit.evaluation.evaluation import Evaluation
 
 SHOWN = 12  # samples a list
-LONGEST = 600  # characters of a text that are shown
-PICTURE = (640, 220)
+LONGEST = 600  # code points of a text that are shown
+PICTURE = (640, 220)  # pixels
 TALL_PICTURE = (420, 520)
 HEADLINE = ("field_f1", "numeric_accuracy", "cer", "exact_match", "normalized_match", "wer")
 
@@ -37,7 +39,7 @@ def render(
     skipped: dict[str, int] | None = None,
     other: Sequence[tuple[str | None, "Comparison"]] = (),
 ) -> str:
-    """Return the page; the arguments are those of `Comparison.save`."""
+    """Render the page; the arguments are those of `Comparison.save`."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "assets"),
         autoescape=True,
@@ -57,20 +59,20 @@ def render(
 
 
 def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
-    """Return what a training log tells beside its curves.
+    """Return sample readings and confusion weights from a training log.
 
     `samples` holds the rows that every evaluation read, with at most `most` of their readings, the
     first and the last among them; `weights` the largest weights of confused characters, at `step`.
     """
     read = [entry for entry in history if entry.get("samples")]
     chosen = sorted({round(n) for n in np.linspace(0, len(read) - 1, min(most, len(read)))})
-    rows: dict[str, dict] = {}
+    rows: dict[str, dict[str, Any]] = {}
     for entry in (read[number] for number in chosen):
         for sample in entry["samples"]:
-            truth, said = sample["reference"], sample["prediction"]
+            truth, reading = sample["reference"], sample["prediction"]
             row = rows.setdefault(sample["id"], {"truth": truth[:LONGEST], "readings": []})
-            html, cer = differences(truth, said), _percent(process_cer([truth], [said]).rate)
-            row["readings"].append({"step": entry["step"], "html": html, "cer": cer})
+            html, cer = differences(truth, reading), process_cer([truth], [reading]).rate
+            row["readings"].append({"step": entry["step"], "html": html, "cer": _percent(cer)})
     weighed = [entry for entry in history if entry.get("confusion_weights")]
     weights = weighed[-1]["confusion_weights"] if weighed else {}
     return {
@@ -81,7 +83,7 @@ def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
 
 
 def section(comparison: "Comparison") -> dict[str, Any]:
-    """Return what the template shows of one comparison."""
+    """Return the template's variables for one comparison."""
     evaluations = comparison.evaluations
     first, last = evaluations[0], evaluations[-1]
     lists = _sample_lists(comparison)
@@ -105,13 +107,13 @@ def section(comparison: "Comparison") -> dict[str, Any]:
         "profile": first.profile,
         "cards": cards[:4],
         "head": head,
-        # Value and interval apart, so that a narrow page can break between them.
+        # Value and interval are separate, so that a narrow page can break between them.
         "rows": [
             [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
         ],
         "by": [_by(column, evaluations) for column in comparison.by],
         "kinds": _kinds(list(comparison.kinds.items())),
-        "heat": heat_map(last.records),
+        "heat": heat_map(last.counts.grapheme_confusions),
         "coverage": coverage_chart(evaluations),
         "lists": lists,
         "without_pictures": _without_pictures(lists),
@@ -122,14 +124,14 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f} %".replace("-", "−")
 
 
-def _by(column: str, evaluations: list) -> dict[str, Any]:
+def _by(column: str, evaluations: Sequence["Evaluation"]) -> dict[str, Any]:
     metric = "field_accuracy" if column == "field" else "cer"
     rows = []
     values = evaluations[-1].by[column]
-    found = {value: [e.by[column][value][metric] for e in evaluations] for value in values}
-    # Bars share one scale; a hopeless base must not press all others flat against the axis.
-    most = min(1.0, max(rate["high"] for rates in found.values() for rate in rates)) or 1.0
-    for value, rates in found.items():
+    rates_of = {value: [e.by[column][value][metric] for e in evaluations] for value in values}
+    # Bars share one scale, capped so that a hopeless base does not flatten all others.
+    most = min(1.0, max(rate["high"] for rates in rates_of.values() for rate in rates)) or 1.0
+    for value, rates in rates_of.items():
         bars = []
         for evaluation, rate in zip(evaluations, rates):
             ends = {key: round(100 * min(1.0, rate[key] / most), 1) for key in rate}
@@ -163,18 +165,16 @@ def _kinds(counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
     ]
 
 
-def heat_map(records: list[dict], most: int = 12) -> dict[str, Any] | None:
+def heat_map(counts: Counter[tuple[str, str]], most: int = 12) -> dict[str, Any] | None:
     """Return the most frequent confusions as a grid: references down, predictions across."""
-    counts = char_confusions(
-        [record["reference"] for record in records], list(map(said, records)), unit="grapheme"
-    )
     if not counts:
         return None
-    downs, acrosses = [], []
+    # Dictionaries as ordered sets.
+    downs: dict[str, None] = {}
+    acrosses: dict[str, None] = {}
     for (reference, prediction), _ in counts.most_common():
         if len({*downs, reference}) <= most and len({*acrosses, prediction}) <= most:
-            downs.extend([reference] * (reference not in downs))
-            acrosses.extend([prediction] * (prediction not in acrosses))
+            downs[reference] = acrosses[prediction] = None
     peak = counts.most_common(1)[0][1]
     return {
         "across": [visible(unit) for unit in acrosses],
@@ -198,43 +198,48 @@ def _sample_lists(comparison: "Comparison") -> list[dict[str, Any]]:
     """Choose the worst, median and random samples of the last system, what changed, suspects."""
     evaluations = comparison.evaluations
     last = evaluations[-1]
-    tally = process_cer([r["reference"] for r in last.records], list(map(said, last.records)))
-    rates = tally.part / np.maximum(tally.whole, 1)
-    order = sorted(range(len(rates)), key=lambda n: (-rates[n], -tally.part[n], n))
-    wrong = [n for n in order if tally.part[n]]
-    at = {record["id"]: number for number, record in enumerate(last.records)}
+    cer = last.counts.edits.cer
+    rates = cer.part / np.maximum(cer.whole, 1)
+    order = sorted(range(len(rates)), key=lambda n: (-rates[n], -cer.part[n], n))
+    wrong = [n for n in order if cer.part[n]]
+    number_of = {record["id"]: number for number, record in enumerate(last.records)}
     middle = max(0, len(order) // 2 - SHOWN // 4)
-    chosen = random.Random(0).sample(range(len(rates)), min(SHOWN // 2, len(rates)))
+    drawn = random.Random(0).sample(range(len(rates)), min(SHOWN // 2, len(rates)))
     suspects = analysis.suspect_labels([evaluation.records for evaluation in evaluations])
-    lists = [("Worst samples", "Highest CER first.", wrong[:SHOWN], None)]
+    lists: list[tuple[str, str, list[int]]] = [
+        ("Worst samples", "Highest CER first.", wrong[:SHOWN])
+    ]
     if len(evaluations) > 1:
-        both = {"fewer": comparison.improved(), "more": comparison.worse()}
-        for title, one, other in (("improved", "fewer", "more"), ("got worse", "more", "fewer")):
-            note = f"{one.capitalize()} edits than under {evaluations[0].name} in {len(both[one])} "
-            note += f"of {len(at)} samples, {other} in {len(both[other])}."
-            numbers = [at[change["id"]] for change in both[one][:SHOWN]]
-            lists.append((f"What {title}", note, numbers, None))
+        changed = {"fewer": comparison.improved(), "more": comparison.worse()}
+        for title, more, less in (("improved", "fewer", "more"), ("got worse", "more", "fewer")):
+            note = (
+                f"{more.capitalize()} edits than under {evaluations[0].name} in "
+                f"{len(changed[more])} of {len(number_of)} samples, {less} in {len(changed[less])}."
+            )
+            numbers = [number_of[change["id"]] for change in changed[more][:SHOWN]]
+            lists.append((f"What {title}", note, numbers))
     note = "Confident, and different from the truth: look whether the label is wrong."
-    lists.append(("Suspect labels", note, [at[s["id"]] for s in suspects[:SHOWN]], suspects))
-    lists.append(("Median samples", "Around the median CER.", order[middle:][: SHOWN // 2], None))
-    lists.append(("Random samples", "Drawn with a fixed seed.", sorted(chosen), None))
+    agreed = {number_of[record["id"]]: agree for record, agree in suspects[:SHOWN]}
+    lists.append(("Suspect labels", note, list(agreed)))
+    lists.append(("Median samples", "Around the median CER.", order[middle:][: SHOWN // 2]))
+    lists.append(("Random samples", "Drawn with a fixed seed.", sorted(drawn)))
     return [
         {
             "title": title,
             "note": note,
             "samples": [
-                _sample(comparison, number, agreed[place]["agree"] if agreed else None)
-                for place, number in enumerate(numbers)
+                _sample(comparison, number, agreed if title == "Suspect labels" else {})
+                for number in numbers
             ],
         }
-        for title, note, numbers, agreed in lists
+        for title, note, numbers in lists
         if numbers
     ]
 
 
-def _without_pictures(lists: list[dict[str, Any]]) -> str:
-    """Say once which of the samples shown lack their picture, and why."""
-    shown = {sample["id"]: sample for found in lists for sample in found["samples"]}
+def _without_pictures(lists: Sequence[dict[str, Any]]) -> str:
+    """Return a sentence on the samples shown that lack their picture, and why."""
+    shown = {sample["id"]: sample for section in lists for sample in section["samples"]}
     lost = [sample["file"] for sample in shown.values() if sample["file"] and not sample["picture"]]
     if lost:
         return f"{len(lost)} of {len(shown)} pictures cannot be opened, such as {lost[0]}."
@@ -243,27 +248,30 @@ def _without_pictures(lists: list[dict[str, Any]]) -> str:
     return "Without pictures: the predictions name no picture files; parquet keeps them inside."
 
 
-def _sample(comparison: "Comparison", number: int, agree: int | None) -> dict[str, Any]:
+def _sample(comparison: "Comparison", number: int, agreed: Mapping[int, int]) -> dict[str, Any]:
+    """Return a sample with every reading; `agreed` counts systems that read alike, by sample."""
     readings = []
     for evaluation in comparison.evaluations:
         record = evaluation.records[number]
-        cer = process_cer([record["reference"]], [said(record)]).rate
+        cer = evaluation.counts.edits.cer
         readings.append(
             {
                 "name": evaluation.name,
-                "empty": not said(record),
-                "html": differences(record["reference"], said(record)),
-                "cer": _percent(cer),
+                "empty": not scored_text(record),
+                "html": differences(record["reference"], scored_text(record)),
+                "cer": _percent(cer.part[number] / max(cer.whole[number], 1)),
                 "error": record.get("error"),
                 "confidence": record.get("confidence"),
                 "runaway": analysis.runaway(record),
             }
         )
+    record = comparison.evaluations[-1].records[number]
     images = [e.records[number].get("image") for e in comparison.evaluations]
+    agree = agreed.get(number)
     return {
         "id": record["id"],
         "language": record.get("language"),
-        "truth": record["reference"][:LONGEST] + "…" * (len(record["reference"]) > LONGEST),
+        "truth": shortened(record["reference"]),
         "readings": readings,
         "picture": next(filter(None, map(thumbnail, images)), None),
         "file": next((str(image) for image in images if isinstance(image, str | Path)), None),
@@ -271,21 +279,28 @@ def _sample(comparison: "Comparison", number: int, agree: int | None) -> dict[st
     }
 
 
+def shortened(text: str) -> str:
+    """Cut a text to `LONGEST` code points, with an ellipsis where it was longer."""
+    return text if len(text) <= LONGEST else text[:LONGEST] + "…"
+
+
 def differences(reference: str, prediction: str) -> Markup:
-    """Mark a reading grapheme by grapheme: `<del>` what it misses, `<ins>` what it adds.
+    """Mark a reading grapheme by grapheme: `<del>` for missing text, `<ins>` for added text.
 
     Texts longer than `LONGEST` code points are cut, and the mark-up says so.
     """
-    one, other = graphemes(reference[:LONGEST]), graphemes(prediction[:LONGEST])
+    truth, reading = graphemes(reference[:LONGEST]), graphemes(prediction[:LONGEST])
     parts = []
-    for tag, start, stop, begin, end in Levenshtein.opcodes(one, other):
-        if tag == "equal":
-            parts.append(escape("".join(other[begin:end])))
+    for edit in Levenshtein.opcodes(truth, reading):
+        missing = truth[edit.src_start : edit.src_end]
+        added = reading[edit.dest_start : edit.dest_end]
+        if edit.tag == "equal":
+            parts.append(escape("".join(added)))
             continue
-        if start < stop:
-            parts.append(Markup("<del>{}</del>").format("".join(map(visible, one[start:stop]))))
-        if begin < end:
-            parts.append(Markup("<ins>{}</ins>").format("".join(map(visible, other[begin:end]))))
+        if missing:
+            parts.append(Markup("<del>{}</del>").format("".join(map(visible, missing))))
+        if added:
+            parts.append(Markup("<ins>{}</ins>").format("".join(map(visible, added))))
     if len(prediction) > LONGEST:
         note = f" … and {len(prediction) - LONGEST} more characters"
         parts.append(Markup("<span class='more'>{}</span>").format(note))
@@ -293,7 +308,7 @@ def differences(reference: str, prediction: str) -> Markup:
 
 
 def thumbnail(image: Any) -> dict[str, Any] | None:
-    """Return {src, width, height} of a picture as a small data URI; None where it cannot be had.
+    """Return {src, width, height} of a picture as a small data URI; None where it cannot be opened.
 
     `image` is a picture as `open_image` takes it, or a function that returns one.
     """
@@ -301,14 +316,14 @@ def thumbnail(image: Any) -> dict[str, Any] | None:
         image = open_image(image() if callable(image) else image).copy()
         image.thumbnail(TALL_PICTURE if image.height > image.width else PICTURE)
     except (OSError, ValueError):
-        return None  # a picture that is gone must not cost the report
+        return None  # the report is made without a lost picture
     files = []
     for form, options in (("PNG", {"optimize": True}), ("JPEG", {"quality": 72})):
         file = io.BytesIO()
         image.save(file, form, **options)
         files.append((len(file.getvalue()), form.lower(), file.getvalue()))
     _, form, content = min(files)
-    # A crop of a few pixels is shown enlarged, so that a person can read it.
+    # Crops of a few pixels are enlarged to be legible.
     scale = max(1.0, min(3.0, 44 / image.height, PICTURE[0] / image.width))
     return {
         "src": f"data:image/{form};base64,{base64.b64encode(content).decode()}",
@@ -317,11 +332,11 @@ def thumbnail(image: Any) -> dict[str, Any] | None:
     }
 
 
-def coverage_chart(evaluations: list) -> Markup | None:
-    """Draw CER against the share of samples kept, most confident first."""
+def coverage_chart(evaluations: Sequence["Evaluation"]) -> Markup | None:
+    """Draw CER over the share of samples kept, most confident first; None without confidences."""
     lines = []
     for evaluation in evaluations:
-        curve = analysis.coverage_curve(evaluation.records)
+        curve = analysis.coverage_curve(evaluation.records, evaluation.counts.edits.cer)
         if curve:
             points = [(100 * point["coverage"], point["cer"]) for point in curve]
             lines.append((evaluation.name, points))

@@ -15,7 +15,13 @@ from markupsafe import Markup
 from transformers import TrainerCallback
 
 from ocrkit.display.charts import learning_curves
-from ocrkit.display.notebook import STYLE, Shown, handle_widget_messages, looked_at, widget_bundle
+from ocrkit.display.notebook import (
+    STYLE,
+    Shown,
+    handle_widget_messages,
+    is_interactive,
+    widget_bundle,
+)
 from ocrkit.evaluation.report import differences
 from ocrkit.metrics.edits import process_cer
 from ocrkit.run_folder import read_log
@@ -38,7 +44,7 @@ class TrainingPanel(TrainerCallback):
 
     def __init__(self, folder: Path, stop: StopOnSignal):
         self.folder, self.stop = folder, stop
-        self.live = looked_at()
+        self.live = is_interactive()
         self.handle: Any = None
         self.box: Any = None
         self.doing = "Training"

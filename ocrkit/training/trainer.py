@@ -23,9 +23,9 @@ from ocrkit.data.collate import Collator
 from ocrkit.data.order import TrainRows, TrainSampler
 from ocrkit.environment import decided_by_main
 from ocrkit.errors import ConfigError, TrainingError
-from ocrkit.evaluation.analysis import said
 from ocrkit.evaluation.evaluate import records_of
-from ocrkit.evaluation.evaluation import tallies
+from ocrkit.evaluation.records import scored_text
+from ocrkit.evaluation.scoring import SampleCounts
 from ocrkit.models.read import halved, predict_stream, weights_fingerprint
 from ocrkit.run_folder import read_run, write_run
 from ocrkit.training.batch_size import does_not_fit
@@ -54,8 +54,8 @@ class OCRTrainer(SFTTrainer):
         exact = {n: w.data for n, w in model.named_parameters() if w.requires_grad}
         if config.streaming:
             # SFTTrainer takes nothing but datasets of Hugging Face, and looks at one row.
-            looked_at = datasets.IterableDataset.from_generator(train_dataset.__iter__)
-            super().__init__(*args, train_dataset=looked_at, **kwargs)
+            is_interactive = datasets.IterableDataset.from_generator(train_dataset.__iter__)
+            super().__init__(*args, train_dataset=is_interactive, **kwargs)
             self.train_dataset = train_dataset
         else:
             super().__init__(*args, train_dataset=train_dataset, **kwargs)
@@ -378,7 +378,7 @@ class OCRTrainer(SFTTrainer):
         found |= scores(records, self.config)
         if self.confusions is not None:
             # A row that failed was not read, so nothing in it was mixed up.
-            pairs = [(r["reference"], said(r)) for r in records if not r["error"]]
+            pairs = [(r["reference"], scored_text(r)) for r in records if not r["error"]]
             self.confusions.update([true for true, _ in pairs], [read for _, read in pairs])
         self._show(records[: self.config.num_completions_to_print], found)
         named = {f"{metric_key_prefix}_{name}": value for name, value in found.items()}
@@ -438,13 +438,17 @@ class OCRTrainer(SFTTrainer):
             texts = [
                 line
                 for record in records
-                for line in (f"  TRU {_line(record['reference'])}", f"  PRE {_line(said(record))}")
+                for line in (
+                    f"  TRU {_line(record['reference'])}",
+                    f"  PRE {_line(scored_text(record))}",
+                )
             ]
             head = f"step {step}: CER {found['cer']:.1%}, exact match {found['exact_match']:.1%}"
             if not self.quiet:
                 tqdm.write("\n".join([head, *texts]))
             entry["samples"] = [
-                {"id": r["id"], "reference": r["reference"], "prediction": said(r)} for r in records
+                {"id": r["id"], "reference": r["reference"], "prediction": scored_text(r)}
+                for r in records
             ]
         if self.confusions is not None:
             entry["confusion_weights"] = heaviest(self.confusions.weights)
@@ -463,8 +467,8 @@ class OCRTrainer(SFTTrainer):
 
 def scores(records: Sequence[dict], config: TrainConfig) -> dict[str, float]:
     """Every metric that an evaluation shows, without intervals, and the number that failed."""
-    counted = tallies(records, config.normalization_profile, config.locale)
-    found = {name: tally.rate for name, tally in counted.items()}
+    counts = SampleCounts(records, config.normalization_profile, config.locale)
+    found = {name: tally.rate for name, tally in counts.tallies.items()}
     return found | {"failed": float(sum(bool(record.get("error")) for record in records))}
 
 

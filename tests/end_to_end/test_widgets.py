@@ -59,11 +59,11 @@ BASE, TUNED = evaluation(["?"] * 4 + [TEXTS[4]], "base"), evaluation(READ, "tune
 
 
 @pytest.fixture
-def looked_at(monkeypatch):
+def is_interactive(monkeypatch):
     """A notebook that a person looks at, as far as code can tell."""
     monkeypatch.setattr(notebook, "kernel", lambda: object())
     for module in (widgets, panel):
-        monkeypatch.setattr(module, "looked_at", lambda: True)
+        monkeypatch.setattr(module, "is_interactive", lambda: True)
     monkeypatch.setattr(panel, "handle_widget_messages", lambda: True)
 
 
@@ -79,7 +79,7 @@ def place(found):
     return f"{found.place.value} {found.count.value}"
 
 
-def test_filters_leave_the_samples_that_fit(looked_at):
+def test_filters_leave_the_samples_that_fit(is_interactive):
     found = widgets.browse(compare(BASE, TUNED))
     everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
     assert chosen(found) == everything
@@ -112,7 +112,7 @@ def test_filters_leave_the_samples_that_fit(looked_at):
     assert chosen(found) == everything and place(found) == "1 of 5"
 
 
-def test_a_field_that_was_read_wrong_is_a_filter(looked_at):
+def test_a_field_that_was_read_wrong_is_a_filter(is_interactive):
     read = ['{"total": "1.00", "date": "y"}', '{"total": "2.00", "date": "x"}', "no JSON"]
     truth = '{"total": "1.00", "date": "x"}'
     rows = [{"id": n, "reference": truth, "prediction": text} for n, text in enumerate(read)]
@@ -123,7 +123,7 @@ def test_a_field_that_was_read_wrong_is_a_filter(looked_at):
     assert found.field in found.filters and found.language not in found.filters
 
 
-def test_buttons_and_list_move_through_the_samples(looked_at):
+def test_buttons_and_list_move_through_the_samples(is_interactive):
     found = widgets.browse(compare(BASE, TUNED))
     assert found.previous.disabled and not found.next.disabled
     for _ in range(7):
@@ -141,14 +141,14 @@ def test_buttons_and_list_move_through_the_samples(looked_at):
     assert "50% sure" in page and "CER 10 %" in page and "base" in page
 
 
-def test_markup_in_texts_is_text(looked_at):
+def test_markup_in_texts_is_text(is_interactive):
     rows = [{"id": 0, "reference": "<b>a</b>", "prediction": "<script>", "error": "<i>"}]
     found = widgets.browse(score(rows))
     assert "<script>" not in found.detail.value and "<b>" not in found.detail.value
     assert "failed: &lt;i&gt;" in found.detail.value
 
 
-def test_a_long_list_says_that_it_is_cut(looked_at, monkeypatch):
+def test_a_long_list_says_that_it_is_cut(is_interactive, monkeypatch):
     monkeypatch.setattr(browser, "LISTED", 2)
     found = widgets.browse(TUNED)
     assert len(found.list.options) == 2 and place(found) == "1 of 5, the first 2 listed"
@@ -168,7 +168,7 @@ def test_without_a_person_the_worst_are_a_table():
     ]
 
 
-def test_a_question_stands_above_its_answers(looked_at):
+def test_a_question_stands_above_its_answers(is_interactive):
     rows = [{"id": n, "reference": "7", "prediction": "1", "question": f"How {n}?"} for n in "ab"]
     found = widgets.browse(score(rows))
     assert "<th>question</th><td class='text'>How a?</td>" in found.detail.value
@@ -179,7 +179,7 @@ def test_a_question_stands_above_its_answers(looked_at):
     assert bundle["text/plain"].splitlines()[1:3] == ["question: How a?", "truth: 7"]
 
 
-def test_a_saved_browser_falls_back_to_the_table(looked_at):
+def test_a_saved_browser_falls_back_to_the_table(is_interactive):
     bundle = widgets.browse(TUNED, 1)._repr_mimebundle_()
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert bundle["text/html"] == widgets.browse(TUNED, 1).fallback._repr_mimebundle_()["text/html"]
@@ -228,7 +228,7 @@ def screen(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
-def test_widgets_are_shown_by_ipywidgets_7_and_8(looked_at, screen, monkeypatch, tmp_path, name):
+def test_widgets_are_shown_by_ipywidgets_7_and_8(is_interactive, screen, monkeypatch, tmp_path, name):
     """Of version 7 widgets display themselves, of version 8 they make a bundle: neither is used."""
     monkeypatch.delattr(ipywidgets.Widget, name, raising=False)
     training = panel.TrainingPanel(tmp_path, StopOnSignal())
@@ -246,7 +246,7 @@ def picture_of(output):
     return Image.open(io.BytesIO(base64.b64decode(output["image/png"])))
 
 
-def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, looked_at, screen):
+def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, is_interactive, screen):
     def run(callbacks=None):
         model, processor = load_model(config)
         seen = train(model, processor, load_data(config), config, callbacks=callbacks)
@@ -283,7 +283,7 @@ def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, looked
 
 def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, capsys):
     monkeypatch.setattr(notebook, "kernel", lambda: object())
-    monkeypatch.setattr(panel, "looked_at", lambda: False)
+    monkeypatch.setattr(panel, "is_interactive", lambda: False)
     config.eval_steps = config.max_steps = 2
     model, processor = load_model(config)
     capsys.readouterr()
@@ -297,7 +297,7 @@ def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, ca
     assert "TRU" not in output.out and "it/s" not in output.err
 
 
-def test_a_run_that_fails_says_so_on_the_panel(config, looked_at, screen):
+def test_a_run_that_fails_says_so_on_the_panel(config, is_interactive, screen):
     class Fail(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             raise OSError("no space left")
@@ -307,7 +307,7 @@ def test_a_run_that_fails_says_so_on_the_panel(config, looked_at, screen):
     assert repr(screen.outputs[0]).startswith("Failed after step 1: no space left: step 1 of 4")
 
 
-def test_no_panel_where_none_is_wanted_or_no_notebook_is(config, looked_at, screen, monkeypatch):
+def test_no_panel_where_none_is_wanted_or_no_notebook_is(config, is_interactive, screen, monkeypatch):
     config.max_steps = 1
     model, processor = load_model(config)
     train(model, processor, load_data(config), config, panel=False)
@@ -390,7 +390,7 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
     outputs(
         client,
         "import ipywidgets, threading\n"
-        "from ocrkit.display.notebook import handle_widget_messages, looked_at\n"
+        "from ocrkit.display.notebook import handle_widget_messages, is_interactive\n"
         "clicks, button = [], ipywidgets.Button()\n"
         "button.on_click(lambda _: clicks.append(1))",
     )
@@ -415,7 +415,7 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
 
 
 def test_a_front_end_is_told_from_a_batch(client):
-    code = "from ocrkit.display.notebook import looked_at\nprint(looked_at())"
+    code = "from ocrkit.display.notebook import is_interactive\nprint(is_interactive())"
     assert outputs(client, code) == ["True"]
     assert outputs(client, code, allow_stdin=False) == ["False"]
-    assert notebook.looked_at() is False and notebook.kernel() is None
+    assert notebook.is_interactive() is False and notebook.kernel() is None

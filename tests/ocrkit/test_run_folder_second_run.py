@@ -19,7 +19,7 @@ from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
 from ocrkit.data.load import load_data
 from ocrkit.errors import ConfigError, TrainingError
-from ocrkit.evaluation.compare import compare, told_by_run
+from ocrkit.evaluation.compare import compare, training_of
 from ocrkit.evaluation.evaluate import evaluate
 from ocrkit.models.load import load_model
 from ocrkit.models.write import export
@@ -158,9 +158,9 @@ def test_a_resumed_run_keeps_its_id_and_shows_no_metrics_of_its_older_weights(ru
     assert row["metrics"] == {} and "it measured other weights" in row["foreign"]
     assert "1 of 1 runs are shown without their evaluation 'tuned'" in capsys.readouterr().out
     assert leaderboard(run, evaluation="base")[0]["metrics"]
-    assert told_by_run(run / "eval" / "tuned") == {}
+    assert training_of(run / "eval" / "tuned") == {}
     assert "other weights" in capsys.readouterr().out
-    assert told_by_run(run / "eval" / "base")["history"]
+    assert training_of(run / "eval" / "base")["history"]
     config.model_name_or_path = str(run)
     export(*load_model(config), run / "other", config=config)
     assert set(shown(run, "other")) == {"base"}

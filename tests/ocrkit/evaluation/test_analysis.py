@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from ocrkit.evaluation import analysis
+from ocrkit.metrics.edits import process_cer, process_edits
 from ocrkit.metrics.intervals import Tally, shares
 
 
@@ -32,12 +33,13 @@ def record(reference, prediction, **more):
     ],
 )
 def test_error_kinds(reference, prediction, kind):
-    assert analysis.error_kinds([record(reference, prediction)]) == [kind]
+    edits = process_edits([reference], [prediction])
+    assert analysis.error_kinds([record(reference, prediction)], edits) == [kind]
     assert kind is None or kind in analysis.KINDS
 
 
 @pytest.mark.parametrize(
-    "found, expected",
+    "sample, expected",
     [
         (record("a", "a", finish_reason="stop"), False),
         (record("a", "a", finish_reason="length"), True),
@@ -51,8 +53,8 @@ def test_error_kinds(reference, prediction, kind):
         (record("ㅋㅋㅋㅋㅋㅋ", "ㅋㅋㅋㅋㅋ"), False),
     ],
 )
-def test_runaway(found, expected):
-    assert analysis.runaway(found) is expected
+def test_runaway(sample, expected):
+    assert analysis.runaway(sample) is expected
 
 
 def test_length_bins_cover_every_length():
@@ -104,11 +106,12 @@ def test_coverage_rises_to_all_samples():
     records = [
         record("abcd", "abcd" if n >= 5 else "abxx", confidence=(n + 1) / 10) for n in range(10)
     ]
-    curve = analysis.coverage_curve(records)
+    cer = process_cer(["abcd"] * 10, [r["prediction"] for r in records])
+    curve = analysis.coverage_curve(records, cer)
     assert [point["coverage"] for point in curve] == [n / 10 for n in range(1, 11)]
     assert curve[4] == {"coverage": 0.5, "threshold": 0.6, "cer": 0}
     assert curve[-1]["cer"] == 0.25
-    assert analysis.coverage_curve([record("a", "a")] * 5) == []
+    assert analysis.coverage_curve([record("a", "a")] * 5, process_cer(["a"] * 5, ["a"] * 5)) == []
 
 
 def test_suspect_labels_are_confident_and_differ_beyond_the_lenient_profile():
@@ -120,6 +123,6 @@ def test_suspect_labels_are_confident_and_differ_beyond_the_lenient_profile():
         for n, (t, p, c) in enumerate(zip(truth, read, sure))
     ]
     first = [{**r, "prediction": "8.00" if n == 0 else "x"} for n, r in enumerate(last)]
-    assert [s["id"] for s in analysis.suspect_labels([last])] == [1, 0]
+    assert [record["id"] for record, _ in analysis.suspect_labels([last])] == [1, 0]
     both = analysis.suspect_labels([first, last])
-    assert [(s["id"], s["agree"]) for s in both] == [(0, 2), (1, 1)]
+    assert [(record["id"], agree) for record, agree in both] == [(0, 2), (1, 1)]

@@ -1,0 +1,214 @@
+import json
+import shutil
+import subprocess
+import sys
+import types
+
+import pytest
+import regex
+from datasets import load_dataset
+from PIL import Image, ImageDraw, ImageFont
+
+from data_prep.convert import convert
+from data_prep.dataset.schema import DataError
+from data_prep.synthetic.fonts import find_fonts
+from data_prep.synthetic.render import load_font
+from ocrkit.evaluation import tesseract
+from ocrkit.evaluation.evaluate import evaluate_engine
+from tests.helpers.sources_common import real_data
+
+needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
+LINES = {"ko": "서울특별시 강남구", "zh": "今天天气很好，我们去公园。", "bn": "আমার সোনার বাংলা"}
+
+
+def rows(count=6):
+    return [
+        {
+            "id": f"r{number}",
+            "prompt": [{"role": "user", "content": "Read."}],
+            "completion": [{"role": "assistant", "content": f"line {number}"}],
+            "images": [Image.new("L", (8, 8), number)],
+            "language": "en",
+            "group": f"g{number // 2}",
+            "task": "transcription",
+            "source": "drawn",
+            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
+        }
+        for number in range(count)
+    ]
+
+
+def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
+    engine = types.ModuleType("pytesseract")
+    engine.get_tesseract_version = lambda: "5"
+    engine.get_languages = lambda: ["eng", "kor"]
+    monkeypatch.setitem(sys.modules, "pytesseract", engine)
+    asked = []
+
+    def read(picture, language, psm):
+        asked.append(language)
+        return {"prediction": str(picture.getpixel((0, 0))), "confidence": 0.9}
+
+    monkeypatch.setattr(tesseract, "_read", read)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    evaluate_engine("tesseract", rows(2), tmp_path)
+    assert asked == ["eng"] * 2
+    redrawn = rows(2)
+    redrawn[1]["images"] = [Image.new("L", (8, 8), 77)]
+    found = evaluate_engine("tesseract", redrawn, tmp_path)
+    assert [record["prediction"] for record in found.records] == ["0", "77"]
+    redrawn[1]["language"] = "ko"
+    evaluate_engine("tesseract", redrawn, tmp_path)
+    assert asked == ["eng"] * 4 + ["eng", "kor"]
+
+
+@needs_tesseract
+def test_tesseract_reads_lines_and_resumes(tmp_path, monkeypatch):
+    data = rows(3)
+    font = ImageFont.load_default(32)
+    for row in data[:2]:
+        picture = Image.new("L", (240, 56), 255)
+        text = row["completion"][0]["content"]
+        ImageDraw.Draw(picture).text((12, 8), text, font=font, fill=0)
+        row["images"] = [picture]
+    data[2]["images"] = []
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert [r["prediction"] for r in found.records[:2]] == ["line 0", "line 1"]
+    assert all(0.3 < r["confidence"] <= 1 for r in found.records[:2])
+    assert found.failed == 1 and found.records[2]["error"] == "the row has no picture"
+    asked = []
+    monkeypatch.setattr(tesseract, "_read", lambda *a: asked.append(a) or {})
+    evaluate_engine("tesseract", data, tmp_path)
+    assert asked == []  # the two that were read are kept, the third has nothing to read
+
+
+@needs_tesseract
+def test_tesseract_without_a_language_is_one_sentence(tmp_path):
+    with pytest.raises(ValueError, match="no data for 'xyz': install tesseract-ocr-xyz"):
+        evaluate_engine("tesseract", rows(1), tmp_path, language="xyz")
+
+
+def reader_of(language):
+    """Tesseract's name of a language, or a skip that names the package of its data."""
+    name = tesseract.TESSERACT[language]
+    installed = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True)
+    if name not in installed.stdout.split():
+        pytest.skip(f"needs tesseract-ocr-{name.replace('_', '-')}")
+    return name
+
+
+@needs_tesseract
+@pytest.mark.parametrize("language", LINES)
+def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
+    reader_of(language)
+    try:
+        fonts = find_fonts(language, "print")
+    except DataError as error:
+        pytest.skip(str(error))
+    font = load_font(next(iter(fonts.values()))[0], 40)
+    data = rows(2)
+    for row, text, code, face in zip(
+        data,
+        ("Receipt number", LINES[language]),
+        ("en", f"{language}-XX"),
+        (ImageFont.load_default(40), font),
+    ):
+        picture = Image.new("L", (int(face.getlength(text)) + 40, 76), 255)
+        ImageDraw.Draw(picture).text((20, 10), text, font=face, fill=0)
+        completion = [{"role": "assistant", "content": text}]
+        row |= {"images": [picture], "language": code, "completion": completion}
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert found.failed == 0
+    assert found.by["language"]["en"]["cer"]["value"] == 0
+    # Read in another language, hardly a character would be right.
+    assert found.by["language"][f"{language}-XX"]["cer"]["value"] < 0.4
+
+
+def test_a_row_chooses_tesseracts_language():
+    codes = ("bn", "ko-KR", "zh", "zh_CN", "zh-Hans-CN", "zh-Hant", "zh-TW", "EN", None, "fr")
+    chosen = [tesseract.tesseract_language({"language": code}) for code in codes]
+    assert chosen == [
+        *("ben", "kor", "chi_sim", "chi_sim", "chi_sim", "chi_tra", "chi_tra", "eng", "eng", "fr")
+    ]
+
+
+@needs_tesseract
+def test_a_missing_language_names_the_debian_package(tmp_path, monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+    monkeypatch.setattr(pytesseract, "get_languages", lambda: ["eng", "osd"])
+    for code, package in (("zh", "chi-sim"), ("ko", "kor"), ("bn", "ben"), ("zh-TW", "chi-tra")):
+        data = [rows(1)[0] | {"language": code}]
+        with pytest.raises(ValueError, match=rf"install tesseract-ocr-{package}, or .* \(eng\)"):
+            evaluate_engine("tesseract", data, tmp_path)
+
+
+def test_tesseract_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    pytesseract = pytest.importorskip("pytesseract")
+
+    def missing():
+        raise pytesseract.TesseractNotFoundError
+
+    monkeypatch.setattr(pytesseract, "get_tesseract_version", missing)
+    with pytest.raises(RuntimeError, match="Tesseract cannot be run"):
+        evaluate_engine("tesseract", rows(1), tmp_path)
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_a_real_korean_sign(tmp_path):
+    reader_of("ko")
+    picture = Image.open(real_data("korean_sign") / "korean.png")
+    completion = [{"role": "assistant", "content": "서울 평양"}]
+    row = rows(1)[0] | {"images": [picture], "language": "ko", "completion": completion}
+    (record,) = evaluate_engine("tesseract", [row], tmp_path).records
+    assert "서울" in record["prediction"] and "평양" in record["prediction"]
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_chinese_lines(tmp_path):
+    reader_of("zh")
+    convert("hctr", real_data("chinese_lines"), tmp_path / "data", progress=False)
+    data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    found = evaluate_engine("tesseract", next(iter(data.values())), tmp_path)
+    assert found.failed == 0 and "wer" not in found.metrics
+    # It was made for print: handwriting it reads as Chinese, and wrongly.
+    read = "".join(record["prediction"] for record in found.records)
+    assert len(regex.findall(r"\p{Han}", read)) > 20
+    assert found.metrics["cer"]["value"] > 0.5
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_bangla_characters(tmp_path):
+    reader_of("bn")
+    folder = real_data("bangla_characters")
+    options = {"image_column": "file", "text_column": "text", "language": "bn", "split": "0,0,1"}
+    labels = folder / "labels_by_row_order.tsv"
+    convert("table", labels, tmp_path / "data", progress=False, limit=12, **options)
+    data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
+    found = evaluate_engine("tesseract", data["test"], tmp_path)
+    assert found.failed == 0 and found.metrics["cer"]["value"] > 0.5
+    read = "".join(record["prediction"] for record in found.records)
+    assert regex.search(r"\p{Bengali}", read)
+
+
+@pytest.mark.real_data
+@needs_tesseract
+def test_tesseract_on_real_receipt_lines(tmp_path):
+    folder = real_data("finance_sroie")
+    boxes = sorted((folder / "box").glob("*.csv"))[0]
+    page = Image.open(next((folder / "img").glob(boxes.stem + ".*"))).convert("RGB")
+    data = []
+    for number, line in enumerate(boxes.read_text(encoding="utf-8").splitlines()[:12]):
+        *box, text = line.split(",", 8)
+        xs, ys = map(int, box[::2]), map(int, box[1::2])
+        xs, ys = sorted(xs), sorted(ys)
+        crop = page.crop((xs[0], ys[0], xs[-1], ys[-1]))
+        completion = [{"role": "assistant", "content": text.strip()}]
+        row = {"id": number, "completion": completion, "images": [crop], "language": "en"}
+        data.append(row | {"group": boxes.stem})
+    found = evaluate_engine("tesseract", data, tmp_path)
+    assert found.failed == 0
+    assert 0 < found.metrics["cer"]["value"] < 0.6
+    assert found.metrics["ned_similarity"]["value"] > 0.5
