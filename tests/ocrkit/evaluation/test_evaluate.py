@@ -131,7 +131,7 @@ def test_predictions_of_another_system_stop_an_evaluation_before_it_reads(
     folder = tmp_path / "eval/base"
     folder.mkdir(parents=True)
     (folder / "predictions.jsonl").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"predictions\.jsonl is there"):
+    with pytest.raises(FileExistsError, match=r"predictions\.jsonl exists"):
         evaluate(None, None, rows(), config)
     assert not predict.asked and [path.name for path in folder.iterdir()] == ["predictions.jsonl"]
 

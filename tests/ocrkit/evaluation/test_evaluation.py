@@ -110,7 +110,7 @@ def test_predictions_of_another_system_are_not_overwritten(tmp_path):
     path.write_text('{"id": 1,  "reference": "a", "prediction": "b"}\n')
     before = path.read_bytes()
     evaluation = score(read_predictions(path), "theirs")
-    with pytest.raises(FileExistsError, match=r"predictions\.jsonl is there .* another name\."):
+    with pytest.raises(FileExistsError, match=r"predictions\.jsonl exists .* another name\."):
         evaluation.save(tmp_path)
     assert path.read_bytes() == before and len(list(tmp_path.iterdir())) == 1
     evaluation.save(tmp_path, overwrite=True)
