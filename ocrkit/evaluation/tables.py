@@ -175,7 +175,7 @@ def document_table(comparison: Comparison, schema: Mapping[str, Any] | None = No
     return Table(rows, "95 % intervals over documents")
 
 
-def loss_table(row: Mapping[str, Any], processor: "ProcessorMixin", config: "TrainConfig") -> Table:
+def loss_table(row: dict[str, Any], processor: "ProcessorMixin", config: "TrainConfig") -> Table:
     """Tokens of a row without loss and tokens trained on, from a collated batch.
 
     Args:

@@ -1,8 +1,8 @@
-"""Every text metric: lists of references and predictions in, rates as fractions out.
+"""Text metrics: lists of references and predictions in, rates as fractions out.
 
-A verb (`cer`) returns a float; its `process_` sibling returns a `Tally`, the numerator and the
-denominator of every sample, from which intervals and tables by column are made without counting
-again. A missing prediction (None or NaN) is an empty string, never left out.
+A metric (`cer`) returns a float; its `process_` sibling returns a `Tally`, the numerator and the
+denominator of every sample, for intervals and tables by column without counting again. A missing
+prediction (None or NaN) counts as an empty string.
 """
 
 import math
@@ -10,24 +10,25 @@ import operator
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 from rapidfuzz.distance import Levenshtein
 from rapidfuzz.process import cpdist
 
-from ocrkit.metrics.intervals import Tally, ratio, shares, some
+from ocrkit.metrics.intervals import Tally, rate_of_samples, ratio, shares
 from ocrkit.metrics.text import graphemes, normalize
 
-# Texts that are cut into units at a time.
-_PART = 1000
+# Texts split into units at a time: lists of units take many times the memory of their texts.
+_CHUNK = 1000
 
 
 class EditCounts(NamedTuple):
-    """Edits of each sample, arrays of shape (samples,), and what follows from them.
+    """Edits of each sample, arrays of shape (samples,), and metrics derived from them.
 
-    `lengths` counts the reference's units, `predicted` the prediction's; `equal` says which
-    predictions equal their reference as they are, before NFC.
+    `lengths` counts the units of the reference, `predicted` those of the prediction; `equal` marks
+    predictions equal to their reference before NFC. `confusions` counts (reference unit, predicted
+    unit) of all samples.
     """
 
     substitutions: np.ndarray
@@ -36,21 +37,21 @@ class EditCounts(NamedTuple):
     lengths: np.ndarray
     predicted: np.ndarray
     equal: np.ndarray
-    confusions: Counter
+    confusions: Counter[tuple[str, str]]
 
     @property
     def cer(self) -> Tally:
-        """What `process_cer` returns."""
+        """The tally of `process_cer`."""
         return Tally(self.substitutions + self.deletions + self.insertions, self.lengths)
 
     @property
     def ned_similarity(self) -> Tally:
-        """What `process_ned_similarity` returns."""
+        """The tally of `process_ned_similarity`."""
         return _similarity(self.cer.part, self.lengths, self.predicted)
 
     @property
     def exact_match(self) -> Tally:
-        """What `process_exact_match` returns."""
+        """The tally of `process_exact_match`."""
         return shares(self.equal)
 
 
@@ -59,15 +60,19 @@ def _texts(
 ) -> tuple[list[str], list[str]]:
     """Return both sides as lists of strings, a missing prediction as ""."""
     references, predictions = _listed(references), _listed(predictions)
+    _check_lengths(references, predictions)
+    for number, reference in enumerate(references):
+        if not isinstance(reference, str):
+            raise ValueError(f"Reference {number} is {reference!r}: a reference must be a string.")
+    return references, [_prediction(*pair) for pair in enumerate(predictions)]
+
+
+def _check_lengths(references: Sequence, predictions: Sequence) -> None:
     if len(references) != len(predictions):
         raise ValueError(
             f"There are {len(references)} references but {len(predictions)} predictions: "
             "give one prediction per reference, None where there is none."
         )
-    for number, reference in enumerate(references):
-        if not isinstance(reference, str):
-            raise ValueError(f"Reference {number} is {reference!r}: a reference must be a string.")
-    return references, [_prediction(*pair) for pair in enumerate(predictions)]
 
 
 def _listed(texts: Sequence) -> list:
@@ -82,10 +87,12 @@ def _prediction(number: int, value: object) -> str:
     raise ValueError(f"Prediction {number} is {value!r}: a prediction must be a string, or None.")
 
 
-def pairs(references: Sequence[str], predictions: Sequence[str | None]) -> tuple[list, list]:
+def pairs(
+    references: Sequence[str], predictions: Sequence[str | None]
+) -> tuple[list[str], list[str]]:
     """Return both lists as NFC strings, a missing prediction as "".
 
-    A single string on either side stands for a list of one.
+    A single string on either side is a list of one.
 
     Raises:
         ValueError: the lengths differ, or an entry is neither a string nor missing.
@@ -113,15 +120,14 @@ def _distances(references: Sequence, predictions: Sequence) -> np.ndarray:
 def _process_units(
     references: Sequence[str], predictions: Sequence[str | None], split: Callable[[str], list[str]]
 ) -> Tally:
-    """Count edits and reference units of every sample over the units that `split` cuts."""
+    """Count edits and reference units of every sample over the units that `split` returns."""
     references, predictions = pairs(references, predictions)
     edits, lengths = (np.zeros(len(references), np.int64) for _ in range(2))
-    # Lists of units take many times the memory of their texts, so there are few at a time.
-    for start in range(0, len(references), _PART):
-        part = slice(start, start + _PART)
-        truths = [split(text) for text in references[part]]
-        edits[part] = _distances(truths, [split(text) for text in predictions[part]])
-        lengths[part] = _lengths(truths)
+    for start in range(0, len(references), _CHUNK):
+        chunk = slice(start, start + _CHUNK)
+        truths = [split(text) for text in references[chunk]]
+        edits[chunk] = _distances(truths, [split(text) for text in predictions[chunk]])
+        lengths[chunk] = _lengths(truths)
     return Tally(edits, lengths)
 
 
@@ -163,9 +169,9 @@ def wer(references: Sequence[str], predictions: Sequence[str | None]) -> float:
 
 
 def process_edits(references: Sequence[str], predictions: Sequence[str | None]) -> EditCounts:
-    """Align every sample over NFC code points: one pass for all rates of characters.
+    """Align every sample over NFC code points: one pass for all character metrics.
 
-    Of all shortest alignments it is the one of rapidfuzz's `Levenshtein.editops`.
+    Of several shortest alignments it takes that of rapidfuzz's `Levenshtein.editops`.
     """
     references, predictions = _texts(references, predictions)
     equal = _equal(references, predictions)
@@ -183,10 +189,12 @@ def process_edits(references: Sequence[str], predictions: Sequence[str | None]) 
 
 
 def _edits(reference: Sequence[str], prediction: Sequence[str]) -> list[tuple[str, str]]:
-    """Align two sequences: (reference unit, predicted unit) of every edit, "" where one lacks."""
+    """Align two sequences: (reference unit, predicted unit) of every edit, "" for no unit."""
+    # Tuples, which take half the time of Editop objects on a page.
+    edits = cast("list[tuple[str, int, int]]", Levenshtein.editops(reference, prediction).as_list())
     return [
-        ("" if kind == "insert" else reference[at], "" if kind == "delete" else prediction[to])
-        for kind, at, to in Levenshtein.editops(reference, prediction).as_list()
+        ("" if tag == "insert" else reference[start], "" if tag == "delete" else prediction[end])
+        for tag, start, end in edits
     ]
 
 
@@ -208,16 +216,17 @@ def cr_ar(references: Sequence[str], predictions: Sequence[str | None]) -> tuple
 def _each_answer(
     references: Sequence[str | Sequence[str]], predictions: Sequence[str | None]
 ) -> tuple[list[str], list[str | None], list[int]]:
-    """Every right text with its sample's prediction and the sample's number.
+    """Return every right text with its sample's prediction and the sample's number.
 
     Raises:
         ValueError: the lengths differ, or a sample has no right text.
 
     """
     references, predictions = _listed(references), _listed(predictions)
-    if len(references) != len(predictions):
-        _texts(references, predictions)  # says so
-    answers = [[one] if isinstance(one, str) else list(one or ()) for one in references]
+    _check_lengths(references, predictions)
+    answers: list[list[str]] = [
+        [texts] if isinstance(texts, str) else list(texts or ()) for texts in references
+    ]
     for number, texts in enumerate(answers):
         if not texts:
             raise ValueError(f"Reference {number} is {references[number]!r}: it names no text.")
@@ -227,7 +236,7 @@ def _each_answer(
 
 
 def _best(values: np.ndarray, numbers: Sequence[int]) -> Tally:
-    """The highest value of every sample, of one value for each of its right texts."""
+    """Return the highest value of every sample, given a value for each of its right texts."""
     starts = np.flatnonzero(np.diff(numbers, prepend=-1))
     return shares(np.maximum.reduceat(values, starts) if len(values) else values)
 
@@ -248,7 +257,7 @@ def exact_match(
 
     A reference is a text or a list of right texts, of which the best counts.
     """
-    return some(process_exact_match(references, predictions))
+    return rate_of_samples(process_exact_match(references, predictions))
 
 
 def process_anls(
@@ -256,7 +265,7 @@ def process_anls(
     predictions: Sequence[str | None],
     threshold: float = 0.5,
 ) -> Tally:
-    """Score every sample as `anls` does."""
+    """Return the normalised Levenshtein similarity of every sample, as `anls` defines it."""
     references, predictions, numbers = _each_answer(references, predictions)
     texts = [[text.lower().strip() for text in side] for side in pairs(references, predictions)]
     lengths = np.maximum(*map(_lengths, texts))
@@ -271,20 +280,20 @@ def anls(
 ) -> float:
     """Average normalised Levenshtein similarity of answers to questions.
 
-    As Biten et al. define it ("Scene Text Visual Question Answering", ICCV 2019): of every sample
-    the best over its right texts of 1 - NL, where NL, the edits over the longer text's length, is
-    under the threshold, else 0. Case and blank ends do not count, spaces between do.
+    Defined by Biten et al. ("Scene Text Visual Question Answering", ICCV 2019): a sample scores
+    1 - NL, where NL, the edits over the longer text's length, is under the threshold, else 0; the
+    best of its right texts counts. Case and white space at the ends are ignored.
 
     Args:
         references: a text or a list of right texts for every sample.
-        predictions: what was answered.
-        threshold: normalised distance from which on an answer is wrong.
+        predictions: the answers of the system.
+        threshold: normalised distance from which an answer is wrong.
 
     Raises:
         ValueError: there is no sample, one has no right text, or the lengths differ.
 
     """
-    return some(process_anls(references, predictions, threshold))
+    return rate_of_samples(process_anls(references, predictions, threshold))
 
 
 def process_normalized_match(
@@ -324,7 +333,7 @@ def normalized_match(
     profile: str = "strict",
 ) -> float:
     """Share of samples that match under a profile of `ocrkit.metrics.text.normalize`."""
-    return some(process_normalized_match(references, predictions, language, profile))
+    return rate_of_samples(process_normalized_match(references, predictions, language, profile))
 
 
 def process_ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> Tally:
@@ -340,7 +349,7 @@ def _similarity(distances: np.ndarray, lengths: np.ndarray, predicted: np.ndarra
 
 def ned_similarity(references: Sequence[str], predictions: Sequence[str | None]) -> float:
     """Mean normalised edit similarity, 1 - d/max(len), as ICDAR's 1-N.E.D."""
-    return some(process_ned_similarity(references, predictions))
+    return rate_of_samples(process_ned_similarity(references, predictions))
 
 
 def share_similar(
@@ -348,17 +357,17 @@ def share_similar(
 ) -> float:
     """Share of samples whose `ned_similarity` is at or above `threshold`."""
     similarity = process_ned_similarity(references, predictions).part
-    return some(shares(similarity >= threshold))
+    return rate_of_samples(shares(similarity >= threshold))
 
 
 def char_confusions(
     references: Sequence[str], predictions: Sequence[str | None], unit: str = "char"
-) -> Counter:
+) -> Counter[tuple[str, str]]:
     """Count (reference unit, predicted unit) of every edit; "" marks an insertion or a deletion.
 
     Args:
         references: the truth.
-        predictions: what was read.
+        predictions: the readings.
         unit: `char` for code points, `grapheme` for extended grapheme clusters.
 
     """

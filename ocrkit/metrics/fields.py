@@ -1,40 +1,42 @@
 """Metrics of structured readings: JSON fields, amounts, tables.
 
 Lists of dicts in, rates as fractions out. A prediction that is None (a failed sample, JSON that did
-not parse) scores 0; one of another kind, such as a list for an object, is compared as it stands.
+not parse) scores 0; a prediction of another type, such as a list for an object, is compared as it
+is. Above 400 lines: trees of JSON and of tables share their nodes, costs and the edit distance.
 """
 
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from apted import APTED, Config
-from lxml import etree, html
+from lxml import html
 from rapidfuzz.distance import Levenshtein
 
-from ocrkit.metrics.intervals import Tally, shares, some
+from ocrkit.metrics.intervals import Tally, rate_of_samples, shares
 from ocrkit.metrics.text import normalize, parse_amount
 
 FieldPath = tuple[str | int, ...]
-DEEPEST = 100
-# Pairs of nodes up to which TEDS is always counted, a second or two; see `teds`.
+DEEPEST = 100  # levels of nesting in JSON
+# Pairs of nodes up to which TEDS is always computed, which takes a second or two; see `teds`.
 MOST_PAIRS = 50_000
-# Where more pairs would only tell how far below this a score lies, they are not counted.
+# Scores below this one are 0 where computing them would take more pairs of nodes.
 LOWEST_TEDS = 0.1
 
 
 def parse_json(text: str | None) -> Any:
-    """Parse JSON by the standard, never repairing it; None where it is malformed.
+    """Parse JSON by the standard, without repairs; None where it is malformed.
 
-    NaN and Infinity are no JSON, and no document nests deeper than `DEEPEST`. A text that holds
-    `null` gives None too: it carries no field.
+    NaN, Infinity and nesting deeper than `DEEPEST` are malformed. The text `null` gives None too.
     """
+    if not isinstance(text, str | bytes | bytearray):
+        return None
     try:
         value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, TypeError, RecursionError):
+    except (ValueError, RecursionError):
         return None
     level = [value]
     for _ in range(DEEPEST):
@@ -54,12 +56,12 @@ def _refuse(constant: str) -> None:
 
 
 def json_parse_rate(texts: Sequence[str | None]) -> float:
-    """Share of texts that are JSON as they stand."""
-    return some(process_json_parse_rate(texts))
+    """Share of texts that are valid JSON."""
+    return rate_of_samples(process_json_parse_rate(texts))
 
 
 def process_json_parse_rate(texts: Sequence[str | None]) -> Tally:
-    """Mark with 1 every text that is JSON as it stands."""
+    """Mark with 1 every text that is valid JSON."""
     return shares([parse_json(text) is not None or _is_null(text) for text in texts])
 
 
@@ -67,17 +69,17 @@ def _is_null(text: str | None) -> bool:
     return isinstance(text, str) and text.strip(" \t\n\r") == "null"
 
 
-def schema_pass_rate(texts: Sequence[str | None], schema: dict) -> float:
+def schema_pass_rate(texts: Sequence[str | None], schema: Mapping[str, Any]) -> float:
     """Share of texts that are JSON and valid under a JSON Schema, over all samples.
 
     Raises:
-        ValueError: the schema is none, or refers to another document (nothing is fetched).
+        ValueError: the schema is invalid, or refers to another document (nothing is fetched).
 
     """
-    return some(process_schema_pass_rate(texts, schema))
+    return rate_of_samples(process_schema_pass_rate(texts, schema))
 
 
-def process_schema_pass_rate(texts: Sequence[str | None], schema: dict) -> Tally:
+def process_schema_pass_rate(texts: Sequence[str | None], schema: Mapping[str, Any]) -> Tally:
     """Mark with 1 every text that is JSON and valid under a JSON Schema."""
     # Not at the top: jsonschema takes a second to import, more than the rest of the metrics.
     from jsonschema import Draft202012Validator, SchemaError
@@ -131,7 +133,7 @@ def leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
 
 
 def _canonical(value: Any) -> Any:
-    """A leaf as field accuracy compares it: text after the strict profile; null is only null."""
+    """Normalise a leaf for field accuracy: text under the strict profile; null stays null."""
     if value is None:
         return None
     text = value if isinstance(value, str) else json.dumps(value)
@@ -142,10 +144,10 @@ def process_field_accuracy(truths: Sequence, predictions: Sequence) -> Tally:
     """Count right leaves and the truth's leaves of every sample."""
     right, whole = [], []
     for truth, prediction in zip(*_checked(truths, predictions)):
-        said, known = dict(leaves(prediction)), dict(leaves(truth))
+        read, known = dict(leaves(prediction)), dict(leaves(truth))
         whole.append(len(known))
         right.append(
-            sum(p in said and _canonical(said[p]) == _canonical(v) for p, v in known.items())
+            sum(p in read and _canonical(read[p]) == _canonical(v) for p, v in known.items())
         )
     return Tally(np.array(right, dtype=np.int64), np.array(whole, dtype=np.int64))
 
@@ -161,13 +163,13 @@ def field_accuracy(truths: Sequence[dict | list], predictions: Sequence[Any]) ->
 def field_table(truths: Sequence, predictions: Sequence) -> dict[str, Tally]:
     """Count right leaves and leaves of every sample, field by field (paths without indices)."""
     truths, predictions = _checked(truths, predictions)
-    found: dict[str, np.ndarray] = {}
+    fields: dict[str, np.ndarray] = {}
     for number, (truth, prediction) in enumerate(zip(truths, predictions)):
-        said = dict(leaves(prediction))
+        read = dict(leaves(prediction))
         for path, value in leaves(truth):
-            field = found.setdefault(_dotted(path), np.zeros((2, len(truths)), dtype=np.int64))
-            field[:, number] += path in said and _canonical(said[path]) == _canonical(value), 1
-    return {field: Tally(*counts) for field, counts in found.items()}
+            counts = fields.setdefault(_dotted(path), np.zeros((2, len(truths)), dtype=np.int64))
+            counts[:, number] += path in read and _canonical(read[path]) == _canonical(value), 1
+    return {field: Tally(right, whole) for field, (right, whole) in fields.items()}
 
 
 def _dotted(path: FieldPath, indices: bool = False) -> str:
@@ -175,29 +177,29 @@ def _dotted(path: FieldPath, indices: bool = False) -> str:
 
 
 def _or_one(tally: Tally, predictions: Sequence) -> float:
-    """Rate of a tally; with nothing to get wrong it is 1, and 0 where a prediction failed."""
-    rate = some(tally)
+    """Rate of a tally; where it counts nothing it is 1, or 0 if a prediction failed."""
+    rate = rate_of_samples(tally)
     if tally.whole.sum():
         return rate
     return 0.0 if any(value is None or value != value for value in predictions) else 1.0
 
 
 def donut_normalize(value: Any) -> dict | list:
-    """Bring JSON to the form that Donut's evaluator compares (Kim et al. 2022, its `util.py`).
+    """Normalise JSON as Donut's evaluator does (Kim et al. 2022, its `util.py`).
 
-    Values become stripped strings in lists, keys are sorted by length and name, and what is empty
-    disappears: None, "", [], {}, and also the numbers 0 and False, as there. A list that mixes
-    objects and scalars keeps its scalars only.
+    Values become stripped strings in lists, keys are sorted by length and name, and empty values
+    disappear: None, "", [], {}, and, as in Donut, the numbers 0 and False. A list of objects and
+    scalars keeps its scalars only.
     """
     if not value:
         return {}
     if isinstance(value, dict):
-        found: dict[str, Any] = {}
+        children: dict[str, Any] = {}
         for key in sorted(value, key=lambda key: (len(key), key)):
             child = donut_normalize(value[key])
             if child:
-                found[key] = child if isinstance(child, list) else [child]
-        return found
+                children[key] = child if isinstance(child, list) else [child]
+        return children
     if isinstance(value, list):
         if all(isinstance(item, dict) for item in value):
             return [child for child in map(donut_normalize, value) if child]
@@ -218,14 +220,13 @@ def _flat(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
 
 
 def process_field_f1(truths: Sequence, predictions: Sequence) -> Tally:
-    """Count true positives, and those plus half of the errors, of every sample."""
+    """Count true positives, and true positives plus half of the errors, of every sample."""
     right, whole = [], []
     for truth, prediction in zip(*_checked(truths, predictions)):
         known = Counter(_flat(donut_normalize(truth)))
-        said = Counter(_flat(donut_normalize(prediction)))
-        hits = (known & said).total()
-        right.append(hits)
-        whole.append((known.total() + said.total()) / 2)
+        read = Counter(_flat(donut_normalize(prediction)))
+        right.append((known & read).total())
+        whole.append((known.total() + read.total()) / 2)
     return Tally(np.array(right, dtype=float), np.array(whole, dtype=float))
 
 
@@ -235,7 +236,7 @@ def field_f1(truths: Sequence[dict | list], predictions: Sequence[Any]) -> float
 
 
 class _Node:
-    """A labelled tree for APTED; `cost` is that of inserting or deleting the node."""
+    """Labelled tree for APTED; `cost` is the cost of inserting or deleting the node."""
 
     def __init__(self, name: str, cost: float = 1, leaf: bool = False, text: Any = None):
         self.name, self.cost, self.leaf, self.text = name, cost, leaf, text
@@ -277,17 +278,17 @@ def process_nted(truths: Sequence, predictions: Sequence) -> Tally:
     """Return the normalised tree edit accuracy of every sample."""
     scores = []
     for truth, prediction in zip(*_checked(truths, predictions)):
-        one, other = _tree(donut_normalize(prediction)), _tree(donut_normalize(truth))
-        size = _cost(other)
+        read, known = _tree(donut_normalize(prediction)), _tree(donut_normalize(truth))
+        size = _cost(known)
         if size == 0:
-            scores.append(float(prediction is not None and not one.children))
+            scores.append(float(prediction is not None and not read.children))
             continue
-        # No edit changes the cost of a tree by more than its own: the score is 0, whatever else
-        # stands in a prediction that ran away, and hours of counting would say no more.
-        if _cost(one) >= 2 * size:
+        # An edit changes a tree's cost by at most its own cost, so a tree of twice the cost scores
+        # 0. Computing that of a prediction that ran away would take hours.
+        if _cost(read) >= 2 * size:
             scores.append(0.0)
             continue
-        distance = APTED(one, other, _DonutCosts()).compute_edit_distance()
+        distance = APTED(read, known, _DonutCosts()).compute_edit_distance()
         scores.append(max(0.0, 1 - distance / size))
     return shares(scores)
 
@@ -297,7 +298,7 @@ def nted(truths: Sequence[dict | list], predictions: Sequence[Any]) -> float:
 
     Both empty is 1; an empty truth with a prediction that failed or is not empty is 0.
     """
-    return some(process_nted(truths, predictions))
+    return rate_of_samples(process_nted(truths, predictions))
 
 
 def process_numeric_accuracy(
@@ -309,7 +310,7 @@ def process_numeric_accuracy(
     """Count right amounts and the truth's amounts of every sample."""
     right, whole = [], []
     for truth, prediction in zip(*_checked(truths, predictions)):
-        said, hits, count = dict(leaves(prediction)), 0, 0
+        read, hits, count = dict(leaves(prediction)), 0, 0
         for path, value in leaves(truth):
             amount = parse_amount(value, locale)
             if keys is None and amount is None:
@@ -317,7 +318,7 @@ def process_numeric_accuracy(
             if keys is not None and not {_dotted(path), _dotted(path, True)} & set(keys):
                 continue
             count += 1
-            hits += amount is not None and parse_amount(said.get(path), locale) == amount
+            hits += amount is not None and parse_amount(read.get(path), locale) == amount
         right.append(hits)
         whole.append(count)
     return Tally(np.array(right, dtype=np.int64), np.array(whole, dtype=np.int64))
@@ -333,13 +334,13 @@ def numeric_accuracy(
 
     Args:
         truths: nested dicts.
-        predictions: what was read; an amount that does not parse is wrong.
-        locale: what decides grouping and decimal marks (`ocrkit.metrics.text.LOCALES`).
+        predictions: the readings; an amount that does not parse is wrong.
+        locale: grouping and decimal marks (`ocrkit.metrics.text.LOCALES`).
         keys: paths such as `total`, `items.price` (all items) or `items.0.price`; None takes every
             leaf that is a number or parses as an amount.
 
     Returns:
-        Micro over those leaves; 1 where there is none.
+        Micro over those leaves; 1 where the truths have none.
 
     """
     tally = process_numeric_accuracy(truths, predictions, locale, keys)
@@ -350,7 +351,7 @@ def numeric_accuracy(
 
 
 _COMMENT = r"<!--(?:(?!-->).)*-->"
-# Whatever may stand before the table of a document that is nothing but one.
+# Markup allowed before the table of a document that is only a table.
 _OPENING = re.compile(
     rf"(?:\s|{_COMMENT}|<!doctype\b[^>]*>|<head\b(?:(?!</head>).)*</head>|<(?:html|body)\b[^>]*>)*"
     r"<table\b",
@@ -374,13 +375,19 @@ def teds(truth_html: str, predicted_html: str | None, structure_only: bool = Fal
     """Tree-edit-distance similarity of two HTML tables (PubTabNet, Zhong et al. 2020).
 
     1 - TED / max(nodes), as published: only `td` cells have content, compared by characters and
-    tags; whatever else differs in tag, colspan or rowspan costs 1. Input is wrapped in html/body;
+    tags; any other difference in tag, colspan or rowspan costs 1. Input is wrapped in html/body;
     without a table directly in the body on both sides the score is 0. Two tables without any row
-    score 1. `structure_only` ignores the content of cells (TEDS-S).
+    score 1.
 
     One deviation: a prediction that ran away, with so many more nodes than the truth that its score
-    is below `LOWEST_TEDS` whatever they are, scores 0 where counting would take over `MOST_PAIRS`
-    pairs of nodes, and so up to hours.
+    must be below `LOWEST_TEDS`, scores 0 where the distance would take more than `MOST_PAIRS` pairs
+    of nodes, and so up to hours.
+
+    Args:
+        truth_html: the table.
+        predicted_html: the reading; None scores 0.
+        structure_only: ignore the content of cells (TEDS-S).
+
     """
     truth, predicted = _table(truth_html), _table(predicted_html)
     if truth is None or predicted is None:
@@ -388,24 +395,24 @@ def teds(truth_html: str, predicted_html: str | None, structure_only: bool = Fal
     most = max(table.xpath("count(.//*)") for table in (predicted, truth))
     if most == 0:
         return 1.0
-    # What stands in a cell is no node of the tree; nodes that the truth lacks cost 1 each.
+    # Elements in a cell are no nodes of the tree; nodes that the truth lacks cost 1 each.
     nodes = "count(descendant-or-self::*[not(ancestor::td)])"
-    said, known = predicted.xpath(nodes), truth.xpath(nodes)
-    if said * known > MOST_PAIRS and 1 - (said - known) / most < LOWEST_TEDS:
+    read, known = predicted.xpath(nodes), truth.xpath(nodes)
+    if read * known > MOST_PAIRS and 1 - (read - known) / most < LOWEST_TEDS:
         return 0.0
-    one, other = (_table_tree(table, structure_only) for table in (predicted, truth))
-    return 1.0 - APTED(one, other, _TableCosts()).compute_edit_distance() / most
+    trees = [_table_tree(table, structure_only) for table in (predicted, truth)]
+    return 1.0 - APTED(*trees, _TableCosts()).compute_edit_distance() / most
 
 
 def is_table(text: str) -> bool:
-    """Tell whether a text is an HTML table, alone or as PubTabNet has it, in html and body."""
+    """Tell whether a text is an HTML table, alone or in html and body, as in PubTabNet."""
     return _OPENING.match(text) is not None
 
 
-def _table(source: str | None) -> Any:
+def _table(source: str | None) -> html.HtmlElement | None:
     if not isinstance(source, str) or not source.strip():
         return None
-    # lxml would take what begins with a comment for a part of a page, and find no body.
+    # lxml parses a text that begins with a comment as a fragment without a body.
     source = re.sub(rf"\A(?:\s*{_COMMENT})+", "", source, flags=re.DOTALL)
     if not re.search(r"<html\b", source, re.IGNORECASE):
         if not re.search(r"<body\b", source, re.IGNORECASE):
@@ -414,12 +421,12 @@ def _table(source: str | None) -> Any:
     parser = html.HTMLParser(remove_comments=True, encoding="utf-8")
     try:
         page = html.fromstring(source.encode("utf-8", "replace"), parser=parser)
-    except (etree.LxmlError, ValueError):
+    except (html.etree.LxmlError, ValueError):
         return None
     return next(iter(page.xpath("body/table")), None)
 
 
-def _table_tree(element: Any, structure_only: bool) -> _Node:
+def _table_tree(element: html.HtmlElement, structure_only: bool) -> _Node:
     if element.tag != "td":
         node = _Node(str(element.tag))
         node.children = [_table_tree(child, structure_only) for child in element]
@@ -430,11 +437,13 @@ def _table_tree(element: Any, structure_only: bool) -> _Node:
     return _Node(f"td {spans}", text=content)
 
 
-def _tokens(element: Any) -> list[str]:
+def _tokens(element: html.HtmlElement) -> list[str]:
     """Characters and tags of a cell in PubTabNet's order, the cell's own tags at the ends."""
-    found = [f"<{element.tag}>", *(element.text or "")]
+    tokens = [f"<{element.tag}>", *(element.text or "")]
     for child in element:
-        found += _tokens(child)
+        tokens += _tokens(child)
     if element.tag != "unk":
-        found.append(f"</{element.tag}>")
-    return found + (list(element.tail or "") if element.tag != "td" else [])
+        tokens.append(f"</{element.tag}>")
+    if element.tag != "td":
+        tokens += element.tail or ""
+    return tokens

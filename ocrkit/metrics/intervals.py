@@ -1,4 +1,4 @@
-"""How sure a rate is: bootstrap over groups, McNemar's test, Wilson's interval."""
+"""Tallies of rates and their uncertainty: bootstrap, McNemar's test, Wilson's interval."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -18,10 +18,13 @@ def resample(
             the sample a group of its own. Where all samples are of one group there is no variation
             between groups to draw from, and samples are drawn instead.
         n: replicates.
-        seed: the same seed draws the same groups, which is what pairs two systems.
+        seed: the same seed draws the same groups, so that two systems can be paired.
 
     Returns:
         Sums of every replicate, shape (n, k).
+
+    Raises:
+        ValueError: there are no samples, or not as many groups as samples.
 
     """
     sums = np.asarray(columns, dtype=np.float64)
@@ -32,7 +35,7 @@ def resample(
             raise ValueError(
                 f"There are {len(sums)} samples but {len(groups)} groups: give one each."
             )
-        codes: dict = {}
+        codes: dict[Hashable, int] = {}
         index = [
             codes.setdefault(("", number) if group is None else (group,), len(codes))
             for number, group in enumerate(groups)
@@ -42,8 +45,8 @@ def resample(
     rng, size = np.random.default_rng(seed), len(sums)
     cells, counts = np.unique(sums, axis=0, return_counts=True)
     if 8 * len(cells) < size:
-        # Groups with the same sums are interchangeable, so drawing how often each kind comes is
-        # the same bootstrap, many times cheaper.
+        # Groups with equal sums are interchangeable: a multinomial draw of how often each sum
+        # occurs is the same bootstrap, many times cheaper.
         return rng.multinomial(size, counts / size, size=n) @ cells
     replicates = np.empty((n, sums.shape[1]))
     for row in replicates:
@@ -59,14 +62,29 @@ def bootstrap_ci(
     n: int = 1000,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """95 % percentile bootstrap interval of sum(errors)/sum(lengths) over groups (Efron 1979)."""
+    """Return the 95 % percentile bootstrap interval of sum(errors)/sum(lengths) (Efron 1979).
+
+    Args:
+        errors: errors of each sample.
+        lengths: units of each sample.
+        groups: document or writer of each sample, as for `resample`.
+        n: replicates.
+        seed: seed of the draws.
+
+    """
     sums = resample(np.column_stack([errors, lengths]), groups, n, seed)
     low, high = np.percentile(ratio(sums[:, 0], sums[:, 1]), [2.5, 97.5])
     return float(low), float(high)
 
 
 def mcnemar(only_first_right: int, only_second_right: int) -> float:
-    """Exact two-sided McNemar test: the p-value that both systems are right equally often."""
+    """Return the p-value of the exact two-sided McNemar test of two systems.
+
+    Args:
+        only_first_right: samples that only the first system has right.
+        only_second_right: samples that only the second system has right.
+
+    """
     low, high = sorted((int(only_first_right), int(only_second_right)))
     if low < 0:
         raise ValueError(f"A count of samples cannot be negative, but one is {low}.")
@@ -79,7 +97,7 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
 
 
 def wilson(successes: int, n: int) -> tuple[float, float]:
-    """95 % Wilson score interval of a share (Wilson 1927); (0, 1) where n is 0."""
+    """Return the 95 % Wilson score interval of a share (Wilson 1927); (0, 1) where n is 0."""
     if not 0 <= successes <= n:
         raise ValueError(f"{successes} successes of {n} is no share.")
     if n == 0:
@@ -93,30 +111,30 @@ def wilson(successes: int, n: int) -> tuple[float, float]:
 
 
 class Tally(NamedTuple):
-    """What each sample adds to a rate: arrays `part` and `whole`, shape (samples,)."""
+    """Numerator `part` and denominator `whole` of each sample, arrays of shape (samples,)."""
 
     part: np.ndarray
     whole: np.ndarray
 
     @property
     def rate(self) -> float:
-        """Sum of parts over sum of wholes; over 1 where there is nothing to divide by."""
+        """Sum of parts over sum of wholes; over 1 where the sum of wholes is 0."""
         return float(ratio(self.part.sum(), self.whole.sum()))
 
 
 def ratio(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    """Divide; without any reference unit the rate is the count itself, as jiwer 4 has it."""
+    """Divide; where the denominator is 0 the rate is the count itself, as in jiwer 4."""
     return part / np.where(whole == 0, 1, whole)
 
 
-def shares(values: Sequence[float]) -> Tally:
-    """Make a tally of one value a sample, whose rate is their mean."""
+def shares(values: Sequence[float] | np.ndarray) -> Tally:
+    """Make a tally of one value a sample, whose rate is the mean."""
     part = np.asarray(values, dtype=np.float64)
     return Tally(part, np.ones(len(part)))
 
 
-def some(tally: Tally) -> float:
-    """Return the rate of at least one sample.
+def rate_of_samples(tally: Tally) -> float:
+    """Return the rate of a tally of at least one sample.
 
     Raises:
         ValueError: there is no sample.

@@ -1,15 +1,15 @@
-"""Every metric's label and direction, which settings, early stopping, reports and tables share."""
+"""Labels and directions of metrics, for settings, early stopping, reports and tables."""
 
 from typing import NamedTuple
 
 
 class Metric(NamedTuple):
-    """How a metric is shown and judged.
+    """Label and direction of a metric.
 
     Attributes:
         label: its name in tables, charts and reports.
-        lower_is_better: an error rate or a loss.
-        right_or_wrong: every sample scores 0 or 1, so that Wilson's interval applies.
+        lower_is_better: True for an error rate or a loss.
+        right_or_wrong: True where every sample scores 0 or 1, so that Wilson's interval applies.
     """
 
     label: str
@@ -17,7 +17,7 @@ class Metric(NamedTuple):
     right_or_wrong: bool = False
 
 
-#: What an evaluation can be judged by; those of fields and tables need rows that have some.
+#: Metrics of an evaluation; those of fields, tables and questions need rows that have some.
 METRICS = {
     "loss": Metric("loss", lower_is_better=True),
     "cer": Metric("CER", lower_is_better=True),
@@ -42,5 +42,5 @@ METRICS = {
 
 
 def label(name: str) -> str:
-    """The label of a metric, or a readable form of another column's name."""
+    """Return the label of a metric, or a readable form of another column's name."""
     return METRICS[name].label if name in METRICS else name.replace("_", " ")

@@ -1,6 +1,6 @@
-"""Text as the metrics see it: normalisation profiles and grapheme clusters.
+"""Text normalisation for metrics: profiles, grapheme clusters, scripts, amounts.
 
-No profile uses NFKC: it turns `10²` into `102` and full-width forms into others' characters.
+No profile uses NFKC: it turns `10²` into `102` and full-width forms into other characters.
 
 | step | strict | lenient | squad |
 | --- | --- | --- | --- |
@@ -26,14 +26,14 @@ from functools import cache
 
 import regex
 
-#: Raised whenever a profile changes what it does: results of other versions do not compare.
+#: Version of each profile, raised with every change: results of two versions do not compare.
 PROFILE_VERSION = {"strict": 1, "lenient": 1, "squad": 1}
 
 BOM = "\ufeff"
 
 
 def _compatibility(first: int, last: int) -> dict[int, str]:
-    """One-character compatibility mappings of a range, as Unicode's own table has them."""
+    """One-character compatibility mappings of a range of code points, from Unicode's table."""
     table = {}
     for code in range(first, last + 1):
         tag, _, mapped = unicodedata.decomposition(chr(code)).partition(" ")
@@ -75,7 +75,7 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
         profile: `strict`, `lenient` or `squad`, the table in this module's head.
         language: a code such as `bn` or `ko-KR`. `lenient` applies that language's own rules, or
             every language's when None (they touch only characters of that script). `squad` removes
-            English articles and therefore refuses another language.
+            English articles and therefore refuses other languages.
 
     Raises:
         ValueError: the profile is unknown, or `squad` is asked for a language other than English.
@@ -91,7 +91,7 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
             f"Profile 'squad' drops English articles and cannot serve language {language!r}: "
             "use 'lenient'."
         )
-    # The BOM goes first: between a letter and its mark it would keep NFC from composing them.
+    # The BOM is removed first: between a letter and its mark it keeps NFC from composing them.
     text = unicodedata.normalize("NFC", text.replace(BOM, ""))
     if profile == "strict":
         return " ".join(text.split())
@@ -108,7 +108,7 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
 
 
 def graphemes(text: str) -> list[str]:
-    """Split into extended grapheme clusters (UAX #29), what a reader calls characters."""
+    """Split into extended grapheme clusters (UAX #29), which readers call characters."""
     if text.isascii() and "\r\n" not in text:
         return list(text)
     return _GRAPHEME.findall(text)
@@ -119,10 +119,10 @@ _SCRIPTS = {name: regex.compile(rf"\p{{Script={name}}}") for name in _SCRIPT_NAM
 
 
 def bangla_kind(grapheme: str) -> str:
-    """Sort a grapheme cluster of Bangla: conjunct, vowel sign, plain letter or other.
+    """Classify a grapheme cluster of Bangla as conjunct, vowel sign, plain letter or other.
 
-    A conjunct holds two consonants or more, joined by a hasanta (U+09CD); what carries a vowel
-    sign besides is one still. Everything outside the Bengali block is other, and so are its digits.
+    A conjunct holds two consonants or more, joined by a hasanta (U+09CD), with or without a vowel
+    sign. Digits and everything outside the Bengali block are other.
     """
     if not grapheme or not "\u0980" <= grapheme[0] <= "\u09ff" or grapheme[0].isdigit():
         return "other"
@@ -132,14 +132,13 @@ def bangla_kind(grapheme: str) -> str:
 
 
 def script(text: str) -> str:
-    """Name the script of most of the text's letters; `Common` where it has none of those known.
+    """Name the script of most letters of a text; `Common` where none is of a known script.
 
-    Of two with as many letters it is the one that comes first in the text.
+    Of two scripts with as many letters the first in the text is named.
     """
     if text.isascii():
         return "Latin" if any(map(str.isalpha, text)) else "Common"
-    counts = Counter(map(_script_of, text))
-    counts.pop(None, None)
+    counts = Counter(name for name in map(_script_of, text) if name is not None)
     return counts.most_common(1)[0][0] if counts else "Common"
 
 
@@ -148,12 +147,12 @@ def _script_of(character: str) -> str | None:
     return next((name for name, known in _SCRIPTS.items() if known.match(character)), None)
 
 
-# --- amounts, under a declared locale
+# --- amounts in a locale
 
 
 _SPACES = " \u00a0\u2009\u202f"
-#: locale: (characters that group thousands, decimal mark). A locale that is not listed takes its
-#: language's entry.
+#: Characters that group thousands, and the decimal mark, by locale; a locale that is not listed
+#: takes the entry of its language.
 LOCALES = {
     **dict.fromkeys(["en", "en-in", "bn", "hi", "ko", "zh", "ja", "th", "he"], (",", ".")),
     **dict.fromkeys(["de", "es", "it", "nl", "pt", "id", "tr", "da", "el"], (".", ",")),
@@ -182,14 +181,14 @@ def _locale(name: str) -> tuple[str, tuple[str, str]]:
 
 
 def ascii_digits(text: str) -> str:
-    """Write every decimal digit (Bangla, full-width...) in ASCII; `²` is none and stays."""
+    """Write every decimal digit (Bangla, full-width...) in ASCII; `²` is no decimal digit."""
     if text.isascii():
         return text
     return "".join(str(unicodedata.decimal(char, char)) for char in text)
 
 
-def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Decimal | None:
-    """Read an amount of money or another number, exactly; None where it is none.
+def parse_amount(value: object, locale: str = "en") -> Decimal | None:
+    """Parse an amount of money or another number exactly; None where it is no number.
 
     `(1,234)`, `-1,234`, `−1,234` and `1,234-` are negative; a currency sign or code may stand
     before or after. Grouping and decimal marks are the locale's: `5.000` is 5 in `en` and 5000 in
@@ -208,13 +207,13 @@ def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Deci
     text = ascii_digits(value.strip()).translate(_MARKS)
     bracketed = text.startswith("(") and text.endswith(")")
     text = text[1:-1].strip() if bracketed else text
-    found = _AMOUNT.fullmatch(text) if len(text) <= 64 else None
-    if not found:
+    match = _AMOUNT.fullmatch(text) if len(text) <= 64 else None
+    if not match:
         return None
-    signs = [sign for sign in found.group("sign", "inner", "after") if sign]
+    signs = [sign for sign in match.group("sign", "inner", "after") if sign]
     if len(signs) + bracketed > 1:
         return None
-    whole, point, fraction = found["digits"].rstrip(_SPACES).partition(mark)
+    whole, point, fraction = match["digits"].rstrip(_SPACES).partition(mark)
     if point and not (fraction.isascii() and fraction.isdigit()):
         return None
     groups = regex.split(f"[{regex.escape(group)}]", whole) if whole else ["0"]
@@ -230,5 +229,5 @@ def parse_amount(value: str | int | float | Decimal, locale: str = "en") -> Deci
         ):
             return None
     number = Decimal("".join(groups) + ("." + fraction if point else ""))
-    # copy_negate keeps every digit, where a minus would round to the context's precision.
+    # copy_negate keeps every digit; unary minus rounds to the context's precision.
     return number.copy_negate() if bracketed or "-" in signs else number

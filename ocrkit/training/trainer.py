@@ -24,7 +24,7 @@ from ocrkit.data.order import TrainRows, TrainSampler
 from ocrkit.environment import decided_by_main
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.evaluation.evaluate import records_of
-from ocrkit.evaluation.records import scored_text
+from ocrkit.evaluation.records import Record, scored_text
 from ocrkit.evaluation.scoring import SampleCounts
 from ocrkit.models.read import halved, predict_stream, weights_fingerprint
 from ocrkit.run_folder import read_run, write_run
@@ -428,7 +428,7 @@ class OCRTrainer(SFTTrainer):
             return 0.0, 0
         return (nats, labels) if math.isfinite(nats) else (0.0, 0)
 
-    def _show(self, records: Sequence[dict], found: dict[str, float]) -> None:
+    def _show(self, records: Sequence[Record], found: dict[str, float]) -> None:
         """Print a few rows as they were read, always the same ones, and log them."""
         if not self.is_world_process_zero():
             return
@@ -465,7 +465,7 @@ class OCRTrainer(SFTTrainer):
         return best
 
 
-def scores(records: Sequence[dict], config: TrainConfig) -> dict[str, float]:
+def scores(records: Sequence[Record], config: TrainConfig) -> dict[str, float]:
     """Every metric that an evaluation shows, without intervals, and the number that failed."""
     counts = SampleCounts(records, config.normalization_profile, config.locale)
     found = {name: tally.rate for name, tally in counts.tallies.items()}

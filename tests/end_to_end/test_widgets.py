@@ -228,7 +228,9 @@ def screen(monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
-def test_widgets_are_shown_by_ipywidgets_7_and_8(is_interactive, screen, monkeypatch, tmp_path, name):
+def test_widgets_are_shown_by_ipywidgets_7_and_8(
+    is_interactive, screen, monkeypatch, tmp_path, name
+):
     """Of version 7 widgets display themselves, of version 8 they make a bundle: neither is used."""
     monkeypatch.delattr(ipywidgets.Widget, name, raising=False)
     training = panel.TrainingPanel(tmp_path, StopOnSignal())
@@ -307,7 +309,9 @@ def test_a_run_that_fails_says_so_on_the_panel(config, is_interactive, screen):
     assert repr(screen.outputs[0]).startswith("Failed after step 1: no space left: step 1 of 4")
 
 
-def test_no_panel_where_none_is_wanted_or_no_notebook_is(config, is_interactive, screen, monkeypatch):
+def test_no_panel_where_none_is_wanted_or_no_notebook_is(
+    config, is_interactive, screen, monkeypatch
+):
     config.max_steps = 1
     model, processor = load_model(config)
     train(model, processor, load_data(config), config, panel=False)
