@@ -1,7 +1,7 @@
-"""What happens to a whole page before it is read: a scanner, or a phone held over a desk.
+"""Page damage: simulate a flat-bed scan or a phone photo of a page, as JPEG bytes.
 
-The text stays readable. Both give a JPEG's bytes, and the same `random.Random` the same bytes.
-Pictures stay 8-bit all the way, for a page has millions of pixels.
+The text stays readable. The same `random.Random` state gives the same bytes. Pictures stay 8-bit in
+every step, because a page has millions of pixels.
 """
 
 import random
@@ -13,11 +13,11 @@ from PIL import Image, ImageChops, ImageDraw, ImageFilter
 from data_prep.synthetic.scenes import to_jpeg
 
 _TILE = 2048
-_GAIN = 16  # grey values a deviation of the noise tile
+_GAIN = 16  # standard deviation of the noise tile, in grey values
 
 
 def scan_page(image: Image.Image, rng: random.Random) -> bytes:
-    """A flat-bed scan: a little skew and blur, grey paper, dust, noise, JPEG."""
+    """JPEG bytes of a flat-bed scan: slight skew and blur, grey paper, dust, noise."""
     if rng.random() < 0.5:
         image = image.convert("L")
     angle = rng.uniform(-0.9, 0.9)
@@ -37,7 +37,7 @@ def scan_page(image: Image.Image, rng: random.Random) -> bytes:
 
 
 def photograph_page(image: Image.Image, rng: random.Random) -> bytes:
-    """A phone's photo: the page askew on a desk, in uneven light, JPEG."""
+    """JPEG bytes of a phone photo: the page at an angle on a desk, in uneven light."""
     wide, high = image.size
     edge = round(0.06 * wide)
     size = wide + 2 * edge, high + 2 * edge
@@ -47,15 +47,15 @@ def photograph_page(image: Image.Image, rng: random.Random) -> bytes:
         for x, y in ((0, 0), (wide, 0), (wide, high), (0, high))
     ]
     coefficients = _perspective(corners, (wide, high))
-    how = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
-    shown = image.transform(size, *how, fillcolor="white")
+    method = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
+    warped = image.transform(size, *method, fillcolor="white")
     if rng.random() < 0.5:
-        shown = shown.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.4)))
+        warped = warped.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.4)))
     mask = Image.new("L", size, 0)
     ImageDraw.Draw(mask).polygon(corners, fill=255)
     desk = Image.new("RGB", size, _desk_colour(rng))
-    desk.paste(shown.convert("RGB"), mask=mask)
-    # Light falls off smoothly: a few random weights stretched over the whole picture.
+    desk.paste(warped.convert("RGB"), mask=mask)
+    # Uneven light: 3 x 3 random weights, resized smoothly to the whole picture.
     weights = np.random.default_rng(rng.getrandbits(32)).uniform(168, 255, size=(3, 3))
     light = Image.fromarray(weights.astype(np.uint8)).resize(size, Image.Resampling.BICUBIC)
     green, blue = rng.uniform(0.96, 1.0), rng.uniform(0.89, 1.0)
@@ -65,7 +65,7 @@ def photograph_page(image: Image.Image, rng: random.Random) -> bytes:
 
 
 def add_noise(image: Image.Image, deviation: float, rng: random.Random) -> Image.Image:
-    """The picture ("L" or "RGB") with normal noise of a deviation in grey values."""
+    """Picture ("L" or "RGB") with Gaussian noise; `deviation` is in grey values."""
     tile = _noise_tile()
     wide, high = image.size
     noise = Image.new("L", image.size)
@@ -82,13 +82,13 @@ def add_noise(image: Image.Image, deviation: float, rng: random.Random) -> Image
 
 @lru_cache(maxsize=1)
 def _noise_tile() -> Image.Image:
-    """Noise around 128; pages take theirs from it, for drawing it anew is slow."""
+    """Gaussian noise around 128, drawn once and tiled over every page, because drawing is slow."""
     values = np.random.default_rng(0).normal(128, _GAIN, size=(_TILE, _TILE))
     return Image.fromarray(np.clip(np.rint(values), 0, 255).astype(np.uint8))
 
 
 def _scaled(factor: float) -> list[int]:
-    """A table of grey values times a factor of at most 1."""
+    """Lookup table for `Image.point`: grey values times a factor of at most 1."""
     return [round(value * factor) for value in range(256)]
 
 
@@ -99,7 +99,7 @@ def _desk_colour(rng: random.Random) -> tuple[int, int, int]:
 
 
 def _perspective(corners: list[tuple[float, float]], size: tuple[int, int]) -> list[float]:
-    """Pillow's eight coefficients, from four places in the result to the page's own corners."""
+    """Pillow's perspective coefficients that map `corners` of the result to the page's corners."""
     wide, high = size
     rows, targets = [], []
     for (x, y), (u, v) in zip(corners, ((0, 0), (wide, 0), (wide, high), (0, high))):

@@ -1,7 +1,8 @@
-"""Finds fonts for a script and a face: what is installed, what it really draws, what is missing.
+"""Font lookup: installed fonts of a language and face, missing glyphs, and Debian package names.
 
-A font is a path, with `#2` behind it for the third face of a collection, as `render.load_font`
-takes it. The installed ones come from fontconfig; matplotlib's own stand in for Latin print.
+A font is a path; `#2` after the path selects the third face of a font collection (as in
+`render.load_font`). fontconfig lists the installed fonts; Latin print falls back to the fonts that
+matplotlib ships.
 """
 
 import subprocess
@@ -15,10 +16,10 @@ from data_prep.synthetic.render import load_font, shipped_fonts
 LANGUAGES = {"bn": "Bangla", "ko": "Korean", "zh": "Chinese", "en": "Latin"}
 KINDS = ("print", "handwriting", "sign")
 
-# Language -> face -> family -> the Debian and Ubuntu package that has it. Left out on purpose:
-# families that break the script (Mitra spaces Bangla signs apart, FreeSans and FreeSerif shape no
-# conjuncts) and worn or outlined ones that nobody could read. No package has a Bangla hand: what
-# stands here are the least mechanical prints, which the drawing of handwriting then shakes.
+# Language -> face -> family -> Debian and Ubuntu package. Left out on purpose: families that break
+# the script (Mitra separates Bangla vowel signs, FreeSans and FreeSerif form no conjuncts) and worn
+# or outlined families that nobody could read. No package has a Bangla handwriting font: these are
+# printed fonts with irregular shapes, which `scenes.shaken` distorts.
 FACES: dict[str, dict[str, dict[str, str]]] = {
     "bn": {
         "print": {
@@ -133,75 +134,75 @@ FACES: dict[str, dict[str, dict[str, str]]] = {
         },
     },
 }
-_STAND_INS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
+_FALLBACKS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
 _UNREADABLE = ("Outline", "Stencil", "Thin", "UltraLight", "ExtraLight")
-# Joiners shape their neighbours and have no ink of their own; the last code point of a plane is
-# none, so every font draws its box for what is missing.
+# Zero-width joiners shape their neighbours and have no ink. The last code point of a plane is never
+# assigned, so every font draws its missing-glyph box for it.
 JOINERS = "\u200c\u200d"
 NO_CHARACTER = "\U0010fffe"
-_BOLD = 180  # fontconfig's weight of a demibold
+_BOLD = 180  # fontconfig's weight of demibold
 
 
 @lru_cache(maxsize=1)
 def installed_fonts() -> dict[str, list[tuple[int, str]]]:
-    """Family -> [(fontconfig's weight, font)] of what is installed; empty without fontconfig."""
-    wanted = "%{family}\t%{style[0]}\t%{weight}\t%{variable}\t%{file}\t%{index}\n"
+    """Installed fonts as family -> [(fontconfig weight, font)]; empty without fontconfig."""
+    columns = "%{family}\t%{style[0]}\t%{weight}\t%{variable}\t%{file}\t%{index}\n"
     try:
         listed = subprocess.run(
-            ["fc-list", "--format", wanted], capture_output=True, check=True, timeout=120
+            ["fc-list", "--format", columns], capture_output=True, check=True, timeout=120
         ).stdout.decode("utf-8", "replace")
     except (OSError, subprocess.SubprocessError):
         return {}
-    found: dict[str, list[tuple[int, str]]] = {}
+    fonts: dict[str, list[tuple[int, str]]] = {}
     seen: set[tuple[str, str]] = set()
     for line in sorted(listed.splitlines(), key=lambda line: line.split("\t")[4:]):
         families, style, weight, variable, file, index = line.split("\t")
-        # A variable font is listed once more for each of its named instances, which are used.
+        # fontconfig also lists every named instance of a variable font; those are used instead.
         if variable == "True" or any(word in style for word in _UNREADABLE):
             continue
         for family in dict.fromkeys(families.split(",")):
-            # The same face may lie there in two packages or two formats.
+            # Two packages or two formats may hold the same face.
             if (family, style) not in seen:
                 seen.add((family, style))
                 font = file if index == "0" else f"{file}#{index}"
-                found.setdefault(family, []).append((int(float(weight or 80)), font))
-    return found
+                fonts.setdefault(family, []).append((int(float(weight or 80)), font))
+    return fonts
 
 
 def find_fonts(language: str, face: str) -> dict[str, list[str]]:
-    """Family -> installed fonts of a language ("bn", "ko", "zh", "en") for a face of `KINDS`.
+    """Installed fonts of a language ("bn", "ko", "zh", "en") and a face of `KINDS`, by family.
 
-    Signs take the bold styles of a family that has any.
+    Signs use only the bold styles of a family that has bold styles.
 
     Raises:
-        DataError: none is installed; the message names the packages that have them.
+        DataError: no font is installed; the message names the packages.
     """
-    found = {}
+    chosen: dict[str, list[str]] = {}
     for family in FACES[language][face]:
         fonts = installed_fonts().get(family, [])
-        bold = [one for one in fonts if one[0] >= _BOLD]
+        bold = [(weight, font) for weight, font in fonts if weight >= _BOLD]
         if fonts:
-            found[family] = [font for _, font in (bold if face == "sign" and bold else fonts)]
-    if not found and (language, face) == ("en", "print"):
-        found = {path.stem: [str(path)] for path in shipped_fonts(*_STAND_INS)}
-    if not found:
+            chosen[family] = [font for _, font in (bold if face == "sign" and bold else fonts)]
+    if not chosen and (language, face) == ("en", "print"):
+        chosen = {path.stem: [str(path)] for path in shipped_fonts(*_FALLBACKS)}
+    if not chosen:
         packages = " ".join(dict.fromkeys(FACES[language][face].values()))
         tools = "" if installed_fonts() else "fontconfig "
         raise DataError(
             f"No {face} font for {LANGUAGES[language]} is installed; install some with "
             f"`apt-get install {tools}{packages}`, or name a font file with --font."
         )
-    return found
+    return chosen
 
 
 def font_name(font: str) -> str:
-    """What a person calls a font: its family and style, as the file itself says."""
+    """Family and style of a font, read from the font file; "Regular" is left out."""
     family, style = load_font(font, 24).getname()
-    return " ".join(part for part in (family, style if style != "Regular" else "") if part)
+    return " ".join(name for name in (family, style if style != "Regular" else "") if name)
 
 
 def check_font(font: str) -> str:
-    """The font, if it can be opened; DataError if not."""
+    """Return the font if it can be opened, otherwise raise DataError."""
     try:
         load_font(font, 24)
     except (OSError, ValueError) as error:
@@ -212,7 +213,7 @@ def check_font(font: str) -> str:
 
 
 def undrawn(font: str, text: str) -> str:
-    """The characters of a text that a font has no glyph for, or an empty one; "" if it has all."""
+    """Characters of a text whose glyph is missing or empty in a font; "" if there are none."""
     return "".join(c for c in dict.fromkeys(text) if not (c.isspace() or _draws(font, c)))
 
 
@@ -226,12 +227,12 @@ def _draws(font: str, character: str) -> bool:
 
 @lru_cache(maxsize=1000)
 def has_capitals_only(font: str) -> bool:
-    """Whether small letters look like capitals, so that a text must be written in capitals."""
+    """Whether lower-case letters look like capitals, so that a text must be written in capitals."""
     return all(_glyph(font, small) == _glyph(font, small.upper()) for small in "agr")
 
 
 def _glyph(font: str, character: str) -> tuple[tuple[int, int], bytes]:
-    # Without shaping: raqm sets a lone vowel sign on a dotted circle, which has ink of its own.
+    # Basic layout: raqm would place a lone vowel sign on a dotted circle, which has ink.
     mask = _plain_font(font).getmask(character)
     return mask.size, bytes(mask)
 
@@ -243,25 +244,25 @@ def _plain_font(font: str) -> ImageFont.FreeTypeFont:
 
 
 def require_shaping() -> None:
-    """DataError where Pillow cannot shape: Bangla would be drawn with its signs out of place."""
+    """Raise DataError if Pillow lacks raqm: it would draw Bangla with its signs in wrong places."""
     from PIL import features
 
     if not features.check("raqm"):
         raise DataError(
-            "Pillow finds no raqm here, so Bangla would be drawn wrong; install it with "
+            "Pillow finds no raqm library, so it would draw Bangla wrongly; install it with "
             "`apt-get install libfribidi0` and `pip install --force-reinstall Pillow`."
         )
 
 
 def font_table() -> str:
-    """Every language, face, family and package, and whether it is installed."""
+    """Table of every language, face, family and package, with the number of installed fonts."""
     lines = []
     for language, faces in FACES.items():
         for face, families in faces.items():
             for family, package in families.items():
-                mark = f"{len(installed_fonts().get(family, [])):>3} fonts"
-                here = mark if family in installed_fonts() else "  missing"
-                lines.append(f"{language}  {face:<12}{family:<22}{here:<11}{package}")
+                count = f"{len(installed_fonts().get(family, [])):>3} fonts"
+                state = count if family in installed_fonts() else "  missing"
+                lines.append(f"{language}  {face:<12}{family:<22}{state:<11}{package}")
     packages = {
         package
         for faces in FACES.values()
@@ -270,5 +271,5 @@ def font_table() -> str:
         if family not in installed_fonts()
     }
     if packages:
-        lines.append(f"\nWhat is missing: apt-get install {' '.join(sorted(packages))}")
+        lines.append(f"\nMissing fonts: apt-get install {' '.join(sorted(packages))}")
     return "\n".join(lines)

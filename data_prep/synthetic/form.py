@@ -1,12 +1,13 @@
-"""Draws any JSON object as a business form, for records that have fields but no picture.
+"""Form drawing: draw any JSON object as a business form, for records that have no picture.
 
-All that the object holds stands on the page: what is plain beside its name, objects as blocks,
-lists of objects as tables, and objects of amounts as the sums below. Numbers get two decimals and
-thousands, names lose their underscores, null and what is empty is left out.
+Scalars are drawn beside their names, objects as blocks, lists of objects as tables, and objects of
+amounts as sums below the tables. Floats get two decimals and a thousands separator, underscores in
+names become spaces, and null and empty values are left out.
 """
 
 import random
 from collections.abc import Iterator
+from typing import cast
 
 from PIL import Image
 
@@ -27,7 +28,7 @@ LEFT, RIGHT = 60.0, 940.0
 
 
 def form_problem(value: object) -> str:
-    """Why a JSON value cannot be drawn as a form; "" if it can."""
+    """Reason why a JSON value cannot be drawn as a form; "" if it can."""
     if not isinstance(value, dict):
         return "the fields are no JSON object"
     texts = []
@@ -47,14 +48,14 @@ def form_problem(value: object) -> str:
 
 
 def draw_form(text: str) -> Image.Image:
-    """The picture of a JSON object that `form_problem` has nothing against."""
-    value = parse_json(text)
+    """Picture of a JSON object for which `form_problem` returns ""."""
+    value = cast(dict, parse_json(text))
     faces = _faces("".join([*_texts(value), *_names(value)]))
     return form_page(value, random.Random(text).choice(faces)).draw()
 
 
 def form_page(value: dict, face: tuple[str, str], scale: float = 1.0) -> Page:
-    """A JSON object as a page."""
+    """Lay out a JSON object on a page."""
     page = Page(face, scale)
     value = dict(value)
     title = shown(value.pop("document_type", None)) or "Document"
@@ -62,15 +63,15 @@ def form_page(value: dict, face: tuple[str, str], scale: float = 1.0) -> Page:
     page.rule(LEFT, y, RIGHT, 2)
     y += 16
     plain, blocks, tables, sums = [], [], [], []
-    for key, one in value.items():
-        if isinstance(one, list) and one and all(isinstance(item, dict) for item in one):
-            tables.append((key, [dict(_flat(item)) for item in one]))
-        elif isinstance(one, dict | list):
-            entries = [(name, text) for name, text in _flat(one) if text]
-            numbers = bool(entries) and all(isinstance(v, int | float) for v in _plain(one))
+    for key, field in value.items():
+        if isinstance(field, list) and field and all(isinstance(item, dict) for item in field):
+            tables.append((key, [dict(_flat(item)) for item in field]))
+        elif isinstance(field, dict | list):
+            entries = [(name, text) for name, text in _flat(field) if text]
+            numbers = bool(entries) and all(isinstance(v, int | float) for v in _plain(field))
             (sums if numbers and tables else blocks).append((key, entries))
-        elif shown(one):
-            plain.append((label(key), shown(one)))
+        elif shown(field):
+            plain.append((label(key), shown(field)))
     if plain:
         y = _entries(page, LEFT, y, RIGHT, plain) + 14
     y = _blocks(page, y, [block for block in blocks if block[1]])
@@ -84,13 +85,13 @@ def form_page(value: dict, face: tuple[str, str], scale: float = 1.0) -> Page:
 
 
 def label(key: str) -> str:
-    """A field's name as a form has it: `unit_price` is "Unit price"."""
+    """Label of a field name: `unit_price` becomes "Unit price"."""
     words = " ".join(key.replace("_", " ").split())
     return words[:1].upper() + words[1:]
 
 
 def shown(value: object) -> str:
-    """A plain value as the page shows it; "" for null."""
+    """Text of a scalar on the page; "" for null."""
     if value is None:
         return ""
     if isinstance(value, bool):
@@ -98,27 +99,27 @@ def shown(value: object) -> str:
     if isinstance(value, float):
         return f"{value:,.2f}" if abs(value) < 1e12 and round(value, 2) == value else repr(value)
     lines = str(value).splitlines()
-    return "\n".join(line for line in (" ".join(one.split()) for one in lines) if line)
+    return "\n".join(line for line in (" ".join(line.split()) for line in lines) if line)
 
 
-def _flat(value: dict | list, way: str = "") -> Iterator[tuple[str, str]]:
-    """(name, text) of every leaf; names of what lies deeper are put together."""
+def _flat(value: dict | list, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, text) of every leaf; nested names are joined by a space."""
     pairs = (
         value.items() if isinstance(value, dict) else ((str(i + 1), v) for i, v in enumerate(value))
     )
-    for key, one in pairs:
-        name = f"{way} {label(key)}".strip()
-        if isinstance(one, dict | list):
-            yield from _flat(one, name)
+    for key, field in pairs:
+        name = f"{prefix} {label(key)}".strip()
+        if isinstance(field, dict | list):
+            yield from _flat(field, name)
         else:
-            yield name, shown(one)
+            yield name, shown(field)
 
 
 def _plain(value: object) -> Iterator[object]:
     """Every leaf that is not null."""
     if isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _plain(one)
+        for field in value.values() if isinstance(value, dict) else value:
+            yield from _plain(field)
     elif value is not None:
         yield value
 
@@ -127,33 +128,34 @@ def _texts(value: object) -> Iterator[str]:
     return filter(None, map(shown, _plain(value)))
 
 
-def _paths(value: object, way: tuple = ()) -> Iterator[tuple]:
-    if isinstance(value, dict | list) and len(way) <= DEEPEST:
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from _paths(one, (*way, key))
+def _paths(value: object, path: tuple = ()) -> Iterator[tuple]:
+    if isinstance(value, dict | list) and len(path) <= DEEPEST:
+        for key, field in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from _paths(field, (*path, key))
     else:
-        yield way
+        yield path
 
 
 def _names(value: object) -> Iterator[str]:
     if isinstance(value, dict | list):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
+        for key, field in value.items() if isinstance(value, dict) else enumerate(value):
             yield str(key)
-            yield from _names(one)
+            yield from _names(field)
 
 
 def _faces(text: str) -> list[tuple[str, str]]:
-    """The kit's own faces that draw every character of a text."""
-    strange = {c for c in text if not (c.isascii() and c.isprintable()) and not c.isspace()}
-    needed = "".join(sorted(strange))
-    faces = [tuple(map(str, shipped_fonts(*stems))) for stems in FACES]
+    """(regular, bold) fonts of `FACES` that draw every character of a text."""
+    special = {c for c in text if not (c.isascii() and c.isprintable()) and not c.isspace()}
+    needed = "".join(sorted(special))
+    files = (map(str, shipped_fonts(*stems)) for stems in FACES)
+    faces = [(regular, bold) for regular, bold in files]
     return [face for face in faces if not any(undrawn(font, needed) for font in face)]
 
 
 def _entries(
     page: Page, left: float, y: float, right: float, entries: list[tuple[str, str]]
 ) -> float:
-    """Names and values in two columns, both wrapped."""
+    """Draw names and values in two wrapped columns; returns the bottom."""
     room = right - left
     column = min(max(page.measure(name) for name, _ in entries) + 18, room * 0.45)
     for name, text in entries:
@@ -163,7 +165,7 @@ def _entries(
 
 
 def _blocks(page: Page, y: float, blocks: list[tuple[str, list[tuple[str, str]]]]) -> float:
-    """Blocks two and two, each under its name."""
+    """Draw blocks side by side in pairs, each under its name; returns the bottom."""
     for place in range(0, len(blocks), 2):
         low = y
         for x, (key, entries) in zip((LEFT, 510.0), blocks[place : place + 2]):
@@ -175,7 +177,7 @@ def _blocks(page: Page, y: float, blocks: list[tuple[str, list[tuple[str, str]]]
 
 
 def _table(page: Page, y: float, key: str, rows: list[dict[str, str]]) -> float:
-    """Rows as a table where they are narrow enough, otherwise a block each."""
+    """Draw rows as a table if it fits the width, otherwise a block each; returns the bottom."""
     names = list(dict.fromkeys(name for row in rows for name, text in row.items() if text))
     cells = [[row.get(name, "") for name in names] for row in rows]
     cells = [row for row in cells if any(row)]

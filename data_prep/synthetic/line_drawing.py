@@ -1,6 +1,6 @@
-"""Draws a line of Bangla, Korean, Chinese or Latin: printed, written by hand, painted on a sign.
+"""Line drawing: render Bangla, Korean, Chinese or Latin as print, handwriting or a painted sign.
 
-Ten lines make a page: one font, one paper or board, one pen.
+Ten lines are a page, with the same font, background and ink.
 """
 
 import random
@@ -18,15 +18,15 @@ from data_prep.synthetic.render import degrade_thermal, load_font
 from data_prep.synthetic.texts import LENGTHS, SIGN_LENGTHS, Vocabulary, graphemes, line_text
 
 LINES_PER_PAGE = 10
-# Letters whose ink is as high as a line's body, to draw fonts of one em in equal sizes.
+# Letters that define the body height: fonts of the same em size differ in it.
 _BODY = {"bn": "অক", "ko": "한글", "zh": "国中", "en": "HE"}
-# Height of the body in pixels, from and to. Chinese needs more of them than Latin.
+# Lowest and highest body height in pixels. Chinese needs more pixels than Latin.
 _SIZES = {"bn": (26, 44), "ko": (28, 46), "zh": (30, 50), "en": (20, 36)}
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line to draw. `page` and `seed` seed what its page and what it alone looks like."""
+    """A line to draw; `page` seeds the look of the whole page, `seed` that of the line."""
 
     text: str
     language: str
@@ -44,13 +44,13 @@ def plan_lines(
     length: tuple[int, int] | None = None,
     per_page: int = LINES_PER_PAGE,
 ) -> Iterator[Line | tuple[str, str]]:
-    """`count` lines, each decided by the seed and its own number: more lines change none.
+    """Plan `count` lines; each depends only on the seed and its number.
 
-    Pages go round the languages and faces that `fonts` has: (language, face) -> family -> fonts.
-    A line that no font of its face can draw comes as (text, the characters that are missing).
+    Pages alternate between the keys of `fonts`: (language, face) -> family -> fonts. A line that no
+    font of its face can draw is yielded as (text, missing characters).
     """
     kinds = list(fonts)
-    spoken = {vocabulary.language: vocabulary for vocabulary in vocabularies}
+    vocabulary_of = {vocabulary.language: vocabulary for vocabulary in vocabularies}
     for index in range(count):
         number = index // per_page
         language, face = kinds[number % len(kinds)]
@@ -60,14 +60,14 @@ def plan_lines(
         order = [look.choice(family) for family in look.sample(families, len(families))]
         rng = random.Random(f"{page}/{index % per_page}/text")
         low, high = length or (SIGN_LENGTHS if face == "sign" else LENGTHS)[language]
-        # Lines of a text file go on from page to page of their own language.
+        # The lines of a text file continue from one page to the next page of the same language.
         turn = [kind[0] for kind in kinds].count(language)
         earlier = sum(k[0] == language for k in kinds[: number % len(kinds)])
         at = (number // len(kinds) * turn + earlier) * per_page + index % per_page
-        text = line_text(spoken[language], at, rng, low, high)
-        font = next((one for one in order if not undrawn(one, text)), None)
+        text = line_text(vocabulary_of[language], at, rng, low, high)
+        font = next((candidate for candidate in order if not undrawn(candidate, text)), None)
         if font is None:
-            yield text, min((undrawn(one, text) for one in order), key=len)
+            yield text, min((undrawn(candidate, text) for candidate in order), key=len)
             continue
         if has_capitals_only(font):
             text = text.upper()
@@ -75,7 +75,7 @@ def plan_lines(
 
 
 def draw(line: Line, height: int | None = None) -> bytes:
-    """A line's picture as JPEG bytes, scaled to `height` pixels where one is given."""
+    """JPEG bytes of a line, scaled to `height` pixels if it is not None."""
     look, rng = random.Random(line.page), random.Random(line.seed)
     image = {"print": _printed, "handwriting": _written, "sign": _painted}[line.face](
         line, look, rng
@@ -97,16 +97,21 @@ def _printed(line: Line, look: random.Random, rng: random.Random) -> Image.Image
     mask, baseline = text_mask(line.text, font, pad)
     kind = look.choice(("white", "white", "white", "tinted", "aged", "thermal"))
     if kind == "thermal":
-        # Its tilt of up to 1.2 degrees must not lift the ends of a long line out of the picture.
+        # degrade_thermal tilts by up to 1.2 degrees: keep the ends of long lines in the picture.
         spare = 4 + round(0.012 * mask.shape[1])
         inner = np.pad(mask[pad:-pad, pad:-pad], ((spare, spare), (pad // 2, pad // 2)))
         return degrade_thermal(Image.fromarray((255 - 255 * inner).astype(np.uint8)), rng)
-    ink = 3 * (look.uniform(0, 70),) if look.random() < 0.85 else scenes.pen_colour(look)
+    ink = _print_ink(look) if look.random() < 0.85 else scenes.pen_colour(look)
     sheet = scenes.paper(mask.shape, body, baseline, kind, look)
     fade = 1 + scenes.smooth_noise(mask.shape, 0.7 * body, rng, look.uniform(0, 0.12))
     picture = scenes.paint(sheet, np.clip(mask * fade, 0, 1), ink)
     tilt = rng.uniform(0, 0.08) * body
     return _seen(picture, mask, body, tilt, False, rng)
+
+
+def _print_ink(look: random.Random) -> scenes.Colour:
+    grey = look.uniform(0, 70)
+    return grey, grey, grey
 
 
 def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
@@ -130,12 +135,13 @@ def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image
     edge = letters if look.random() < 0.6 else scenes.sign_colours(look)[1]
     picture = scenes.board(mask.shape, body, ground, edge, look)
     style = look.choice(("flat", "flat", "flat", "shadow", "raised", "outlined"))
-    dark = tuple(0.35 * channel for channel in ground)
+    red, green, blue = ground
+    dark = (0.35 * red, 0.35 * green, 0.35 * blue)
     reach = max(1, round(0.05 * body))
     if style == "outlined":
         wide, _ = text_mask(line.text, font, pad, stroke_width=reach)
-        rim = (255.0,) * 3 if scenes.brightness(letters) < 128 else (20.0,) * 3
-        picture = scenes.paint(picture, wide, rim)
+        grey = 255.0 if scenes.brightness(letters) < 128 else 20.0
+        picture = scenes.paint(picture, wide, (grey, grey, grey))
     elif style != "flat":
         for step in range(1 if style == "raised" else reach, reach + 1):
             shadow = np.roll(mask, (step, step), axis=(0, 1))
@@ -152,11 +158,11 @@ def _seen(
     harsh: bool,
     rng: random.Random,
 ) -> Image.Image:
-    """The picture cut around its ink, from an angle, through a lens."""
+    """Crop a picture to its ink, with random perspective and camera effects."""
     rows, columns = np.flatnonzero(mask.max(axis=1) > 0.1), np.flatnonzero(mask.max(axis=0) > 0.1)
     box = (columns[0], rows[0], columns[-1] + 1, rows[-1] + 1)
-    margins = tuple(body * rng.uniform(0.06, 0.3) for _ in range(4))
-    cut = scenes.tilted(picture, box, tilt, margins, rng)
+    left, top, right, bottom = (body * rng.uniform(0.06, 0.3) for _ in range(4))
+    cut = scenes.tilted(picture, box, tilt, (left, top, right, bottom), rng)
     return scenes.photographed(cut, body, harsh, rng)
 
 
@@ -170,7 +176,7 @@ def _em_of_body(font: str, letters: str) -> float:
 
 
 def sized_font(font: str, language: str, body: float) -> ImageFont.FreeTypeFont:
-    """The font in the size at which the language's letters are `body` pixels high."""
+    """The font at the size at which the language's letters are `body` pixels high."""
     letters = _BODY[language]
     scale = 1.2 if undrawn(font, letters) else _em_of_body(font, letters)
     return load_font(font, max(8, round(body * scale)))
@@ -179,7 +185,7 @@ def sized_font(font: str, language: str, body: float) -> ImageFont.FreeTypeFont:
 def text_mask(
     text: str, font: ImageFont.FreeTypeFont, pad: int, stroke_width: int = 0
 ) -> tuple[np.ndarray, float]:
-    """A line's ink as a mask with `pad` empty pixels around all of it, and its baseline's row."""
+    """Ink mask of a line with `pad` empty pixels around the ink, and the row of the baseline."""
     left, top, right, bottom = font.getbbox(text, anchor="ls")
     size = (int(right - left) + 1 + 2 * pad, int(bottom - top) + 1 + 2 * pad)
     image = Image.new("L", size)
@@ -192,9 +198,10 @@ def text_mask(
 def hand_mask(
     line: Line, body: float, unrest: float, rng: random.Random
 ) -> tuple[np.ndarray, float]:
-    """A line set piece by piece, each a little larger, higher or farther than it should be.
+    """Ink mask of handwriting, and the row of the baseline: pieces vary in size and position.
 
-    Pieces are words where letters join (Bangla, Latin), characters in Korean and Chinese.
+    Pieces are words in Bangla and Latin, where letters join, and characters in Korean and Chinese.
+    `unrest` is the standard deviation of size and position, as a share of `body`.
     """
     joins = line.language in ("bn", "en")
     words = line.text.split(" ") if joins else graphemes(line.text)
@@ -222,11 +229,11 @@ def hand_mask(
 
 
 def _pressed(mask: np.ndarray, look: random.Random, rng: random.Random, body: float) -> np.ndarray:
-    """The mask as a pen leaves it: thin or thick, and fainter where the hand pressed less."""
+    """Vary stroke width and pen pressure of a mask."""
     if look.random() < 0.35 and body > 30:
         wider = Image.fromarray((255 * mask).astype(np.uint8)).filter(ImageFilter.MaxFilter(3))
         mask = 0.5 * mask + 0.5 * np.asarray(wider, dtype=np.float32) / 255
     pressure = look.uniform(0.75, 1.0) + scenes.smooth_noise(mask.shape, 0.5 * body, rng, 0.12)
-    if look.random() < 0.25:  # pencil, broken by the paper's grain
+    if look.random() < 0.25:  # pencil on grainy paper
         pressure = 0.75 * pressure + scenes.smooth_noise(mask.shape, 1.5, rng, 0.18)
     return np.clip(mask * np.clip(pressure, 0.45, 1), 0, 1)

@@ -1,7 +1,7 @@
-"""Makes datasets of lines of Bangla, Korean, Chinese and Latin, in print, by hand and on signs.
+"""Line datasets: Bangla, Korean, Chinese and Latin text in print, handwriting and on signs.
 
-`python -m data_prep.synthesize lines --help` tells what can be asked for. A page of ten lines is a
-group of its own when splits are dealt.
+`lines(...)`, or `python -m data_prep.synthesize lines`, writes a dataset; `sheet(...)` a picture of
+samples. A page of ten lines is a group: all its lines are in one split.
 """
 
 import argparse
@@ -60,19 +60,19 @@ def lines(
 ) -> dict:
     """Write `count` lines as the dataset folder `out`; returns its dataset.json.
 
-    The same arguments give the same bytes, whatever `workers`; a line does not depend on how many
-    follow it.
+    The same arguments give the same bytes, whatever `workers`; a larger `count` changes no earlier
+    line.
 
     Args:
-        vocabularies: a language each, from `texts.load_vocabulary`.
-        fonts: what `choose_fonts` found.
-        split: shares of train, validation and test, dealt by pages of ten lines.
-        length: shortest and longest line in characters; None takes the language's usual ones.
-        height: of every picture in pixels; None leaves them as large as they were drawn.
+        vocabularies: one a language, from `texts.load_vocabulary`.
+        fonts: (language, face) -> family -> fonts, from `choose_fonts`.
+        split: shares of train, validation and test, assigned by pages of ten lines.
+        length: shortest and longest line in characters; None takes the language's defaults.
+        height: of every picture in pixels; None keeps the drawn size.
         layout, format: as of `data_prep.convert.convert`.
 
     Raises:
-        DataError: `out` holds something else, or Pillow cannot shape Bangla.
+        DataError: `out` holds another dataset, or Pillow lacks raqm for Bangla.
     """
     if any(vocabulary.language == "bn" for vocabulary in vocabularies):
         require_shaping()
@@ -95,7 +95,7 @@ def lines(
                 meta={"face": line.face, "font": font_name(line.font)},
             )
 
-    told = {
+    settings = {
         "count": count,
         "seed": seed,
         "split": split,
@@ -110,38 +110,39 @@ def lines(
     }
     shares = parse_shares(split)
     return write_dataset(
-        items, out, "synthetic-lines", [], told, shares, workers, progress, total=count
+        items, out, "synthetic-lines", [], settings, shares, workers, progress, total=count
     )
 
 
 def choose_fonts(
     languages: Sequence[str], faces: Sequence[str] | None, files: Sequence[str] = ()
 ) -> tuple[dict[tuple[str, str], dict[str, list[str]]], list[str]]:
-    """Fonts of every language and face, and sentences about the faces that have none.
+    """Fonts as (language, face) -> family -> fonts, and a sentence for each face without a font.
 
-    With `files` these are used for every face. A face that was asked for must have a font;
-    without `faces`, those that have one are taken.
+    Args:
+        faces: each must have a font; None takes every face that has a font.
+        files: font files to use for every face, instead of installed fonts.
 
     Raises:
-        DataError: a face asked for has no font, or no face has one.
+        DataError: a face of `faces` has no font, or a language has no font at all.
     """
-    found: dict[tuple[str, str], dict[str, list[str]]] = {}
+    fonts: dict[tuple[str, str], dict[str, list[str]]] = {}
     missing: list[str] = []
     for language in languages:
-        before = len(found)
+        before = len(fonts)
         for face in faces or KINDS:
             if files:
-                found[language, face] = {file: [check_font(file)] for file in files}
+                fonts[language, face] = {file: [check_font(file)] for file in files}
                 continue
             try:
-                found[language, face] = find_fonts(language, face)
+                fonts[language, face] = find_fonts(language, face)
             except DataError as error:
                 if faces:
                     raise
                 missing.append(str(error))
-        if len(found) == before:
+        if len(fonts) == before:
             raise DataError(missing[-len(KINDS)])
-    return found, missing
+    return fonts, missing
 
 
 def sheet(
@@ -155,12 +156,15 @@ def sheet(
     colours: int = 128,
     overwrite: bool = False,
 ) -> None:
-    """Draw samples of every language and face, each with its font's name, as the PNG `out`.
+    """Write a PNG with samples of every language and face, each with the name of its font.
 
-    It is `width` pixels wide with `rows` rows a face, in few `colours`, so that it stays small.
+    Args:
+        width: of the PNG in pixels.
+        rows: of samples for each face.
+        colours: size of the palette; few colours make a small file.
 
     Raises:
-        FileExistsError: `out` is there and no earlier sheet, and `overwrite` is false.
+        FileExistsError: `out` exists, is no earlier sheet, and `overwrite` is false.
     """
     out = Path(out)
     check_own(out.parent, [out.name], overwrite)
@@ -177,12 +181,12 @@ def sheet(
         planned = plan_lines(vocabularies, kind, 500, f"{seed}/{language}/{face}", per_page=1)
         drawn = (line for line in planned if isinstance(line, Line))
         for _ in range(rows):
-            x, refused = side, 0
+            x, too_wide = side, 0
             for line in drawn:
                 image = fit_height(Image.open(io.BytesIO(draw(line))), height)
                 if x + image.width > width - gap:
-                    refused += 1
-                    if refused > 8:
+                    too_wide += 1
+                    if too_wide > 8:
                         break
                     continue
                 page.paste(image.convert("RGB"), (x, y))
@@ -191,7 +195,7 @@ def sheet(
                 x += image.width + gap
             y += height + 22
         y += gap
-    # Palettes that follow the counts of colours turn every board grey; this one does not.
+    # MAXCOVERAGE: palettes by pixel count would turn every signboard grey.
     method = Image.Quantize.MAXCOVERAGE
     page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
@@ -219,16 +223,16 @@ examples:
   python -m data_prep.synthesize lines bn ko zh en --sheet samples.png
   python -m data_prep.synthesize lines --list-fonts
 
-Lines are made of the kit's own word lists, numbers, and random syllables that show rare characters
-(--random). A font is used only for lines of which it draws every character; FILE#2 means the third
-face of a collection. No package has a Bangla hand: --face handwriting shakes prints there, unless
---font names a hand of your own. The same options and fonts give the same bytes, whatever --workers;
-with a larger --count the earlier lines stay as they are.
+Lines consist of words of the kit's word lists, numbers, and random syllables that show rare
+characters (--random). A font is used only for lines whose characters it has; FILE#2 selects the
+third face of a font collection. No package has a Bangla handwriting font: --face handwriting
+distorts printed fonts, unless --font names a handwriting font. The same options and fonts give the
+same bytes, whatever --workers; a larger --count keeps the earlier lines.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `lines`."""
+    """Add the options of `lines`."""
     parser.epilog = GUIDE
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
@@ -241,7 +245,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=1000, metavar="N", help="lines (default 1000)")
-    add("--face", nargs="+", choices=KINDS, help="what to draw (default: all that have fonts)")
+    add("--face", nargs="+", choices=KINDS, help="style (default: all that have fonts)")
     add("--font", nargs="+", default=[], metavar="FILE", help="font files to use instead")
     add("--text", metavar="FILE", help="draw the lines of this text, instead of random words")
     add("--words", metavar="FILE", help="word list to use instead of the kit's own")
@@ -268,12 +272,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PNG",
         help="draw a sheet of samples instead of a dataset",
     )
-    add("--overwrite", action="store_true", help="replace a picture that is no earlier sheet, too")
+    add("--overwrite", action="store_true", help="let --sheet replace a file of your own")
     add("--list-fonts", action="store_true", help="list faces, families, and their packages")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the options say; returns the exit code."""
+    """Run the command; returns the exit code."""
     if args.list_fonts:
         print(font_table())
         return 0
@@ -320,19 +324,21 @@ def run(args: argparse.Namespace) -> int:
 
 
 def check(args: argparse.Namespace) -> None:
-    """UsageError where options cannot be meant so."""
+    """Raise UsageError for invalid values and combinations of options."""
     if not args.languages:
-        raise UsageError(f"No LANGUAGE is given: name one or more of {', '.join(FACES)}.")
+        raise UsageError(f"No LANGUAGE is named: name one or more of {', '.join(FACES)}.")
     for language in args.languages:
         if language not in FACES:
-            raise UsageError(f"{language!r} is no language here: take one of {', '.join(FACES)}.")
+            raise UsageError(f"LANGUAGE {language!r} is unknown; take one of {', '.join(FACES)}.")
     if len(set(args.languages)) < len(args.languages):
-        raise UsageError(f"A language is named twice in {' '.join(args.languages)}; name it once.")
+        raise UsageError(f"LANGUAGE is named twice in {' '.join(args.languages)}; name each once.")
     if not args.out and not args.sheet:
-        raise UsageError("Neither --out DIR, the dataset to make, nor --sheet PNG is given.")
+        raise UsageError("No output: name --out DIR for a dataset or --sheet PNG for a picture.")
     for option in ("text", "words", "characters"):
         if getattr(args, option) and len(args.languages) > 1:
-            raise UsageError(f"--{option} is of one language, but {len(args.languages)} are named.")
+            raise UsageError(
+                f"--{option} is for one language, but {len(args.languages)} are named."
+            )
     for option in ("count", "workers", "height"):
         value = getattr(args, option)
         if value is not None and value < (16 if option == "height" else 1):
@@ -345,11 +351,11 @@ def check(args: argparse.Namespace) -> None:
 
 
 def parse_length(text: str | None) -> tuple[int, int] | None:
-    """Read --length: two numbers, the first not above the second."""
+    """Parse --length LOW,HIGH as two counts; None if it was not used."""
     if text is None:
         return None
     try:
-        low, high = (parse_int(part) for part in text.split(","))
+        low, high = (parse_int(count) for count in text.split(","))
     except ValueError:
         low, high = 0, 0
     if not 1 <= low <= high:

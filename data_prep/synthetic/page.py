@@ -1,7 +1,7 @@
-"""A page that remembers what it drew, so that a test can hold that nothing is cut or covered.
+"""Page layout: collect texts, rules and boxes, then draw them once the height is known.
 
-Texts, rules and boxes are put on it in units of a thousandth of a usual page's width; only when all
-of them are there is its height known, and its picture drawn.
+The page keeps every text with its ink box, so that tests can check for clipped and overlapping
+text. Coordinates are in units: 1,000 units are the width of an A4 page.
 """
 
 import re
@@ -15,13 +15,13 @@ A4 = 297 / 210
 BLACK, GREY, PALE, WHITE = (0, 0, 0), (95, 95, 95), (236, 236, 236), (255, 255, 255)
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
-# Chinese may be broken after any character, but a line does not begin with its punctuation.
+# Line-break pieces: Chinese breaks after any character, but no line begins with punctuation.
 _PIECES = re.compile(r"[\u2e80-\u9fff][，。、）：]?|[^\s\u2e80-\u9fff]+[，。、）：]?")
 
 
 @dataclass(frozen=True)
 class Text:
-    """A piece of text on the page: its ink's box, and the whole text that it is (a part) of."""
+    """A line of text on a page, with its ink box in pixels; `of` is the text it belongs to."""
 
     text: str
     of: str
@@ -32,9 +32,14 @@ class Text:
 
 
 class Page:
-    """A page `width` units wide, `scale` pixels a unit, in one face of two weights.
+    """A page of texts, rules and boxes in one font.
 
-    `size` is that of text without another, `spacing` the distance of lines in sizes.
+    Args:
+        face: font files of the regular and the bold weight.
+        scale: pixels a unit.
+        width: of the page in units.
+        size: default text size in units.
+        spacing: distance of two lines, as a multiple of the text size.
     """
 
     def __init__(
@@ -53,15 +58,15 @@ class Page:
         self.shapes: list[tuple[Box, Colour | None, Colour | None, float]] = []
 
     def font(self, size: float | None = None, bold: bool = False) -> ImageFont.FreeTypeFont:
-        """The page's face at a size in units."""
+        """Font of the page at a size in units; None is the default size."""
         return load_font(self.face[bold], round((size or self.size) * self.scale))
 
     def leading(self, size: float | None = None) -> float:
-        """Distance of two lines."""
+        """Distance of two lines in units."""
         return round((size or self.size) * self.spacing)
 
     def measure(self, text: str, size: float | None = None, bold: bool = False) -> float:
-        """Width of the widest line of a text."""
+        """Width of the widest line of a text in units."""
         key = str(text), size or self.size, bold
         if key not in self._measured:
             font = self.font(size, bold)
@@ -70,7 +75,7 @@ class Page:
         return self._measured[key]
 
     def wrap(self, text: str, width: float, size: float | None, bold: bool) -> list[str]:
-        """A text's lines, none wider than `width`; a word that is wider is broken."""
+        """Split a text into lines of at most `width` units; longer words are broken."""
         lines = []
         for paragraph in text.split("\n"):
             if self.measure(paragraph, size, bold) <= width:
@@ -84,7 +89,6 @@ class Page:
                     lines.append(line)
                     longer = piece[0]
                 while len(longer) > 1 and self.measure(longer, size, bold) > width:
-                    # A word wider than its column is broken where it has to be.
                     fits = 1
                     while self.measure(longer[: fits + 1], size, bold) <= width:
                         fits += 1
@@ -107,9 +111,9 @@ class Page:
         colour: Colour = BLACK,
         upper: bool = False,
     ) -> float:
-        """Put a text with its first line's top at `y`; returns where the next line begins.
+        """Add a text whose first line has its top at `y`; returns the top of the next line.
 
-        `x` is its left, right or middle, by `align`; with a `width` it is wrapped.
+        `align` ("left", "right" or "middle") tells which edge is at `x`; a `width` wraps the text.
         """
         size = size or self.size
         shown = text.upper() if upper else str(text)
@@ -130,7 +134,7 @@ class Page:
         return y
 
     def rule(self, x0: float, y: float, x1: float, weight: float = 1.0, c: Colour = BLACK) -> None:
-        """A horizontal rule."""
+        """Add a horizontal rule."""
         self.box(x0, y, x1, y + weight, fill=c)
 
     def box(
@@ -144,11 +148,11 @@ class Page:
         line: Colour | None = None,
         weight: float = 1.2,
     ) -> None:
-        """A rectangle, filled or outlined."""
+        """Add a rectangle, filled or outlined."""
         self.shapes.append(((x0, y0, x1, y1), fill, line, weight))
 
     def end(self, y: float, footer: str = "", paper: float | None = A4) -> None:
-        """Fix the height: the paper's, or more where the text ends at `y` below it."""
+        """Set the height: `paper` times the width, or more if the content ends lower, at `y`."""
         room = 90 if footer else 40
         self.height = max((paper or 0) * self.width, y + room)
         if footer:
@@ -160,7 +164,7 @@ class Page:
             )  # fmt: skip
 
     def draw(self) -> Image.Image:
-        """The picture; grey ("L") where no colour was used."""
+        """Draw the page; the picture is grey ("L") if no colour was used."""
         colours = {text.colour for text in self.texts}
         colours |= {c for _, fill, line, _ in self.shapes for c in (fill, line) if c}
         mode = "L" if all(len(set(c)) == 1 for c in colours) else "RGB"

@@ -1,4 +1,4 @@
-"""Makes datasets of lines as tills print them, in fonts that need no download."""
+"""Receipt datasets: till receipt lines, worn or clean, in fonts that need no download."""
 
 import argparse
 import random
@@ -13,7 +13,7 @@ from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 
-# Typewriter faces, as tills have them; the embedded model has never seen one of them.
+# Monospaced fonts, as on tills; the embedded model was trained on none of them.
 TILL_FONTS = ("DejaVuSansMono", "DejaVuSansMono-Bold", "cmtt10")
 BASE_FONTS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "STIXGeneral")
 
@@ -66,7 +66,7 @@ def _amount(rng: random.Random) -> str:
     return f"{sign}{whole:,}.{rng.randrange(100):02d}" if rng.random() < 0.9 else f"{sign}{whole}"
 
 
-def _words(vocabulary: list[str], rng: random.Random, low: int, high: int) -> str:
+def _words(vocabulary: Sequence[str], rng: random.Random, low: int, high: int) -> str:
     return _cased([rng.choice(vocabulary) for _ in range(rng.randint(low, high))], rng)
 
 
@@ -89,7 +89,7 @@ TOTAL SUBTOTAL CASH CHANGE AMOUNT Total Sub-Total Cash Change Tax GST ROUNDING D
 
 
 def receipt_line(rng: random.Random) -> str:
-    """One line as a till prints it: goods and prices, totals, dates, addresses, numbers."""
+    """Random text of a receipt line: goods and prices, totals, dates, addresses, numbers."""
     kind = rng.randrange(12)
     money = rng.choice(_CURRENCIES) + _amount(rng)
     if kind == 0:
@@ -124,7 +124,7 @@ def receipt_line(rng: random.Random) -> str:
 
 
 def random_line(rng: random.Random, length: int) -> str:
-    """About `length` characters without meaning, so that they can be read and not guessed."""
+    """Random characters, about `length` of them, that a model cannot guess but has to read."""
     text = ""
     while len(text) < length:
         size = rng.randint(1, 9)
@@ -143,7 +143,7 @@ def random_line(rng: random.Random, length: int) -> str:
 
 
 def line_of(rng: random.Random, low: int, high: int) -> str:
-    """A receipt's or a meaningless line of `low` to `high` characters, single spaces, trimmed."""
+    """A receipt line or random characters, `low` to `high` characters, whitespace collapsed."""
     length = rng.randint(low, high)
     text = receipt_line(rng) if rng.random() < 0.55 else random_line(rng, length)
     while len(text) < length:
@@ -154,12 +154,12 @@ def line_of(rng: random.Random, low: int, high: int) -> str:
 
 
 def draw_thermal_line(text: str, font: str, size: int, seed: str) -> Image.Image:
-    """A line of a worn thermal receipt, 32 pixels high; the seed decides the damage."""
+    """Picture of a line on worn thermal paper, 32 pixels high; `seed` decides the damage."""
     return degrade_thermal(draw_line(text, load_font(font, size)), random.Random(seed))
 
 
 def draw_printed_line(text: str, font: str, size: int, seed: str) -> Image.Image:
-    """A clean line, black on white, 32 pixels high."""
+    """Picture of a clean line, black on white, 32 pixels high; `seed` is unused."""
     return draw_line(text, load_font(font, size))
 
 
@@ -167,7 +167,7 @@ def _receipt_items(
     draw: Callable, fonts: Sequence[str], receipts: int, seed: int
 ) -> Iterator[Item]:
     for receipt in range(receipts):
-        # Everything about a receipt follows from its own seed, so more receipts change none.
+        # A seed per receipt: more receipts change no earlier receipt.
         rng = random.Random(f"{seed}/{receipt}")
         font = str(rng.choice(shipped_fonts(*fonts)))
         for line in range(10):
@@ -196,8 +196,8 @@ def thermal_receipts(
     """Write a dataset of worn till receipts, ten lines each, in fonts that need no download.
 
     Args:
-        out: the dataset folder to make; left as it is where it already holds this very dataset.
-        receipts: how many; a receipt is a group and lies in one split.
+        out: the dataset folder; unchanged if it already holds this dataset.
+        receipts: number of receipts; a receipt is a group, so all its lines are in one split.
         seed: decides text, fonts and damage.
         split: shares of train, validation and test.
         layout, format: as of `data_prep.convert.convert`.
@@ -205,7 +205,7 @@ def thermal_receipts(
     Returns:
         The content of dataset.json.
     """
-    settings = {"receipts": receipts, "seed": seed, "split": list(split)}
+    settings: dict[str, object] = {"receipts": receipts, "seed": seed, "split": list(split)}
     settings |= output_settings(layout, format)
     items = partial(_receipt_items, draw_thermal_line, TILL_FONTS, receipts, seed)
     return _write(items, out, "thermal-receipts", settings, split, progress)
@@ -219,9 +219,9 @@ def printed_receipts(
     layout: str = "prompt_completion",
     format: str = "imagefolder",
 ) -> dict:
-    """Write a test split of clean lines in fonts that the embedded model knows.
+    """Write a test split of clean lines in fonts that the embedded model was trained on.
 
-    Read before and after fine-tuning, they show what was forgotten. Arguments as in
+    Evaluated before and after fine-tuning, it measures forgetting. Arguments as in
     `thermal_receipts`.
     """
     settings = {"receipts": receipts, "seed": seed} | output_settings(layout, format)
@@ -240,7 +240,7 @@ def _write(
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of `receipts`."""
+    """Add the options of `receipts`."""
     parser.epilog = """\
 examples:
   python -m data_prep.synthesize receipts --out data/receipts
@@ -256,7 +256,7 @@ examples:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what the options say; returns the exit code."""
+    """Run the command; returns the exit code."""
     if args.count < 1:
         raise UsageError(f"--count is {args.count}, but takes 1 or more.")
     make = printed_receipts if args.clean else thermal_receipts

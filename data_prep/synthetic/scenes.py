@@ -1,7 +1,8 @@
-"""What text stands on and is seen through: papers, signboards, a camera's angle and its damage.
+"""Backgrounds and camera effects: paper, signboards, perspective, uneven light, blur and noise.
 
-Pictures are float32 arrays of shape (height, width, 3), 0 to 255; masks are (height, width), 0 to
-1, where 1 is ink. `body` is the height of the letters in pixels, the unit of every length.
+Pictures are float32 arrays of shape (height, width, 3) with values 0 to 255; masks have shape
+(height, width) with values 0 to 1, where 1 is ink. `body` is the letter height in pixels, which all
+lengths are multiples of.
 """
 
 import colorsys
@@ -17,7 +18,7 @@ Colour = tuple[float, float, float]
 def smooth_noise(
     shape: tuple[int, int], cell: float, rng: random.Random, spread: float = 1.0
 ) -> np.ndarray:
-    """A random field of a (height, width), mean 0, that changes over about `cell` pixels."""
+    """Smooth random field of shape (height, width), mean 0, with waves of about `cell` pixels."""
     height, width = shape
     coarse = (max(2, round(width / cell) + 1), max(2, round(height / cell) + 1))
     values = np.random.default_rng(rng.getrandbits(32)).normal(0, spread, coarse[::-1])
@@ -28,7 +29,10 @@ def smooth_noise(
 def paper(
     shape: tuple[int, int], body: float, baseline: float, kind: str, look: random.Random
 ) -> np.ndarray:
-    """A sheet: "white", "tinted", "aged", "ruled" or "squared"; letters stand on `baseline`."""
+    """Paper background of a `kind`: "white", "tinted", "aged", "ruled" or "squared".
+
+    `baseline` is the row that ruled lines are aligned with.
+    """
     height, width = shape
     level = look.uniform(225, 255)
     tint = np.array([level, level - look.uniform(0, 6), level - look.uniform(0, 14)])
@@ -57,7 +61,7 @@ def paper(
 def board(
     shape: tuple[int, int], body: float, colour: Colour, edge: Colour, rng: random.Random
 ) -> np.ndarray:
-    """A signboard of one colour: plain, graded, lit from behind, boarded, tiled; perhaps framed."""
+    """Signboard: plain, gradient, backlit, planks, tiles or stains, with or without a frame."""
     height, width = shape
     picture = np.broadcast_to(np.array(colour), (height, width, 3)).astype(np.float32).copy()
     y, x = np.mgrid[0:height, 0:width].astype(np.float32)
@@ -89,7 +93,7 @@ def board(
 
 
 def sign_colours(rng: random.Random) -> tuple[Colour, Colour]:
-    """(board, letters), far enough apart in brightness to be read."""
+    """Random colours of (board, letters), with enough contrast to be read."""
     while True:
         pair = []
         for pale in (rng.random() < 0.45, rng.random() < 0.45):
@@ -101,14 +105,16 @@ def sign_colours(rng: random.Random) -> tuple[Colour, Colour]:
 
 
 def pen_colour(look: random.Random) -> Colour:
-    """Ink as pens and presses have it: black, blue, pencil grey, rarely red or green."""
+    """Random ink colour: black, blue, pencil grey, rarely red or green."""
     kind = look.random()
     if kind < 0.4:
-        return (look.uniform(5, 60),) * 3
+        grey = look.uniform(5, 60)
+        return grey, grey, grey
     if kind < 0.8:
         return _hsv(look.uniform(0.58, 0.68), look.uniform(0.5, 0.95), look.uniform(0.35, 0.75))
     if kind < 0.92:
-        return (look.uniform(70, 115),) * 3
+        grey = look.uniform(70, 115)
+        return grey, grey, grey
     return _hsv(look.choice((0.0, 0.97, 0.38)), look.uniform(0.6, 0.9), look.uniform(0.4, 0.75))
 
 
@@ -118,14 +124,14 @@ def brightness(colour: Colour) -> float:
 
 
 def paint(picture: np.ndarray, mask: np.ndarray, colour: Colour) -> np.ndarray:
-    """The picture with `colour` where the mask says so."""
+    """Blend `colour` into a picture, with the mask as opacity."""
     return picture + (np.asarray(colour, dtype=np.float32) - picture) * mask[..., None]
 
 
 def shaken(mask: np.ndarray, body: float, slant: float, rng: random.Random) -> np.ndarray:
-    """A mask as a hand would have drawn it: slanted, wavering strokes on a wandering line.
+    """Distort a mask like handwriting: slant, wavering strokes and an uneven baseline.
 
-    The margins of the mask must be at least half a body wide.
+    The margins of the mask must be at least half a `body` wide.
     """
     shape = mask.shape
     y, x = np.mgrid[0 : shape[0], 0 : shape[1]].astype(np.float32)
@@ -138,7 +144,7 @@ def shaken(mask: np.ndarray, body: float, slant: float, rng: random.Random) -> n
 
 
 def _sampled(mask: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The mask at fractional places, bilinearly; 0 outside."""
+    """Sample a mask at fractional coordinates by bilinear interpolation; 0 outside."""
     padded = np.pad(mask, 1)
     x = np.clip(x + 1, 0, mask.shape[1])
     y = np.clip(y + 1, 0, mask.shape[0])
@@ -156,10 +162,10 @@ def tilted(
     margins: tuple[float, float, float, float],
     rng: random.Random,
 ) -> Image.Image:
-    """The picture seen from an angle, cut to `box` (left, top, right, bottom) and its margins.
+    """Random perspective of a picture, cropped to `box` (left, top, right, bottom) plus `margins`.
 
-    Corners move by up to `amount` pixels; the picture must reach as far beyond the box and the
-    margins, for what lies outside is not drawn.
+    Each corner moves by up to `amount` pixels in x and y. The picture must extend that far beyond
+    the box and its margins, because pixels outside the picture are black.
     """
     height, width = picture.shape[:2]
     corners = [(0, 0), (width, 0), (width, height), (0, height)]
@@ -167,11 +173,11 @@ def tilted(
         (x + rng.uniform(-amount, amount), y + rng.uniform(-amount, amount)) for x, y in corners
     ]
     image = _to_image(picture)
-    seen = np.array([[x, y, 1] for x, y in _corners(box)]) @ _homography(corners, moved).T
-    seen = seen[:, :2] / seen[:, 2:]
-    # Whatever the angle, the text's own corners stay inside the cut.
-    left, top = np.floor(seen.min(axis=0) - margins[:2])
-    right, bottom = np.ceil(seen.max(axis=0) + margins[2:])
+    warped = np.array([[x, y, 1] for x, y in _corners(box)]) @ _homography(corners, moved).T
+    warped = warped[:, :2] / warped[:, 2:]
+    # The crop contains the warped corners of the text's box, whatever the angle.
+    left, top = np.floor(warped.min(axis=0) - margins[:2])
+    right, bottom = np.ceil(warped.max(axis=0) + margins[2:])
     shift = np.array([[1, 0, left], [0, 1, top], [0, 0, 1]])
     back = _homography(moved, corners) @ shift
     size = (int(right - left), int(bottom - top))
@@ -185,7 +191,7 @@ def _corners(box: tuple[float, float, float, float]) -> list[tuple[float, float]
 
 
 def _homography(old: list[tuple[float, float]], new: list[tuple[float, float]]) -> np.ndarray:
-    """The 3x3 matrix that takes four points to four others."""
+    """3x3 homography that maps four points to four others."""
     rows, values = [], []
     for (x, y), (u, v) in zip(old, new):
         rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
@@ -194,9 +200,9 @@ def _homography(old: list[tuple[float, float]], new: list[tuple[float, float]]) 
 
 
 def photographed(image: Image.Image, body: float, harsh: bool, rng: random.Random) -> Image.Image:
-    """What a camera or scanner does: uneven light, blur, lost resolution, noise, less contrast.
+    """Simulate a photo or scan: uneven light, blur, lower resolution, noise, lower contrast.
 
-    Letters keep enough pixels to be read; `harsh` is a street's light, otherwise a desk's.
+    Letters keep enough pixels to be read. `harsh` means outdoor light, otherwise indoor light.
     """
     if rng.random() < 0.35:
         least = min(1.0, 24 / body)
@@ -225,14 +231,15 @@ def photographed(image: Image.Image, body: float, harsh: bool, rng: random.Rando
 
 
 def to_jpeg(image: Image.Image, quality: int) -> bytes:
-    """The picture as a camera saves it."""
+    """JPEG bytes of a picture."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()
 
 
 def _hsv(hue: float, saturation: float, value: float) -> Colour:
-    return tuple(255 * channel for channel in colorsys.hsv_to_rgb(hue, saturation, value))
+    red, green, blue = colorsys.hsv_to_rgb(hue, saturation, value)
+    return 255 * red, 255 * green, 255 * blue
 
 
 def _to_image(picture: np.ndarray) -> Image.Image:

@@ -1,7 +1,7 @@
-"""What synthetic lines say: words, numbers as a language writes them, and random characters.
+"""Line texts: words, numbers in a language's notation, and random characters.
 
-Words come from data_prep/words/<language>.txt or a person's own file; random strings are made of
-syllables or characters that a language's standard lists, so that rare ones are seen as well.
+Words come from data_prep/words/<language>.txt or from a user's file. Random strings use the
+syllables or characters of a language's standard character set, so that rare ones occur as well.
 """
 
 import random
@@ -14,14 +14,14 @@ from pathlib import Path
 from data_prep.dataset.schema import DataError
 from data_prep.synthetic.receipts import random_line
 
-# Length of a line in characters as read (graphemes): a page's lines, and a sign's.
+# Shortest and longest line in graphemes, on pages and on signs.
 LENGTHS = {"bn": (4, 26), "ko": (3, 22), "zh": (2, 20), "en": (6, 40)}
 SIGN_LENGTHS = {"bn": (2, 16), "ko": (2, 11), "zh": (2, 8), "en": (3, 20)}
 
 BANGLA_CONSONANTS = "কখগঘঙচছজঝঞটঠডঢণতথদধনপফবভমযরলশষসহড়ঢ়য়"
 BANGLA_VOWELS = "অআইঈউঊঋএঐওঔ"
 BANGLA_SIGNS = ("", "া", "ি", "ী", "ু", "ূ", "ৃ", "ে", "ৈ", "ো", "ৌ")
-# Conjuncts in use; র্ before and ্য ্র ্ব after a consonant are added to single ones.
+# Common conjuncts; bangla_syllables adds র্ before and ্য ্র ্ব after single consonants.
 BANGLA_CONJUNCTS = """
 ক্ক ক্ট ক্ত ক্ন ক্ম ক্ল ক্ষ ক্ষ্ণ ক্ষ্ম ক্স গ্ধ গ্ন গ্ম গ্ল ঘ্ন ঙ্ক ঙ্ক্ষ ঙ্খ ঙ্গ ঙ্ঘ চ্চ
 চ্ছ চ্ছ্ব জ্জ জ্জ্ব জ্ঝ জ্ঞ ঞ্চ ঞ্ছ ঞ্জ ঞ্ঝ ট্ট ড্ড ণ্ট ণ্ঠ ণ্ড ণ্ঢ ণ্ণ ণ্ম ত্ত ত্ত্ব ত্থ
@@ -36,10 +36,10 @@ _BANGLA_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 
 @dataclass(frozen=True)
 class Vocabulary:
-    """What the lines of one language are made of.
+    """Text source of one language.
 
-    `lines` are taken as they stand, one after the other; without any, lines are made of `words`
-    and numbers, or, for the share `random_share` of them, of strings of `characters`.
+    `lines` are used verbatim, in order. Without `lines`, a line consists of `words` and numbers or,
+    with the probability `random_share`, of random `characters`.
     """
 
     language: str
@@ -57,21 +57,21 @@ def load_vocabulary(
     random_share: float = 0.2,
     longest: int | None = None,
 ) -> Vocabulary:
-    """The vocabulary of a language, parts of it from a person's own UTF-8 files.
+    """Load the vocabulary of a language, optionally from a user's UTF-8 files.
 
     Args:
-        text: its lines are drawn, each cut between words to pieces of at most `longest`.
-        words: whitespace between words; lines that begin with "#" are skipped.
-        characters: what random strings are made of, instead of the language's standard list.
-        random_share: share of lines that are random strings, 0 to 1.
-        longest: graphemes of a piece of `text`; None takes the language's usual length.
+        text: file whose lines are used, split between words into pieces of at most `longest`.
+        words: file of words separated by whitespace; lines that begin with "#" are comments.
+        characters: file of characters for random strings, instead of the standard set.
+        random_share: probability of a random string, 0 to 1.
+        longest: graphemes of a piece of `text`; None takes the language's default.
 
     Raises:
-        DataError: a file cannot be read, or holds nothing.
+        DataError: a file cannot be read or is empty.
     """
     own = words or Path(__file__).parents[1] / "words" / f"{language}.txt"
-    listed = [line for line in read_text(own).splitlines() if not line.startswith("#")]
-    chosen = dict.fromkeys(unicodedata.normalize("NFC", " ".join(listed)).split())
+    word_lines = [line for line in read_text(own).splitlines() if not line.startswith("#")]
+    chosen = dict.fromkeys(unicodedata.normalize("NFC", " ".join(word_lines)).split())
     if not chosen:
         raise DataError(f"{own} holds no word; write words with spaces or line ends between them.")
     units = standard_characters(language)
@@ -90,7 +90,7 @@ def load_vocabulary(
 
 
 def line_text(vocabulary: Vocabulary, index: int, rng: random.Random, low: int, high: int) -> str:
-    """The text of line `index`: NFC, single spaces, about `low` to `high` graphemes long."""
+    """Text of line `index`: NFC, single spaces, about `low` to `high` graphemes long."""
     if vocabulary.lines:
         return vocabulary.lines[index % len(vocabulary.lines)]
     length = rng.randint(low, high)
@@ -102,7 +102,7 @@ def line_text(vocabulary: Vocabulary, index: int, rng: random.Random, low: int, 
 
 
 def random_text(vocabulary: Vocabulary, rng: random.Random, length: int) -> str:
-    """`length` characters or syllables without meaning, to be read and not guessed."""
+    """Random characters or syllables, `length` of them, that a model cannot guess."""
     if vocabulary.language == "en" and vocabulary.characters == standard_characters("en"):
         return random_line(rng, length)[:length]
     text = ""
@@ -113,7 +113,7 @@ def random_text(vocabulary: Vocabulary, rng: random.Random, length: int) -> str:
 
 
 def standard_characters(language: str) -> tuple[str, ...]:
-    """What random strings of a language are made of.
+    """Characters of a language's random strings.
 
     Korean: the 2,350 syllables of KS X 1001. Chinese: the 3,755 characters of GB 2312 level 1.
     Bangla: consonants and conjuncts with every vowel sign, and vowels. Latin: ASCII.
@@ -138,35 +138,35 @@ def bangla_syllables() -> tuple[str, ...]:
     plain = [c for c in consonants if c not in "ঙঞ" and len(c) == 1]
     joined = [f"র্{c}" for c in plain if c != "র"]
     joined += [c + tail for c in plain for tail in ("্য", "্র", "্ব") if c != "র"]
-    # With a joiner র keeps its shape before the য that hangs on it. Single consonants come as
-    # often as all conjuncts together, as unread text would be made of conjuncts otherwise.
+    # A zero-width joiner keeps the shape of র before য. Consonants are repeated 8 times, so that
+    # single consonants are about as frequent as all conjuncts together.
     bases = [*consonants * 8, *BANGLA_CONJUNCTS, *joined, "র‍্য"]
     return (*BANGLA_VOWELS, *(base + sign for base in bases for sign in BANGLA_SIGNS), "ৎ")
 
 
 def graphemes(text: str) -> list[str]:
-    """The text's extended grapheme clusters: characters as a reader sees them."""
+    """Extended grapheme clusters of a text: the characters that a reader sees."""
     import regex
 
     return regex.findall(r"\X", text)
 
 
 def cut(text: str, longest: int) -> list[str]:
-    """A text in pieces of at most `longest` graphemes, between words where it has spaces."""
+    """Split a text into pieces of at most `longest` graphemes, between words where possible."""
     pieces, piece = [], ""
     for word in text.split():
         for start in range(0, len(units := graphemes(word)), longest):
-            part = "".join(units[start : start + longest])
-            joined = f"{piece} {part}" if piece and not start else part
+            chunk = "".join(units[start : start + longest])
+            joined = f"{piece} {chunk}" if piece and not start else chunk
             if len(graphemes(joined)) > longest or start:
                 pieces.append(piece)
-                joined = part
+                joined = chunk
             piece = joined
-    return [unicodedata.normalize("NFC", one) for one in (*pieces, piece) if one]
+    return [unicodedata.normalize("NFC", piece) for piece in (*pieces, piece) if piece]
 
 
 def read_text(path: str | Path) -> str:
-    """A text file as UTF-8; DataError says what is wrong with one that cannot be read."""
+    """Read a UTF-8 text file; DataError with the reason if that fails."""
     try:
         return Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -175,11 +175,11 @@ def read_text(path: str | Path) -> str:
         raise DataError(f"{path} cannot be read ({error.strerror}); check the path.") from None
 
 
-# --- words and numbers, a language each ---
+# --- lines of words and numbers, by language ---
 
 
 def _join(words: tuple[str, ...], rng: random.Random, length: int, space: str) -> list[str]:
-    """Random words that together with `space` between them come near `length` graphemes."""
+    """Random words that, joined by `space`, have about `length` graphemes."""
     chosen = [rng.choice(words)]
     total = len(graphemes(chosen[0]))
     while total < length:

@@ -58,11 +58,11 @@ def test_the_list_of_fonts_names_packages(capsys):
 @pytest.mark.parametrize(
     "wrong, says",
     [
-        (["lines", "--out", "x"], "No LANGUAGE is given"),
-        (["lines", "fr", "--out", "x"], "'fr' is no language here: take one of bn, ko, zh, en"),
+        (["lines", "--out", "x"], "No LANGUAGE is named"),
+        (["lines", "fr", "--out", "x"], "LANGUAGE 'fr' is unknown; take one of bn, ko, zh, en"),
         (["lines", "en", "en", "--out", "x"], "named twice"),
-        (["lines", "en"], "Neither --out DIR"),
-        (["lines", "en", "ko", "--text", "t", "--out", "x"], "--text is of one language"),
+        (["lines", "en"], "No output: name --out DIR"),
+        (["lines", "en", "ko", "--text", "t", "--out", "x"], "--text is for one language"),
         (["lines", "en", "--count", "0", "--out", "x"], "--count is 0, but takes 1 or more"),
         (["lines", "en", "--workers", "0", "--out", "x"], "--workers is 0"),
         (["lines", "en", "--height", "3", "--out", "x"], "--height is 3, but takes 16 or more"),

@@ -5,7 +5,7 @@ import pytest
 
 from data_prep.dataset.schema import PROMPTS, DataError
 from data_prep.synthetic.fonts import find_fonts
-from data_prep.synthetic.toys import write_toy
+from data_prep.synthetic.toy_content import write_toy
 from ocrkit.data.rows import text_of
 from ocrkit.places import sample
 from tests.tools.samples import LIMIT, SAMPLES, Lines, line_items, task_items

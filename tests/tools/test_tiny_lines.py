@@ -6,6 +6,7 @@ from PIL import Image
 
 from data_prep.dataset.schema import DataError
 from data_prep.synthetic.fonts import undrawn
+from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
 from tests.tools.tiny_model.lines import (
     FONTS,
     HEIGHT,
@@ -13,14 +14,18 @@ from tests.tools.tiny_model.lines import (
     SCRIPTS,
     body_of,
     characters,
+    crop_to_ink,
     draw_sample,
     fitting_text,
     fonts,
     frequent,
     held_out_lines,
+    soften,
     text_of_script,
     widened,
 )
+
+LATIN = shipped_fonts("DejaVuSans")[0]
 
 
 def test_frequent_characters_are_the_standards_own():
@@ -79,3 +84,20 @@ def test_paper_goes_on_in_the_grey_of_its_edge():
 def test_missing_fonts_are_named_with_their_package():
     with pytest.raises(DataError, match="apt-get install fontconfig fonts-none"):
         fonts("ko", {"No Such Family": "fonts-none"})
+
+
+def test_crop_to_ink_keeps_margins_of_paper():
+    line = draw_line("Hx", load_font(LATIN, 21), 40)
+    tight = crop_to_ink(line, (0, 0, 0, 0))
+    wide = crop_to_ink(line, (2, 30, 1, 4))
+    assert (wide.width, wide.height) == (tight.width + 3, tight.height + 34)
+    assert np.asarray(wide)[:30].min() == 255
+    assert crop_to_ink(Image.new("L", (9, 9), 255), (1, 1, 1, 1)).size == (9, 9)
+
+
+def test_scan_noise_follows_the_seed_and_keeps_the_size():
+    line = draw_line("TOTAL 9.00", load_font(LATIN, 21))
+    first, again = (np.asarray(soften(line, random.Random(1))) for _ in range(2))
+    other = np.asarray(soften(line, random.Random(2)))
+    assert (first == again).all() and (first != other).any()
+    assert first.shape == np.asarray(line).shape

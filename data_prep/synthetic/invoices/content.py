@@ -1,10 +1,11 @@
-"""What a synthetic document says: parties, lines, taxes and totals that add up to the last digit.
+"""Document content: invent parties, line items, taxes and totals that add up exactly.
 
-Rounding is half up to the currency's smallest unit, at each line, discount and tax; every sum is of
-rounded amounts, so that it comes out exactly.
+Every line total, discount and tax is rounded half up to the currency's smallest unit; sums add
+rounded amounts, so that they are exact.
 """
 
 import random
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date, timedelta
 from decimal import Decimal
@@ -17,21 +18,21 @@ HUNDRED = Decimal(100)
 
 @dataclass
 class Document:
-    """What one page says: `content` for the truth, `labels` and `style` for the layout.
+    """Content of one document: `content` is the ground truth, `labels` are the texts around it.
 
-    `kind` is the document_type; `rng` goes on to decide what only concerns the looks.
+    `kind` is the document_type; the layout draws its random choices from `rng`.
     """
 
     kind: str
     locale: Locale
     content: dict
-    labels: dict[str, str]
+    labels: Mapping[str, str]
     writer: Writer
     rng: random.Random
 
 
 def make_document(kind: str, locale: Locale, rng: random.Random, sign: str) -> Document:
-    """Invent a document of a kind; `sign` is the currency's sign, or its code where fonts lack it.
+    """Invent a document of a kind; `sign` is the currency sign, or its code if the font lacks it.
 
     Raises:
         KeyError: no such kind.
@@ -60,11 +61,11 @@ def make_document(kind: str, locale: Locale, rng: random.Random, sign: str) -> D
     return document
 
 
-# --- the parts of a document
+# --- building blocks
 
 
 def _address(writer: Writer, rng: random.Random) -> str:
-    """Street and town on two lines, in the order of the language."""
+    """Two-line address in the order of the language."""
     words = WORDS[writer.locale.language]
     street, city = rng.choice(words["streets"]), rng.choice(words["cities"])
     house = str(rng.randint(1, 180))
@@ -97,7 +98,7 @@ def _firm(writer: Writer, rng: random.Random, names: str, other: str) -> str:
 def _party(
     writer: Writer, rng: random.Random, *, kind: str = "firms", other: str = "", **more: str
 ) -> dict:
-    """A firm or a person (`kind` is a list of words), and another than `other`."""
+    """A firm or person of the word list `kind`, with another name than `other`."""
     if kind == "names":
         name = rng.choice(WORDS[writer.locale.language]["names"])
     else:
@@ -120,12 +121,12 @@ def _tax_id(writer: Writer, rng: random.Random) -> str:
 
 
 def _phone(writer: Writer, rng: random.Random) -> str:
-    # 555 and leading zeros: numbers that nobody has.
+    # 555 and a leading zero: numbers that nobody has.
     return writer.digits(f"0{rng.randrange(10, 99)}-555-{rng.randrange(10000):04d}")
 
 
 def _price(rng: random.Random, locale: Locale, low: float, high: float) -> Decimal:
-    """A price of a usual size for the currency, between `low` and `high` of a euro's."""
+    """Random price between `low` and `high` euros, converted to the currency."""
     amount = Decimal(str(round(low * (high / low) ** rng.random(), 2))) * Decimal(locale.scale)
     if locale.places == 0:
         return max(rounded(amount / 10, 0) * 10, Decimal(10))
@@ -140,7 +141,7 @@ def _line_items(
     sign: int = 1,
     goods_only: bool = False,
 ) -> tuple[list[dict], list[tuple[Decimal, Decimal]]]:
-    """Lines as shown, and (line total, tax rate) of each."""
+    """Line items as shown, and (line total, tax rate) of each."""
     locale, words = writer.locale, WORDS[writer.locale.language]
     catalogue = [(name, True) for name in words["articles"]]
     if not goods_only:
@@ -184,9 +185,9 @@ def _summary(
     shipping: Decimal | None = None,
     included: bool = False,
 ) -> tuple[dict, Decimal]:
-    """The totals as shown, and the grand total. A discount on the whole needs a single rate."""
+    """Totals as shown, and the grand total. A discount on the sum needs a single tax rate."""
     places = writer.locale.places
-    subtotal = sum(total for total, _ in sums)
+    subtotal = sum((total for total, _ in sums), Decimal(0))
     summary = {"subtotal": writer.money(subtotal)}
     net = subtotal
     if discount_rate is not None:
@@ -207,7 +208,7 @@ def _summary(
         whole_tax += tax
     if shipping is not None:
         summary["shipping"] = writer.money(shipping)
-    grand = net + (shipping or 0) + (0 if included else whole_tax)
+    grand = net + (shipping or Decimal(0)) + (Decimal(0) if included else whole_tax)
     if len(taxes) == 1:
         summary["tax_rate"] = taxes[0]["rate"]
         if included:
@@ -221,7 +222,7 @@ def _summary(
     return summary, grand
 
 
-# --- the kinds of documents: each adds its fields to the content
+# --- document kinds: each function adds its fields to the content
 
 
 def _rates(rng: random.Random, locale: Locale, several: float) -> list[Decimal]:
@@ -248,9 +249,7 @@ def _sale(
     content["line_items"] = lines
     one_rate = len({rate for _, rate in sums}) == 1
     less = Decimal(rng.choice((2, 3, 5, 10))) if one_rate and rng.random() < 0.4 else None
-    freight = None
-    if sign > 0 and rng.random() < 0.3:
-        freight = _price(rng, writer.locale, 4, 40)
+    freight = _price(rng, writer.locale, 4, 40) if sign > 0 and rng.random() < 0.3 else None
     content["financial_summary"], _ = _summary(writer, sums, less, freight)
 
 
@@ -275,11 +274,11 @@ def _delivery_note(content: dict, writer: Writer, rng: random.Random, day: date)
     content["client"] = _party(writer, rng, other=content["vendor"]["name"])
     lines, _ = _line_items(writer, rng, [Decimal(0)], False, goods_only=True)
     content["line_items"] = [
-        {key: one for key, one in line.items() if key in ("code", "desc", "qty", "unit")}
+        {key: text for key, text in line.items() if key in ("code", "desc", "qty", "unit")}
         for line in lines
     ]
-    whole = sum(Decimal(line["qty"].value) for line in lines)
-    content["total_qty"] = writer.number(whole)
+    quantities = (Decimal(line["qty"].value) for line in lines)
+    content["total_qty"] = writer.number(sum(quantities, Decimal(0)))
 
 
 def _receipt(content: dict, writer: Writer, rng: random.Random, day: date) -> None:
@@ -304,7 +303,7 @@ def _receipt(content: dict, writer: Writer, rng: random.Random, day: date) -> No
     content["line_items"] = lines
     summary, grand = _summary(writer, sums, included=locale.included)
     if locale.included:
-        del summary["subtotal"]  # it would be the total again
+        del summary["subtotal"]  # equal to the grand total
     content["financial_summary"] = summary
     if rng.random() < 0.6:
         step = Decimal(locale.scale) * 5 if locale.places == 0 else Decimal(5)
@@ -317,12 +316,11 @@ def _receipt(content: dict, writer: Writer, rng: random.Random, day: date) -> No
 
 def _bank_statement(content: dict, writer: Writer, rng: random.Random, day: date) -> None:
     locale, words = writer.locale, WORDS[writer.locale.language]
-    start = day.replace(day=1) - timedelta(days=1)
-    start = start.replace(day=1)
+    start = (day.replace(day=1) - timedelta(days=1)).replace(day=1)
     content["period_start"] = writer.date(start)
     content["period_end"] = writer.date(day.replace(day=1) - timedelta(days=1))
-    bank = {"name": Shown(rng.choice(words["banks"])), "address": Shown(_address(writer, rng))}
-    content["bank"] = bank
+    name = Shown(rng.choice(words["banks"]))
+    content["bank"] = {"name": name, "address": Shown(_address(writer, rng))}
     digits = f"{rng.randrange(10**11, 10**12)}"
     number = rng.choice(("{0} {1} {2}", "{0}-{1}-{2}")).format(digits[:4], digits[4:8], digits[8:])
     content["account"] = {
@@ -333,8 +331,7 @@ def _bank_statement(content: dict, writer: Writer, rng: random.Random, day: date
     content["opening_balance"] = writer.money(balance)
     debits = credits = Decimal(0)
     rows = []
-    days = sorted(rng.randrange(28) for _ in range(rng.randint(5, 16)))
-    for offset in days:
+    for offset in sorted(rng.randrange(28) for _ in range(rng.randint(5, 16))):
         amount = _price(rng, locale, 3, 900)
         incoming = balance < amount or rng.random() < 0.25
         name = rng.choice(words["incomes" if incoming else "bookings"])
@@ -364,7 +361,7 @@ def _utility_bill(content: dict, writer: Writer, rng: random.Random, day: date) 
     content["customer_number"] = Shown(writer.digits(f"{rng.randrange(10**7, 10**8)}"))
     previous, night = Decimal(rng.randrange(1000, 60000)), Decimal(rng.randrange(20, 180))
     used = night + rng.randrange(60, 420)
-    # Bangla pages hold no Latin letter, for most fonts of that script have none.
+    # No Latin letters on Bangla pages: most Bangla fonts have none.
     unit = "ইউনিট" if locale.language == "bn" else "kWh"
     content["meter"] = {
         "number": Shown(writer.digits(f"{rng.randrange(10**6, 10**7)}")),
@@ -401,4 +398,3 @@ _KINDS = {
     "utility_bill": _utility_bill,
     "quotation": _quotation,
 }
-KINDS = tuple(_KINDS)

@@ -1,4 +1,4 @@
-"""How synthetic documents look: ten layouts, each a function that puts a document on its page."""
+"""Document layouts: ten functions that lay a document out on its page."""
 
 from data_prep.synthetic.invoices.content import Document
 from data_prep.synthetic.invoices.parts import (
@@ -15,7 +15,7 @@ from data_prep.synthetic.page import BLACK, GREY, PALE, WHITE, Page
 
 
 def invoice_classic(page: Page, document: Document) -> None:
-    """A letter: seller at the top right, buyer on the left, rules around the table."""
+    """Letter: seller at the top right, buyer on the left, rules around the table."""
     content, labels = document.content, document.labels
     page.text(60, 62, content["vendor"]["name"], size=27, bold=True)
     y = party(page, document, 940, 110, content["vendor"], align="right", size=14, named=False)
@@ -29,7 +29,7 @@ def invoice_classic(page: Page, document: Document) -> None:
 
 
 def invoice_modern(page: Page, document: Document) -> None:
-    """A coloured band, facts in a row, zebra stripes and the total in a banner."""
+    """Coloured band, facts in a row, zebra stripes, total in a banner."""
     content, labels = document.content, document.labels
     colour = document.rng.choice(
         ((28, 77, 140), (16, 110, 96), (140, 38, 60), (70, 60, 130), (45, 55, 70))
@@ -53,7 +53,7 @@ def invoice_modern(page: Page, document: Document) -> None:
 
 
 def invoice_grid(page: Page, document: Document) -> None:
-    """A form: the title in the middle, parties in boxes, every cell ruled."""
+    """Form: centred title, parties in boxes, a ruled grid."""
     content, labels = document.content, document.labels
     y = page.text(500, 50, content["document_type"], size=34, bold=True, align="middle")
     page.rule(500 - 110, y + 6, 500 + 110, 2)
@@ -77,7 +77,7 @@ def invoice_grid(page: Page, document: Document) -> None:
 
 
 def purchase_order(page: Page, document: Document) -> None:
-    """An order form: facts in a box at the right, grey bars over the two parties."""
+    """Order form: facts in a box at the right, grey bars over the two parties."""
     content, labels = document.content, document.labels
     title = page.text(60, 56, content["document_type"], size=34, bold=True, upper=True)
     entries = facts(document)
@@ -97,7 +97,7 @@ def purchase_order(page: Page, document: Document) -> None:
 
 
 def quotation(page: Page, document: Document) -> None:
-    """An offer: centred head between two rules, a rule below every row."""
+    """Offer: centred head, double rule, a rule below every row."""
     content, labels = document.content, document.labels
     vendor = content["vendor"]
     y = page.text(500, 52, vendor["name"], size=28, bold=True, align="middle")
@@ -116,7 +116,7 @@ def quotation(page: Page, document: Document) -> None:
 
 
 def credit_note(page: Page, document: Document) -> None:
-    """A stripe down the left edge, the title large, facts beside the buyer."""
+    """Coloured stripe at the left edge, large title, facts beside the buyer."""
     content, labels = document.content, document.labels
     colour = document.rng.choice(((150, 40, 40), (110, 110, 110), (30, 90, 70)))
     page.box(0, 0, 24, 4000, fill=colour)
@@ -134,7 +134,7 @@ def credit_note(page: Page, document: Document) -> None:
 
 
 def delivery_note(page: Page, document: Document) -> None:
-    """Goods without prices, and boxes to sign in."""
+    """Goods without prices, and boxes for signatures."""
     content, labels = document.content, document.labels
     page.text(60, 54, content["document_type"], size=32, bold=True)
     y = party(page, document, 940, 54, content["vendor"], align="right", size=15)
@@ -159,7 +159,7 @@ def delivery_note(page: Page, document: Document) -> None:
 
 
 def utility_bill(page: Page, document: Document) -> None:
-    """A panel with the amount due, the meter's readings in boxes, charges below."""
+    """Panel with the amount due, meter readings in boxes, charges below."""
     content, labels = document.content, document.labels
     summary = content["financial_summary"]
     colour = document.rng.choice(((0, 95, 135), (190, 90, 0), (20, 110, 60)))
@@ -188,7 +188,7 @@ def utility_bill(page: Page, document: Document) -> None:
 
 
 def bank_statement(page: Page, document: Document) -> None:
-    """An account's bookings between its opening and its closing balance."""
+    """Account statement: transactions between opening and closing balance."""
     content, labels = document.content, document.labels
     page.text(60, 48, content["bank"]["name"], size=26, bold=True)
     y = page.text(940, 52, content["bank"]["address"], size=14, align="right", colour=GREY)
@@ -214,7 +214,7 @@ def bank_statement(page: Page, document: Document) -> None:
 
 
 def receipt(page: Page, document: Document) -> None:
-    """A till's roll: names above, `quantity × price` under the goods, thanks below."""
+    """Till receipt: shop at the top, `quantity × price` below the goods, thanks at the end."""
     content, labels, rng = document.content, document.labels, document.rng
     width = page.width
     right, middle = width - 24, width / 2
@@ -241,7 +241,7 @@ def receipt(page: Page, document: Document) -> None:
             page.text(x, y, piece)
             x += page.measure(piece) + 9
         y = page.text(right, y, line["line_total"], align="right")
-    # The total has a rule of its own.
+    # The grand total already has a rule above it.
     y = _dashes(page, y) if "subtotal" in content["financial_summary"] else y + 6
     y = totals(page, document, y, left=16, right=right + 8)
     y = _dashes(page, y + 6)
@@ -260,7 +260,7 @@ def _dashes(page: Page, y: float) -> float:
 
 
 def _bars(page: Page, document: Document, y: float) -> float:
-    """A bar code that codes nothing."""
+    """Draw a random bar code without meaning; returns the bottom."""
     x = page.width * 0.2
     while x < page.width * 0.8:
         bar = document.rng.choice((2, 2, 3, 5))
@@ -284,9 +284,9 @@ LAYOUTS = {
 
 
 def lay_out(document: Document, layout: str, face: tuple[str, str], scale: float) -> Page:
-    """A document on its page, ready to be drawn; sizes vary a little from page to page."""
+    """Lay out a document on a page, ready to be drawn; text sizes vary between pages."""
     draw, _ = LAYOUTS[layout]
-    # Bangla's signs reach far above and below its letters.
+    # Bangla vowel signs reach far above and below the letters.
     spacing = 1.56 if document.locale.language == "bn" else 1.42
     if layout == "receipt":
         page = Page(face, scale, document.rng.randrange(430, 560, 10), 17, spacing)

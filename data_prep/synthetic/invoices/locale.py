@@ -1,10 +1,10 @@
-"""How places write numbers, money and dates, and the values that stand behind such texts.
+"""Locales: format numbers, money and dates as a country writes them, with their ground truth.
 
-A document is a nested dict whose leaves are `Shown`: the text on the page, and beside it the value
-that the truth's JSON holds. Values are strings, for a JSON number loses the zeros that a page shows
-(`12.50`) and Donut's metrics drop a 0: amounts and quantities are digits with a dot and a minus
-(`-1234.50`), rates are percentages without the sign (`7.5`), dates are ISO 8601, the currency is
-its ISO 4217 code, the rest is the text as it stands on the page, lines joined by a blank.
+A document is a nested dict whose leaves are `Shown`: the text on the page together with its value
+in the ground truth. Values are strings, because a JSON number loses the zeros on the page (`12.50`)
+and Donut's metrics drop a 0. Amounts and quantities are digits with a dot and a minus sign
+(`-1234.50`), rates are percentages without the sign (`7.5`), dates are ISO 8601, currencies are ISO
+4217 codes, and every other value is the text on the page with its lines joined by a space.
 """
 
 import random
@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 from decimal import ROUND_HALF_UP, Decimal
+from typing import Any
 
 BANGLA_DIGITS = str.maketrans("0123456789", "০১২৩৪৫৬৭৮৯")
 MONTHS = "January February March April May June July August September October November December"
@@ -19,12 +20,19 @@ MONTHS = "January February March April May June July August September October No
 
 @dataclass(frozen=True)
 class Locale:
-    """How a place writes numbers, money and dates, and which taxes it has.
+    """Number, money and date formats and tax rates of a country.
 
-    `group` and `mark` separate thousands and decimals; `scale` is what an amount is multiplied by
-    to be of a usual size; `money` places the sign; `dates` are strftime formats (`%B` in English);
-    `tax` is the tax's name where it is not the language's usual one; `included` says that a till's
-    prices hold the tax.
+    Attributes:
+        money: format of an amount with the placeholders `{sign}` and `{n}`.
+        group: thousands separator.
+        mark: decimal separator.
+        rates: tax rates in percent.
+        dates: strftime formats; `%B` and `%b` give English month names.
+        scale: exchange rate from euros, so that prices have a usual size.
+        places: decimals of an amount.
+        tax: name of the tax; "" takes the language's usual name.
+        included: whether prices on receipts include the tax.
+        lakh: whether digits are grouped as 12,34,567.
     """
 
     name: str
@@ -45,9 +53,9 @@ class Locale:
 
 _ISO = "%Y-%m-%d"
 LOCALES = {
-    one.name: one
-    for one in (
-        # English dates name the month: 03/04 would be two different days.
+    locale.name: locale
+    for locale in (
+        # English dates spell the month out, because 03/04 is ambiguous.
         Locale("en-US", "en", "USD", "$", "{sign}{n}", ",", ".",
                ("8.25", "6", "7.5"), ("%B %d, %Y", "%b %d, %Y", _ISO), tax="Sales tax",
                included=False),
@@ -80,33 +88,36 @@ LOCALES = {
 
 
 class Shown(str):
-    """A text as the page shows it; `value` is what the truth's JSON holds for it."""
+    """A text on the page; `value` is its value in the ground truth."""
 
     value: str | bool
 
     def __new__(cls, text: str, value: str | bool | None = None) -> "Shown":
-        """The value of a plain text is the text, its lines joined by a blank."""
-        made = super().__new__(cls, text)
-        made.value = " ".join(text.split()) if value is None else value
-        return made
+        """Without a `value`, the text with its lines joined by a space is the value."""
+        shown = super().__new__(cls, text)
+        shown.value = " ".join(text.split()) if value is None else value
+        return shown
 
 
-def truth(content: object) -> object:
-    """The machine form of a document's content: every leaf's value."""
+Content = Shown | dict | list
+
+
+def truth(content: Content) -> Any:
+    """Ground truth of a document's content: the value of every leaf."""
+    if isinstance(content, Shown):
+        return content.value
     if isinstance(content, dict):
-        return {key: truth(one) for key, one in content.items()}
-    if isinstance(content, list):
-        return [truth(one) for one in content]
-    return content.value
+        return {key: truth(field) for key, field in content.items()}
+    return [truth(item) for item in content]
 
 
-def leaves(content: object) -> Iterator[Shown]:
+def leaves(content: Content) -> Iterator[Shown]:
     """Every leaf of a document's content."""
-    if isinstance(content, dict | list):
-        for one in content.values() if isinstance(content, dict) else content:
-            yield from leaves(one)
-    else:
+    if isinstance(content, Shown):
         yield content
+    else:
+        for field in content.values() if isinstance(content, dict) else content:
+            yield from leaves(field)
 
 
 def rounded(amount: Decimal, places: int) -> Decimal:
@@ -115,7 +126,7 @@ def rounded(amount: Decimal, places: int) -> Decimal:
 
 
 def write_number(amount: Decimal, locale: Locale) -> str:
-    """A number in a locale's digits, grouping and decimal mark, with the decimals that it has."""
+    """Format a number with a locale's digits and separators; it keeps its decimals."""
     whole, _, fraction = f"{abs(amount):f}".partition(".")
     head, tail = whole[:-3], whole[-3:]
     size = 2 if locale.lakh else 3
@@ -126,19 +137,19 @@ def write_number(amount: Decimal, locale: Locale) -> str:
 
 
 class Writer:
-    """Writes the values of one document as its page shows them."""
+    """Formats the values of one document, with the same date and money format throughout."""
 
     def __init__(self, locale: Locale, rng: random.Random, sign: str) -> None:
         self.locale, self.sign = locale, sign
         self.date_format = rng.choice(locale.dates)
-        # A code stands apart from the number where a sign would not: $5, but USD 5.
+        # A currency code is separated from the number by a space, a sign is not: $5, but USD 5.
         letters = sign.isascii() and sign.isalpha() and " " not in locale.money
         self.form = locale.money.replace("}{", "} {") if letters else locale.money
         self.parentheses = rng.random() < 0.3
         self.signs_in_table = rng.random() < 0.25
 
     def money(self, amount: Decimal, signed: bool = True) -> Shown:
-        """An amount, with the currency's sign where `signed` or the table shows signs."""
+        """An amount, with the currency sign if `signed` or if the document's tables show signs."""
         text = write_number(abs(amount), self.locale)
         if signed or self.signs_in_table:
             text = self.form.format(n=text, sign=self.sign)
@@ -147,20 +158,20 @@ class Writer:
         return Shown(text, f"{amount:f}")
 
     def number(self, amount: Decimal, unit: str = "") -> Shown:
-        """A quantity, a reading or a rate."""
+        """A quantity, a meter reading or a rate."""
         text = write_number(amount, self.locale)
         return Shown(f"{text} {unit}" if unit else text, f"{amount:f}")
 
     def percent(self, rate: Decimal) -> Shown:
-        """A rate with its sign, as the language sets it."""
+        """A rate with a percent sign, spaced as in the language."""
         gap = "\u00a0" if self.locale.language in ("de", "fr", "es") else ""
         return Shown(f"{write_number(rate, self.locale)}{gap}%", f"{rate:f}")
 
     def date(self, day: date) -> Shown:
-        """A date in the document's one format."""
+        """A date in the document's format."""
         form = self.date_format.replace("%B", month := MONTHS.split()[day.month - 1])
         return Shown(self.digits(day.strftime(form.replace("%b", month[:3]))), day.isoformat())
 
     def digits(self, text: str) -> str:
-        """A text's digits in the language's own."""
+        """A text with its digits in the script of the language."""
         return text.translate(BANGLA_DIGITS) if self.locale.language == "bn" else text

@@ -1,4 +1,4 @@
-"""What several layouts of documents share: tables, parties, facts and totals."""
+"""Layout blocks: tables, parties, document facts and totals that the invoice layouts share."""
 
 from collections.abc import Iterator
 from html import escape
@@ -14,9 +14,9 @@ FACTS = (
 
 
 def table_cells(document: Document, layout: str) -> tuple[list[str], list[list[str]], list[bool]]:
-    """Header and body of a document's table, and which columns hold numbers.
+    """Header, body and numeric columns of a document's table.
 
-    A receipt has no header, and a cell such as `2 × 1.50` between the goods and the amount.
+    A receipt has no header, and a cell such as `2 × 1.50` between goods and amount.
     """
     labels = document.labels
     if document.kind == "bank_statement":
@@ -45,9 +45,9 @@ def table_cells(document: Document, layout: str) -> tuple[list[str], list[list[s
 
 
 def table_html(document: Document, layout: str) -> str:
-    """A document's table as HTML, as TEDS reads it: every cell a `td`, wrapped lines joined.
+    """HTML of a document's table for TEDS: every cell is a `td`, wrapped lines are joined.
 
-    Hard spaces, which no reader can tell from others, become plain ones.
+    No-break spaces become plain spaces, because they look the same.
     """
     header, rows, _ = table_cells(document, layout)
 
@@ -72,11 +72,13 @@ def table(
     style: str = "ruled",
     colour: Colour = BLACK,
 ) -> float:
-    """Draw a table between two edges; returns its bottom.
+    """Draw a table between `left` and `right`; returns its bottom.
 
-    Column `wide` takes what the others leave and is wrapped; `numeric` ones end at their right
-    edge; an empty cell stays empty. Styles: `ruled` (rules
-    around the header and below), `rows` (a rule below every row), `grid`, `zebra`.
+    Args:
+        numeric: columns that are aligned right.
+        wide: index of the column that takes the remaining width and is wrapped.
+        style: `ruled` (rules around the header and below), `rows` (a rule below every row), `grid`
+            or `zebra`.
     """
     size, pad = page.size, 8.0
     while True:
@@ -145,7 +147,7 @@ def table(
 
 
 def document_table(page: Page, document: Document, layout: str, y: float, **looks) -> float:
-    """Draw the document's table, its description wrapped; `looks` as `table` takes them."""
+    """Draw the document's table with a wrapped description; `looks` are options of `table`."""
     header, rows, numeric = table_cells(document, layout)
     label = document.labels["details" if document.kind == "bank_statement" else "desc"]
     wide = next(index for index, name in enumerate(header) if name is label)
@@ -153,7 +155,7 @@ def document_table(page: Page, document: Document, layout: str, y: float, **look
 
 
 def facts(document: Document) -> list[tuple[str, str]]:
-    """(label, value) of number, dates and references."""
+    """(label, value) of the document's number, dates and references."""
     names = {"document_number": "number"}
     content, labels = document.content, document.labels
     return [(labels[names.get(key, key)], content[key]) for key in FACTS if key in content]
@@ -169,7 +171,7 @@ def pairs(
     size: float | None = None,
     bold: bool = False,
 ) -> float:
-    """Labels at `x`, values beside them in a column, or ending at `right`."""
+    """Draw labels at `x`, values in a column or aligned right at `right`; returns the bottom."""
     size = size or page.size
     column = x + max(page.measure(label, size) for label, _ in entries) + 18
     for label, value in entries:
@@ -182,7 +184,7 @@ def pairs(
 
 
 def stacked(page: Page, x: float, y: float, width: float, entries: list[tuple[str, str]]) -> float:
-    """Entries side by side over `width`, each label small above its value."""
+    """Draw entries side by side over `width`, each label above its value; returns the bottom."""
     step = width / len(entries)
     for index, (label, value) in enumerate(entries):
         left = x + index * step
@@ -196,21 +198,21 @@ def party(
     document: Document,
     x: float,
     y: float,
-    one: dict,
+    firm: dict,
     *,
     title: str = "",
     align: str = "left",
     size: float | None = None,
     named: bool = True,
 ) -> float:
-    """A firm or person: title, name, address, and the numbers that it has."""
+    """Draw a firm or person: title, name, address, phone and tax number; returns the bottom."""
     size = size or page.size
     if title:
         y = page.text(x, y, title, size=size - 3, colour=GREY, align=align, bold=True) + 2
     if named:
-        y = page.text(x, y, one["name"], size=size, bold=True, align=align)
-    y = page.text(x, y, one["address"], size=size, align=align)
-    numbers = [(document.labels[key], one[key]) for key in ("phone", "tax_id") if key in one]
+        y = page.text(x, y, firm["name"], size=size, bold=True, align=align)
+    y = page.text(x, y, firm["address"], size=size, align=align)
+    numbers = [(document.labels[key], firm[key]) for key in ("phone", "tax_id") if key in firm]
     if not numbers:
         return y
     if align == "left":
@@ -223,7 +225,7 @@ def party(
 def labelled(
     page: Page, x: float, y: float, label: str, value: str, size: float, align: str
 ) -> float:
-    """`Label: value` as one line, around or before `x`."""
+    """Draw `Label: value` on one line, centred at `x` or ending there; returns the bottom."""
     label = f"{label}:"
     first = page.measure(label, size) + 6
     whole = first + page.measure(value, size)
@@ -233,7 +235,7 @@ def labelled(
 
 
 def total_lines(document: Document) -> Iterator[tuple[list[str], str, bool]]:
-    """(pieces of the label, amount, whether it is the grand total) of the sums, in their order."""
+    """(label words, amount, whether it is the grand total) of every line of the totals."""
     labels, summary = document.labels, document.content["financial_summary"]
     if "subtotal" in summary:
         yield [labels["subtotal"]], summary["subtotal"], False
@@ -275,14 +277,14 @@ def totals(
     style: str = "plain",
     colour: Colour = BLACK,
 ) -> float:
-    """The sums under a table, amounts ending at `right`. Styles: `plain`, `boxed`, `banner`."""
+    """Draw the totals, amounts aligned right; returns the bottom. Styles: plain, boxed, banner."""
     big = page.size + 3
     pad = 8 if style == "plain" else 10
     lines = list(total_lines(document))
     size = page.size
-    # The longest line decides the size, so that label and amount never meet.
+    # Shrink the text until no label overlaps its amount.
     while size > 10 and any(
-        sum(page.measure(one, size) + 7 for one in pieces) + page.measure(amount, size) + 40
+        sum(page.measure(piece, size) + 7 for piece in pieces) + page.measure(amount, size) + 40
         > right - left
         for pieces, amount, _ in lines
     ):

@@ -1,5 +1,5 @@
-"""What invoices say in seven languages: labels, goods, names and places, all of them invented."""
-# ruff: noqa: E501 - a word in all its languages is easier to check on one line
+"""Invoice vocabulary in seven languages: labels, goods, and invented names and places."""
+# ruff: noqa: E501 - all translations of a word are easier to check on one line
 
 import unicodedata
 
@@ -75,17 +75,17 @@ page | Page 1 of 1 | Seite 1 von 1 | Page 1 sur 1 | Página 1 de 1 | 1쪽 중 1�
 """
 LABELS: dict[str, dict[str, str]] = {language: {} for language in LANGUAGES}
 for _line in unicodedata.normalize("NFC", _LABELS).strip().splitlines():
-    _key, *_texts = (part.strip() for part in _line.split(" | "))
+    _key, *_texts = (text.strip() for text in _line.split(" | "))
     for _language, _text in zip(LANGUAGES, _texts, strict=True):
         LABELS[_language][_key] = _text
 
 
 def _lists(text: str) -> dict[str, list[str]]:
-    """Lines of `name: one; two; three` as lists."""
+    """Parse lines of `name: text; text; text` into {name: texts}."""
     pairs = (
         line.split(": ", 1) for line in unicodedata.normalize("NFC", text).strip().splitlines()
     )
-    return {name: [one.strip() for one in words.split(";")] for name, words in pairs}
+    return {name: [word.strip() for word in words.split(";")] for name, words in pairs}
 
 
 # goods: what a shop sells; articles and services: what firms sell to each other; details: what a

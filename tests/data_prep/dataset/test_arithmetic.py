@@ -4,8 +4,8 @@ import random
 from decimal import Decimal
 
 from data_prep.dataset.arithmetic import invoice_problems
+from data_prep.synthetic.invoices.draw import make_setup, plan_document
 from data_prep.synthetic.invoices.locale import rounded, truth
-from data_prep.synthetic.invoices.make import make_setup, plan_document
 from tests.data_prep.test_validate import invoice
 
 

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image, ImageStat
 
 from data_prep.synthetic.damage import add_noise, photograph_page, scan_page
-from data_prep.synthetic.invoices.make import make_setup, page_of
+from data_prep.synthetic.invoices.draw import make_setup, page_of
 
 
 @pytest.mark.parametrize("damage", [scan_page, photograph_page])

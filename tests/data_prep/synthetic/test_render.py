@@ -1,18 +1,10 @@
 import random
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from data_prep.dataset.pictures import fit_height
-from data_prep.synthetic.render import (
-    crop_to_ink,
-    degrade_thermal,
-    draw_line,
-    load_font,
-    shipped_fonts,
-    soften,
-)
+from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 
 FONT = shipped_fonts("DejaVuSans")[0]
 
@@ -35,24 +27,14 @@ def test_nothing_is_cut_off():
     assert pixels[0].min() == 255 and pixels[-1].min() == 255
 
 
-def test_crop_to_ink_keeps_margins_of_paper():
-    line = draw_line("Hx", load_font(FONT, 21), 40)
-    tight = crop_to_ink(line, (0, 0, 0, 0))
-    wide = crop_to_ink(line, (2, 30, 1, 4))
-    assert (wide.width, wide.height) == (tight.width + 3, tight.height + 34)
-    assert np.asarray(wide)[:30].min() == 255
-    assert crop_to_ink(Image.new("L", (9, 9), 255), (1, 1, 1, 1)).size == (9, 9)
-
-
 def test_fit_height_keeps_proportions():
     assert fit_height(Image.new("L", (300, 60)), 32).size == (160, 32)
     assert fit_height(Image.new("L", (1, 900)), 32).size == (1, 32)
 
 
-@pytest.mark.parametrize("damage", [soften, degrade_thermal])
-def test_damage_follows_the_seed_and_keeps_the_size(damage):
+def test_damage_follows_the_seed_and_keeps_the_size():
     line = draw_line("TOTAL 9.00", load_font(FONT, 21))
-    first, again = (np.asarray(damage(line, random.Random(1))) for _ in range(2))
-    other = np.asarray(damage(line, random.Random(2)))
+    first, again = (np.asarray(degrade_thermal(line, random.Random(1))) for _ in range(2))
+    other = np.asarray(degrade_thermal(line, random.Random(2)))
     assert (first == again).all() and (first != other).any()
     assert first.shape == np.asarray(line).shape

@@ -10,19 +10,8 @@ from data_prep.dataset.schema import UsageError
 from data_prep.synthesize import main
 from data_prep.synthetic.receipts import BASE_FONTS, TILL_FONTS
 from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
-from data_prep.synthetic.toys import (
-    LINE,
-    REPHRASED_SCHEMA,
-    SCHEMA,
-    TASKS,
-    Toy,
-    draw_toy,
-    rephrased,
-    table_html,
-    toy_sample,
-    toys,
-    write_toy,
-)
+from data_prep.synthetic.toy_content import TASKS, Toy, rephrased, table_html, write_toy
+from data_prep.synthetic.toys import LINE, REPHRASED_SCHEMA, SCHEMA, draw_toy, toy_picture, toys
 from data_prep.validate import validate
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.evaluation import score
@@ -37,19 +26,25 @@ def many(task, count=300, seed=0):
     return [write_toy(task, rng) for _ in range(count)]
 
 
+def sample(task, rng, damage):
+    toy = write_toy(task, rng)
+    return toy, toy_picture(toy, rng, FONTS, damage)
+
+
 @pytest.mark.parametrize("task", TASKS)
 def test_the_seed_decides_a_sample(task):
-    samples = [toy_sample(task, random.Random(seed), FONTS, 0.5) for seed in (1, 1, 2)]
-    pixels = [image.tobytes() for image, _, _ in samples]
-    assert samples[0][1:] == samples[1][1:] and pixels[0] == pixels[1]
-    assert samples[0][2] != samples[2][2] and pixels[0] != pixels[2]
+    samples = [sample(task, random.Random(seed), 0.5) for seed in (1, 1, 2)]
+    toys_drawn = [toy for toy, _ in samples]
+    pixels = [picture.tobytes() for _, picture in samples]
+    assert toys_drawn[0] == toys_drawn[1] and pixels[0] == pixels[1]
+    assert toys_drawn[0].completion != toys_drawn[2].completion and pixels[0] != pixels[2]
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_pictures_fit_tokens_of_16_pixels(task):
     rng = random.Random(0)
     for damage in (0, 1):
-        sizes = {toy_sample(task, rng, FONTS, damage)[0].size for _ in range(40)}
+        sizes = {sample(task, rng, damage)[1].size for _ in range(40)}
         assert all(width % 16 == 0 and 64 <= width <= 336 for width, _ in sizes)
         assert {height for _, height in sizes} == {
             "receipts": {96},
@@ -75,7 +70,7 @@ def test_every_cell_is_drawn_whole(task):
 
 def test_damage_is_the_share_of_worn_pictures():
     rng = random.Random(0)
-    clean = [toy_sample("receipts", rng, FONTS, 0.3)[0].getextrema()[1] == 255 for _ in range(200)]
+    clean = [sample("receipts", rng, 0.3)[1].getextrema()[1] == 255 for _ in range(200)]
     assert 120 <= sum(clean) <= 160
 
 

@@ -8,14 +8,15 @@ import random
 from functools import lru_cache
 from pathlib import Path
 
-from PIL import Image, ImageOps
+import numpy as np
+from PIL import Image, ImageFilter, ImageOps
 
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import DataError
 from data_prep.synthetic.fonts import installed_fonts, undrawn
 from data_prep.synthetic.line_drawing import sized_font
 from data_prep.synthetic.receipts import TILL_FONTS, line_of
-from data_prep.synthetic.render import crop_to_ink, draw_line, shipped_fonts, soften
+from data_prep.synthetic.render import draw_line, shipped_fonts
 from data_prep.synthetic.texts import graphemes, line_text, load_vocabulary, standard_characters
 
 SCRIPTS = {"en": "Latin", "bn": "Bangla", "ko": "Hangul", "zh": "Han"}
@@ -94,8 +95,6 @@ HELD_OUT: dict[str, dict[str, str]] = {
 
 # Height of a letter's body at which signs above and below still fit into the line.
 _BODY = {"en": 15, "bn": 16, "ko": 24, "zh": 25}
-# Letters that reach the highest and the lowest point of a line: they decide where it stands.
-_EXTENT = {"en": "bdfhklgjpqyQ|0", "bn": "কিঁকুকৃর্কক্ষ", "ko": "를한있", "zh": "国最的"}
 _PUNCTUATION = {
     "ko": ".,?!()~-·:%/",
     "zh": "，。、：；？！“”（）《》·…—￥%.-",
@@ -198,9 +197,9 @@ def draw_sample(
     `variety` grows from 0 (on the baseline, black on white) to 1 (tight boxes as annotators draw
     them, stretched, softened as by a scanner, light on dark).
     """
-    drawn, extent = sized_font(font, script, body), _EXTENT[script]
+    drawn = sized_font(font, script, body)
     if rng.random() >= variety:
-        return draw_line(text, drawn, HEIGHT, extent=extent)
+        return draw_line(text, drawn, HEIGHT)
     image = draw_line(
         text,
         drawn,
@@ -208,10 +207,10 @@ def draw_sample(
         left=rng.randint(0, 6),
         right=rng.randint(0, 6),
         ink=rng.randint(0, 60),
-        extent=extent,
     )
     if rng.random() < 0.5:
-        image = fit_height(crop_to_ink(image, tuple(rng.randint(0, 4) for _ in range(4))), HEIGHT)
+        left, top, right, bottom = (rng.randint(0, 4) for _ in range(4))
+        image = fit_height(crop_to_ink(image, (left, top, right, bottom)), HEIGHT)
     else:
         top = rng.randint(2, 6)
         image = image.crop((0, top, image.width, top + HEIGHT))
@@ -220,6 +219,38 @@ def draw_sample(
     if rng.random() < 0.7:
         image = soften(image, rng)
     return ImageOps.invert(image) if rng.random() < 0.08 else image
+
+
+def crop_to_ink(image: Image.Image, margins: tuple[int, int, int, int]) -> Image.Image:
+    """Crop a picture to its ink plus (left, top, right, bottom) pixels, like an annotated box."""
+    box = Image.eval(image, lambda value: 255 - value).getbbox()
+    if box is None:
+        return image
+    left, top, right, bottom = margins
+    area = (box[0] - left, box[1] - top, box[2] + right, box[3] + bottom)
+    # crop() fills pixels beyond the edge with black, which would be ink: paste onto white instead.
+    paper = Image.new("L", (area[2] - area[0], area[3] - area[1]), 255)
+    paper.paste(image, (-area[0], -area[1]))
+    return paper
+
+
+def soften(image: Image.Image, rng: random.Random) -> Image.Image:
+    """Simulate a scan of a line: blur, lower resolution, lower contrast, noise."""
+    if rng.random() < 0.4:
+        small = fit_height(image, rng.randint(14, 26))
+        image = small.resize(image.size, Image.Resampling.BILINEAR)
+    elif rng.random() < 0.5:
+        image = image.filter(ImageFilter.GaussianBlur(rng.uniform(0.2, 0.8)))
+    if rng.random() < 0.4:
+        image = image.rotate(
+            rng.uniform(-0.7, 0.7), resample=Image.Resampling.BILINEAR, fillcolor=255
+        )
+    pixels = np.asarray(image, dtype=np.float32)
+    black, white = rng.uniform(0, 70), rng.uniform(215, 255)
+    pixels = black + pixels * ((white - black) / 255)
+    noise = np.random.default_rng(rng.getrandbits(32))
+    pixels = pixels + noise.normal(0, rng.uniform(0, 6), size=pixels.shape)
+    return Image.fromarray(np.clip(pixels, 0, 255).astype(np.uint8))
 
 
 def body_of(script: str, rng: random.Random, variety: float) -> float:

@@ -24,7 +24,8 @@ from tqdm import tqdm
 from transformers import PreTrainedTokenizerFast
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
-from data_prep.synthetic.toys import TASKS, toy_sample
+from data_prep.synthetic.toy_content import TASKS, write_toy
+from data_prep.synthetic.toys import toy_picture
 from ocrkit.data.collate import Collator
 from ocrkit.metrics import cer, exact_match
 from tests.tools.tiny_model.build import (
@@ -120,8 +121,9 @@ def toy_rows(rng: random.Random, known: list[str], count: int, variety: float) -
     task = rng.choice(TASKS)
     rows = []
     for _ in range(count):
-        image, prompt, completion = toy_sample(task, rng, known, damage=0.2 * variety)
-        rows.append(sample_row(completion, image, prompt))
+        toy = write_toy(task, rng)
+        image = toy_picture(toy, rng, known, 0.2 * variety)
+        rows.append(sample_row(toy.completion, image, toy.prompt))
     return rows
 
 

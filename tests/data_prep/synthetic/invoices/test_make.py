@@ -15,17 +15,11 @@ from data_prep.dataset.arithmetic import invoice_problems
 from data_prep.dataset.schema import DataError, UsageError
 from data_prep.synthesize import main
 from data_prep.synthetic.fonts import undrawn
-from data_prep.synthetic.invoices import make as module
+from data_prep.synthetic.invoices import draw
+from data_prep.synthetic.invoices.draw import make_setup, missing_fonts, page_of, plan_document
 from data_prep.synthetic.invoices.layouts import LAYOUTS
 from data_prep.synthetic.invoices.locale import LOCALES, Writer, leaves, rounded, truth
-from data_prep.synthetic.invoices.make import (
-    SCHEMA,
-    invoices,
-    make_setup,
-    missing_fonts,
-    page_of,
-    plan_document,
-)
+from data_prep.synthetic.invoices.make import SCHEMA, invoices
 from data_prep.synthetic.invoices.parts import table_cells, table_html
 from data_prep.synthetic.invoices.words import LABELS, LANGUAGES, WORDS
 from data_prep.validate import validate
@@ -66,8 +60,8 @@ def forty(tmp_path_factory):
 
 
 def test_latin_needs_no_installed_font(monkeypatch):
-    monkeypatch.setattr(module, "installed_fonts", dict)
-    module.faces.cache_clear()
+    monkeypatch.setattr(draw, "installed_fonts", dict)
+    draw.faces.cache_clear()
     try:
         assert set(LATIN) <= {one for one in LANGUAGES if not missing_fonts(one)}
         assert "fonts-noto-cjk" in missing_fonts("ko") and "Korean" in missing_fonts("ko")
@@ -76,7 +70,7 @@ def test_latin_needs_no_installed_font(monkeypatch):
         names = make_setup(None, None, "clean", 1000).locales
         assert {LOCALES[name].language for name in names} == set(LATIN)
     finally:
-        module.faces.cache_clear()
+        draw.faces.cache_clear()
 
 
 def test_every_language_says_everything():
@@ -376,7 +370,7 @@ def test_the_command(tmp_path, capsys):
     ):
         assert command("--out", str(tmp_path / "never"), *wrong) == 2
         assert message in capsys.readouterr().err
-    assert command() == 2 and "Neither --out nor --sheet" in capsys.readouterr().err
+    assert command() == 2 and "No output: name --out DIR" in capsys.readouterr().err
     assert not (tmp_path / "never").exists()
     with pytest.raises(UsageError):
         invoices(tmp_path / "never", task="poem")
@@ -386,8 +380,8 @@ def test_the_command(tmp_path, capsys):
 def test_drawing_is_fast():
     """Ten documents a second of processor time and more on a quiet machine; half on a busy one."""
     setup = make_setup(None, None, "mixed", 1000)
-    module.draw_document(0, 0, setup)
+    draw.draw_document(0, 0, setup)
     start = time.process_time()
     for index in range(60):
-        module.draw_document(1, index, setup)
+        draw.draw_document(1, index, setup)
     assert 60 / (time.process_time() - start) > 5
