@@ -1,24 +1,23 @@
 # %% [markdown]
-# # Bangla handwriting: teach a model one archive's hand
+# # Bangla handwriting: fine-tune a model on the pages of one archive
 #
 # {badges}
 #
-# A library has scanned some hundred handwritten pages and typed a few of them. The rest shall be
-# read by a model. In the end you will have
+# A library has scanned some hundred handwritten pages and transcribed a few of them. A model shall
+# read the rest. You will get
 #
 # * a model fine-tuned on those pages, its adapter and a merged copy,
-# * its error rates before and after, by character and by letter as a reader sees it, with
-#   intervals,
-# * the conjuncts that it still mixes up, and the lines to look at.
+# * its error rates before and after, by code point and by grapheme, with confidence intervals,
+# * the conjuncts that it still confuses, and the lines to look at.
 #
-# As it stands, the notebook runs on two CPU cores in minutes, without a download: a tiny model and
-# a small sample of drawn lines take the places of a large one and of your pages.
+# By default the notebook runs on two CPU cores in minutes, without a download: a tiny model and
+# a small sample of drawn lines replace a large model and your pages.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -35,7 +34,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -45,8 +44,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU; `bangla` is meant for a GPU of 16 GB (not measured yet).
-# Your own `dataset` is a folder or tar that the kit wrote. Or name a folder of one of the known
-# data sets as `raw_data`, with its format as `source`. `None` leaves a value to the recipe.
+# `dataset` is your dataset folder or tar, written by the kit. Or name a folder of one of the known
+# data sets as `raw_data`, with its format as `source`. `None` takes the recipe's value.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "bangla"] {allow-input: true}
@@ -72,9 +71,10 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample of short lines that the project drew in Bangla type, shaken like a hand.
-# A tar from Drive is unpacked onto the local disk, and a known format is converted. A page is a
-# group: all its lines lie in one split, so the test shows pages that were never trained on.
+# Without `dataset` and `raw_data`: a sample of short synthetic lines in Bangla fonts, distorted
+# like handwriting. A tar on Drive is unpacked to the local disk, and a known format is converted. A
+# page is a group: all its lines are in one split, so the test split has no page that was trained
+# on.
 
 # %%
 from ocrkit import load_data
@@ -92,9 +92,9 @@ gallery(data["train"], 8)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
-# the recipe says so (`tiny` does not). The plan counts tokens, says what the pixel budget would
-# shrink, and times a few steps.
+# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
+# recipe says so (`tiny` does not). The plan counts tokens, lists pictures that the pixel budget
+# shrinks, and times a few steps.
 
 # %%
 from ocrkit import load_model, plan
@@ -105,8 +105,8 @@ budget = plan(config, data, model, processor)
 # %% [markdown]
 # ## Baseline
 #
-# What the model reads before any training, and what Tesseract reads, where it is installed with its
-# Bangla data; on Colab, Kaggle and Debian `!apt-get install -y tesseract-ocr-ben` brings both.
+# Evaluation before training, and of Tesseract if it is installed with its Bangla data; on Colab,
+# Kaggle and Debian `!apt-get install -y tesseract-ocr-ben` installs both.
 
 # %%
 from ocrkit import evaluate
@@ -119,9 +119,9 @@ before
 # %% [markdown]
 # ## Train
 #
-# Only the answer carries loss. A few validation lines are read along the way, truth (`TRU`) above
-# reading (`PRE`), and `eval_cer` is the same measure as in the report. A run that was stopped goes
-# on with `-p resume_from_checkpoint auto`.
+# Only the answer is trained on (the loss of the prompt is masked). A few
+# validation lines are read during training and shown as reference (`TRU`) above prediction (`PRE`);
+# `eval_cer` is the same metric as in the report. `-p resume_from_checkpoint auto` resumes a run.
 
 # %%
 from ocrkit import train
@@ -132,8 +132,9 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # %% [markdown]
 # ## Evaluate and compare
 #
-# One Bangla letter is often several code points: ক্ষ্মী is six. The plain CER counts code points; the
-# CER over graphemes counts letters as a reader sees them, so a wrong vowel sign spoils its letter.
+# A Bangla grapheme often consists of several code points: ক্ষ্মী has six. CER counts code points;
+# the grapheme CER counts graphemes, the letters that a reader sees, so one wrong vowel sign makes
+# the whole grapheme wrong.
 
 # %%
 from ocrkit import compare
@@ -146,8 +147,8 @@ metric_table(comparison, ["cer", "cer_grapheme", "wer", "exact_match", "normaliz
 # %% [markdown]
 # ## Conjuncts
 #
-# Consonants that join into a new shape are what readers of Bangla fail at. A letter counts as right
-# where all of it is.
+# Conjuncts, consonants that join into a new shape, are the hardest part of Bangla. A grapheme
+# counts as right only if all of it is right.
 
 # %%
 from ocrkit.evaluation.tables import confusion_table, conjunct_table
@@ -158,7 +159,7 @@ conjunct_table(comparison)
 confusion_table(after, unit="grapheme", kind="conjunct")
 
 # %% [markdown]
-# Letters of every kind, the most frequent confusions first:
+# Confusions of all graphemes, the most frequent first:
 
 # %%
 confusion_table(after, unit="grapheme")
@@ -166,7 +167,7 @@ confusion_table(after, unit="grapheme")
 # %% [markdown]
 # ## Look at the readings
 #
-# Worst first. In a live notebook you can filter by kind of error, length and text.
+# Worst first. In a running notebook you can filter by kind of error, length and text.
 
 # %%
 from ocrkit.evaluation.browser import browse
@@ -176,8 +177,8 @@ browse(comparison)
 # %% [markdown]
 # ## Report, export, download
 #
-# The report is one HTML file. The adapter needs its base; the merged model stands alone, and after
-# the merge both read some lines: too many differences are an error.
+# The report is one HTML file. The adapter needs its base model, the merged model needs no other
+# files. After the merge, both read some lines, and too many differences are an error.
 
 # %%
 from ocrkit import export
@@ -191,12 +192,13 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## When the numbers disappoint
+# ## If the results are poor
 #
-# * Conjuncts stay wrong and are rare in your pages: draw lines that have them,
+# * Conjuncts stay wrong and are rare in your pages: draw lines with conjuncts,
 #   `python -m data_prep.synthesize lines bn --face handwriting --random 0.6 --out data/drawn`, and
-#   convert your pages into a second folder; train on the drawn ones first.
-# * The same letters are mixed up again and again: `-p loss confusion_weighted` gives them weight.
-# * Small signs are lost: raise `min_pixels` in the recipe, the model sees each line larger.
-# * CER falls until the end: more `max_steps`. It rises again: fewer, or a lower `learning_rate`.
-# * Labels look wrong in the browser: mend them first, nothing else helps as much.
+#   train on them first, then on your pages.
+# * The same letters are confused repeatedly: `-p loss confusion_weighted` gives them more weight.
+# * Small signs are lost: raise `min_pixels` in the recipe, so that the model sees larger lines.
+# * CER falls until the end: raise `max_steps`. It rises again: lower `max_steps` or
+#   `learning_rate`.
+# * Labels look wrong in the browser: correct them first, nothing else helps as much.

@@ -1,26 +1,27 @@
 # %% [markdown]
-# # Benchmark: this machine, side by side with what people use today
+# # Benchmark: speed and memory of the kit and of its peers on this machine
 #
 # {badges}
 #
-# Every figure is measured here and now, the kit's and that of its peer in turns, after a round that
-# warms up. What misses its aim says so. With `hardware = "cpu"` it takes some minutes on two cores:
+# Every figure is measured on this machine, the kit and its peer in alternating rounds after a
+# warm-up round. Figures that miss their aim are marked. `hardware = "cpu"` takes some minutes on
+# two cores:
 #
-# * training beside a bare torch loop and TRL's `SFTTrainer`, padding, memory of the loss,
-# * collating beside TRL's and Unsloth's collators,
-# * generation for evaluation, metrics beside jiwer,
-# * conversion beside a naive parser, starts, growth up to 100,000 rows.
+# * training, compared with a plain torch loop and TRL's `SFTTrainer`; padding; memory of the loss,
+# * collating, compared with TRL's and Unsloth's collators,
+# * generation for evaluation; metrics, compared with jiwer,
+# * conversion, compared with a simple parser; start-up times; growth up to 100,000 rows.
 #
-# With `hardware = "gpu"` models of the geometry of Qwen2-VL-2B and Qwen3-VL-2B, with random
-# weights, train on drawn street signs and handwriting: TRL with PEFT and bitsandbytes, Unsloth, and
-# the kit. Where there is no CUDA device it says so and measures what `"cpu"` does.
+# `hardware = "gpu"` trains models of the size of Qwen2-VL-2B and Qwen3-VL-2B, with random weights,
+# on synthetic street signs and handwriting: by TRL with PEFT and bitsandbytes, by Unsloth, and by
+# the kit. Without a CUDA device it prints a note and measures the parts of `"cpu"`.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
-# The benchmarks are `tests/benchmarks` in the repository: a package alone, without it, has none.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed. The benchmarks are in
+# `tests/benchmarks` of the repository; an installed package does not have them.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; the default, `cpu`, needs none.
 # * Kaggle: *Settings → Internet on*, and for `hardware = "gpu"` an accelerator.
@@ -37,7 +38,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -46,7 +47,7 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # %% [markdown]
 # ## Parameters
 #
-# `parts` names some of the parts, parted by commas; empty means all of them.
+# `parts` names parts, separated by commas; empty means all.
 
 # %% tags=["parameters"]
 hardware = "cpu"  # @param ["cpu", "gpu"]
@@ -63,8 +64,8 @@ config = TrainConfig.from_parameters(
 # %% [markdown]
 # ## Measure
 #
-# A line appears for each part that is done. Other programs that run meanwhile bend what is taken by
-# the clock; each part notes how busy the machine was.
+# A line is printed for each finished part. Other running programs distort the times; each part
+# records the load of the machine.
 
 # %%
 from tests.benchmarks.suite import benchmark
@@ -72,7 +73,7 @@ from tests.benchmarks.suite import benchmark
 result = benchmark(hardware, config.output_dir, parts.split(",") if parts else ())
 
 # %% [markdown]
-# ## All of it
+# ## All results
 
 # %%
 from IPython.display import Markdown
@@ -82,5 +83,5 @@ from tests.benchmarks.suite import markdown
 Markdown(markdown(result))
 
 # %% [markdown]
-# The same table with inputs, versions and every side's figures lies in `bench.json`
-# (`bench-gpu.json` for a GPU) under `output_dir`.
+# `bench.json` (`bench-gpu.json` for a GPU) in `output_dir` has the same table with inputs, versions
+# and the figures of every peer.

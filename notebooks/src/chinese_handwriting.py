@@ -1,23 +1,23 @@
 # %% [markdown]
-# # Chinese handwriting: as accurate and as fast as the machine allows
+# # Chinese handwriting: measure throughput, then train
 #
 # {badges}
 #
-# You have CASIA-HWDB, hundreds of thousands of lines, and a GPU that is paid by the hour. Before
-# the long run you want every picture to arrive in time. In the end you will have
+# You have CASIA-HWDB, hundreds of thousands of lines, and a GPU that is paid by the hour. Before a
+# long run, make sure that the GPU does not wait for pictures. You will get
 #
-# * a training setting whose throughput was measured one change at a time,
+# * training settings whose throughput was measured, one change at a time,
 # * a model fine-tuned on handwritten lines, its adapter and a merged copy,
-# * the correct rate (CR) and accurate rate (AR) that HWDB is reported in, with intervals.
+# * the correct rate (CR) and accurate rate (AR), the usual metrics of HWDB, with intervals.
 #
-# As it stands, the notebook runs on two CPU cores in minutes, without a download: a tiny model and
-# a small sample of drawn lines take the places of a large one and of HWDB.
+# By default the notebook runs on two CPU cores in minutes, without a download: a tiny model and
+# a small sample of drawn lines replace a large model and HWDB.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -34,7 +34,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -44,8 +44,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU; `chinese` is meant for a GPU of 16 GB (not measured yet).
-# Your own `dataset` is a folder or tar that the kit wrote. Or name HWDB's folder as `raw_data`,
-# with its format as `source`. `None` leaves a value to the recipe.
+# `dataset` is your dataset folder or tar, written by the kit. Or name HWDB's folder as `raw_data`,
+# with its format as `source`. `None` takes the recipe's value.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "chinese"] {allow-input: true}
@@ -76,8 +76,8 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample of short lines that the project drew in brush-like type. HWDB's own files
-# are converted as they are; a writer is a group and lies in one split.
+# Without `dataset` and `raw_data`: a sample of short synthetic lines in brush-like fonts. HWDB's
+# original files are converted; a writer is a group, so all lines of a writer are in one split.
 
 # %%
 from ocrkit import load_data
@@ -104,8 +104,8 @@ budget = plan(config, data, model, processor)
 # %% [markdown]
 # ## Throughput, one change at a time
 #
-# Each step trains a few batches, changes no weight, and keeps what the step before it changed.
-# First as most scripts begin: one line at a time, pictures opened between the steps.
+# Each measurement trains a few batches without changing weights, and keeps the changes of the
+# measurement before it. Start with a batch size of 1 and no workers, as most scripts do.
 
 # %%
 from dataclasses import replace
@@ -116,24 +116,25 @@ trial = replace(config, per_device_train_batch_size=1, dataloader_num_workers=0)
 steps = [measure("one line at a time", data, model, processor, trial)]
 
 # %% [markdown]
-# A larger batch. An epoch then has fewer steps, so the learning rate goes with the square root of
-# the batch: `learning_rate_batch_size` says which batch the recipe's rate was meant for.
+# A larger batch. An epoch then has fewer steps, so the learning rate is scaled by the square root
+# of the batch size; `learning_rate_batch_size` is the batch size that the recipe's rate is meant
+# for.
 
 # %%
 trial = replace(trial, per_device_train_batch_size=larger_batch)
 steps.append(measure("a larger batch", data, model, processor, trial))
 
 # %% [markdown]
-# Workers prepare the next batches meanwhile. They help where `waiting` is high, and take memory.
+# Workers prepare the next batches in parallel. They help if `waiting` is high, and need memory.
 
 # %%
 trial = replace(trial, dataloader_num_workers=workers)
 steps.append(measure("workers", data, model, processor, trial))
 
 # %% [markdown]
-# The local disk. Thousands of small files on a network drive are slow to open; one tar is not. So
-# the run folder, which may lie on Drive, gets the tar (next time give it as `dataset`), and the
-# files never lie there. Training then takes the batch and the workers that were fastest.
+# The local disk. Thousands of small files on a network drive are slow to open, one tar is not. The
+# dataset is packed into a tar in the run folder, which may be on Drive, and unpacked to the local
+# disk; next time, set `dataset` to the tar. Training then uses the fastest batch size and workers.
 
 # %%
 from data_prep.pack import pack, unpack
@@ -151,9 +152,9 @@ Table(steps, "measured on this machine; no weight changed")
 # %% [markdown]
 # ## Baseline, training, comparison
 #
-# Tesseract reads beside the model where it is installed with its Chinese data; on Colab, Kaggle and
-# Debian `!apt-get install -y tesseract-ocr-chi-sim` brings both. While the model trains, validation
-# lines are shown as truth (`TRU`) above reading (`PRE`).
+# Tesseract is evaluated as well if it is installed with its Chinese data; on Colab, Kaggle and
+# Debian `!apt-get install -y tesseract-ocr-chi-sim` installs both. During training, validation
+# lines are shown as reference (`TRU`) above prediction (`PRE`).
 
 # %%
 from ocrkit import evaluate, train
@@ -168,8 +169,8 @@ result = train(model, processor, data, config)
 print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.training_loss:.3f}")
 
 # %% [markdown]
-# CR is the share of characters that were read right; AR also takes off what was added, so it may
-# fall below 0. Both have the truth's characters as their base. There are no words to count.
+# CR is the share of reference characters that were read correctly; AR also subtracts inserted
+# characters, so it may be below 0. Chinese has no spaces, so there is no word error rate.
 
 # %%
 from ocrkit import compare
@@ -205,12 +206,13 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## When the numbers disappoint
+# ## If the results are poor
 #
 # * Look-alikes (己 已 巳) stay: `-p loss confusion_weighted`, or larger pictures (`min_pixels`).
-# * AR far below CR: the model writes on after the line's end. Look for labels longer than pictures.
-# * Rare characters fail: draw lines that have them, `python -m data_prep.synthesize lines zh --face
+# * AR far below CR: the model adds text after the end of the line. Look for labels that are longer
+#   than the text in the picture.
+# * Rare characters fail: draw lines with them, `python -m data_prep.synthesize lines zh --face
 #   handwriting --random 0.5 --out data/drawn`, and train on them first.
 # * `waiting` stays high: more workers, or smaller pictures (`-p image_height 64`, `max_pixels`).
-# * The loss jumps after you enlarged the batch: the square root is a rule of thumb; `python -m
-#   ocrkit find-lr` measures.
+# * The loss jumps after you enlarged the batch: the square root is only a rule of thumb; measure
+#   the learning rate with `python -m ocrkit find-lr`.

@@ -1,22 +1,22 @@
 # %% [markdown]
-# # Compare runs: which settings read better, and is it more than luck?
+# # Compare runs: which settings are better, and is the difference significant?
 #
 # {badges}
 #
 # You trained with several learning rates, ranks or losses, by `python -m ocrkit sweep` or by hand.
 # This notebook answers three questions:
 #
-# * Which run reads best, and how sure is that? (a leaderboard with intervals)
-# * What did one changed setting do, everything else equal? (paired differences, same rows)
-# * How did each of them get there? (learning curves)
+# * Which run is best, and how certain is that? (leaderboard with confidence intervals)
+# * What is the effect of one setting, all others equal? (paired differences on the same rows)
+# * How did each run progress? (learning curves)
 #
-# It needs no GPU and loads no model: it reads what runs left in their folders.
+# It needs no GPU and loads no model: it reads the files in the run folders.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. On Kaggle turn
-# *Settings → Internet* on first.
+# Skipped if the kit is already installed; the first installation takes some minutes. On Kaggle,
+# turn *Settings → Internet* on first.
 
 # %%
 import importlib.util
@@ -30,7 +30,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -39,8 +39,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # %% [markdown]
 # ## Parameters
 #
-# `runs` is the folder of a sweep, or any folder of run folders; `evaluation` says which of their
-# evaluations counts. Without `runs`, two small runs are made first, in about two minutes.
+# `runs` is the folder of a sweep, or any folder of run folders; `evaluation` is the name of the
+# evaluation to compare. Without `runs`, the notebook first trains two small runs, in two minutes.
 
 # %% tags=["parameters"]
 runs = ""  # @param {type:"string"}
@@ -58,9 +58,9 @@ mount_drive(runs, config.output_dir)
 # %% [markdown]
 # ## Runs to compare
 #
-# A sweep runs a notebook once for every combination of parameters, each run in a process and a
-# folder of its own. Here it is the quickstart on few receipts and for few steps, with two
-# learning rates, one of them far too small to get anywhere. On the command line:
+# A sweep runs a notebook once for every combination of parameters, each in a separate process and
+# folder. Here it is the quickstart with few receipts and steps and two learning rates, one of them
+# far too small. On the command line:
 #
 # ```
 # python -m ocrkit sweep notebooks/quickstart.ipynb --grid learning_rate=1e-6,0.005 \
@@ -68,7 +68,7 @@ mount_drive(runs, config.output_dir)
 #     --out runs/compare/sweep
 # ```
 #
-# Started again it skips what is done.
+# Started again, it skips finished runs.
 
 # %%
 from ocrkit.runs.sweep import sweep
@@ -86,10 +86,10 @@ if not runs:
 # %% [markdown]
 # ## Leaderboard
 #
-# Best first. The columns before the metrics are the settings in which the runs differ at all.
-# Intervals hold 95 %: how far a number could be off because only so many documents were read. Two
-# runs whose intervals overlap may still differ for certain, because they read the same rows; the
-# next section decides that.
+# Best run first. The columns before the metrics are the settings that differ between the runs. The
+# confidence interval (95%) shows how much a metric could vary with other documents. Runs whose
+# intervals overlap may still differ significantly, because they read the same rows: see the next
+# section.
 
 # %%
 from ocrkit.runs.leaderboard import leaderboard, plot_leaderboard, table
@@ -105,12 +105,11 @@ plot_leaderboard(rows, metric)
 # %% [markdown]
 # ## One changed setting at a time
 #
-# Only runs that are equal in everything but one setting are held against each other. The
-# difference is paired: both runs read the same rows, and whole documents are drawn again and again
-# to see how much it varies. An interval that holds 0 shows nothing either way. Runs that differ in
-# two settings at once tell nothing about either and do not stand here.
+# Pairs of runs that differ in exactly one setting. The difference is paired: both runs read the
+# same rows, and a bootstrap over documents gives the confidence interval. If the interval contains
+# 0, the difference is not significant. Runs that differ in two or more settings are left out.
 #
-# A seed is a setting too. What another seed changes is luck: believe in a setting that does more.
+# The seed is a setting too: its effect is chance. Trust a setting only if its effect is larger.
 
 # %%
 from ocrkit.runs.leaderboard import change_table, one_at_a_time, plot_changes
@@ -124,9 +123,9 @@ plot_changes(changes, metric)
 # %% [markdown]
 # ## Learning curves
 #
-# The loss of each run, and what it read during training. A curve that still falls at the end asks
-# for more steps; one that jumps asks for a smaller learning rate. Compare the loss only between
-# runs of the same loss function.
+# Training loss and validation metric of each run. If a curve still falls at the end, train for more
+# steps; if it jumps, lower the learning rate. Compare losses only between runs with the same loss
+# function.
 
 # %%
 from ocrkit.runs.leaderboard import plot_curves
@@ -134,10 +133,9 @@ from ocrkit.runs.leaderboard import plot_curves
 plot_curves(rows, ["loss", f"eval_{metric}"])
 
 # %% [markdown]
-# ## What the best run reads better
+# ## Errors of the best run
 #
-# The best run beside the worst of those that read the same rows: the kinds of error that it no
-# longer makes, and those that it still does.
+# Kinds of error of the best run, beside the worst run on the same rows.
 
 # %%
 from ocrkit.runs.leaderboard import best_beside_worst
@@ -154,17 +152,18 @@ browse(comparison)
 # %% [markdown]
 # ## Report
 #
-# One HTML file with every number and picture of the two, and the same in Markdown for a pull
+# One HTML file with the metrics and pictures of both runs, and the same in Markdown for a pull
 # request. `python -m ocrkit compare RUN1/eval/tuned RUN2/eval/tuned --fail-if "change of cer > 0"`
-# lets a script ask whether a run reads worse than the one before.
+# tells a script whether a run is worse than the one before.
 
 # %%
 print(comparison.save(f"{config.output_dir}/report") / "index.html")
 
 # %% [markdown]
-# ## What to do with it
+# ## What to do next
 #
-# * No difference is certain: more test rows make intervals narrower, more steps may part the runs.
-# * The best value lies at the end of its grid: move the grid.
-# * One run is best but two settings differ: run the two that are missing, the sweep skips the rest.
-# * Before you write a number down, run the two best settings over `--seeds 42,43,44`.
+# * No difference is significant: use more test rows, or train for more steps.
+# * The best value is at the end of its grid: extend the grid.
+# * The best runs differ in two settings: add the two missing combinations; the sweep skips the
+#   rest.
+# * Before you publish a result, run the two best settings with `--seeds 42,43,44`.

@@ -3,22 +3,22 @@
 #
 # {badges}
 #
-# An office books hundreds of receipts a week. A program behind the model takes JSON and nothing
-# else, and an amount that is nearly right is wrong. In the end you will have
+# An office books hundreds of receipts a week. Its software accepts only JSON, and an amount that is
+# nearly right is wrong. You will get
 #
 # * a model that answers with JSON, fine-tuned on your documents, its adapter and a merged copy,
-# * the share of answers that pass the schema, and of fields, amounts and tables that are right,
-#   before and after, with intervals,
+# * the share of answers that pass the schema, and the accuracy of fields, amounts and tables,
+#   before and after, with confidence intervals,
 # * the fields that fail, and the documents to look at.
 #
-# As it stands, the notebook runs on two CPU cores in minutes, without a download: a tiny model and
-# a small sample of worn receipts and tables take the places of a large one and of your documents.
+# By default the notebook runs on two CPU cores in minutes, without a download: a tiny model and
+# a small sample of worn receipts and tables replace a large model and your documents.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -35,7 +35,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -45,9 +45,9 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU; `financial` is meant for a GPU of 16 GB (not measured yet).
-# Your own `dataset` is a folder or tar that the kit wrote. Or name a folder of a known data set as
-# `raw_data`, with its format as `source`. `schema_file` is the JSON Schema of your fields; empty is
-# the sample's for the sample, and none for your own data.
+# `dataset` is your dataset folder or tar, written by the kit. Or name a folder of a known data set
+# as `raw_data`, with its format as `source`. `schema_file` is the JSON Schema of your fields; if it
+# is empty, the sample has its own schema, and your data are checked against none.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "financial"] {allow-input: true}
@@ -77,10 +77,11 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: receipts and tables that the project drew and wore down. A document is a group and
-# lies in one split. The truth of a receipt is JSON on one line, that of a table HTML. The fields
-# have names that the tiny model was not trained on, as those of your bookkeeping will: at first it
-# answers with its own, and what it gains is your schema as well as better reading.
+# Without `dataset` and `raw_data`: synthetic worn receipts and tables. A document is a group, in
+# one split. The answer to a receipt is JSON on one line, the answer to a table is HTML. The field
+# names are other than those that the tiny model was trained on, as yours will be: before
+# fine-tuning it answers with the wrong names, so it has to learn the schema as well as to read
+# better.
 
 # %%
 import json
@@ -104,9 +105,9 @@ gallery(data["train"], 6)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
-# the recipe says so (`tiny` does not). The plan warns where the pixel budget would make print too
-# small to read.
+# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
+# recipe says so (`tiny` does not). The plan warns if the pixel budget makes print too small to
+# read.
 
 # %%
 from ocrkit import load_model, plan
@@ -115,10 +116,10 @@ model, processor = load_model(config)
 budget = plan(config, data, model, processor)
 
 # %% [markdown]
-# ## What is trained
+# ## Loss mask
 #
-# Only the answer, up to the end of the turn. The prompt and the picture carry no loss: a model that
-# is trained on them learns to write prompts.
+# Only the answer is trained on, up to the end-of-turn token. Prompt and picture are masked, because
+# a model that is trained on prompts learns to write prompts.
 
 # %%
 from ocrkit.evaluation.tables import loss_table
@@ -146,9 +147,9 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # %% [markdown]
 # ## Evaluate and compare
 #
-# An answer that is no JSON scores 0 in every field. *Field accuracy* counts values at their places,
-# *field F1* and *nTED* are Donut's measures, *numeric accuracy* compares amounts as numbers with
-# their signs, and *TEDS* is PubTabNet's for tables, with and without their contents.
+# An answer that is not JSON scores 0 in every field. *Field accuracy* is the share of fields with
+# the right value, *field F1* and *nTED* are Donut's metrics, *numeric accuracy* compares amounts as
+# signed numbers, and *TEDS* is PubTabNet's metric of tables, with and without cell contents.
 
 # %%
 from ocrkit import compare
@@ -159,7 +160,7 @@ comparison = compare(before, after)
 document_table(comparison, schema)
 
 # %% [markdown]
-# The differences, paired over documents:
+# Differences, paired by document:
 
 # %%
 from ocrkit.evaluation.tables import field_table, metric_table
@@ -172,7 +173,7 @@ field_table(comparison)
 # %% [markdown]
 # ## Look at the readings
 #
-# Worst first. In a live notebook you can filter by field as well.
+# Worst first. In a running notebook you can also filter by field.
 
 # %%
 from ocrkit.evaluation.browser import browse
@@ -194,12 +195,12 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## When the numbers disappoint
+# ## If the results are poor
 #
-# * Answers are cut: raise `max_new_tokens`; the column `finish_reason` of the predictions says so.
-# * Valid JSON, wrong amounts: the print is too small. Raise `max_pixels`, and watch the plan.
-# * One field fails: look whether the labels agree on it (a date's order, a currency's place).
+# * Answers are truncated (`finish_reason` of the predictions is `length`): raise `max_new_tokens`.
+# * Valid JSON, wrong amounts: the print is too small. Raise `max_pixels`, and check the plan.
+# * One field fails: check that its labels follow one rule (order of dates, place of the currency).
 # * Not enough documents: `python -m data_prep.synthesize invoices --count 5000 --out data/invoices`
-#   draws invoices, receipts and statements with their truth.
-# * Sums do not add up: `python -m data_prep.validate DIR --schema schema.json` finds labels that
-#   contradict themselves.
+#   draws invoices, receipts and statements with their ground truth.
+# * Sums do not add up: `python -m data_prep.validate DIR --schema schema.json` finds labels whose
+#   amounts contradict each other.

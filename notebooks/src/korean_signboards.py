@@ -1,24 +1,24 @@
 # %% [markdown]
-# # Korean signboards: from a street photograph to a shop's name
+# # Korean signboards: read shop names in street photographs
 #
 # {badges}
 #
-# A map service wants the names on signboards. A reading that is nearly right still finds the shop,
-# one that is wholly wrong does not, so one number is not enough. In the end you will have
+# A map service wants the names on signboards. A prediction that is nearly right still finds the
+# shop, one that is wholly wrong does not, so one metric is not enough. You will get
 #
 # * a model fine-tuned on signs, its adapter and a merged copy,
-# * the share of signs read exactly, read right after normalisation, and read at least 80 % alike,
-#   before and after, with intervals,
-# * the errors that are left, counted by kind, and the signs to look at.
+# * the share of exact matches, normalized matches, and predictions at least 80 % similar, before
+#   and after, with confidence intervals,
+# * the remaining errors, counted by kind, and the signs to look at.
 #
-# As it stands, the notebook runs on two CPU cores in minutes, without a download: a tiny model and
-# a small sample of drawn signs take the places of a large one and of your photographs.
+# By default the notebook runs on two CPU cores in minutes, without a download: a tiny model and
+# a small sample of drawn signs replace a large model and your photographs.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -35,7 +35,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -45,8 +45,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU; `korean` is meant for a GPU of 16 GB (not measured yet).
-# Your own `dataset` is a folder or tar that the kit wrote. Or name a folder of AI Hub's sets as
-# `raw_data`, with its format as `source`. `None` leaves a value to the recipe.
+# `dataset` is your dataset folder or tar, written by the kit. Or name a folder of AI Hub's sets as
+# `raw_data`, with its format as `source`. `None` takes the recipe's value.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "korean"] {allow-input: true}
@@ -72,9 +72,9 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample of signs that the project painted on boards and photographed at an angle.
-# A tar from Drive is unpacked onto the local disk, and a known format is converted. A photograph is
-# a group: all its words lie in one split.
+# Without `dataset` and `raw_data`: a sample of synthetic signboards, seen at an angle. A tar on
+# Drive is unpacked to the local disk, and a known format is converted. A photograph is a group: all
+# its words are in one split.
 
 # %%
 from ocrkit import load_data
@@ -92,9 +92,9 @@ gallery(data["train"], 8)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
-# the recipe says so (`tiny` does not). The plan counts tokens and warns where the pixel budget
-# would make a sign's letters too small to read.
+# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
+# recipe says so (`tiny` does not). The plan counts tokens and warns if the pixel budget makes
+# letters too small to read.
 
 # %%
 from ocrkit import load_model, plan
@@ -105,9 +105,9 @@ budget = plan(config, data, model, processor)
 # %% [markdown]
 # ## Baseline
 #
-# What the model reads before any training, and what Tesseract reads, where it is installed with its
-# Korean data; on Colab, Kaggle and Debian `!apt-get install -y tesseract-ocr-kor` brings both.
-# Tesseract was made for pages, not for signs.
+# Evaluation before training, and of Tesseract if it is installed with its Korean data; on Colab,
+# Kaggle and Debian `!apt-get install -y tesseract-ocr-kor` installs both. Tesseract was made for
+# pages, not for signs.
 
 # %%
 from ocrkit import evaluate
@@ -120,9 +120,10 @@ before
 # %% [markdown]
 # ## Train
 #
-# Only the answer carries loss. A few validation signs are read along the way, truth (`TRU`) above
-# reading (`PRE`). The recipe `korean` also damages training pictures as light, weather and cameras
-# do; what is tested stays as it is.
+# Only the answer is trained on (the loss of the prompt is masked). A few validation signs are read
+# during training and shown as reference (`TRU`) above prediction (`PRE`). The recipe `korean` also
+# augments training pictures with the effects of light, weather and cameras; test pictures are not
+# augmented.
 
 # %%
 from ocrkit import train
@@ -133,9 +134,9 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # %% [markdown]
 # ## Evaluate and compare
 #
-# *Exact* is equal in every character. *Normalised* leaves out case, spaces and the width of
-# letters: `스타 벅스` is `스타벅스`, and ㈜ is (주). *Similar* is at most a fifth of the characters
-# wrong.
+# An *exact match* is equal in every character. A *normalized match* ignores case, spaces and the
+# width of letters: `스타 벅스` equals `스타벅스`, and ㈜ equals (주). *Similar* means at most a
+# fifth of the characters wrong.
 
 # %%
 from ocrkit import compare
@@ -148,8 +149,9 @@ metric_table(comparison, ["exact_match", "normalized_match", "share_similar", "c
 # %% [markdown]
 # ## Kinds of error
 #
-# Spacing and case are cheap to mend afterwards. Extra content means that the model reads on where
-# the sign ends, or reads the sign beside it. Wholly wrong is what no map should show.
+# Errors of spacing and case are easy to correct afterwards. *Extra content* means that the model
+# adds text after the sign or reads the sign beside it. A *wholly wrong* prediction should be on no
+# map.
 
 # %%
 from ocrkit.evaluation.tables import kind_table
@@ -164,7 +166,7 @@ confusion_table(after)
 # %% [markdown]
 # ## Look at the readings
 #
-# Worst first. In a live notebook you can filter by kind of error, length and text.
+# Worst first. In a running notebook you can filter by kind of error, length and text.
 
 # %%
 from ocrkit.evaluation.browser import browse
@@ -174,8 +176,8 @@ browse(comparison)
 # %% [markdown]
 # ## Report, export, download
 #
-# The report is one HTML file. The adapter needs its base; the merged model stands alone, and after
-# the merge both read some signs: too many differences are an error.
+# The report is one HTML file. The adapter needs its base model, the merged model needs no other
+# files. After the merge, both read some signs, and too many differences are an error.
 
 # %%
 from ocrkit import export
@@ -189,12 +191,13 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## When the numbers disappoint
+# ## If the results are poor
 #
-# * Many readings are *wholly wrong*: look at their pictures. If you cannot read them either, filter
-#   them out; if you can, raise `max_pixels`, or train on word crops instead of whole photographs.
-# * Much *extra content*: the crops hold neighbours. Cut them closer, or add that text to the truth.
-# * Much *spacing*: decide on one rule for spaces in the labels, and score by `normalized_match`.
-# * Rare syllables fail: draw signs that have them, `python -m data_prep.synthesize lines ko --face
+# * Many predictions are *wholly wrong*: look at their pictures. If you cannot read them either,
+#   filter them out; if you can, raise `max_pixels`, or train on word crops instead of photographs.
+# * Much *extra content*: the crops contain neighbouring signs. Crop closer, or add their text to
+#   the labels.
+# * Many *spacing* errors: use one rule for spaces in the labels, and compare by `normalized_match`.
+# * Rare syllables fail: draw signs with them, `python -m data_prep.synthesize lines ko --face
 #   sign --random 0.5 --out data/drawn`, and train on them first.
 # * Night and rain fail: strengthen `augmentation` in the recipe (brightness, blur, shadow).

@@ -3,21 +3,21 @@
 #
 # {badges}
 #
-# In about five minutes, on two CPU cores and without a download, you will have
+# In about five minutes, on two CPU cores and without a download, you get
 #
-# * a vision-language model that was fine-tuned with LoRA on lines that it could not read before,
-# * a report of how much better it reads, with intervals, and of what it forgot,
+# * a vision-language model, fine-tuned with LoRA on lines that it could not read before,
+# * a report of its error rates before and after, with confidence intervals, and of what it forgot,
 # * the adapter and a merged model, ready to load elsewhere.
 #
-# The model is tiny, but everything else is what runs on a GPU: a real Qwen3-VL architecture, the
-# same data folder, collator, loss, metrics and report. Point `dataset` at your own folder and
-# `recipe` at a larger model, and the rest of this notebook stays as it is.
+# The model is tiny, but everything else is the same as on a GPU: the Qwen3-VL architecture, dataset
+# folder, collator, loss, metrics and report. Set `dataset` to your own folder and `recipe` to a
+# larger model; the rest of this notebook stays the same.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `quickstart` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -34,7 +34,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -43,9 +43,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 # %% [markdown]
 # ## Parameters
 #
-# `None` leaves a value to the recipe. Any other setting of the kit (`python -m ocrkit train
-# --help` lists them) may be added here or given by `papermill -p NAME VALUE`; a name that nothing
-# uses is refused.
+# `None` takes the recipe's value. You can add any other setting of the kit here (`python -m ocrkit
+# train --help` lists them) or pass it with `papermill -p NAME VALUE`; an unknown name is an error.
 
 # %% tags=["parameters"]
 recipe = "quickstart"  # @param {type:"string"}
@@ -67,9 +66,9 @@ print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {con
 # %% [markdown]
 # ## Data
 #
-# With no `dataset` given, worn till receipts are drawn on the spot: faded, blurred, tilted, in
-# fonts that the model has never seen. A receipt is a group: all its lines lie in one split. Clean
-# lines in fonts that the model knows are drawn beside them, to see later what it forgot.
+# Without a `dataset`, the notebook draws worn till receipts: faded, blurred and tilted, in fonts
+# that the model was not trained on. A receipt is a group: all its lines are in one split. It also
+# draws clean lines in fonts that the model was trained on, to measure later what it forgot.
 
 # %%
 from data_prep.synthetic.receipts import printed_receipts, thermal_receipts
@@ -93,9 +92,9 @@ gallery(data["train"], 8)
 # %% [markdown]
 # ## Model and plan
 #
-# On a GPU the model comes through Unsloth, elsewhere through transformers and PEFT; in 4-bit where
-# the recipe says so, which this one does not: the tiny model is no larger than a photo. The plan
-# counts tokens, says what the pixel budget would shrink, and times a few steps.
+# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
+# recipe says so (`quickstart` does not). The plan counts tokens, lists pictures that the pixel
+# budget shrinks, and times a few steps.
 
 # %%
 from ocrkit import load_model, plan
@@ -106,9 +105,9 @@ budget = plan(config, data, model, processor)
 # %% [markdown]
 # ## Baseline
 #
-# What the model reads before any training. The character error rate (CER) is the number of
-# characters to change over the number of characters there are; the interval says how far it could
-# be off because only so many receipts were read.
+# Evaluation before training. The character error rate (CER) is the number of character edits
+# divided by the number of characters in the reference; the 95 % confidence interval shows how much
+# it could vary with other receipts.
 
 # %%
 from ocrkit import evaluate
@@ -125,10 +124,10 @@ printed_before = evaluate(model, processor, printed, config, name="printed-base"
 # %% [markdown]
 # ## Train
 #
-# LoRA adapters on what sees and on what writes. Only the answer carries loss, and a few validation
-# lines are read along the way: their CER is the same measure as in the report. The button stops
-# the run after a checkpoint, as the kernel's interrupt does; with
-# `config.resume_from_checkpoint = "auto"` the cell goes on from there.
+# LoRA adapters on the vision encoder and the language model. Only the answer is trained on (the
+# loss of the prompt is masked). The CER of a few validation lines is measured during training, by
+# the same metric as in the report. The button and the kernel's interrupt save a checkpoint and
+# stop; with `config.resume_from_checkpoint = "auto"` the cell continues from it.
 
 # %%
 from ocrkit import train
@@ -147,7 +146,7 @@ comparison = compare(before, after)
 comparison
 
 # %% [markdown]
-# What was forgotten: clean lines that the base knew how to read, before and after.
+# Forgetting: CER of clean lines that the base model could read, before and after.
 
 # %%
 printed_after = evaluate(model, processor, printed, config, name="printed-tuned")
@@ -157,8 +156,9 @@ forgotten
 # %% [markdown]
 # ## Worst cases
 #
-# Search, filter by kind of error, rate or length, and go through the list with the arrow keys:
-# what the model read before and after. Where no kernel runs, this is a table of the worst.
+# Search, filter by kind of error, error rate or length, and step through the list with the arrow
+# keys: predictions before and after. Without a running kernel, this is a table of the worst
+# samples.
 
 # %%
 from ocrkit.evaluation.browser import browse
@@ -168,8 +168,8 @@ browse(comparison)
 # %% [markdown]
 # ## Report
 #
-# One HTML file that needs nothing else: numbers, learning curve, samples with their pictures and
-# differences, what got better and what got worse.
+# One self-contained HTML file: metrics, learning curve, samples with pictures and differences, the
+# largest improvements and regressions.
 
 # %%
 from ocrkit.run_folder import skipped_counts
@@ -185,8 +185,8 @@ print(f"{report}/index.html")
 # %% [markdown]
 # ## Export
 #
-# An adapter is small and needs its base; the merged model stands alone. After the merge both read
-# some lines, and too many differences are an error.
+# An adapter is small and needs its base model; the merged model needs no other files. After the
+# merge, both read some lines, and too many differences are an error.
 
 # %%
 from ocrkit import export
@@ -199,10 +199,10 @@ print(f"weights in {result.adapter_dir}, the whole model in {merged}")
 # %% [markdown]
 # ## What to try next
 #
-# * Your own lines: `python -m data_prep.convert --list` shows the formats that are read; give the
-#   folder it writes as `dataset`.
+# * Your own lines: `python -m data_prep.convert --list` shows the source formats; set `dataset` to
+#   the folder that the conversion writes.
 # * CER still falls at the end of training: raise `max_steps`.
-# * CER stays where it was: look at the pictures above. What you cannot read, no model learns.
+# * CER does not fall: look at the pictures above. A model cannot learn what you cannot read.
 # * Too much was forgotten: mix some of the old lines into the training split, or lower
 #   `learning_rate`.
 # * A larger model on a GPU: another `recipe`, see `python -m ocrkit recipes`.

@@ -1,23 +1,23 @@
 # %% [markdown]
-# # Visual questions: what the picture shows, and what one has to know
+# # Visual question answering: questions about pictures, with and without knowledge
 #
 # {badges}
 #
-# A museum wants a guide that answers questions on its pictures. Some answers stand in the picture,
-# others only in the catalogue. In the end you will have
+# A museum wants a guide that answers questions about its pictures. Some answers are in the picture,
+# others only in the catalogue. You will get
 #
 # * a model fine-tuned on questions and answers, its adapter and a merged copy,
-# * the share of right answers, strictly and as SQuAD counts them, with intervals,
+# * the share of right answers, by strict and by SQuAD matching, with confidence intervals,
 # * the same for questions that need knowledge, asked with and without it.
 #
-# As it stands, the notebook runs on two CPU cores in minutes, without a download: a tiny model and
-# a small sample of questions about worn price tags take the places of a large one and of AQUA.
+# By default the notebook runs on two CPU cores in minutes, without a download: a tiny model and
+# a small sample of questions about worn price tags replace a large model and AQUA.
 
 # %% [markdown]
 # ## Install
 #
-# Does nothing where the kit is already there; the first time it takes some minutes. The torch and
-# the kernel of Colab and Kaggle are kept, so no restart is needed.
+# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
+# torch and kernel versions of Colab and Kaggle, so no restart is needed.
 #
 # * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
 # * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
@@ -34,7 +34,7 @@ if importlib.util.find_spec("ocrkit") is None:
     # !git clone --quiet --depth 1 {repository} ocrkit-src
     sys.path.insert(0, "ocrkit-src")
 if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # What this kernel runs with keeps its version: replacing it would ask for a restart.
+    # Pin the packages of the running kernel: another version would require a restart.
     keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
     pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
     Path("pins.txt").write_text("".join(pins))
@@ -45,8 +45,8 @@ if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
 #
 # `tiny` is the embedded model on a CPU; `vqa` is meant for a GPU of 40 GB (not measured yet). Your
 # own `dataset` is a folder or tar that the kit wrote. Or name a folder of a known data set as
-# `raw_data`, with its format as `source`; AQUA's paintings and what is told about them lie in
-# `images` and `knowledge`. `None` leaves a value to the recipe.
+# `raw_data`, with its format as `source`; `images` and `knowledge` are the folders of AQUA's
+# paintings and of their descriptions. `None` takes the recipe's value.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "vqa"] {allow-input: true}
@@ -77,10 +77,10 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %% [markdown]
 # ## Data
 #
-# Nothing given: a sample that the project drew, asking in words that the tiny model was not trained
-# on. A question that needs knowledge has it in front, as the catalogue's sentence; neither the
-# sentence nor the picture alone tells the answer. AQUA is asked in the same way: `-p raw_data AQUA
-# -p images SemArt/Images -p knowledge SemArt`, where `knowledge` takes all three of its tables.
+# Without `dataset` and `raw_data`: a synthetic sample, with questions that the tiny model was not
+# trained on. A question that needs knowledge follows a sentence of the catalogue; neither the
+# sentence nor the picture alone contains the answer. AQUA has the same form: `-p raw_data AQUA -p
+# images SemArt/Images -p knowledge SemArt`, where `knowledge` contains all three of its tables.
 
 # %%
 from ocrkit import load_data
@@ -118,7 +118,7 @@ before
 # %% [markdown]
 # ## Train
 #
-# The question differs from row to row, and only the answer carries loss.
+# Every row has its own question, and only the answer is trained on (the prompt is masked).
 
 # %%
 from ocrkit import train
@@ -129,28 +129,28 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 # %% [markdown]
 # ## Evaluate, with and without knowledge
 #
-# The same questions on the same pictures are asked twice: with the sentence, and without it. What
-# falls without it was not guessed.
+# The same questions about the same pictures are asked twice, with and without the sentence of
+# knowledge. If the accuracy falls without the sentence, the model did use it.
 
 # %%
 from ocrkit.data.load import without_knowledge
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
-untold = evaluate(model, processor, without_knowledge(data["test"]), config, name="untold")
+unaided = evaluate(model, processor, without_knowledge(data["test"]), config, name="no-knowledge")
 
 # %% [markdown]
-# *Strict* is equal but for white space. *SQuAD* leaves out case, punctuation and articles: "The
-# Nightwatch." is "nightwatch".
+# A *strict* match ignores only whitespace. A *SQuAD* match also ignores case, punctuation and
+# articles: "The Nightwatch." equals "nightwatch".
 
 # %%
 from ocrkit import compare
 from ocrkit.evaluation.tables import match_table, metric_table
 
-comparison = compare(before, untold, after)
+comparison = compare(before, unaided, after)
 match_table(comparison, ["strict", "squad"], by="need_external_knowledge")
 
 # %% [markdown]
-# The differences to the base, paired over pictures:
+# Differences to the base model, paired by picture:
 
 # %%
 metric_table(comparison, ["exact_match", "normalized_match", "cer"])
@@ -158,7 +158,7 @@ metric_table(comparison, ["exact_match", "normalized_match", "cer"])
 # %% [markdown]
 # ## Look at the answers
 #
-# Worst first. In a live notebook you can filter by kind of error, length and text.
+# Worst first. In a running notebook you can filter by kind of error, length and text.
 
 # %%
 from ocrkit.evaluation.browser import browse
@@ -180,11 +180,11 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## When the numbers disappoint
+# ## If the results are poor
 #
-# * Strict is low and SQuAD high: the answers are right in other words. Agree on a form in the
-#   labels, or judge by SQuAD.
-# * Untold is as good as told: the model guesses from the question. Balance the answers.
-# * Told is no better than untold: the sentence is too long, or cut. Look at the plan's tokens.
-# * Answers became long: train on short ones, or lower `max_new_tokens`.
-# * It forgot how to read: mix lines into the training split, or lower `learning_rate`.
+# * *Strict* is low and *SQuAD* high: answers are right but have another form. Use one form in the
+#   labels, or compare by *SQuAD*.
+# * `no-knowledge` is too good: the model guesses from the question. Balance the answers.
+# * Knowledge does not help: the sentence may be too long or truncated. Check the plan's tokens.
+# * Answers became long: train on short answers, or lower `max_new_tokens`.
+# * The model forgot how to read: mix lines into the training split, or lower `learning_rate`.

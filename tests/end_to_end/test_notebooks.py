@@ -137,7 +137,7 @@ SHOWN = {
     "korean_signboards": ["wholly wrong", "similarity of 0.8 or more", "exact match"],
     "chinese_handwriting": ["CR (Chinese)", "AR (Chinese)", "one line at a time", "local disk"],
     "financial_documents": ["passes the schema", "numeric accuracy", "TEDS", "trained on"],
-    "visual_question_answering": ["need_external_knowledge: True", "squad", "untold"],
+    "visual_question_answering": ["need_external_knowledge: True", "squad", "no-knowledge"],
 }
 FEW = {
     "max_steps": 2,
