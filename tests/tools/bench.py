@@ -1,7 +1,7 @@
-"""What `make bench` runs: every figure of speed and size, into bench.json and the README's table.
+"""Benchmark command of `make bench`: measure speed and memory, update bench.json and the README.
 
-`python -m tests.tools.bench PART...` measures parts anew; `--hardware gpu` those that need CUDA.
-What misses its aim is printed as such and makes the command fail.
+`python -m tests.tools.bench PART...` measures some parts again; `--hardware gpu` the parts that
+need CUDA. Exit code 1 if a figure misses its aim.
 """
 
 import argparse
@@ -17,36 +17,38 @@ WORK = ROOT / "runs" / "bench"
 
 
 def update_readme(readme: Path, results: Path) -> None:
-    """Put the tables of bench.json and bench-gpu.json between the README's marks."""
+    """Write the tables of bench.json and bench-gpu.json between the marks in the README."""
     from tests.benchmarks.suite import markdown
 
-    parts = []
+    tables = []
     for name in ("bench.json", "bench-gpu.json"):
         if (results / name).is_file():
-            parts.append(markdown(json.loads((results / name).read_text(encoding="utf-8"))))
+            tables.append(markdown(json.loads((results / name).read_text(encoding="utf-8"))))
     before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- bench -->\n")
     after = rest.partition("<!-- end of bench -->")[2]
-    text = "\n\n".join(parts) + "\n" * bool(parts)
+    text = "\n\n".join(tables)
+    if text:
+        text += "\n"
     readme.write_text(
         f"{before}<!-- bench -->\n{text}<!-- end of bench -->{after}", encoding="utf-8"
     )
 
 
 def main(arguments: list[str]) -> int:
-    """Measure; 1 where a figure misses its aim."""
-    # Not at the top: workers of a conversion import this module when they start.
+    """Measure; exit code 1 if a figure misses its aim."""
+    # Imported here: the worker processes of a conversion import this module when they start.
     from tests.benchmarks.suite import benchmark, markdown, missed
 
     parser = argparse.ArgumentParser(prog="python -m tests.tools.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--hardware", default="cpu", choices=("cpu", "gpu"))
-    given = parser.parse_args(arguments)
+    args = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
-    for known in RESULTS.glob("bench*.json") if given.parts else ():
-        shutil.copy(known, WORK)
-    result = benchmark(given.hardware, WORK, given.parts)
+    for earlier in RESULTS.glob("bench*.json") if args.parts else ():
+        shutil.copy(earlier, WORK)
+    result = benchmark(args.hardware, WORK, args.parts)
     print(markdown(result))
-    # Without CUDA the CPU's parts are measured, whatever was asked for.
+    # Without CUDA the parts for the CPU are measured, also with --hardware gpu.
     shutil.copy(WORK / ("bench.json" if result["hardware"] == "cpu" else "bench-gpu.json"), RESULTS)
     update_readme(README, RESULTS)
     return 1 if missed(result) else 0

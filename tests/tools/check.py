@@ -1,8 +1,7 @@
-"""The full counts behind the README's figures: `make check` runs this and writes check.json.
+"""Full check of `make check`: measure the figures of the README and write check.json.
 
-Every figure is measured here, with its aim beside it where there is one; what misses its aim is
-printed as such and makes the command fail. `python -m tests.tools.check PART...` measures parts
-anew.
+`python -m tests.tools.check PART...` measures some parts again. Exit code 1 if a figure misses its
+aim.
 """
 
 import hashlib
@@ -18,6 +17,7 @@ from datetime import datetime
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
@@ -34,10 +34,10 @@ PACKAGES = "torch transformers trl peft unsloth datasets rapidfuzz jiwer papermi
 
 
 def quickstart(name: str, cores: int | None = None, **parameters: object) -> dict:
-    """Run the quickstart notebook headless; what its report says, and the seconds it took.
+    """Run the quickstart notebook headless; returns seconds, samples and metrics of its report.
 
     Args:
-        cores: how many it may take; None: all.
+        cores: number of CPU threads; None takes all.
     """
     folder = RUNS / name
     shutil.rmtree(folder, ignore_errors=True)
@@ -55,22 +55,22 @@ def quickstart(name: str, cores: int | None = None, **parameters: object) -> dic
         evaluation["name"]: {
             metric: evaluation["metrics"][metric] for metric in ("cer", "exact_match")
         }
-        for part in (report, *report["other"])
-        for evaluation in part["evaluations"]
+        for comparison in (report, *report["other"])
+        for evaluation in comparison["evaluations"]
     }
     return {"seconds": round(seconds, 1), "samples": report["evaluations"][0]["n"], **figures}
 
 
 def demo() -> dict:
-    """`make demo` over three seeds: time, CER before and after, and what was forgotten.
+    """Run `make demo` with three seeds: time, CER before and after, and forgetting.
 
-    The first has the machine to itself, as a newcomer's has, and is timed; the others share it.
+    The first run has the machine to itself and is timed; the others run in parallel.
     """
     first, *others = SEEDS
     runs = {str(first): quickstart(f"demo-{first}", seed=first)}
     with ThreadPoolExecutor(len(others)) as pool:
-        made = [pool.submit(quickstart, f"demo-{seed}", cores=1, seed=seed) for seed in others]
-        runs |= {str(seed): run.result() for seed, run in zip(others, made)}
+        futures = [pool.submit(quickstart, f"demo-{seed}", cores=1, seed=seed) for seed in others]
+        runs |= {str(seed): future.result() for seed, future in zip(others, futures)}
     ratios = [run["tuned"]["cer"]["value"] / run["base"]["cer"]["value"] for run in runs.values()]
     apart = [run["tuned"]["cer"]["high"] < run["base"]["cer"]["low"] for run in runs.values()]
     seconds = runs[str(first)]["seconds"]
@@ -85,7 +85,7 @@ def demo() -> dict:
 
 
 def receipts(data: Path) -> dict:
-    """The same notebook on real receipts, and Tesseract on the same lines where it is installed."""
+    """Run the quickstart on real receipts, and Tesseract on the same lines if it is installed."""
     from ocrkit.data.load import load_data
     from ocrkit.evaluation.evaluation import Evaluation
     from ocrkit.metrics import cer
@@ -97,7 +97,7 @@ def receipts(data: Path) -> dict:
     run = quickstart("receipts", recipe="receipts", dataset=folder)
     tuned = Evaluation.load(RUNS / "receipts" / "eval" / "tuned")
     pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in tuned.records]
-    found = {
+    figures = {
         "rows": summary["rows"],
         "run": run,
         "tuned CER, case folded": cer(*zip(*pairs)),
@@ -110,16 +110,16 @@ def receipts(data: Path) -> dict:
         config = TrainConfig(dataset=str(folder), output_dir=str(RUNS / "receipts"))
         theirs = evaluate_engine("tesseract", load_data(config)["test"], RUNS / "receipts")
         pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in theirs.records]
-        found["tesseract"] = theirs.metrics["cer"]
-        found["tesseract CER, case folded"] = cer(*zip(*pairs))
-    return found
+        figures["tesseract"] = theirs.metrics["cer"]
+        figures["tesseract CER, case folded"] = cer(*zip(*pairs))
+    return figures
 
 
 def handwriting(data: Path) -> dict:
-    """Real handwriting before and after, beside Tesseract: Bangla characters and Chinese lines.
+    """Evaluate real handwriting before and after training, and Tesseract on the same pictures.
 
-    The characters of one writer are trained on, those of another are read. Three lines are too few
-    to train on, so they are read by what the Chinese notebook learned from its sample.
+    Bangla: train on the characters of one writer, evaluate those of another. Chinese: three lines
+    are too few to train on, so they are read with the adapter of the Chinese notebook.
     """
     from ocrkit import TrainConfig, evaluate, load_data, load_model, train
     from ocrkit.evaluation.evaluate import evaluate_engine
@@ -131,10 +131,11 @@ def handwriting(data: Path) -> dict:
     header, *rows = (folder / "writers/labels_by_row_order.tsv").read_text("utf-8").splitlines()
     split = [f"{row}\t{'train' if row.startswith('Format1') else 'test'}" for row in rows]
     table.write_text("\n".join([f"{header}\tsplit", *split]) + "\n", "utf-8")
-    columns = {"image_column": "file", "text_column": "text", "split_column": "split"}
+    columns: dict[str, Any] = {"image_column": "file", "text_column": "text"}
+    columns["split_column"] = "split"
     convert("table", table, folder / "bn", language="bn", split="source", **columns)
     convert("hctr", data / "chinese_lines", folder / "zh", split="0,0,1")
-    found: dict[str, dict] = {}
+    figures: dict[str, dict] = {}
     for language in ("bn", "zh"):
         config = TrainConfig.from_recipe(
             "quickstart",
@@ -142,31 +143,32 @@ def handwriting(data: Path) -> dict:
             output_dir=str(folder / f"run-{language}"),
             max_steps=150,
             per_device_train_batch_size=15,
-            # The writers' table has no validation split to read meanwhile.
+            # The table of the writers has no validation split.
             eval_steps=None,
         )
         rows = load_data(config)
         model, processor = load_model(config)
-        read = [evaluate(model, processor, rows["test"], config, name="base")]
+        evaluations = [evaluate(model, processor, rows["test"], config, name="base")]
         if language == "bn":
             train(model, processor, rows, config)
         else:
             config.model_name_or_path = str(RUNS / "notebooks/chinese_handwriting/run/adapter")
             model, processor = load_model(config)
-        read.append(evaluate(model, processor, rows["test"], config, name="tuned"))
+        evaluations.append(evaluate(model, processor, rows["test"], config, name="tuned"))
         if shutil.which("tesseract"):
-            read.append(evaluate_engine("tesseract", rows["test"], config.output_dir))
-        found[language] = {"n": len(rows["test"])} | {e.name: e.metrics["cer"] for e in read}
-    return found
+            evaluations.append(evaluate_engine("tesseract", rows["test"], config.output_dir))
+        rates = {evaluation.name: evaluation.metrics["cer"] for evaluation in evaluations}
+        figures[language] = {"n": len(rows["test"])} | rates
+    return figures
 
 
 def memory() -> dict:
-    """What a conversion holds in memory: 1 GB in one .gnt file, and 20,000 .dgrl lines."""
-    found = peak_memory(RUNS / "memory")
+    """Peak memory of a conversion: 1 GB in one .gnt file, and 20,000 .dgrl lines."""
+    peaks = peak_memory(RUNS / "memory")
     return {
         "aims": {
             f"{source}, MB resident": aim(peak, peak < 400, "under 400")
-            for source, peak in found.items()
+            for source, peak in peaks.items()
         }
     }
 
@@ -176,7 +178,7 @@ CHANGES = {
     "confusion-weighted": {"loss": "confusion_weighted"},
     "curriculum by length": {"curriculum": "length"},
 }
-# What is trained on, with which recipe, for how many steps, and the metrics that tell.
+# Experiment: recipe, steps and metrics.
 EXPERIMENTS = {
     "lines": ("quickstart", 40, ("cer",)),
     "documents": ("tiny", 40, ("numeric_accuracy", "teds")),
@@ -184,10 +186,10 @@ EXPERIMENTS = {
 
 
 def training() -> dict:
-    """Plain, confusion-weighted and curriculum training, three seeds each.
+    """Compare plain, confusion-weighted and curriculum training, three seeds each.
 
-    On worn receipt lines, and on the sample of worn three-line receipts and tables. Short runs on
-    the same rows, so that they differ by one setting alone; two at a time, on a core each.
+    On worn receipt lines and on the shipped sample of receipts and tables. The runs use the same
+    rows and differ in one setting; two run in parallel, each on one core.
     """
     from data_prep.synthetic.receipts import thermal_receipts
 
@@ -196,25 +198,25 @@ def training() -> dict:
     thermal_receipts(folder / "lines", receipts=150, seed=7, progress=False)
     shutil.copytree(ROOT / "ocrkit" / "assets" / "samples" / "financial", folder / "documents")
     jobs = [(e, c, seed) for e in EXPERIMENTS for seed in SEEDS for c in CHANGES]
-    found: dict[str, dict] = {
+    figures: dict[str, dict] = {
         experiment: {"steps": steps, "metrics": metrics, "runs": {change: {} for change in CHANGES}}
         for experiment, (_, steps, metrics) in EXPERIMENTS.items()
     }
     with ProcessPoolExecutor(2, get_context("spawn"), one_core) as pool:
-        for (experiment, change, seed), figures in zip(jobs, pool.map(trained, jobs)):
-            found[experiment]["runs"][change][str(seed)] = figures
-    return found
+        for (experiment, change, seed), metrics in zip(jobs, pool.map(trained, jobs)):
+            figures[experiment]["runs"][change][str(seed)] = metrics
+    return figures
 
 
 def one_core() -> None:
-    """Keep a process of a pool to one core."""
+    """Limit a worker process to one thread."""
     import torch
 
     torch.set_num_threads(1)
 
 
 def trained(job: tuple[str, str, int]) -> dict:
-    """Train one of the `EXPERIMENTS` with one of the `CHANGES` and a seed; its test metrics."""
+    """Train one of `EXPERIMENTS` with one of `CHANGES` and a seed; returns its test metrics."""
     from ocrkit import TrainConfig, evaluate, load_data, load_model, train
 
     experiment, change, seed = job
@@ -235,11 +237,11 @@ def trained(job: tuple[str, str, int]) -> dict:
     data = load_data(config)
     model, processor = load_model(config)
     train(model, processor, data, config)
-    read = evaluate(model, processor, data["test"], config, name="tuned")
-    return {"rows": len(data["train"]), **{name: read.metrics[name] for name in metrics}}
+    evaluation = evaluate(model, processor, data["test"], config, name="tuned")
+    return {"rows": len(data["train"]), **{name: evaluation.metrics[name] for name in metrics}}
 
 
-# The metric that each notebook's story turns on.
+# Main metric of each notebook.
 STORIES = {
     "bangla_handwriting": "cer",
     "korean_signboards": "cer",
@@ -250,8 +252,8 @@ STORIES = {
 
 
 def notebooks() -> dict:
-    """The notebooks of five domains as a newcomer runs them: seconds, the test before and after."""
-    found: dict[str, dict] = {}
+    """Run the notebooks of five domains with their defaults: seconds, metric before and after."""
+    runs: dict[str, dict] = {}
     aims = {}
     for name, metric in STORIES.items():
         folder = RUNS / "notebooks" / name
@@ -262,29 +264,29 @@ def notebooks() -> dict:
         report = json.loads((folder / "run/report/report.json").read_text(encoding="utf-8"))
         before, after = (report["evaluations"][at]["metrics"][metric] for at in (0, -1))
         seconds = result["seconds"]
-        found[name] = {"metric": metric, "before": before, "after": after, "seconds": seconds}
+        runs[name] = {"metric": metric, "before": before, "after": after, "seconds": seconds}
         better = after["high"] < before["low"] if metric == "cer" else after["low"] > before["high"]
         aims[f"{name}, seconds"] = aim(seconds, seconds <= 240, "at most 240")
         aims[f"{name}, {metric} after"] = aim(after["value"], better, "better, intervals apart")
-    return {"runs": found, "aims": aims}
+    return {"runs": runs, "aims": aims}
 
 
 def command_lines() -> dict:
-    """Generated command lines with absurd values: tracebacks, wrong exit codes, seconds."""
+    """Fuzz the command lines: tracebacks, wrong exit codes, seconds."""
     from tests.tools.fuzz_commands import fuzz
 
-    found = fuzz(2000)
-    seconds, faults = found["seconds"], len(found["faults"])
-    found["aims"] = {
-        "lines": aim(found["lines"], found["lines"] >= 2000, "at least 2,000"),
+    result = fuzz(2000)
+    seconds, faults = result["seconds"], len(result["faults"])
+    result["aims"] = {
+        "lines": aim(result["lines"], result["lines"] >= 2000, "at least 2,000"),
         "tracebacks and wrong exit codes": aim(faults, faults == 0, "0"),
         "seconds": aim(seconds, seconds <= 180, "at most 180"),
     }
-    return found
+    return result
 
 
 def slow_tests() -> dict:
-    """The tests that take part only here, a process a core."""
+    """Run the tests marked slow, one process a core."""
     command = [sys.executable, "-m", "pytest", "-m", "slow", "-n", "logical", "--dist", "worksteal"]
     command += ["--durations=10"]
     done = subprocess.run(command, cwd=ROOT, check=False)
@@ -292,29 +294,29 @@ def slow_tests() -> dict:
 
 
 def model_digest() -> str:
-    """Which embedded model a part was measured with; a test holds it to the one that is there."""
+    """Digest of the embedded model's weights; a test compares it with the digest in check.json."""
     return hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()[:16]
 
 
 def aim(value: float, met: bool, wanted: str) -> dict:
-    """A figure beside what it should be."""
+    """A figure with its aim, and whether it meets the aim."""
     return {"value": round(value, 4), "aim": wanted, "met": bool(met)}
 
 
 def main(chosen: list[str]) -> int:
-    """Measure everything, or chosen parts anew; write check.json and print what missed its aim."""
+    """Measure all parts, or the `chosen` ones again; exit code 1 if a figure misses its aim."""
     parts = {"memory": memory, "demo": demo}
     data = os.environ.get("OCRKIT_TEST_DATA")
     if data:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")
     else:
-        print("OCRKIT_TEST_DATA is not set: nothing is measured on real pictures.")
+        print("OCRKIT_TEST_DATA is not set: parts on real pictures are left out.")
     parts |= {"training": training, "notebooks": notebooks}
     if data:
         parts["handwriting"] = partial(handwriting, Path(data))
     parts |= {"command lines": command_lines, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
-        print(f"No part {', '.join(sorted(unknown))}; there are {', '.join(parts)}.")
+        print(f"PART {', '.join(sorted(unknown))} is unknown; take some of {', '.join(parts)}.")
         return 2
     result = json.loads(RESULT.read_text(encoding="utf-8")) if chosen else {}
     result |= {
@@ -326,15 +328,15 @@ def main(chosen: list[str]) -> int:
     started = time.perf_counter()
     for name in chosen or parts:
         began = time.perf_counter()
-        found = parts[name]()
+        figures = parts[name]()
         minutes = round((time.perf_counter() - began) / 60, 1)
-        made = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "minutes": minutes}
-        result[name] = {**made, "model": model_digest(), **found}
+        date = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "minutes": minutes}
+        result[name] = {**date, "model": model_digest(), **figures}
         if not chosen:
             minutes = (time.perf_counter() - started) / 60
             whole = {"minutes of all parts": aim(minutes, minutes <= 45, "at most 45")}
             result["whole run"] = {"aims": whole}
-        # After every part, so that a run that is stopped leaves what it measured.
+        # Write after every part, so that an interrupted run keeps its figures.
         text = json.dumps(result, indent=1, ensure_ascii=False)
         RESULT.write_text(text + "\n", encoding="utf-8")
         update_readme(result)

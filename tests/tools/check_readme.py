@@ -1,4 +1,4 @@
-"""Puts the figures of `check.json` between the README's marks."""
+"""README figures: write the figures of `check.json` between the marks in the README."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,7 +15,7 @@ TITLES = {
 
 
 def aims_of(result: dict) -> Iterator[tuple[str, str, dict]]:
-    """(part, name, figure) of every figure that has an aim."""
+    """Yield (part, name, figure) of every figure that has an aim."""
     for part, figures in result.items():
         if isinstance(figures, dict):
             for name, figure in figures.get("aims", {}).items():
@@ -23,7 +23,7 @@ def aims_of(result: dict) -> Iterator[tuple[str, str, dict]]:
 
 
 def update_readme(result: dict) -> None:
-    """Put the figures between the README's marks; parts that were not measured are left out."""
+    """Write the figures between the marks in the README; unmeasured parts stay unchanged."""
     path = ROOT / "README.md"
     parts = {"demo": demo, "receipts": receipts, "handwriting": handwriting}
     marks = {"figures": "\n\n".join(part(result) for name, part in parts.items() if name in result)}
@@ -37,18 +37,18 @@ def update_readme(result: dict) -> None:
 
 
 def table(*rows: list[str]) -> str:
-    """A table in Markdown, the first row its head."""
+    """Markdown table whose first row is the header."""
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "| --- " * len(rows[0]) + "|", *lines[1:]])
 
 
 def cell(figure: dict) -> str:
-    """A rate with its interval."""
+    """A rate with its confidence interval."""
     return "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure)
 
 
 def _before_after(name: str, run: dict) -> list[list[str]]:
-    """Rows of CER and exact match of a run of the quickstart."""
+    """Table rows of CER and exact match, before and after a run of the quickstart."""
     return [
         [f"{name}: {title}", cell(run["base"][key]), cell(run["tuned"][key])]
         for title, key in (("CER", "cer"), ("exact match", "exact_match"))
@@ -56,7 +56,7 @@ def _before_after(name: str, run: dict) -> list[list[str]]:
 
 
 def demo(result: dict) -> str:
-    """`make demo` over its seeds."""
+    """Text on `make demo` with three seeds."""
     runs = result["demo"]["runs"]
     seed, first = next(iter(runs.items()))
     rows = [row for name, run in runs.items() for row in _before_after(f"seed {name}", run)]
@@ -71,45 +71,45 @@ def demo(result: dict) -> str:
 
 
 def receipts(result: dict) -> str:
-    """Real receipts, beside Tesseract where it was there."""
-    found = result["receipts"]
-    rows = _before_after("lines of held-out receipts", found["run"])
+    """Text on real receipts, with Tesseract if it was installed."""
+    figures = result["receipts"]
+    rows = _before_after("lines of held-out receipts", figures["run"])
     text = (
         "The same notebook with `-p recipe receipts` (every weight is trained, pictures are worn "
-        f"further) on {sum(found['rows'].values()):,} real lines, split by receipt "
-        f"({found['rows']['train']:,} to train, {found['rows']['test']:,} to test); with case "
-        f"folded the CER after is {found['tuned CER, case folded']:.1%}."
+        f"further) on {sum(figures['rows'].values()):,} real lines, split by receipt "
+        f"({figures['rows']['train']:,} to train, {figures['rows']['test']:,} to test); with case "
+        f"folded the CER after is {figures['tuned CER, case folded']:.1%}."
     )
-    if "tesseract" in found:
+    if "tesseract" in figures:
         text += (
-            f" Tesseract 5 reads the same lines with {found['tesseract']['value']:.1%}, and "
-            f"{found['tesseract CER, case folded']:.1%} with case folded (the truth is all "
+            f" Tesseract 5 reads the same lines with {figures['tesseract']['value']:.1%}, and "
+            f"{figures['tesseract CER, case folded']:.1%} with case folded (the truth is all "
             "capitals)"
         )
-        tuned = found["run"]["tuned"]["cer"]
-        if tuned["low"] <= found["tesseract CER, case folded"] <= tuned["high"]:
+        tuned = figures["run"]["tuned"]["cer"]
+        if tuned["low"] <= figures["tesseract CER, case folded"] <= tuned["high"]:
             text += ", which lies within the tiny model's interval."
-        elif found["tuned CER, case folded"] > found["tesseract CER, case folded"]:
+        elif figures["tuned CER, case folded"] > figures["tesseract CER, case folded"]:
             text += ": a tiny model is no match for it there yet."
         else:
             text += "."
-    printed = [cell(found["run"][f"printed-{name}"]["cer"]) for name in ("base", "tuned")]
+    printed = [cell(figures["run"][f"printed-{name}"]["cer"]) for name in ("base", "tuned")]
     text += (
-        f" It took {found['run']['seconds'] / 60:.0f} minutes, and the price is higher: CER on the "
-        f"base's own clean lines rose from {printed[0]} to {printed[1]}."
+        f" It took {figures['run']['seconds'] / 60:.0f} minutes, and the price is higher: CER on "
+        f"the base's own clean lines rose from {printed[0]} to {printed[1]}."
     )
     return f"{table(['27 real receipts (SROIE)', 'before', 'after'], *rows)}\n\n{text}"
 
 
 def handwriting(result: dict) -> str:
-    """Real Bangla characters and Chinese lines, beside Tesseract where it was there."""
+    """Text on real Bangla characters and Chinese lines, with Tesseract if it was installed."""
     head = ["real handwriting, CER", "before", "after", "Tesseract 5"]
     rows = []
     for language, title in (("bn", "Bangla characters"), ("zh", "Chinese lines")):
-        found = result["handwriting"][language]
+        rates = result["handwriting"][language]
         systems = ("base", "tuned", "tesseract")
-        cells = [cell(found[name]) if name in found else "not installed" for name in systems]
-        rows.append([f"{found['n']} {title}", *cells])
+        cells = [cell(rates[name]) if name in rates else "not installed" for name in systems]
+        rows.append([f"{rates['n']} {title}", *cells])
     text = (
         "The embedded model was never shown handwriting. For the characters it was trained on "
         "those of one writer and read another's; for the lines it learned the drawn sample of the "
@@ -119,25 +119,25 @@ def handwriting(result: dict) -> str:
 
 
 def training(result: dict) -> str:
-    """Losses and curriculum beside plain training, a table a metric."""
+    """Tables of losses and curriculum compared with plain training, one for each metric."""
     text = []
     for experiment in ("lines", "documents"):
-        found = result["training"][experiment]
-        plain = found["runs"]["plain"]
-        for metric in found["metrics"]:
-            head = [f"{TITLES[metric]} after {found['steps']} steps"]
+        figures = result["training"][experiment]
+        plain = figures["runs"]["plain"]
+        for metric in figures["metrics"]:
+            head = [f"{TITLES[metric]} after {figures['steps']} steps"]
             head += [f"seed {seed}" for seed in plain]
             rows = [
                 [name, *(cell(run[metric]) for run in seeded.values())]
-                for name, seeded in found["runs"].items()
+                for name, seeded in figures["runs"].items()
             ]
             text.append(table(head, *rows))
         count = next(iter(plain.values()))["rows"]
         apart = [
             run[metric]["low"] > plain[seed][metric]["high"]
             or run[metric]["high"] < plain[seed][metric]["low"]
-            for metric in found["metrics"]
-            for name, seeded in found["runs"].items()
+            for metric in figures["metrics"]
+            for name, seeded in figures["runs"].items()
             for seed, run in seeded.items()
             if name != "plain"
         ]
@@ -149,7 +149,7 @@ def training(result: dict) -> str:
 
 
 def memory(result: dict) -> str:
-    """What a conversion holds in memory."""
+    """Table of the peak memory of conversions."""
     rows = []
     for name, figure in result["memory"]["aims"].items():
         below = "" if figure["met"] else " (**below aim**)"
@@ -158,7 +158,7 @@ def memory(result: dict) -> str:
 
 
 def notebooks(result: dict) -> str:
-    """What the notebooks of five domains reach."""
+    """Table of the notebooks of five domains."""
     rows = []
     for name, run in result["notebooks"]["runs"].items():
         better = result["notebooks"]["aims"][f"{name}, {run['metric']} after"]["met"]

@@ -1,4 +1,4 @@
-"""Damages files in seeded ways, and holds a source to what it promises about damaged files."""
+"""File fuzzing: damage files with a seed, and check how a source handles the damaged copies."""
 
 import random
 import time
@@ -16,7 +16,7 @@ SYNTAX = ['"', "[", "]", "{", "}", ",", ":", "null", "-1e999", "1" * 400, '"\\ud
 
 
 def mutations(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
-    """`count` damaged copies: bits flipped, fields overwritten, parts cut out or doubled."""
+    """Yield `count` damaged copies: flipped bits, overwritten, deleted or repeated bytes."""
     chance = random.Random(seed)
     for _ in range(count):
         damaged = bytearray(data)
@@ -43,10 +43,9 @@ def mutations(data: bytes, count: int, seed: int = 0) -> Iterator[bytes]:
 
 
 def json_mutations(text: str, count: int, seed: int = 0) -> Iterator[bytes]:
-    """`count` damaged copies of a JSON text: as `mutations`, and with pieces of syntax put in."""
+    """Yield `count` damaged copies of a JSON text: `mutations`, or inserted pieces of syntax."""
     chance = random.Random(seed)
-    plain = mutations(text.encode(), count, seed)
-    for damaged in plain:
+    for damaged in mutations(text.encode(), count, seed):
         if chance.random() < 0.5:
             at = chance.randrange(len(text) + 1)
             piece = chance.choice(SYNTAX)
@@ -58,22 +57,22 @@ def json_mutations(text: str, count: int, seed: int = 0) -> Iterator[bytes]:
 def assert_survives(
     source: str, damaged: Iterator[bytes], folder: Path, name: str, **options: object
 ) -> int:
-    """Convert each damaged file `name` of `folder`: rows, rejects or one sentence, and quickly.
+    """Assert that every damaged copy converts to rows, rejects or one sentence, and quickly.
 
-    Every case takes under a second, and allocates at most 64 MiB or ten times its input (measured
-    on every 20th, for tracing is slow). Returns how many rows there were: some damage is harmless,
-    so none would mean that nothing was read.
+    Each case may take a second, and may allocate 64 MiB or ten times its input (traced for every
+    20th case, because tracing is slow). Returns the number of rows: some damage is harmless, so 0
+    would mean that nothing was read.
     """
-    found = 0
+    row_count = 0
     module = load_source(source)
-    told = {"task": module.TASKS[0], "prompt": None, "inputs": [str(folder / "in")]}
-    settings = SimpleNamespace(**module.OPTIONS | told | options)
+    common = {"task": module.TASKS[0], "prompt": None, "inputs": [str(folder / "in")]}
+    settings = SimpleNamespace(**module.OPTIONS | common | options)
     out = folder / "out"
     (out / STAGED).mkdir(parents=True, exist_ok=True)
-    place = folder / "in" / name
-    place.parent.mkdir(parents=True, exist_ok=True)
+    path = folder / "in" / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     for case, data in enumerate(damaged):
-        place.write_bytes(data)
+        path.write_bytes(data)
         traced = case % 20 == 0
         if traced:
             tracemalloc.start()
@@ -98,5 +97,5 @@ def assert_survives(
         for outcome, *_ in results:
             assert isinstance(outcome, Row | Reject)
             outcome.to_json().encode("utf-8")
-            found += isinstance(outcome, Row)
-    return found
+            row_count += isinstance(outcome, Row)
+    return row_count

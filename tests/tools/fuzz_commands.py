@@ -1,7 +1,7 @@
-"""Fuzz the command lines: absurd values for every option of ocrkit and data_prep, in one process.
+"""Command-line fuzzing: absurd values for every option of ocrkit and data_prep, in one process.
 
-Options are taken from the parsers themselves, so new ones take part. Loading a model and the verbs
-that take minutes are replaced; parsing, settings, datasets, reports and conversions are real.
+The options come from the parsers, so new options are included. Model loading, training and
+evaluation are replaced by stubs; parsing, settings, datasets, reports and conversions are real.
 `python -m tests.tools.fuzz_commands [COUNT] [SEED]` prints every fault.
 """
 
@@ -32,7 +32,7 @@ ABSURD = (
     *("[a, b]", "a,b", "x" * 3000, "\udcff", "🙂", "a\nb", "..", "nowhere/x.yaml", "user/name"),
     *("data", "evaluation", "a.png", "cer > 0.5", "change of cer > 1e400", "text", "auto", "~"),
 )
-# Numbers above 2 here take long, and are no fault.
+# Options whose large values are valid but slow: no number above 1.
 SLOW = ("count", "workers", "limit", "dpi", "width", "height", "length")
 COMMANDS = {
     "train": ["--dataset", "data", "--output_dir", "out"],
@@ -55,11 +55,11 @@ COMMANDS = {
     "data_prep.synthesize toys": ["--count", "1", "--out", "toys"],
 }
 RARE = ("doctor", "recipes", "sweep", "data_prep.synthesize invoices", "data_prep.synthesize lines")
-PLAIN_CODES = {"sweep": 2}  # of the line without absurd values, where it is not 0
+PLAIN_CODES = {"sweep": 2}  # exit code without absurd values, if it is not 0
 
 
 def entry(command: str):
-    """The main function of a command and the arguments that it begins with."""
+    """Main function of a command, and its first arguments."""
     name, *first = command.split()
     if not name.startswith("data_prep"):
         return importlib.import_module("ocrkit.__main__").main, [name]
@@ -67,7 +67,7 @@ def entry(command: str):
 
 
 def options(command: str) -> list[argparse.Action]:
-    """Every option of a command, from the parser that its main function builds."""
+    """Options of a command, from the parser that its main function builds."""
 
     class Built(Exception):
         pass
@@ -93,13 +93,13 @@ def options(command: str) -> list[argparse.Action]:
 
 
 def numeric(action: argparse.Action) -> bool:
-    """Whether an option takes a number, by its type or by that of its setting."""
+    """Whether an option takes a number, by its type or metavar."""
     kinds = {"INT", "FLOAT"}
     return action.metavar in kinds or "_option" in getattr(action.type, "__qualname__", "")
 
 
 def generate(command: str, rng: random.Random) -> tuple[list[str], int | None]:
-    """A command line, and the exit code that it must have; None where any of the three will do."""
+    """Generate a command line and its expected exit code; None if 0, 1 and 2 are all valid."""
     line, code, used = list(COMMANDS[command]), PLAIN_CODES.get(command, 0), 0
     for action in rng.sample(options_of(command), min(len(options_of(command)), rng.randrange(4))):
         line.append(rng.choice(action.option_strings))
@@ -124,14 +124,14 @@ _OPTIONS: dict[str, list[argparse.Action]] = {}
 
 
 def options_of(command: str) -> list[argparse.Action]:
-    """`options`, asked once."""
+    """Cached `options` of a command."""
     if command not in _OPTIONS:
         _OPTIONS[command] = options(command)
     return _OPTIONS[command]
 
 
 def prepare() -> None:
-    """Write into the working folder what the lines name: data, a picture, an evaluation, a tar."""
+    """Write the files that the command lines name: dataset, picture, evaluation and tar."""
     from PIL import Image
 
     from data_prep.pack import pack
@@ -150,7 +150,7 @@ def prepare() -> None:
 
 @contextlib.contextmanager
 def replaced(loads: list):
-    """Replace what takes long: loading a model, and the verbs that use one for minutes."""
+    """Replace model loading and the functions that use a model by stubs."""
 
     def load(config):
         loads.append(config)
@@ -182,7 +182,7 @@ def replaced(loads: list):
         "data_prep.validate.draw": lambda *_: b"",
     }
     for name in verbs:
-        # Before anything is replaced: a module that is imported later would keep what replaces it.
+        # Import first: a module that is imported while the stubs are active would keep them.
         module, _, verb = name.rpartition(".")
         getattr(importlib.import_module(module), verb)
     with contextlib.ExitStack() as stack:
@@ -192,7 +192,7 @@ def replaced(loads: list):
 
 
 def run(command: str, line: list[str]) -> tuple[object, str, str]:
-    """Exit code (or the exception that escaped), stdout and stderr of a command line."""
+    """Exit code (or traceback), stdout and stderr of a command line."""
     main, first = entry(command)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -206,13 +206,14 @@ def run(command: str, line: list[str]) -> tuple[object, str, str]:
 
 
 def fuzz(count: int, seed: int = 0, rare: bool = True) -> dict:
-    """Run `count` generated lines in a passing folder; what they came to, and every fault.
+    """Run `count` generated lines in a temporary folder; returns counts, seconds and faults.
 
     Args:
-        rare: whether every twentieth line is of a command that takes seconds.
+        rare: whether every twentieth line is of a slow command.
     """
     rng = random.Random(seed)
-    faults, codes, loads, seconds = [], Counter(), [], Counter()
+    faults, codes, loads = [], Counter(), []
+    seconds: dict[str, float] = dict.fromkeys(COMMANDS, 0.0)
     before = Path.cwd()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder, replaced(loads):
@@ -240,7 +241,7 @@ def fuzz(count: int, seed: int = 0, rare: bool = True) -> dict:
                 elif expected is not None and code != expected:
                     fault = f"exit code {code} instead of {expected}"
                 elif code and not err.strip():
-                    fault = f"exit code {code} without a word"
+                    fault = f"exit code {code} without a message"
                 elif code == 2 and len(loads) > loaded:
                     fault = "a model was loaded before wrong usage was seen"
                 elif expected == 2 and sum(1 for _ in Path(folder).rglob("*")) != files:
@@ -249,18 +250,21 @@ def fuzz(count: int, seed: int = 0, rare: bool = True) -> dict:
                     faults.append({"command": command, "line": line, "fault": fault, "err": err})
         finally:
             os.chdir(before)
+    slowest = sorted(seconds, key=lambda name: -seconds[name])[:6]
     return {
         "lines": count,
         "seconds": round(time.perf_counter() - started, 1),
         "codes": dict(codes),
         "faults": faults,
-        "by_command": {name: round(spent, 1) for name, spent in seconds.most_common(6)},
+        "by_command": {name: round(seconds[name], 1) for name in slowest},
     }
 
 
 def main(arguments: list[str]) -> int:
-    """Fuzz, and print every fault."""
-    result = fuzz(*map(int, arguments)) if arguments else fuzz(2000)
+    """Fuzz, and print every fault; exit code 0."""
+    count = int(arguments[0]) if arguments else 2000
+    seed = int(arguments[1]) if len(arguments) > 1 else 0
+    result = fuzz(count, seed)
     for fault in result.pop("faults"):
         print(json.dumps(fault, indent=1)[:3000])
     print(result)

@@ -134,5 +134,5 @@ def test_without_raqm_bangla_is_refused(monkeypatch):
     from PIL import features
 
     monkeypatch.setattr(features, "check", lambda name: name != "raqm")
-    with pytest.raises(DataError, match="Bangla would be drawn wrong; install it with"):
+    with pytest.raises(DataError, match="it would draw Bangla wrongly; install it with"):
         require_shaping()
