@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
+from typing import Any
 
 from data_prep import sources
 from data_prep.dataset.command import (
@@ -93,9 +94,8 @@ def convert(
         DataError: the input holds nothing of the source, or `out` holds something else.
     """
     module = load_source(source)
-    if isinstance(inputs, str | Path):
-        inputs = [inputs]
-    inputs = [str(expand_home(path)) for path in inputs]
+    listed = [inputs] if isinstance(inputs, str | Path) else inputs
+    paths = [str(expand_home(path)) for path in listed]
     options = {name: expand_home(value) for name, value in options.items()}
     shares = parse_shares(split)
     settings = {
@@ -115,21 +115,21 @@ def convert(
         raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
     if workers < 1:
         raise UsageError(f"--workers is {workers}, but takes a count of 1 or more.")
-    if not all(path.strip() for path in inputs) or not inputs:
+    if not all(path.strip() for path in paths) or not paths:
         raise UsageError("No INPUT is given, or an empty one: name at least one file or folder.")
 
     stated: Counter[bool] = Counter()
     notes: list[str] = []
 
     def found() -> Iterator[Item | Reject]:
-        for item in find_items(source, module, inputs, settings, notes):
+        for item in find_items(source, module, paths, settings, notes):
             if isinstance(item, Item):
                 stated[item.split is not None] += 1
             yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
     result = write_dataset(
-        found, out, source, inputs, settings, shares, workers, progress, hint, notes=notes
+        found, out, source, paths, settings, shares, workers, progress, hint, notes=notes
     )
     if progress:
         for note in notes:
@@ -248,7 +248,7 @@ def grouping(settings: dict) -> Callable[[str], str]:
         stated = settings.get("group_column") or "(?P<group>" in (settings.get("pattern") or "")
         return str if stated else page_of
     try:
-        compiled = re.compile(pattern)
+        compiled: re.Pattern[str] = re.compile(pattern)
     except re.error as error:
         raise UsageError(f"--group-pattern {pattern!r} is no pattern: {error}.") from None
     if "group" not in compiled.groupindex:
@@ -359,7 +359,7 @@ def list_sources() -> str:
     lines = []
     for name in source_names():
         module = load_source(name)
-        lines.append(f"{name:<16}{module.__doc__.splitlines()[0]}")
+        lines.append(f"{name:<16}{(module.__doc__ or '').splitlines()[0]}")
         lines.append(f"{'':<16}  python -m data_prep.convert {name} {module.EXAMPLE}")
         if len(module.TASKS) > 1:
             lines.append(f"{'':<16}  --task {'|'.join(module.TASKS)}")
@@ -398,7 +398,7 @@ def main(arguments: list[str] | None = None) -> int:
         return exit_code(lambda: print(list_sources()) or 0)
     given = vars(parse_arguments(build_parser(), arguments))
     own = {k: v for k, v in given.items() if k not in COMMON and v is not None}
-    common = {k: given[k] for k in COMMON} | {
+    common: dict[str, Any] = {k: given[k] for k in COMMON} | {
         "workers": os.cpu_count() or 1 if given["workers"] is None else given["workers"]
     }
 
