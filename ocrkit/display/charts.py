@@ -1,21 +1,29 @@
-"""Charts as SVG that take their colours from the page they stand in."""
+"""SVG line charts, in the colours of the page that shows them."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 from markupsafe import Markup
 
+#: Name and (x, y) points of a line.
+Line = tuple[str, list[tuple[float, float]]]
 
-def learning_curves(history: Sequence[dict]) -> list[Markup]:
-    """Draw loss and evaluation CER over steps, as far as `history` has them."""
+
+def learning_curves(history: Sequence[dict[str, Any]]) -> list[Markup]:
+    """Draw loss, evaluation CER and curriculum share over steps, where `history` has them.
+
+    Args:
+        history: entries of `train_log.jsonl`, {step, loss, eval_cer, ...}.
+
+    """
     charts = []
     for title, keys in (
         ("Loss", ("loss", "eval_loss")),
         ("CER during training", ("eval_cer",)),
         ("Share of the training rows available", ("curriculum_share",)),
     ):
-        lines = []
+        lines: list[Line] = []
         for key in keys:
             points = [(e["step"], e[key]) for e in history if _number(e.get(key)) and "step" in e]
             if points:
@@ -27,14 +35,20 @@ def learning_curves(history: Sequence[dict]) -> list[Markup]:
     return charts
 
 
-def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and np.isfinite(value)
+def _number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
 
 
-def line_chart(
-    title: str, lines: list[tuple[str, list[tuple[float, float]]]], x_name: str, percent: bool
-) -> Markup:
-    """Draw named lines of (x, y) points, y from 0; lines differ by dash as well as by colour."""
+def line_chart(title: str, lines: Sequence[Line], x_name: str, percent: bool) -> Markup:
+    """Draw lines, y from 0; lines differ by dash as well as by colour.
+
+    Args:
+        title: heading of the chart.
+        lines: names and points.
+        x_name: label of the x axis.
+        percent: y values are fractions, shown in percent.
+
+    """
     left, right, top, bottom = 52, 588, 14, 196
     xs = [x for _, points in lines for x, _ in points]
     ys = [y for _, points in lines for _, y in points]
@@ -42,13 +56,13 @@ def line_chart(
     ticks = _ticks(max(ys) or 1.0)
     peak = ticks[-1]
 
-    def place(x: float, y: float) -> str:
+    def pixels(x: float, y: float) -> str:
         across = left + (right - left) * (x - low) / (high - low)
         return f"{across:.1f},{bottom - (bottom - top) * y / peak:.1f}"
 
     parts = []
     for tick in ticks:
-        height = float(place(low, tick).split(",")[1])
+        height = float(pixels(low, tick).split(",")[1])
         text = f"{100 * tick:g} %" if percent else f"{tick:g}"
         parts.append(
             Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
@@ -61,13 +75,13 @@ def line_chart(
             )
         )
     for x, anchor in ((low, "start"), (high, "end")):
-        where = place(x, 0).split(",")[0]
+        across = pixels(x, 0).split(",")[0]
         label = Markup('<text x="{}" y="{}" text-anchor="{}">{:g}</text>')
-        parts.append(label.format(where, bottom + 18, anchor, round(x, 2)))
+        parts.append(label.format(across, bottom + 18, anchor, round(x, 2)))
     middle = Markup('<text x="{}" y="{}" text-anchor="middle">{}</text>')
     parts.append(middle.format((left + right) / 2, bottom + 18, x_name))
     for number, (name, points) in enumerate(lines):
-        path = " ".join(place(x, y) for x, y in points)
+        path = " ".join(pixels(x, y) for x, y in points)
         line = Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>')
         parts.append(line.format(number % 4 if len(lines) > 1 else 1, path, name))
         if len(points) == 1:
@@ -95,8 +109,8 @@ def _ticks(peak: float) -> list[float]:
     """Return 3 to 6 round values from 0 to at least `peak`."""
     scale = 10.0 ** np.floor(np.log10(peak))
     step = next(
-        scale * part
-        for part in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5)
-        if peak <= 5 * scale * part
+        scale * factor
+        for factor in (0.05, 0.1, 0.2, 0.25, 0.5, 1, 2, 2.5, 5)
+        if peak <= 5 * scale * factor
     )
     return [round(step * number, 10) for number in range(int(np.ceil(peak / step - 1e-9)) + 1)]

@@ -1,4 +1,4 @@
-"""What a notebook's kernel is asked: whether someone looks on, and which clicks wait."""
+"""Notebook cells: HTML with a plain-text fallback, widgets, and the kernel's messages."""
 
 import sys
 from pathlib import Path
@@ -12,10 +12,10 @@ STYLE = Markup("<style>{}</style>").format(
 
 
 class Shown:
-    """HTML for a notebook's cell, and the plain text that stands for it elsewhere.
+    """HTML output of a notebook cell, with a plain-text fallback.
 
-    Tables and pictures are all that GitHub leaves of the HTML, so it has to say everything with
-    them; `STYLE` only makes it look better where styles are allowed.
+    GitHub keeps only tables and pictures of the HTML, so these hold everything; `STYLE` improves
+    the looks where styles are allowed.
     """
 
     def __init__(self, html: str, text: str):
@@ -29,9 +29,9 @@ class Shown:
 
 
 def widget_bundle(box: Any, fallback: Shown) -> dict[str, Any]:
-    """A widget as a cell's output, beside what stands for it where no kernel runs.
+    """MIME bundle of a widget, with a fallback for viewers without a kernel.
 
-    Written out here, for ipywidgets 7, which Colab has, makes no bundle of its own.
+    ipywidgets 7, which Colab has, makes no MIME bundle itself.
     """
     view = {"version_major": 2, "version_minor": 0, "model_id": box.model_id}
     bundle = fallback._repr_mimebundle_()
@@ -39,60 +39,62 @@ def widget_bundle(box: Any, fallback: Shown) -> dict[str, Any]:
 
 
 def kernel() -> Any | None:
-    """The IPython kernel that this code runs in; None in a script or a terminal."""
+    """Return the IPython kernel that runs this code; None in a script or a terminal."""
     ipython = sys.modules.get("IPython")
     return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
 
 
 def is_interactive() -> bool:
-    """Whether a person runs the cell at hand, and not papermill or nbconvert.
+    """Tell whether a person runs the present cell, and not papermill or nbconvert.
 
-    A front end lets a cell ask for input, and what runs notebooks in batches does not.
+    Front ends allow a cell to ask for input (`allow_stdin`); batch runners do not.
     """
-    found = kernel()
-    if found is None:
+    running = kernel()
+    if running is None:
         return False
-    request = found.shell.get_parent().get("content", {})
+    request = running.shell.get_parent().get("content", {})
     return "google.colab" in sys.modules or bool(request.get("allow_stdin"))
 
 
 def handle_widget_messages() -> bool:
-    """Run the callbacks of widgets that were used while the cell at hand was busy.
+    """Run the callbacks of widgets that were used while the present cell is running.
 
-    A kernel does so only after the cell's end, as front ends send them to where cells wait. All
-    other messages keep their place in the line. Works with ipykernel 6 and 7; in a kernel that is
-    built in another way nothing happens, and False is returned.
+    A kernel handles widget messages only after the cell, as they wait in the queue of cells; all
+    other messages keep their place in the queue. Works with ipykernel 6 and 7; returns False, and
+    does nothing, in a kernel with other internals.
     """
     import zmq
 
-    found = kernel()
+    running = kernel()
+    if running is None:
+        return False
     try:
-        thread = getattr(found, "shell_channel_thread", None)
+        thread = getattr(running, "shell_channel_thread", None)
         if thread is None:
-            stream = found.shell_stream
+            stream = running.shell_stream
         else:
             stream = thread.manager.get_shell_channel_to_subshell_pair(None).to_stream
-        wait = stream._recv_callback
+        enqueue = stream._recv_callback
     except AttributeError:
         return False
-    session = found.session
+    session = running.session
 
-    def take(frames: list[zmq.Frame]) -> Any:
+    def receive(frames: list[zmq.Frame]) -> Any:
         senders, rest = session.feed_identities(frames, copy=False)
         if session.unpack(rest[1].bytes)["msg_type"] != "comm_msg":
-            return wait(frames)
+            return enqueue(frames)
         message = session.deserialize(rest, copy=False)
-        found.comm_manager.comm_msg(stream, senders, message)
-        # A front end holds a widget's next change back until it hears that this one is done. It
-        # takes that for the kernel's own state, which is still busy.
-        for state, parent in (("idle", message), ("busy", found.get_parent())):
+        running.comm_manager.comm_msg(stream, senders, message)
+        # A front end sends a widget's next change only after an idle status for this one, and
+        # takes that status for the whole kernel's, which is still busy.
+        for state, parent in (("idle", message), ("busy", running.get_parent())):
             status = {"execution_state": state}
-            session.send(found.iopub_socket, "status", status, parent, b"kernel.status")
+            session.send(running.iopub_socket, "status", status, parent, b"kernel.status")
         return None
 
-    stream.on_recv(take, copy=False)
+    stream.on_recv(receive, copy=False)
     try:
         stream.flush(zmq.POLLIN)
     finally:
-        stream.on_recv(wait, copy=False)
+        stream.on_recv(enqueue, copy=False)
     return True

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 from markupsafe import Markup
 
@@ -15,18 +14,19 @@ _HEAD, _BODY = Markup("<th>{}</th>"), Markup("<td>{}</td>")
 class Table(Shown):
     """Rows of named cells: a table in a notebook, columns of plain text elsewhere."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]], note: str = ""):
+    def __init__(self, rows: Sequence[Mapping[str, object]], note: str = ""):
         self.rows = [{name: _cell(value) for name, value in row.items()} for row in rows]
-        note = note if rows else note or "nothing to show"
+        if not rows:
+            note = note or "nothing to show"
         lines = [list(row) for row in self.rows[:1]] + [list(row.values()) for row in self.rows]
         text = [columns_of_text(lines)] if lines else []
         head, *body = [
-            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, map(_whole, line))))
+            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, map(_unbroken, line))))
             for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
         ] or [Markup("")]
         table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
         below = Markup("<p>{}</p>").format(note) if note else Markup("")
-        super().__init__(table + below, "\n".join([*text, *([note] if note else [])]))
+        super().__init__(table + below, "\n".join([*text, note] if note else text))
 
 
 def heading_table(lines: Sequence[Sequence[str]], corner: str) -> Table:
@@ -43,31 +43,31 @@ def columns_of_text(lines: Sequence[Sequence[str]]) -> str:
     return "\n".join(line.rstrip() for line in aligned)
 
 
-def _whole(cell: str) -> str:
-    """A cell's text that breaks only before and after an interval or a p-value."""
+def _unbroken(cell: str) -> str:
+    """Put no-break spaces into intervals and p-values of a cell."""
     return re.sub(r"\S+ %|\[[^]]*\]|\bp [<=] \S+", lambda m: m[0].replace(" ", "\u00a0"), cell)
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     return format(value, ".4g") if isinstance(value, float) else str(value)
 
 
-def interval(found: dict | None, sign: bool = False) -> str:
-    """Write {value, low, high} in percent, or in signed percentage points; "—" where None."""
-    if found is None:
+def interval(metric: Mapping[str, float] | None, sign: bool = False) -> str:
+    """Format {value, low, high} in percent, or in signed percentage points; "—" where None."""
+    if metric is None:
         return "—"
     form, unit = ("+.1f", "points") if sign else (".1f", "%")
-    value, low, high = (format(100 * found[key], form) for key in ("value", "low", "high"))
+    value, low, high = (format(100 * metric[key], form) for key in ("value", "low", "high"))
     return f"{value} {unit} [{low}, {high}]".replace("-", "−")
 
 
 def p_text(p: float) -> str:
-    """Write a p-value as people do."""
+    """Format a p-value with its relation: `= 0.012`, `< 0.001`."""
     return "< 0.001" if p < 0.001 else f"= {p:.3f}"
 
 
 def visible(unit: str) -> str:
-    """Write a unit so that one sees it: nothing, white space and invisible characters by name."""
+    """Make a unit visible: symbols for nothing and white space, code points for controls."""
     if unit == "":
         return "∅"
     if unit in (" ", "\n", "\t", "\u3000"):

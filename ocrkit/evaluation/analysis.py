@@ -43,7 +43,9 @@ def with_intervals(
         groups: group of each sample; None makes every sample a group of its own.
 
     """
-    sums = resample(np.column_stack([part for tally in tallies.values() for part in tally]), groups)
+    sums = resample(
+        np.column_stack([counts for tally in tallies.values() for counts in tally]), groups
+    )
     # A sample without a group is its own group, told apart from groups by its type.
     ids = [number if group is None else (group,) for number, group in enumerate(groups or ())]
     metrics = {}

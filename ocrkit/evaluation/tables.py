@@ -69,7 +69,7 @@ def confusion_table(
     counts = evaluation.counts
     confusions = counts.edits.confusions if unit == "char" else counts.grapheme_confusions
     split = list if unit == "char" else graphemes
-    occurrences = Counter(part for text in counts.references for part in split(text))
+    occurrences = Counter(letter for text in counts.references for letter in split(text))
     rows = [
         {
             "truth": visible(true) if true else "nothing",
@@ -188,11 +188,11 @@ def loss_table(row: dict[str, Any], processor: "ProcessorMixin", config: "TrainC
     batch = Collator(processor, config.image_height)([row])
     ids, trained = batch["input_ids"][0], batch["labels"][0] != -100
     rows = []
-    for part, chosen in (("given, no loss", ids[~trained]), ("trained on", ids[trained])):
+    for title, chosen in (("given, no loss", ids[~trained]), ("trained on", ids[trained])):
         text = processor.tokenizer.decode(chosen)
         # Repeated placeholder tokens of a picture are shown once.
         text = re.sub(r"(<\|?(?:image|IMAGE)\w*\|?>)\1+", r"\1…", text)
-        rows.append({"part": part, "tokens": len(chosen), "text": text})
+        rows.append({"part": title, "tokens": len(chosen), "text": text})
     return Table(rows)
 
 

@@ -173,7 +173,7 @@ def field_table(truths: Sequence, predictions: Sequence) -> dict[str, Tally]:
 
 
 def _dotted(path: FieldPath, indices: bool = False) -> str:
-    return ".".join(str(part) for part in path if indices or isinstance(part, str))
+    return ".".join(str(key) for key in path if indices or isinstance(key, str))
 
 
 def _or_one(tally: Tally, predictions: Sequence) -> float:

@@ -217,10 +217,10 @@ def parse_amount(value: object, locale: str = "en") -> Decimal | None:
     if point and not (fraction.isascii() and fraction.isdigit()):
         return None
     groups = regex.split(f"[{regex.escape(group)}]", whole) if whole else ["0"]
-    if not all(part.isdigit() for part in groups):
+    if not all(digits.isdigit() for digits in groups):
         return None
     if len(groups) > 1:
-        sizes = [len(part) for part in groups]
+        sizes = [len(digits) for digits in groups]
         middle = {2, 3} if key in _LAKH else {3}
         if (
             sizes[-1] != 3

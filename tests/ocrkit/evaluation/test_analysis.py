@@ -79,9 +79,9 @@ def test_columns_leave_out_what_has_one_value_or_too_many():
 
 def test_shares_take_wilson_where_samples_are_independent():
     half = shares([1.0, 0.0] * 50)
-    found = analysis.with_intervals({"exact_match": half, "cer": half}, None)
-    assert found["exact_match"]["low"] == pytest.approx(0.40383, abs=1e-5)
-    assert found["cer"]["low"] == pytest.approx(0.4, abs=0.02)
+    intervals = analysis.with_intervals({"exact_match": half, "cer": half}, None)
+    assert intervals["exact_match"]["low"] == pytest.approx(0.40383, abs=1e-5)
+    assert intervals["cer"]["low"] == pytest.approx(0.4, abs=0.02)
     grouped = analysis.with_intervals({"exact_match": half}, [n // 2 for n in range(100)])
     assert grouped["exact_match"] == {"value": 0.5, "low": 0.5, "high": 0.5} or (
         grouped["exact_match"]["low"] < 0.5
@@ -89,8 +89,8 @@ def test_shares_take_wilson_where_samples_are_independent():
 
 
 def test_all_right_in_few_groups_is_no_certainty():
-    found = analysis.with_intervals({"exact_match": shares([1.0] * 100)}, [0, 1] * 50)
-    assert found["exact_match"]["value"] == 1 and found["exact_match"]["low"] < 0.5
+    intervals = analysis.with_intervals({"exact_match": shares([1.0] * 100)}, [0, 1] * 50)
+    assert intervals["exact_match"]["value"] == 1 and intervals["exact_match"]["low"] < 0.5
 
 
 def test_an_interval_never_leaves_its_value_out():
@@ -98,8 +98,11 @@ def test_an_interval_never_leaves_its_value_out():
     for _ in range(30):
         size = int(rng.integers(1, 12))
         tally = Tally(rng.binomial(5, 0.2, size).astype(float), np.full(size, 5.0))
-        found = analysis.with_intervals({"cer": tally}, None)["cer"]
-        assert found["low"] <= found["value"] + 1e-12 and found["value"] <= found["high"] + 1e-12
+        interval = analysis.with_intervals({"cer": tally}, None)["cer"]
+        assert (
+            interval["low"] <= interval["value"] + 1e-12
+            and interval["value"] <= interval["high"] + 1e-12
+        )
 
 
 def test_coverage_rises_to_all_samples():

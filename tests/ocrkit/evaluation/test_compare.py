@@ -26,9 +26,9 @@ TUNED = score(
 
 def test_compare_reports_the_paired_difference():
     comparison = compare(BASE, TUNED)
-    found = comparison.differences["tuned"]["cer"]
-    assert found["value"] == TUNED.metrics["cer"]["value"] - BASE.metrics["cer"]["value"]
-    assert found["low"] <= found["value"] <= found["high"] < 0
+    difference = comparison.differences["tuned"]["cer"]
+    assert difference["value"] == TUNED.metrics["cer"]["value"] - BASE.metrics["cer"]["value"]
+    assert difference["low"] <= difference["value"] <= difference["high"] < 0
     assert comparison.p_values["tuned"]["exact_match"] == 2 / 2**5
     assert len(comparison.improved()) == 6 and comparison.worse() == []
     assert next(c["id"] for c in compare(TUNED, BASE).worse("base")) == 1
@@ -182,8 +182,8 @@ def test_names_groups_and_reasons_are_plain_text_in_markdown(tmp_path):
 
 
 def saved(run, name="tuned"):
-    found = score([{"id": 1, "reference": "a", "prediction": "a"}], name)
-    return found.save(run / "eval" / name)
+    evaluated = score([{"id": 1, "reference": "a", "prediction": "a"}], name)
+    return evaluated.save(run / "eval" / name)
 
 
 def test_only_names_that_come_twice_take_their_run_along(tmp_path):
@@ -201,8 +201,8 @@ def test_a_run_tells_its_history_and_what_it_skipped(tmp_path):
     (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     line = json.dumps({"where": "x", "reason": "missing picture", "detail": "x"})
     (tmp_path / "skipped.jsonl").write_text(f"{line}\n{line}\n")
-    told = training_of(folder)
-    assert told == {"history": [{"step": 1, "loss": 2.0}], "skipped": {"missing picture": 2}}
+    training = training_of(folder)
+    assert training == {"history": [{"step": 1, "loss": 2.0}], "skipped": {"missing picture": 2}}
 
 
 # --- what a reviewer would try
@@ -211,10 +211,10 @@ def test_a_run_tells_its_history_and_what_it_skipped(tmp_path):
 def chance(rng, count, groups):
     """Two systems that err alike up to chance, and alike within a document."""
     base = np.repeat(rng.beta(1, 6, groups), -(-count // groups))[:count]
-    found = []
+    rows = []
     for name in ("one", "other"):
         errors = [rng.random(12) < rate for rate in base]
-        found.append(
+        rows.append(
             score(
                 [
                     {
@@ -228,15 +228,15 @@ def chance(rng, count, groups):
                 name,
             )
         )
-    return found
+    return rows
 
 
 def covered(simulations, count, groups):
     rng = np.random.default_rng(7)
     hits = []
     for _ in range(simulations):
-        found = compare(*chance(rng, count, groups)).differences["other"]["cer"]
-        hits.append(found["low"] <= 0 <= found["high"])
+        difference = compare(*chance(rng, count, groups)).differences["other"]["cer"]
+        hits.append(difference["low"] <= 0 <= difference["high"])
     return sum(hits) / simulations
 
 

@@ -76,14 +76,14 @@ def config(tmp_path):
 
 
 def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
-    found = evaluate(None, None, rows(), config, "base")
-    assert found.metrics["cer"]["value"] == 0
-    assert [r["id"] for r in found.records] == [f"r{n}" for n in range(6)]
-    assert found.records[3]["group"] == "g1" and found.records[3]["confidence"] == 0.9
-    assert found.by["need_external_knowledge"]["True"]["n"] == 3
-    assert found.records[2]["image"]().getpixel((0, 0)) == 2
+    evaluated = evaluate(None, None, rows(), config, "base")
+    assert evaluated.metrics["cer"]["value"] == 0
+    assert [r["id"] for r in evaluated.records] == [f"r{n}" for n in range(6)]
+    assert evaluated.records[3]["group"] == "g1" and evaluated.records[3]["confidence"] == 0.9
+    assert evaluated.by["need_external_knowledge"]["True"]["n"] == 3
+    assert evaluated.records[2]["image"]().getpixel((0, 0)) == 2
     again = Evaluation.load(tmp_path / "eval/base")
-    assert again.metrics == found.metrics
+    assert again.metrics == evaluated.metrics
     assert [r["prediction"] for r in again.records] == [f"line {n}" for n in range(6)]
 
 
@@ -98,9 +98,9 @@ def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
     with path.open("a") as file:
         file.write('{"id": "r1", "predic')
     predict.asked, predict.stop_after = [], None
-    found = evaluate(None, None, rows(), config)
+    evaluated = evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
-    assert found.metrics["cer"]["value"] == 0 and len(whole.read_text().splitlines()) == 6
+    assert evaluated.metrics["cer"]["value"] == 0 and len(whole.read_text().splitlines()) == 6
     assert not path.exists()
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r1", "r0"]
@@ -187,14 +187,14 @@ def test_a_corrected_truth_is_scored_without_reading_again(predict, config):
     evaluate(None, None, rows(), config)
     corrected, predict.asked = rows(), []
     corrected[0]["completion"][0]["content"] = "another"
-    found = evaluate(None, None, corrected, config)
-    assert predict.asked == [] and found.metrics["exact_match"]["value"] == 5 / 6
+    evaluated = evaluate(None, None, corrected, config)
+    assert predict.asked == [] and evaluated.metrics["exact_match"]["value"] == 5 / 6
 
 
 def test_failed_rows_are_counted_and_tried_again(predict, config):
     predict.answer = lambda row: None if row["id"] == "r2" else "line"
-    found = evaluate(None, None, rows(), config)
-    assert found.failed == 1 and found.records[2]["error"] == "out of memory"
+    evaluated = evaluate(None, None, rows(), config)
+    assert evaluated.failed == 1 and evaluated.records[2]["error"] == "out of memory"
     predict.asked = []
     evaluate(None, None, rows(), config)
     assert predict.asked == ["r2"]
@@ -202,10 +202,10 @@ def test_failed_rows_are_counted_and_tried_again(predict, config):
 
 def test_rows_the_model_never_answers_are_failures(predict, config, monkeypatch):
     monkeypatch.setattr(predict, "predict_stream", lambda *_: iter(()))
-    found = evaluate(None, None, rows(2), config)
-    assert found.failed == 2
-    assert found.metrics["cer"]["value"] == 1
-    assert "no prediction" in found.records[0]["error"]
+    evaluated = evaluate(None, None, rows(2), config)
+    assert evaluated.failed == 2
+    assert evaluated.metrics["cer"]["value"] == 1
+    assert "no prediction" in evaluated.records[0]["error"]
 
 
 def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config):
@@ -271,8 +271,8 @@ def test_pictures_within_rows_are_not_written_into_predictions(predict, config, 
     picture = io.BytesIO()
     Image.new("RGB", (60, 20)).save(picture, "PNG")
     row = rows(1)[0] | {"images": [{"path": "a.png", "bytes": picture.getvalue()}]}
-    found = evaluate(None, None, dataset_of([row]), config)
-    assert found.records[0]["image"]().size == (60, 20)
+    evaluated = evaluate(None, None, dataset_of([row]), config)
+    assert evaluated.records[0]["image"]().size == (60, 20)
     assert "image" not in Evaluation.load(tmp_path / "eval/base").records[0]
 
 
@@ -298,9 +298,9 @@ def test_a_file_of_any_system_is_scored(tmp_path):
     Image.new("L", (4, 4)).save(tmp_path / "a.png")
     line = {"id": 1, "reference": "ab", "prediction": "ab", "image": "a.png"}
     (tmp_path / "mine.jsonl").write_text(json.dumps(line))
-    found = evaluate_file(tmp_path / "mine.jsonl")
-    assert found.name == "mine" and found.metrics["cer"]["value"] == 0
-    assert found.records[0]["image"] == str(tmp_path / "a.png")
+    evaluated = evaluate_file(tmp_path / "mine.jsonl")
+    assert evaluated.name == "mine" and evaluated.metrics["cer"]["value"] == 0
+    assert evaluated.records[0]["image"] == str(tmp_path / "a.png")
     with pytest.raises(FileNotFoundError, match="does not exist"):
         evaluate_file(tmp_path / "none.jsonl")
 

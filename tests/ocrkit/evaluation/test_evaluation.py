@@ -15,17 +15,21 @@ def record(number, reference, prediction, **more):
 
 def test_score_counts_failures_as_empty_strings():
     failures = [record(2, "cd", None, error="no memory"), record(3, "", float("nan"))]
-    found = score([record(1, "ab", "ab"), *failures])
-    assert found.metrics["cer"]["value"] == 0.5
-    assert found.metrics["exact_match"]["value"] == 2 / 3
-    assert found.failed == 2
-    assert found.metrics["cer"]["low"] <= 0.5 <= found.metrics["cer"]["high"]
+    evaluated = score([record(1, "ab", "ab"), *failures])
+    assert evaluated.metrics["cer"]["value"] == 0.5
+    assert evaluated.metrics["exact_match"]["value"] == 2 / 3
+    assert evaluated.failed == 2
+    assert evaluated.metrics["cer"]["low"] <= 0.5 <= evaluated.metrics["cer"]["high"]
 
 
 def test_every_metric_has_an_interval_around_its_value():
-    found = score([record(n, "abc def", "abc" + " def" * (n % 2), group=n // 4) for n in range(40)])
-    assert {"cer", "cer_grapheme", "wer", "exact_match", "normalized_match"} <= set(found.metrics)
-    for name, value in found.metrics.items():
+    evaluated = score(
+        [record(n, "abc def", "abc" + " def" * (n % 2), group=n // 4) for n in range(40)]
+    )
+    assert {"cer", "cer_grapheme", "wer", "exact_match", "normalized_match"} <= set(
+        evaluated.metrics
+    )
+    for name, value in evaluated.metrics.items():
         assert set(value) == {"value", "low", "high"}, name
         assert value["low"] <= value["value"] <= value["high"], name
 
@@ -162,9 +166,9 @@ def test_nan_of_a_table_is_nothing():
     nan = float("nan")
     empty = {"confidence": nan, "group": nan, "language": nan, "error": nan, "age": nan}
     records = [record(n, "abc", "abd", finish_reason="stop") for n in range(4)]
-    found = score([line | empty for line in records])
-    assert found.metrics == score(records).metrics and found.by == score(records).by
-    assert found.failed == 0
-    assert all(found.records[0][key] is None for key in empty)
-    assert analysis.suspect_labels([found.records]) == []
-    json.dumps(compare(found).summary(), allow_nan=False)
+    evaluated = score([line | empty for line in records])
+    assert evaluated.metrics == score(records).metrics and evaluated.by == score(records).by
+    assert evaluated.failed == 0
+    assert all(evaluated.records[0][key] is None for key in empty)
+    assert analysis.suspect_labels([evaluated.records]) == []
+    json.dumps(compare(evaluated).summary(), allow_nan=False)

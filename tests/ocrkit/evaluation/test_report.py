@@ -48,8 +48,8 @@ def test_a_report_shows_how_samples_and_weights_changed(tmp_path):
 
 def test_long_runs_show_the_first_and_the_last_of_their_samples():
     sample = {"id": "r1", "reference": "a", "prediction": "b"}
-    found = during_training([{"step": step, "samples": [sample]} for step in range(1, 101)])
-    steps = [reading["step"] for reading in found["samples"]["r1"]["readings"]]
+    training = during_training([{"step": step, "samples": [sample]} for step in range(1, 101)])
+    steps = [reading["step"] for reading in training["samples"]["r1"]["readings"]]
     assert len(steps) == 5 and steps[0] == 1 and steps[-1] == 100
 
 
@@ -78,13 +78,13 @@ def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_lost(tmp_pa
         folder = compare(Evaluation.load(saved), TUNED).save(tmp_path / "report")
         return (folder / "index.html").read_text(encoding="utf-8")
 
-    found = page()
+    result = page()
     # Everything improved, so each sample is shown at least under that heading.
-    assert found.count("<img") >= len(TRUTH) and "cannot be opened" not in found
+    assert result.count("<img") >= len(TRUTH) and "cannot be opened" not in result
     (tmp_path / "3.png").unlink()
-    found = page()
-    assert found.count(f"1 of 6 pictures cannot be opened, such as {tmp_path / '3.png'}.") == 1
-    assert "<img" in found
+    result = page()
+    assert result.count(f"1 of 6 pictures cannot be opened, such as {tmp_path / '3.png'}.") == 1
+    assert "<img" in result
     bare = compare(BASE, TUNED).save(tmp_path / "bare") / "index.html"
     assert bare.read_text(encoding="utf-8").count("Without pictures") == 1
 
@@ -103,14 +103,14 @@ def test_a_picture_on_its_side_is_shown_upright(tmp_path):
     turned = Image.Exif()
     turned[0x0112] = 6
     Image.new("RGB", (40, 90)).save(tmp_path / "a.jpg", exif=turned)
-    found = thumbnail(str(tmp_path / "a.jpg"))
-    assert found["width"] > found["height"]
+    small = thumbnail(str(tmp_path / "a.jpg"))
+    assert small["width"] > small["height"]
 
 
 def test_thumbnails_are_small_and_a_lost_picture_costs_nothing(tmp_path):
     noise = random.Random(0).randbytes(3 * 2000 * 3000)
-    found = thumbnail(lambda: Image.frombytes("RGB", (2000, 3000), noise))
-    assert found["height"] <= 520 and len(found["src"]) < 200_000
+    small = thumbnail(lambda: Image.frombytes("RGB", (2000, 3000), noise))
+    assert small["height"] <= 520 and len(small["src"]) < 200_000
     Image.new("LA", (30, 10)).save(tmp_path / "a.png")
     assert thumbnail(str(tmp_path / "a.png"))["width"] == 90
     (tmp_path / "b.png").write_bytes(b"no picture")
@@ -128,13 +128,13 @@ def many(count, name, seed):
         "Invoice No. 44",
     ]
     image = Image.effect_noise((900, 80), 60)
-    found = []
+    rows = []
     for number in range(count):
         text = words[number % 4]
         read = "".join(c for c in text if rng.random() > 0.15 * seed)
         line = {"id": f"s{number}", "reference": text, "prediction": read, "group": number // 7}
-        found.append({**line, "image": image, "confidence": rng.random(), "finish_reason": "stop"})
-    return score(found, name)
+        rows.append({**line, "image": image, "confidence": rng.random(), "finish_reason": "stop"})
+    return score(rows, name)
 
 
 @pytest.mark.parametrize("count", [1000, pytest.param(10_000, marks=pytest.mark.slow)])
@@ -173,14 +173,14 @@ def test_the_report_in_a_browser(tmp_path, width):
     options += "--disable-background-networking --disable-component-update --disable-sync "
     options += "--disable-quic --allow-file-access-from-files --enable-logging=stderr --v=0"
     options += f" --virtual-time-budget=3000 --dump-dom --user-data-dir={tmp_path / 'profile'}"
-    found = subprocess.run(
+    done = subprocess.run(
         [BROWSER, *options.split(), (tmp_path / "frame.html").as_uri()],
         capture_output=True,
         text=True,
         timeout=120,
     )
-    assert "CONSOLE" not in found.stderr
-    page = html.unescape(re.search(r'<pre id="out">(.*?)</pre>', found.stdout, re.S)[1])
+    assert "CONSOLE" not in done.stderr
+    page = html.unescape(re.search(r'<pre id="out">(.*?)</pre>', done.stdout, re.S)[1])
     page = json.loads(page)
     assert page["wide"] == [] and page["charts"] >= 2
     assert page["images"] and all(page["images"])

@@ -15,9 +15,9 @@ def record(number, reference, prediction, **more):
 
 
 def test_wer_leaves_chinese_out_and_cr_ar_take_it():
-    found = score([record(1, "中文字", "中文", language="zh"), record(2, "a b", "a x")])
-    assert found.metrics["wer"]["value"] == 0.5
-    assert found.metrics["cr"]["value"] == pytest.approx(2 / 3)
+    evaluated = score([record(1, "中文字", "中文", language="zh"), record(2, "a b", "a x")])
+    assert evaluated.metrics["wer"]["value"] == 0.5
+    assert evaluated.metrics["cr"]["value"] == pytest.approx(2 / 3)
     assert "wer" not in score([record(1, "中文字", "中文")]).metrics
     assert "cr" not in score([record(1, "abc", "ab")]).metrics
 
@@ -33,20 +33,20 @@ def test_cross_check_raises_when_jiwer_differs(monkeypatch):
 
 def test_extraction_adds_the_field_metrics_over_its_own_rows():
     truth = json.dumps({"total": "9.00", "items": [{"name": "Pen"}]})
-    found = score(
+    evaluated = score(
         [
             record(1, truth, truth.replace("Pen", "Pan"), task="extraction"),
             record(2, truth, truth[:-1], task="extraction"),
             record(3, "a line", "a line", task="transcription"),
         ]
     )
-    assert found.metrics["json_parse_rate"]["value"] == 0.5
-    assert found.metrics["field_accuracy"]["value"] == 1 / 4
-    assert found.metrics["field_f1"]["value"] == 1 / (1 + 1 + 1)
-    assert found.metrics["numeric_accuracy"]["value"] == 1 / 2
-    assert 0 < found.metrics["nted"]["value"] < 0.5
-    assert found.by["field"]["total"]["n"] == 2
-    assert found.by["field"]["items.name"]["field_accuracy"]["value"] == 0
+    assert evaluated.metrics["json_parse_rate"]["value"] == 0.5
+    assert evaluated.metrics["field_accuracy"]["value"] == 1 / 4
+    assert evaluated.metrics["field_f1"]["value"] == 1 / (1 + 1 + 1)
+    assert evaluated.metrics["numeric_accuracy"]["value"] == 1 / 2
+    assert 0 < evaluated.metrics["nted"]["value"] < 0.5
+    assert evaluated.by["field"]["total"]["n"] == 2
+    assert evaluated.by["field"]["items.name"]["field_accuracy"]["value"] == 0
 
 
 @pytest.mark.parametrize(
@@ -66,23 +66,23 @@ def test_what_counts_as_a_truth_of_fields(truth, task, counts):
 
 
 def test_a_list_read_for_an_object_is_scored():
-    found = score([record(1, '{"a": "1"}', '[{"a": "1"}]')]).metrics
-    assert found["json_parse_rate"]["value"] == 1 and found["field_accuracy"]["value"] == 0
+    scores = score([record(1, '{"a": "1"}', '[{"a": "1"}]')]).metrics
+    assert scores["json_parse_rate"]["value"] == 1 and scores["field_accuracy"]["value"] == 0
 
 
 def test_pubtabnets_own_form_is_a_table():
     body = "<table><tr><td>a</td></tr></table>"
     truth = f"<html><body>{body}</body></html>"
-    found = score([record(1, truth, body), record(2, f"\n<!-- 1 -->{truth}", truth)])
-    assert found.metrics["teds"]["value"] == 1
+    evaluated = score([record(1, truth, body), record(2, f"\n<!-- 1 -->{truth}", truth)])
+    assert evaluated.metrics["teds"]["value"] == 1
 
 
 def test_tables_add_teds():
     one = "<table><tr><td>a</td></tr></table>"
-    found = score([record(1, one, one.replace(">a<", ">b<")), record(2, "x", "x")])
-    assert found.metrics["teds"]["value"] == 0.5
-    assert found.metrics["teds_structure"]["value"] == 1
-    assert "field_f1" not in found.metrics
+    evaluated = score([record(1, one, one.replace(">a<", ">b<")), record(2, "x", "x")])
+    assert evaluated.metrics["teds"]["value"] == 0.5
+    assert evaluated.metrics["teds_structure"]["value"] == 1
+    assert "field_f1" not in evaluated.metrics
 
 
 def some_records(seed, order):

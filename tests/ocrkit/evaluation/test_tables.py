@@ -75,8 +75,8 @@ def test_conjuncts_are_right_or_wrong_as_a_whole():
     assert rows["conjunct"]["tuned"].startswith("100.0 %")
     assert rows["plain letter"]["base"].startswith("100.0 %")
     base = comparison.evaluations[0]
-    found = confusion_table(base, "grapheme", kind="conjunct").rows
-    assert {(row["truth"], row["read as"], row["of"]) for row in found} == {
+    confusions = confusion_table(base, "grapheme", kind="conjunct").rows
+    assert {(row["truth"], row["read as"], row["of"]) for row in confusions} == {
         ("ন্ধ্যা", "ন্ধা", "1"),
         ("ক্ষ", "ক", "1"),
     }
@@ -88,13 +88,13 @@ def test_answers_match_under_each_profile_and_by_column():
         ["cat", "B2"],
         ["the cat.", "A1"],
         language=["en", "en"],
-        told=[True, False],
+        knowledge=[True, False],
     )
-    rows = {(r["questions"], r["profile"]): r for r in match_table(comparison, by="told").rows}
+    rows = {(r["questions"], r["profile"]): r for r in match_table(comparison, by="knowledge").rows}
     assert rows["all", "strict"]["tuned"].startswith("50.0 %")
     assert rows["all", "squad"]["tuned"].startswith("100.0 %")
-    assert rows["told: True", "squad"]["base"].startswith("100.0 %")
-    assert rows["told: False", "squad"]["base"].startswith("0.0 %")
+    assert rows["knowledge: True", "squad"]["base"].startswith("100.0 %")
+    assert rows["knowledge: False", "squad"]["base"].startswith("0.0 %")
 
 
 def test_documents_are_asked_for_schema_fields_and_tables():
@@ -121,28 +121,28 @@ def test_only_the_answer_is_trained_on(thermal, config, processor):
     from ocrkit.data.rows import text_of
 
     rows = load_data(config)["train"]
-    given, trained = loss_table(rows[0], processor, config).rows
+    context, trained = loss_table(rows[0], processor, config).rows
     answer = text_of(rows[0]["completion"])
     assert trained["text"] == answer + processor.tokenizer.eos_token
-    assert answer not in given["text"] and "Transcribe" in given["text"]
-    assert given["text"].count("<|image_pad|>") == 1
+    assert answer not in context["text"] and "Transcribe" in context["text"]
+    assert context["text"].count("<|image_pad|>") == 1
 
 
-@pytest.mark.parametrize("told", [True, False])
-def test_questions_lose_what_was_told_before_them(tmp_path, told):
+@pytest.mark.parametrize("knowledge", [True, False])
+def test_questions_lose_their_knowledge(tmp_path, knowledge):
     from data_prep.synthetic.toys import toys
     from ocrkit import TrainConfig, load_data
     from ocrkit.data.load import without_knowledge
     from ocrkit.data.rows import text_of
     from ocrkit.evaluation.browser import gallery
 
-    toys(tmp_path / "data", "questions", 20, knowledge=told, progress=False)
+    toys(tmp_path / "data", "questions", 20, knowledge=knowledge, progress=False)
     config = TrainConfig(dataset=str(tmp_path / "data"), output_dir=str(tmp_path / "run"))
     rows = load_data(config)["train"]
     bare = without_knowledge(rows)
     asked = [text_of(row["prompt"]) for row in bare]
     assert asked == [json.loads(row["meta"])["question"] for row in rows]
     assert bare["id"] == rows["id"] and bare["completion"] == rows["completion"]
-    assert (asked != [text_of(row["prompt"]) for row in rows]) == told
+    assert (asked != [text_of(row["prompt"]) for row in rows]) == knowledge
     # Questions differ, so they stand beside their pictures.
     assert asked[0].strip() in gallery(bare, 4).text and "<img" in gallery(bare, 4).html

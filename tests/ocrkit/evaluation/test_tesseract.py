@@ -55,8 +55,8 @@ def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
     assert asked == ["eng"] * 2
     redrawn = rows(2)
     redrawn[1]["images"] = [Image.new("L", (8, 8), 77)]
-    found = evaluate_engine("tesseract", redrawn, tmp_path)
-    assert [record["prediction"] for record in found.records] == ["0", "77"]
+    evaluated = evaluate_engine("tesseract", redrawn, tmp_path)
+    assert [record["prediction"] for record in evaluated.records] == ["0", "77"]
     redrawn[1]["language"] = "ko"
     evaluate_engine("tesseract", redrawn, tmp_path)
     assert asked == ["eng"] * 4 + ["eng", "kor"]
@@ -72,10 +72,10 @@ def test_tesseract_reads_lines_and_resumes(tmp_path, monkeypatch):
         ImageDraw.Draw(picture).text((12, 8), text, font=font, fill=0)
         row["images"] = [picture]
     data[2]["images"] = []
-    found = evaluate_engine("tesseract", data, tmp_path)
-    assert [r["prediction"] for r in found.records[:2]] == ["line 0", "line 1"]
-    assert all(0.3 < r["confidence"] <= 1 for r in found.records[:2])
-    assert found.failed == 1 and found.records[2]["error"] == "the row has no picture"
+    evaluated = evaluate_engine("tesseract", data, tmp_path)
+    assert [r["prediction"] for r in evaluated.records[:2]] == ["line 0", "line 1"]
+    assert all(0.3 < r["confidence"] <= 1 for r in evaluated.records[:2])
+    assert evaluated.failed == 1 and evaluated.records[2]["error"] == "the row has no picture"
     asked = []
     monkeypatch.setattr(tesseract, "_read", lambda *a: asked.append(a) or {})
     evaluate_engine("tesseract", data, tmp_path)
@@ -117,11 +117,11 @@ def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
         ImageDraw.Draw(picture).text((20, 10), text, font=face, fill=0)
         completion = [{"role": "assistant", "content": text}]
         row |= {"images": [picture], "language": code, "completion": completion}
-    found = evaluate_engine("tesseract", data, tmp_path)
-    assert found.failed == 0
-    assert found.by["language"]["en"]["cer"]["value"] == 0
+    evaluated = evaluate_engine("tesseract", data, tmp_path)
+    assert evaluated.failed == 0
+    assert evaluated.by["language"]["en"]["cer"]["value"] == 0
     # Read in another language, hardly a character would be right.
-    assert found.by["language"][f"{language}-XX"]["cer"]["value"] < 0.4
+    assert evaluated.by["language"][f"{language}-XX"]["cer"]["value"] < 0.4
 
 
 def test_a_row_chooses_tesseracts_language():
@@ -170,12 +170,12 @@ def test_tesseract_on_real_chinese_lines(tmp_path):
     reader_of("zh")
     convert("hctr", real_data("chinese_lines"), tmp_path / "data", progress=False)
     data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
-    found = evaluate_engine("tesseract", next(iter(data.values())), tmp_path)
-    assert found.failed == 0 and "wer" not in found.metrics
+    evaluated = evaluate_engine("tesseract", next(iter(data.values())), tmp_path)
+    assert evaluated.failed == 0 and "wer" not in evaluated.metrics
     # It was made for print: handwriting it reads as Chinese, and wrongly.
-    read = "".join(record["prediction"] for record in found.records)
+    read = "".join(record["prediction"] for record in evaluated.records)
     assert len(regex.findall(r"\p{Han}", read)) > 20
-    assert found.metrics["cer"]["value"] > 0.5
+    assert evaluated.metrics["cer"]["value"] > 0.5
 
 
 @pytest.mark.real_data
@@ -187,9 +187,9 @@ def test_tesseract_on_real_bangla_characters(tmp_path):
     labels = folder / "labels_by_row_order.tsv"
     convert("table", labels, tmp_path / "data", progress=False, limit=12, **options)
     data = load_dataset("imagefolder", data_dir=tmp_path / "data", cache_dir=tmp_path / "cache")
-    found = evaluate_engine("tesseract", data["test"], tmp_path)
-    assert found.failed == 0 and found.metrics["cer"]["value"] > 0.5
-    read = "".join(record["prediction"] for record in found.records)
+    evaluated = evaluate_engine("tesseract", data["test"], tmp_path)
+    assert evaluated.failed == 0 and evaluated.metrics["cer"]["value"] > 0.5
+    read = "".join(record["prediction"] for record in evaluated.records)
     assert regex.search(r"\p{Bengali}", read)
 
 
@@ -208,7 +208,7 @@ def test_tesseract_on_real_receipt_lines(tmp_path):
         completion = [{"role": "assistant", "content": text.strip()}]
         row = {"id": number, "completion": completion, "images": [crop], "language": "en"}
         data.append(row | {"group": boxes.stem})
-    found = evaluate_engine("tesseract", data, tmp_path)
-    assert found.failed == 0
-    assert 0 < found.metrics["cer"]["value"] < 0.6
-    assert found.metrics["ned_similarity"]["value"] > 0.5
+    evaluated = evaluate_engine("tesseract", data, tmp_path)
+    assert evaluated.failed == 0
+    assert 0 < evaluated.metrics["cer"]["value"] < 0.6
+    assert evaluated.metrics["ned_similarity"]["value"] > 0.5

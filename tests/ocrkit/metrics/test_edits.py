@@ -140,8 +140,8 @@ def test_similarity():
 
 
 def test_confusions():
-    found = metrics.char_confusions(["0123", "ক্ষি"], ["O12", "ক্ষ"])
-    assert found == {("0", "O"): 1, ("3", ""): 1, ("ি", ""): 1}
+    confusions = metrics.char_confusions(["0123", "ক্ষি"], ["O12", "ক্ষ"])
+    assert confusions == {("0", "O"): 1, ("3", ""): 1, ("ি", ""): 1}
     assert metrics.char_confusions(["ক্ষি"], ["ক্ষ"], unit="grapheme") == {("ক্ষি", "ক্ষ"): 1}
     assert metrics.char_confusions(["a"], ["ab"]) == {("", "b"): 1}
     with pytest.raises(ValueError, match="'word' is unknown"):
@@ -151,8 +151,8 @@ def test_confusions():
 def test_confusions_of_more_characters_than_a_table_holds():
     references = [chr(0x4E00 + number) for number in range(2100)] * 2
     predictions = [chr(0xAC00 + number) for number in range(2100)] * 2
-    found = metrics.char_confusions(references, predictions)
-    assert found == dict.fromkeys(zip(references, predictions), 2)
+    confusions = metrics.char_confusions(references, predictions)
+    assert confusions == dict.fromkeys(zip(references, predictions), 2)
 
 
 VERBS = ["cer", "cer_grapheme", "wer", "exact_match", "normalized_match", "ned_similarity"]
@@ -219,11 +219,11 @@ def test_100000_pairs_in_a_second():
 def plain_anls(references, predictions, threshold):
     """ANLS as its paper writes it, slowly."""
 
-    def distance(one, other):
-        table = [list(range(len(other) + 1))]
-        for i, a in enumerate(one, 1):
+    def distance(first, second):
+        table = [list(range(len(second) + 1))]
+        for i, a in enumerate(first, 1):
             row = [i]
-            for j, b in enumerate(other, 1):
+            for j, b in enumerate(second, 1):
                 row.append(min(table[-1][j] + 1, row[-1] + 1, table[-1][j - 1] + (a != b)))
             table.append(row)
         return table[-1][-1]
@@ -232,9 +232,9 @@ def plain_anls(references, predictions, threshold):
     for texts, prediction in zip(references, predictions):
         best = 0.0
         for text in [texts] if isinstance(texts, str) else texts:
-            one, other = text.lower().strip(), (prediction or "").lower().strip()
-            longest = max(len(one), len(other))
-            share = distance(one, other) / longest if longest else 0.0
+            first, second = text.lower().strip(), (prediction or "").lower().strip()
+            longest = max(len(first), len(second))
+            share = distance(first, second) / longest if longest else 0.0
             best = max(best, 1 - share if share < threshold else 0.0)
         total += best
     return total / len(references)

@@ -144,7 +144,7 @@ def test_nted_by_hand():
     assert nted([{"a": "xy"}, {"a": "z"}], [{"a": "xy"}, {"a": "q"}]) == (1 + 1 - 1 / 2) / 2
 
 
-def slow_distance(one, other):
+def slow_distance(first, second):
     """Tree edit distance straight from its recursive definition, over (label, children)."""
 
     def remove(node):
@@ -162,17 +162,17 @@ def slow_distance(one, other):
     def forest(left, right):
         if not left and not right:
             return 0
-        found = []
+        rows = []
         if left:
-            found.append(forest(left[:-1] + left[-1][1], right) + remove(left[-1]))
+            rows.append(forest(left[:-1] + left[-1][1], right) + remove(left[-1]))
         if right:
-            found.append(forest(left, right[:-1] + right[-1][1]) + remove(right[-1]))
+            rows.append(forest(left, right[:-1] + right[-1][1]) + remove(right[-1]))
         if left and right:
             inner = forest(left[-1][1], right[-1][1])
-            found.append(inner + forest(left[:-1], right[:-1]) + rename(left[-1], right[-1]))
-        return min(found)
+            rows.append(inner + forest(left[:-1], right[:-1]) + rename(left[-1], right[-1]))
+        return min(rows)
 
-    return forest((one,), (other,))
+    return forest((first,), (second,))
 
 
 def as_tuple(node):
@@ -192,11 +192,11 @@ def test_nted_equals_the_recursive_definition():
 
     for _ in range(150):
         truth, prediction = ({"k": value(2), "l": value(2)} for _ in range(2))
-        one, other = (fields._tree(fields.donut_normalize(v)) for v in (prediction, truth))
-        empty = slow_distance(("<root>", ()), as_tuple(other))
-        expected = 1.0 if not one.children else 0.0
+        first, second = (fields._tree(fields.donut_normalize(v)) for v in (prediction, truth))
+        empty = slow_distance(("<root>", ()), as_tuple(second))
+        expected = 1.0 if not first.children else 0.0
         if empty:
-            expected = max(0, 1 - slow_distance(as_tuple(one), as_tuple(other)) / empty)
+            expected = max(0, 1 - slow_distance(as_tuple(first), as_tuple(second)) / empty)
         assert nted([truth], [prediction]) == pytest.approx(expected), (truth, prediction)
 
 
@@ -223,9 +223,9 @@ def test_numeric_accuracy_over_given_paths():
 
 
 def test_field_table():
-    found = fields.field_table([INVOICE, {"total": "1"}], [changed(total="x"), {"total": "1"}])
-    assert found["total"].rate == 1 / 2 and found["items.price"].rate == 1
-    assert found["items.price"].whole.tolist() == [2, 0]
+    tallies = fields.field_table([INVOICE, {"total": "1"}], [changed(total="x"), {"total": "1"}])
+    assert tallies["total"].rate == 1 / 2 and tallies["items.price"].rate == 1
+    assert tallies["items.price"].whole.tolist() == [2, 0]
 
 
 # --- tables

@@ -80,7 +80,7 @@ def test_lenient_folds_what_the_table_says():
 
 
 @pytest.mark.parametrize(
-    "one, other",
+    "first, second",
     [
         ("。", "."),
         ("國", "国"),
@@ -91,8 +91,8 @@ def test_lenient_folds_what_the_table_says():
         ("①", "1"),
     ],
 )
-def test_lenient_keeps_apart(one, other):
-    assert normalize(one, "lenient") != normalize(other, "lenient")
+def test_lenient_keeps_apart(first, second):
+    assert normalize(first, "lenient") != normalize(second, "lenient")
 
 
 def test_compatibility_jamo_stay():
