@@ -16,7 +16,7 @@ import secrets
 import shutil
 import subprocess
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -210,6 +210,11 @@ def run_id_of_model(model: Any, name: str) -> str | None:
     folders = (Path(name), Path(name) / "adapter") if name else ()
     ids = (read_run(folder).get("id") for folder in folders)
     return getattr(model, "ocrkit_run", None) or next(filter(None, ids), None)
+
+
+def describe_changes(changed: Mapping[str, list]) -> str:
+    """Changed settings in words: `learning_rate 0.005 -> 1e-05, save_steps 100 -> 50`."""
+    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
 
 
 def foreign_weights(summary: dict[str, Any], run: dict[str, Any]) -> str | None:

@@ -10,8 +10,7 @@ import yaml
 from ocrkit.config import TrainConfig
 from ocrkit.display.markdown import markdown_block, markdown_code, markdown_text
 from ocrkit.environment import load_secret
-from ocrkit.run_folder import foreign_weights, read_run
-from ocrkit.training.resume import described
+from ocrkit.run_folder import describe_changes, foreign_weights, read_run
 
 # What a repository of the Hub holds when nobody has put anything into it.
 _EMPTY = {".gitattributes", "README.md"}
@@ -162,7 +161,7 @@ def card(
         block = markdown_block(text.rstrip("\n"), "yaml")
         parts += ["## Recipe", f"Settings that differ from the defaults:\n\n{block}"]
         for change in versions.get("changes", []):
-            changes = markdown_text(described(change["changed"]))
+            changes = markdown_text(describe_changes(change["changed"]))
             parts.append(f"Changed at step {markdown_text(change['step'])}: {changes}.")
     if versions:
         found = {"python": versions.get("python"), **versions.get("packages", {})}

@@ -20,7 +20,7 @@ from ocrkit.data.rows import drawn_rows
 from ocrkit.errors import ModelError
 from ocrkit.models.backend import inference_mode
 from ocrkit.models.read import read_batch
-from ocrkit.training.batch_size import as_in_training, probe_step
+from ocrkit.training.probe import probe_step, training_mode
 
 
 def try_kernels(model: Any, processor: Any, config: TrainConfig, training: bool = False) -> None:
@@ -111,7 +111,7 @@ def _step(model: Any, processor: Any, config: TrainConfig) -> None:
     warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
     batch = Collator(processor, config.image_height)(drawn_rows(1))
     try:
-        with _own_random_numbers(), as_in_training(model, config):
+        with _own_random_numbers(), training_mode(model, config):
             probe_step(model, batch, config)
     except torch.cuda.OutOfMemoryError:
         # The first step of the run says this of its own batch, with the way out.

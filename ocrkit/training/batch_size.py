@@ -1,11 +1,8 @@
-"""The largest batch that fits the memory, and the learning rate that goes with it."""
+"""Batch size: find the largest batch that fits the memory, and scale the learning rate to it."""
 
 import math
-import resource
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -13,69 +10,26 @@ import torch
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.environment import is_main_process, process_count
-from ocrkit.errors import TrainingError
-from ocrkit.models.backend import products
-from ocrkit.training.losses import loss_terms, supervised_loss
+from ocrkit.errors import ConfigError
+from ocrkit.training.probe import peak_memory, probe_step, training_mode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from datasets import Dataset
+    from transformers import PreTrainedModel
 
 LARGEST = 256
-# What is left free: the probe has no optimizer step, and memory is never used to its last byte.
+# Share of the memory that may be used: the probe has no optimizer step, and needs some slack.
 _SHARE = 0.85
 
 
-def does_not_fit(where: str, lengths: Sequence[int], ids: Sequence[str]) -> TrainingError:
-    """What to say of a batch that ran out of memory.
-
-    Args:
-        where: in the run, e.g. "at step 3".
-        lengths: tokens of each sample.
-        ids: of the samples, or none where they are not known.
-    """
-    longest = max(zip(lengths, ids or [""] * len(lengths)))
-    return TrainingError(
-        f"Out of GPU memory {where} with a batch of {len(lengths)}, the longest sample "
-        f"{longest[1]} of {longest[0]} tokens: lower per_device_train_batch_size (raising "
-        "gradient_accumulation_steps as much), lower max_pixels, or set "
-        "gradient_checkpointing=True."
-    )
-
-
-@contextmanager
-def as_in_training(model: Any, config: TrainConfig) -> Iterator[None]:
-    """The model as a run has it, with activations recomputed if set; afterwards as it was."""
-    training = model.training
-    model.train()
-    # transformers turns it on when a run begins, Unsloth when it loads a model.
-    turned_on = config.gradient_checkpointing and not model.is_gradient_checkpointing
-    if turned_on:
-        model.gradient_checkpointing_enable()
-    try:
-        yield
-    finally:
-        if turned_on:
-            model.gradient_checkpointing_disable()
-            model.disable_input_require_grads()
-        model.train(training)
-
-
-def probe_step(model: Any, batch: dict[str, Any], config: TrainConfig) -> None:
-    """A step's forward and backward pass; no weight changes and no gradient stays.
-
-    With the run's loss and precision; `as_in_training` does the rest.
-
-    Args:
-        batch: as the collator makes it.
-    """
-    inputs = {key: value.to(model.device) for key, value in batch.items()}
-    with products(config, model.device.type):
-        loss = supervised_loss(model, inputs, **loss_terms(config))
-    loss.backward()
-    model.zero_grad(set_to_none=True)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize()
-
-
 def largest_batch(
-    model: Any, processor: Any, rows: Any, lengths: list[int], config: TrainConfig
+    model: "PreTrainedModel",
+    collator: Collator,
+    rows: "Dataset",
+    lengths: "Sequence[float]",
+    config: TrainConfig,
 ) -> int:
     """The largest power of two, up to 256, of the longest rows that train without running out.
 
@@ -86,79 +40,87 @@ def largest_batch(
     Args:
         lengths: tokens of each row.
     """
-    collate = Collator(processor, config.image_height)
     order = sorted(range(len(rows)), key=lambda i: -lengths[i])
-    size, peaks = 0, [_used(model)]
+    cuda = model.device.type == "cuda"
+    size, peaks = 0, [peak_memory(model.device)]
     try:
-        with as_in_training(model, config):
+        with training_mode(model, config):
             while 2 * size <= min(LARGEST, len(order)):
-                wanted = 2 * size or 1
-                if not _fits(model, peaks):
+                if not cuda and not _doubled_batch_fits(peaks):
                     break
-                probe_step(model, collate([rows[i] for i in order[:wanted]]), config)
-                peaks.append(_used(model))
-                if model.device.type == "cuda" and peaks[-1] > _limit(model):
+                tried = 2 * size or 1
+                probe_step(model, collator([rows[i] for i in order[:tried]]), config)
+                peaks.append(peak_memory(model.device))
+                if cuda and peaks[-1] > _gpu_limit(model):
                     break
-                size = wanted
+                size = tried
     except torch.cuda.OutOfMemoryError:
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
     return max(1, size)
 
 
-def _used(model: Any) -> int:
-    """Bytes at the highest point so far."""
-    if model.device.type == "cuda":
-        return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _limit(model: Any) -> float:
+def _gpu_limit(model: "PreTrainedModel") -> float:
+    """Bytes that a probe step may use, with 8 bytes a trained weight left to the optimizer."""
     trained = sum(w.numel() for w in model.parameters() if w.requires_grad)
     total = torch.cuda.get_device_properties(model.device).total_memory
     return _SHARE * total - 8 * trained
 
 
-def _fits(model: Any, peaks: list[int]) -> bool:
-    """Whether twice the last size will fit, as far as can be told before it is tried."""
-    if model.device.type == "cuda" or len(peaks) < 2:
+def _doubled_batch_fits(peaks: list[int]) -> bool:
+    """Whether twice the last size is expected to fit a CPU's free memory."""
+    if len(peaks) < 2:
         return True
     # A doubled batch adds about as much again as the last one took in all.
     return 2 * (peaks[-1] - peaks[0]) < _SHARE * psutil.virtual_memory().available
 
 
-def resolve_batch(
-    config: TrainConfig,
-    model: Any,
-    processor: Any,
-    rows: Any,
-    lengths: list[int],
-) -> TrainConfig:
-    """The settings with `"auto"` replaced by a number, and the learning rate scaled if asked.
+def resolved_batch_size(config: TrainConfig) -> int:
+    """The training batch size of a config whose `"auto"` has been resolved.
 
-    With `learning_rate_batch_size` the rate is multiplied by the square root of (samples per step
-    / that size).
+    Raises:
+        ConfigError: it is still "auto".
     """
     size = config.per_device_train_batch_size
-    if size == "auto":
-        size = _agreed(largest_batch(model, processor, rows, lengths, config))
-    rate, reference = config.learning_rate, config.learning_rate_batch_size
-    per_step = size * config.gradient_accumulation_steps * process_count()
-    if reference:
+    if isinstance(size, str):
+        raise ConfigError(
+            f"per_device_train_batch_size={size!r} has not been resolved yet; `train` and `plan` "
+            "do that, or set a number."
+        )
+    return size
+
+
+def resolve_batch(
+    config: TrainConfig,
+    model: "PreTrainedModel",
+    collator: Collator,
+    rows: "Dataset",
+    lengths: "Sequence[float]",
+) -> TrainConfig:
+    """The settings with a batch size in place of `"auto"`, and the learning rate scaled if asked.
+
+    With `learning_rate_batch_size` the rate is multiplied by the square root of (samples per step
+    / that size). `resolved_batch_size` reads the size from the settings that are returned.
+    """
+    size = config.per_device_train_batch_size
+    if isinstance(size, str):
+        size = _smallest_of_all_processes(largest_batch(model, collator, rows, lengths, config))
+    rate = config.learning_rate
+    if reference := config.learning_rate_batch_size:
+        per_step = size * config.gradient_accumulation_steps * process_count()
         rate *= math.sqrt(per_step / reference)
-    found = replace(
+    resolved = replace(
         config,
         per_device_train_batch_size=size,
         learning_rate=rate,
         learning_rate_batch_size=None,
     )
-    if found != config and is_main_process():
+    if resolved != config and is_main_process():
         print(f"per_device_train_batch_size={size}, learning_rate={rate:.3g}")
-    return found
+    return resolved
 
 
-def _agreed(size: int) -> int:
-    """The smallest size of all processes."""
+def _smallest_of_all_processes(size: int) -> int:
     if process_count() == 1:
         return size
     from accelerate import PartialState

@@ -1,4 +1,4 @@
-"""What watches a run: its log on disk, the wish to stop it, and what it learns of itself."""
+"""Callbacks of a run: log file, stop on a signal, confusion weights and early stopping."""
 
 import json
 import math
@@ -17,27 +17,27 @@ from ocrkit.training.losses import update_weights, weight_table
 
 
 class LogFile(TrainerCallback):
-    """Appends every log to train_log.jsonl as it comes, so a stopped run keeps its curve.
+    """Appends every log to train_log.jsonl at once, so that a stopped run keeps its curve.
 
     The run folder may hold an earlier run. It is left as it is until the first step is done; then
-    `begin` makes it this run's, and what was logged before is written.
+    `begin` makes it this run's, and the entries that were waiting are written.
 
     Args:
         path: the train_log.jsonl.
-        begin: called once, on the main process.
+        begin: called once, on the main process, after the first step.
     """
 
-    def __init__(self, path: Path, begin: Callable[[], None] = lambda: None):
+    def __init__(self, path: Path, begin: Callable[[], None] = lambda: None) -> None:
         self.path, self.begin = path, begin
         # Settings that a resumed run changes, as {name: [before, after]}.
         self.changed: dict[str, list] = {}
         self.waiting: list[dict[str, Any]] | None = []
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Drop what an interrupted run logged after the checkpoint that is resumed from."""
+        """Drop entries that an interrupted run logged after the checkpoint that is resumed."""
         step = state.global_step
         kept = [entry for entry in read_log(self.path) if entry["step"] <= step] if step else []
-        # A run that was resumed at this step before may have changed other settings.
+        # An earlier resume at this step may have recorded other changes.
         kept = [e for e in kept if not ("changed" in e and e["step"] == step)]
         if self.changed and step:
             kept.append({"step": step, "changed": self.changed})
@@ -48,10 +48,10 @@ class LogFile(TrainerCallback):
         self.take_over()
 
     def take_over(self) -> None:
-        """Make the folder this run's, where it is not yet; called by all processes."""
+        """Make the folder this run's, if it is not yet; all processes have to call this."""
         if self.waiting is None:
             return
-        # As `decided_by_main`, so that an error ends all processes, and none goes on before.
+        # `decided_by_main` lets an error end all processes, and makes them wait for it.
         decided_by_main(self._begin)
         self.waiting = None
 
@@ -61,12 +61,12 @@ class LogFile(TrainerCallback):
         self.path.write_text(text, encoding="utf-8")
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Write one line."""
+        """Write the log as one entry."""
         if state.is_world_process_zero and logs:
             self.write({"step": state.global_step, **logs})
 
     def write(self, entry: dict[str, Any]) -> None:
-        """Write one line, or keep it until the folder is this run's."""
+        """Write one entry, or keep it until the folder is this run's."""
         if self.waiting is None:
             append_log(self.path, entry)
         else:
@@ -74,17 +74,17 @@ class LogFile(TrainerCallback):
 
 
 class StopOnSignal(TrainerCallback):
-    """Turns Ctrl+C, a notebook's interrupt and SIGTERM into a checkpoint after the step at hand.
+    """Turns Ctrl+C, a notebook's interrupt and SIGTERM into a checkpoint after the current step.
 
-    An interrupt in the middle of a step would leave weights and optimizer apart. A second one
-    stops at once. Use as a context around `trainer.train`: signals are as before outside it.
+    An interrupt within a step would leave weights and optimizer at different steps. A second one
+    stops at once. Use as a context around `trainer.train`; it restores the signal handlers.
     """
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
 
     def __enter__(self) -> "StopOnSignal":
-        """Take the signals, where Python allows it: in the main thread."""
+        """Set the signal handlers, which Python allows in the main thread only."""
         self.before = {}
         for number in (signal.SIGINT, signal.SIGTERM):
             try:
@@ -94,12 +94,12 @@ class StopOnSignal(TrainerCallback):
         return self
 
     def __exit__(self, *error: Any) -> None:
-        """Give the signals back."""
+        """Restore the signal handlers."""
         for number, handler in self.before.items():
             signal.signal(number, handler)
 
     def request(self) -> None:
-        """Stop as the first Ctrl+C does."""
+        """Request a stop, as the first Ctrl+C does."""
         self.caught = self.caught or signal.SIGINT
 
     def _catch(self, number: int, frame: Any) -> None:
@@ -111,13 +111,13 @@ class StopOnSignal(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
         """Save and stop, in all processes at the same step.
 
-        Where the step is one of evaluation, that comes first: weights of characters and the count
-        of early stopping follow from it, and a resumed run would not make up for it.
+        An evaluation that is due at this step still takes place: confusion weights and the counter
+        of early stopping depend on it, and a resumed run would not repeat it.
         """
         caught = self.caught is not None
         if args.world_size > 1:
-            # A signal reaches the processes at different steps; one that waits for the others'
-            # gradients while they save would wait forever.
+            # A signal reaches the processes at different steps; a process that waits for the
+            # others' gradients while they save would wait forever.
             flag = torch.tensor(int(caught), device=args.device)
             torch.distributed.all_reduce(flag)
             caught = bool(flag)
@@ -128,37 +128,36 @@ class StopOnSignal(TrainerCallback):
 
 
 def _restore(callback: Any, state: Any) -> None:
-    """Give a callback the attributes that it had when the checkpoint was saved."""
+    """Restore the attributes that a callback had when the checkpoint was saved."""
     name = type(callback).__name__
-    # Trainer expects an entry of every callback there is, and a checkpoint of other settings has
-    # none of this one.
+    # Trainer expects an entry of every callback, and a checkpoint of other settings has none.
     saved = state.stateful_callbacks.setdefault(name, callback.state())
     for attribute, value in saved["attributes"].items():
         setattr(callback, attribute, value)
 
 
 class ConfusionWeights(TrainerCallback, ExportableState):
-    """The weights of characters that were mixed up, kept in every checkpoint's trainer state.
+    """Weights of characters that were confused, saved in every checkpoint's trainer state.
 
     `weights` maps a character to its weight, above 1; `table` holds the same by code point.
     """
 
-    def __init__(self, max_weight: float, smoothing: float):
+    def __init__(self, max_weight: float, smoothing: float) -> None:
         self.max_weight, self.smoothing = max_weight, smoothing
         self.weights: dict[str, float] = {}
         self.table = weight_table({})
 
     def state(self) -> dict[str, Any]:
-        """What Trainer saves."""
+        """The state that Trainer saves."""
         return {"args": {}, "attributes": {"weights": dict(self.weights)}}
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Go on with the weights of the checkpoint that is resumed from."""
+        """Restore the weights of the checkpoint that is resumed."""
         _restore(self, state)
         self.table = weight_table(self.weights)
 
     def update(self, references: list[str], predictions: list[str]) -> None:
-        """Move the weights towards what an evaluation found."""
+        """Update the weights from the predictions of an evaluation."""
         self.weights = update_weights(
             self.weights, references, predictions, self.max_weight, self.smoothing
         )
@@ -168,11 +167,20 @@ class ConfusionWeights(TrainerCallback, ExportableState):
 class EarlyStopping(EarlyStoppingCallback):
     """transformers' early stopping, with a patience in evaluations or as a share of all steps.
 
-    The evaluations without a better one are counted on after a resume.
+    The counter of evaluations without an improvement is restored on resume.
+
+    Args:
+        patience: evaluations, or under 1 a share of all steps.
+        threshold: smallest change that counts as an improvement.
     """
 
+    def __init__(self, patience: float, threshold: float = 0.0) -> None:
+        super().__init__(early_stopping_threshold=threshold)
+        # transformers declares a whole number, which a share becomes when training begins.
+        self.early_stopping_patience: float = patience
+
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Turn a share of the steps into evaluations, now that the steps are known."""
+        """Convert a share of the steps into evaluations, now that the steps are known."""
         if self.early_stopping_patience < 1:
             steps = self.early_stopping_patience * state.max_steps
             self.early_stopping_patience = max(1, math.ceil(steps / state.eval_steps))
@@ -181,10 +189,10 @@ class EarlyStopping(EarlyStoppingCallback):
     def on_evaluate(
         self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
     ) -> None:
-        """Stop when there was no better evaluation for too long, and say so."""
+        """Stop after too many evaluations without an improvement, and print that."""
         super().on_evaluate(args, state, control, metrics, **kwargs)
-        waited = self.early_stopping_patience_counter >= self.early_stopping_patience
-        if waited and state.is_world_process_zero and state.global_step < state.max_steps:
+        exhausted = self.early_stopping_patience_counter >= self.early_stopping_patience
+        if exhausted and state.is_world_process_zero and state.global_step < state.max_steps:
             print(
                 f"Early stop at step {state.global_step}: "
                 f"{args.metric_for_best_model.removeprefix('eval_')} was not better than "

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: sealed with checksums, rotated, and chosen to resume from when whole."""
+"""Checkpoints: seal them with checksums, rotate them, and choose the latest whole one to resume."""
 
 import hashlib
 import json
@@ -13,7 +13,7 @@ SEAL = "complete.json"
 
 
 def seal(folder: str | Path) -> None:
-    """Mark a checkpoint as written to its end, with size and checksum of every file in it."""
+    """Write a checkpoint's seal: size and checksum of every file, once all are written."""
     folder = Path(folder)
     files = {
         path.relative_to(folder).as_posix(): {
@@ -27,12 +27,12 @@ def seal(folder: str | Path) -> None:
 
 
 def unseal(folder: str | Path) -> None:
-    """Take the mark away, before a checkpoint is written again or deleted."""
+    """Delete the seal, before a checkpoint is written again or deleted."""
     (Path(folder) / SEAL).unlink(missing_ok=True)
 
 
 def damage(folder: str | Path, checksums: bool = True) -> str | None:
-    """What is wrong with a checkpoint, as a clause that names the file; None: it is whole.
+    """Damage of a checkpoint, as a clause that names the file; None: it is whole.
 
     Args:
         checksums: read every file and compare its checksum; False compares sizes alone, which
@@ -90,7 +90,7 @@ def _read_seal(folder: Path) -> dict[str, dict[str, Any]]:
         if all(type(size) is int for size in content.values()):
             return {name: {"size": size} for name, size in content.items()}
         files = content.get("files")
-        # Byte for byte, so that no change of the seal itself goes unnoticed.
+        # Compared byte for byte, so that any change of the seal itself is noticed.
         if isinstance(files, dict) and files and text == _seal_text(files):
             return files
     raise ValueError(f"{SEAL} is damaged")
@@ -118,7 +118,7 @@ def whole_checkpoints(output_dir: str | Path) -> list[Path]:
 
 
 def rotate(output_dir: str | Path, limit: int, best: str | Path | None = None) -> None:
-    """Delete the oldest whole checkpoints beyond `limit`; the best one stays, and counts."""
+    """Delete the oldest whole checkpoints beyond `limit`; the best checkpoint stays, and counts."""
     whole = whole_checkpoints(output_dir)
     keep = {whole[-1]} if whole else set()
     keep |= {Path(best)} & set(whole) if best else set()
@@ -131,33 +131,33 @@ def rotate(output_dir: str | Path, limit: int, best: str | Path | None = None) -
             shutil.rmtree(path, ignore_errors=True)
 
 
-def set_aside(output_dir: str | Path, step: int) -> None:
-    """Move checkpoints past `step`, which an earlier run left, into the folder `replaced`.
+def set_aside_later(output_dir: str | Path, step: int) -> None:
+    """Move an earlier run's checkpoints past `step` into the folder `replaced`.
 
-    There they are neither resumed from nor taken for newer than what this run saves.
+    There they are neither resumed nor mistaken for newer than the checkpoints of this run.
     """
     whole = whole_checkpoints(output_dir)
-    others = [path for path in whole if int(path.name.rpartition("-")[2]) > step]
-    for path in others:
-        place = path.parent / "replaced"
-        place.mkdir(exist_ok=True)
-        path.rename(place / f"{sum(1 for _ in place.iterdir()) + 1}-{path.name}")
-    if others:
+    later = [path for path in whole if int(path.name.rpartition("-")[2]) > step]
+    replaced = Path(output_dir) / "replaced"
+    for path in later:
+        replaced.mkdir(exist_ok=True)
+        path.rename(replaced / f"{sum(1 for _ in replaced.iterdir()) + 1}-{path.name}")
+    if later:
         print(
-            f"{len(others)} checkpoints that this run does not go on from are now in {place}; "
+            f"{len(later)} checkpoints that this run does not resume are now in {replaced}; "
             "delete it when nobody needs them."
         )
 
 
 def checkpoint_to_resume(output_dir: str | Path, wanted: str | None) -> Path | None:
-    """The checkpoint that `resume_from_checkpoint` means, with every file as it was saved.
+    """The whole checkpoint that `resume_from_checkpoint` names; None: training begins anew.
 
     Args:
-        wanted: a checkpoint folder; "auto" takes the latest whole one, if any, and names those
-            that it passes over; None starts anew.
+        wanted: a checkpoint folder; "auto" takes the latest whole checkpoint, if any, and prints
+            the damage of those that it passes over; None begins anew.
 
     Raises:
-        ConfigError: the folder is not there, was not written to its end or is damaged.
+        ConfigError: the folder does not exist, was not written to its end or is damaged.
     """
     if not wanted:
         return None

@@ -1,10 +1,11 @@
-"""TODO: one sentence on what ocrkit.training.difficulty holds."""
+"""Difficulty of training rows for a curriculum: length, density, CER of the base, or a column."""
 
 import hashlib
 import json
 import math
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
@@ -16,19 +17,24 @@ from ocrkit.metrics.edits import cer
 from ocrkit.metrics.text import graphemes
 from ocrkit.models.read import predict
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
 
-def with_difficulty(rows: Any, model: Any, processor: Any, config: TrainConfig) -> Any:
-    """The training rows with a column `difficulty`, low for easy, as `config.curriculum` says.
+
+def with_difficulty(
+    rows: "Dataset", model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
+) -> "Dataset":
+    """The training rows with a column `difficulty`, low for easy, as `config.curriculum` names it.
 
     - `length`: grapheme clusters of the text.
-    - `density`: grapheme clusters for each token of the picture, so how small the script is to the
+    - `density`: grapheme clusters per token of the picture, so how small the script is to the
       model.
-    - `base_cer`: the CER of the model as it stands before training, predicted once and kept in the
-      run folder.
+    - `base_cer`: the CER of the model before training, predicted once and kept in the run folder.
     - anything else: a column of numbers, or a key of the rows' `meta`.
 
     Raises:
-        DataError: a row without a number there.
+        DataError: a row has no number in that column or key.
     """
     if config.curriculum == "base_cer":
         values = _base_cer(rows, model, processor, config)
@@ -37,20 +43,23 @@ def with_difficulty(rows: Any, model: Any, processor: Any, config: TrainConfig) 
         if config.curriculum == "density":
             tokens = picture_tokens(rows, processor, config)
             values = [value / max(1, count) for value, count in zip(values, tokens)]
+    elif config.curriculum is None:
+        raise ValueError("curriculum=None orders no rows; set length, density or base_cer.")
     else:
         values = _numbers(rows, config.curriculum)
     return rows.add_column("difficulty", values)
 
 
-def _numbers(rows: Any, name: str) -> list[float]:
+def _numbers(rows: "Dataset", name: str) -> list[float]:
+    """A number of each row, from a column or from `meta`."""
     if name in rows.column_names:
-        found = list(rows[name])
+        stored: list[Any] = list(rows[name])
     else:
-        found = [_meta(text).get(name) for text in rows["meta"]]
+        stored = [_meta(text).get(name) for text in rows["meta"]]
     values = []
-    for identity, value in zip(rows["id"], found):
+    for identity, value in zip(rows["id"], stored):
         try:
-            values.append(float(value))
+            values.append(math.nan if value is None else float(value))
         except (TypeError, ValueError):
             values.append(math.nan)
         if not math.isfinite(values[-1]):
@@ -63,46 +72,44 @@ def _numbers(rows: Any, name: str) -> list[float]:
 
 def _meta(text: str | None) -> dict[str, Any]:
     try:
-        found = json.loads(text or "{}")
+        meta = json.loads(text or "{}")
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return meta if isinstance(meta, dict) else {}
 
 
-def _base_cer(rows: Any, model: Any, processor: Any, config: TrainConfig) -> list[float]:
-    """The base model's CER on each row; read from the run folder where it is known."""
+def _base_cer(
+    rows: "Dataset", model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
+) -> list[float]:
+    """The base model's CER on each row; cached in the run folder."""
     from accelerate.utils import gather_object
 
     path = Path(config.output_dir) / "base_cer.json"
     truths = [text_of(text) for text in rows["completion"]]
     size = str(getattr(processor.image_processor, "size", None))
-    parts = [config.model_name_or_path, size, config.image_height, config.max_new_tokens]
+    parts: list[Any] = [config.model_name_or_path, size, config.image_height, config.max_new_tokens]
     parts += [str(model.dtype), config.load_in_4bit, list(rows["id"]), truths]
     parts += [rows["prompt"][:], picture_hashes(rows), _frozen_weights(model)]
     fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     if path.is_file():
-        known = json.loads(path.read_text(encoding="utf-8"))
-        if known["fingerprint"] == fingerprint:
-            return known["cer"]
-    mine = range(process_rank(), len(rows), process_count())
+        cached = json.loads(path.read_text(encoding="utf-8"))
+        if cached["fingerprint"] == fingerprint:
+            return cached["cer"]
+    share = range(process_rank(), len(rows), process_count())
     if is_main_process():
         print(f"Reading {len(rows)} training rows with the base model, for curriculum=base_cer.")
-    adapters_off = getattr(model, "disable_adapter", None)
-    if adapters_off:
-        with adapters_off():
-            texts = predict(model, processor, rows.select(mine), config)
-    else:
-        texts = predict(model, processor, rows.select(mine), config)
-    found = dict(gather_object(list(zip(mine, texts))))
-    values = [float(cer([truth], [found[i]])) for i, truth in enumerate(truths)]
+    with getattr(model, "disable_adapter", nullcontext)():
+        texts = predict(model, processor, rows.select(share), config)
+    predictions = dict(gather_object(list(zip(share, texts))))
+    values = [float(cer([truth], [predictions[i]])) for i, truth in enumerate(truths)]
     if is_main_process():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"fingerprint": fingerprint, "cer": values}))
     return values
 
 
-def _frozen_weights(model: Any) -> str:
-    """A hash of a sample of what training leaves alone, so that another base is another."""
+def _frozen_weights(model: "PreTrainedModel") -> str:
+    """A hash of a sample of the frozen weights, so that another base gives another cache."""
     digest = hashlib.sha256()
     for name, weight in model.named_parameters():
         if not weight.requires_grad:

@@ -9,19 +9,30 @@ Dividing by the weights, not by their number, makes a constant weight change not
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.metrics import edits as metrics
 
-# Elements of the float32 block that is worked on at once: 64 MB.
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Elements of the float32 blocks in which losses are computed: 64 MB.
 _BLOCK = 1 << 24
 
 
-def loss_terms(config: TrainConfig) -> dict[str, float]:
-    """The arguments of `token_loss` that `config.loss` and its settings stand for."""
+class LossTerms(TypedDict):
+    """Parameters of `token_loss`."""
+
+    gamma: float
+    alpha: float
+    smoothing: float
+
+
+def loss_terms(config: TrainConfig) -> LossTerms:
+    """The arguments of `token_loss` for `config.loss` and its settings."""
     focal = "focal" in config.loss
     return {
         "gamma": config.focal_gamma if focal else 0.0,
@@ -37,28 +48,28 @@ def supervised_positions(labels: torch.Tensor) -> torch.Tensor:
         labels: (rows, tokens), −100 where a label does not count.
 
     Returns:
-        Indices p, ascending, such that some row has a label at p + 1. Logits are needed there and
-        nowhere else: the prompt and the picture are most of a batch.
+        Indices p, ascending, such that some row has a label at p + 1. Logits are needed only at
+        these: the prompt and the picture, which need none, are most of a batch.
     """
     counted = (labels[:, 1:] != -100).any(dim=0)
     return counted.nonzero(as_tuple=True)[0]
 
 
 class _LogProbabilities(torch.autograd.Function):
-    """−log p of each label, and its mean over the vocabulary, in float32.
+    """−log p of each label, and the mean of −log p over the vocabulary, in float32.
 
-    Worked out in blocks: log_softmax in float32 would hold two more copies of the logits, which
-    for a vocabulary of 150,000 tokens are most of a step's memory.
+    Computed in blocks: log_softmax in float32 would hold two more copies of the logits, which for a
+    vocabulary of 150,000 tokens are most of a step's memory.
     """
 
     @staticmethod
     def forward(ctx: Any, logits: torch.Tensor, labels: torch.Tensor) -> tuple:
-        total = torch.empty(len(labels), dtype=_exact(logits), device=logits.device)
+        total = torch.empty(len(labels), dtype=_float32_or_wider(logits), device=logits.device)
         mean = torch.empty_like(total)
-        for part in _parts(logits):
-            block = logits[part].to(total.dtype)
-            total[part] = block.logsumexp(dim=-1)
-            mean[part] = block.mean(dim=-1)
+        for rows in _blocks(logits):
+            block = logits[rows].to(total.dtype)
+            total[rows] = block.logsumexp(dim=-1)
+            mean[rows] = block.mean(dim=-1)
         counted = labels != -100
         index = labels.where(counted, 0)[:, None]
         chosen = logits.gather(1, index)[:, 0].to(total.dtype)
@@ -66,25 +77,26 @@ class _LogProbabilities(torch.autograd.Function):
         return torch.where(counted, total - chosen, 0), torch.where(counted, total - mean, 0)
 
     @staticmethod
-    def backward(ctx: Any, chosen: torch.Tensor, mean: torch.Tensor) -> tuple:
+    def backward(ctx: Any, *gradients: torch.Tensor) -> tuple:
+        chosen, mean = gradients
         logits, labels, total = ctx.saved_tensors
         counted = labels != -100
         index = labels.where(counted, 0)[:, None]
         chosen, mean = chosen.where(counted, 0), mean.where(counted, 0)
         gradient = torch.empty_like(logits)
-        for part in _parts(logits):
-            block = (logits[part].to(total.dtype) - total[part, None]).exp_()
-            block *= (chosen + mean)[part, None]
-            block -= mean[part, None] / logits.shape[1]
-            gradient[part] = block.scatter_add_(1, index[part], -chosen[part, None])
+        for rows in _blocks(logits):
+            block = (logits[rows].to(total.dtype) - total[rows, None]).exp_()
+            block *= (chosen + mean)[rows, None]
+            block -= mean[rows, None] / logits.shape[1]
+            gradient[rows] = block.scatter_add_(1, index[rows], -chosen[rows, None])
         return gradient, None
 
 
-def _exact(logits: torch.Tensor) -> torch.dtype:
+def _float32_or_wider(logits: torch.Tensor) -> torch.dtype:
     return torch.promote_types(logits.dtype, torch.float32)
 
 
-def _parts(logits: torch.Tensor) -> list[slice]:
+def _blocks(logits: torch.Tensor) -> list[slice]:
     rows = max(1, _BLOCK // logits.shape[1])
     return [slice(start, start + rows) for start in range(0, len(logits), rows)]
 
@@ -103,17 +115,17 @@ def token_loss(
         logits: (rows, positions, vocabulary), at the positions that predict `labels`.
         labels: (rows, positions), −100 where a label does not count.
         weights: (rows, positions); None weighs every label 1.
-        gamma: how far sure labels are left out: the factor is (1 − p)^gamma.
-        alpha: a factor of the whole.
+        gamma: exponent of the focal loss, whose factor is (1 − p)^gamma.
+        alpha: factor of the focal loss.
         smoothing: share of the target that is spread evenly over the vocabulary.
     """
     loss, uniform = _LogProbabilities.apply(logits.flatten(0, 1), labels.flatten())
-    unsure = -torch.expm1(-loss)
+    one_minus_p = -torch.expm1(-loss)
     if smoothing:
         loss = (1 - smoothing) * loss + smoothing * uniform
     if gamma:
         # The slope of x^gamma is infinite at 0 for a gamma below 1.
-        loss = unsure.clamp(min=1e-8) ** gamma * loss
+        loss = one_minus_p.clamp(min=1e-8) ** gamma * loss
     loss = alpha * loss.view_as(labels)
     return loss if weights is None else weights * loss
 
@@ -123,9 +135,11 @@ def cross_entropy(
     labels: torch.Tensor,
     num_items: torch.Tensor | float | None = None,
     weights: torch.Tensor | None = None,
-    **terms: float,
+    gamma: float = 0.0,
+    alpha: float = 1.0,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Mean loss per label, or per unit of weight; plain cross entropy without `terms`.
+    """Mean loss per label, or per unit of weight; by default plain cross entropy.
 
     Args:
         logits: (rows, positions, vocabulary), at the positions that predict `labels`.
@@ -133,26 +147,28 @@ def cross_entropy(
         num_items: what to divide by, the labels (or the sum of their weights) of all batches that
             make up a step; None takes this batch's own.
         weights: (rows, positions); None weighs every label 1.
-        **terms: gamma, alpha and smoothing, as `token_loss` takes them.
+        gamma: of the focal loss, as `token_loss` takes it; likewise `alpha` and `smoothing`.
     """
-    total = token_loss(logits, labels, weights, **terms).sum()
+    total = token_loss(logits, labels, weights, gamma, alpha, smoothing).sum()
     if num_items is None:
         num_items = label_mass(labels, weights).clamp(min=1e-8)
     return total / num_items
 
 
 def label_mass(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
-    """Number of labels that count, or the sum of their weights."""
+    """Number of labels that are not −100, or the sum of their weights."""
     counted = labels != -100
     return counted.sum() if weights is None else weights.where(counted, 0).sum()
 
 
 def supervised_loss(
-    model: Any,
-    batch: dict[str, Any],
-    num_items: Any = None,
+    model: "PreTrainedModel",
+    batch: dict[str, torch.Tensor],
+    num_items: torch.Tensor | float | None = None,
     weights: torch.Tensor | None = None,
-    **terms: float,
+    gamma: float = 0.0,
+    alpha: float = 1.0,
+    smoothing: float = 0.0,
 ) -> torch.Tensor:
     """Loss of a batch, with logits at supervised positions only; the same on all backends.
 
@@ -161,21 +177,21 @@ def supervised_loss(
         batch: as the collator makes it, on the model's device.
         num_items: what to divide by, as `cross_entropy` takes it.
         weights: (rows, tokens), of the labels; None weighs every label 1.
-        **terms: gamma, alpha and smoothing, as `token_loss` takes them.
+        gamma: of the focal loss, as `token_loss` takes it; likewise `alpha` and `smoothing`.
     """
-    # Without labels every backend returns its logits.
+    # Without labels in its inputs a model of any backend returns its logits.
     inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
     positions = supervised_positions(batch["labels"])
     outputs = model(**inputs, logits_to_keep=positions, use_cache=False)
     labels = batch["labels"][:, positions + 1]
     if weights is not None:
         weights = weights[:, positions + 1]
-    return cross_entropy(outputs.logits, labels, num_items, weights, **terms)
+    return cross_entropy(outputs.logits, labels, num_items, weights, gamma, alpha, smoothing)
 
 
-# Right readings that every character is credited with, so that one seen once and misread does not
-# come out as always misread.
-_CREDIT = 2
+# Correct readings added to every character's count, so that a single misreading of a rare character
+# does not give a share of errors of 1.
+_PSEUDO_COUNT = 2
 
 
 def update_weights(
@@ -187,15 +203,15 @@ def update_weights(
 ) -> dict[str, float]:
     """Character weights after an evaluation; a character that is not listed weighs 1.
 
-    A character's share of errors is how often it was misread, left out, or read where another
-    stood, among all the times that it stood in the truth or was read for another. A share of 0
-    makes a weight of 1, a share of 1 would make `max_weight`; `smoothing` is the part of the old
-    weight that is kept. Characters inserted where nothing stood are no confusion.
+    A character's share of errors is the number of times that it was misread, left out, or read in
+    place of another, among all the times that it is in the truth or was read in place of another. A
+    share of 0 makes a weight of 1, a share of 1 would make `max_weight`; `smoothing` is the share
+    of the old weight that is kept. Insertions are no confusion.
 
     Args:
-        weights: as the last evaluation left them.
+        weights: of the last evaluation.
         references: the truth.
-        predictions: what was read.
+        predictions: of the model.
         max_weight: at least 1.
         smoothing: between 0 (only this evaluation counts) and 1 (nothing changes).
     """
@@ -207,7 +223,7 @@ def update_weights(
             if read:
                 wrong[read] += count
                 seen[read] += count
-    shares = {char: count / (seen[char] + _CREDIT) for char, count in wrong.items()}
+    shares = {char: count / (seen[char] + _PSEUDO_COUNT) for char, count in wrong.items()}
     updated = {
         char: smoothing * weights.get(char, 1.0)
         + (1 - smoothing) * (1 + (max_weight - 1) * shares.get(char, 0.0))
@@ -235,7 +251,8 @@ def label_weights(characters: torch.Tensor, table: torch.Tensor) -> torch.Tensor
     """Weight of each label: the largest among its characters, and 1 where it has none.
 
     Args:
-        characters: (rows, tokens, most), code points, 0 for none, as `touched` lists them.
-        table: as `weight_table` gives it.
+        characters: (rows, tokens, most), code points, 0 for none, as the collator's
+            `label_characters`.
+        table: of `weight_table`.
     """
     return table[characters.long()].amax(dim=-1).masked_fill((characters == 0).all(dim=-1), 1)

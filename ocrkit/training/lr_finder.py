@@ -1,19 +1,25 @@
-"""Find a learning rate: raise it step by step until the loss explodes, and look at the curve."""
+"""LR finder: raise the learning rate step by step until the loss diverges, and suggest one."""
 
 import json
 import math
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from data_prep.dataset.files import naming, write_whole
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from datasets import DatasetDict
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 @dataclass
@@ -30,7 +36,7 @@ class LRCurve:
     suggestion: float | None
 
     def __str__(self) -> str:
-        """One line for people."""
+        """The suggestion as one line."""
         low, high = self.learning_rates[0], self.learning_rates[-1]
         if self.suggestion is None:
             return f"The loss fell nowhere between learning rates {low:.1e} and {high:.1e}."
@@ -39,35 +45,28 @@ class LRCurve:
 
 def find_lr(
     config: TrainConfig,
-    data: Any,
-    model: Any,
-    processor: Any,
+    data: "DatasetDict",
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     min_lr: float = 1e-6,
     max_lr: float = 0.1,
     steps: int = 60,
 ) -> LRCurve:
-    """Try rising learning rates on the training rows, and suggest one.
+    """Train briefly at rising learning rates, and suggest the rate of the steepest descent.
 
     Every step trains one batch at a rate `(max_lr / min_lr) ** (1 / (steps - 1))` times the last,
     with the run's own loss, optimizer and precision; the sweep ends early where the mean of three
-    losses exceeds four times its lowest. Weights and random states are as before afterwards. Writes
-    `lr_finder.json` and `lr_finder.png` into the run folder. The method is Smith's (2015,
-    arXiv:1506.01186), the suggestion the steepest descent before the lowest loss.
+    losses exceeds four times its lowest. Weights and random states are restored afterwards. Writes
+    `lr_finder.json` and `lr_finder.png` into the run folder. The method is the LR range test of
+    Smith (2015, arXiv:1506.01186).
 
     Raises:
-        ConfigError: `min_lr`, `max_lr` or `steps` that make no sweep.
+        ConfigError: `min_lr`, `max_lr` or `steps` make no sweep.
         DataError, ConfigError, TrainingError: as `train`.
     """
     check_range(min_lr, max_lr, steps)
-    states = _random_states()
-    weights = {n: w.detach().to("cpu", copy=True) for n, w in _trained(model)}
-    try:
+    with _restored_random_states(), _restored_weights(model):
         rates, losses = _sweep(config, data, model, processor, min_lr, max_lr, steps)
-    finally:
-        for name, weight in _trained(model):
-            weight.data.copy_(weights[name])
-            weight.grad = None
-        _restore(states)
     curve = LRCurve(rates, losses, smooth(losses), None)
     curve.suggestion = steepest(rates, curve.smoothed)
     folder = Path(config.output_dir)
@@ -80,7 +79,7 @@ def find_lr(
 
 
 def check_range(min_lr: float, max_lr: float, steps: int) -> None:
-    """Refuse learning rates that do not rise, or too few steps to see a curve.
+    """Reject learning rates that do not rise, and fewer than 10 steps.
 
     Raises:
         ConfigError: with the three values.
@@ -93,10 +92,12 @@ def check_range(min_lr: float, max_lr: float, steps: int) -> None:
 
 
 def smooth(losses: Sequence[float], width: float | None = None) -> list[float]:
-    """Losses averaged with their neighbours on both sides, weighted by a bell of `width` steps.
+    """Gaussian-weighted average of each loss with its neighbours on both sides.
 
-    A mean of past steps alone would follow the easy and hard batches at the start, where few have
-    been seen. `width` is the bell's standard deviation, a tenth of the sweep by default.
+    A moving average of past steps would follow single easy and hard batches at the start.
+
+    Args:
+        width: standard deviation in steps; a tenth of the sweep by default.
     """
     steps = np.arange(len(losses))
     width = width or len(losses) / 10
@@ -110,7 +111,7 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
     if lowest < 2:
         return None
     slopes = np.gradient(np.asarray(losses[: lowest + 1]), np.log(rates[: lowest + 1]))
-    # A loss that only trembles falls somewhere too; that says nothing about rates.
+    # Noise alone makes the loss fall somewhere, which says nothing about rates.
     if slopes.min() >= 0 or losses[0] - losses[lowest] < 0.02 * abs(losses[0]):
         return None
     return float(rates[int(np.argmin(slopes))])
@@ -118,9 +119,9 @@ def steepest(rates: Sequence[float], losses: Sequence[float]) -> float | None:
 
 def _sweep(
     config: TrainConfig,
-    data: Any,
-    model: Any,
-    processor: Any,
+    data: "DatasetDict",
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     min_lr: float,
     max_lr: float,
     steps: int,
@@ -136,7 +137,7 @@ def _sweep(
     losses: list[float] = []
 
     class Record(TrainerCallback):
-        """Keeps each step's loss, and ends the sweep where it explodes."""
+        """Keeps each step's loss, and ends the sweep when it diverges."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any):
             if "loss" in logs:
@@ -147,7 +148,7 @@ def _sweep(
             return control
 
     with tempfile.TemporaryDirectory() as folder:
-        tried = replace(
+        sweep_config = replace(
             config,
             output_dir=folder,
             max_steps=steps,
@@ -164,39 +165,47 @@ def _sweep(
             report_to="none",
             sft_kwargs={**config.sft_kwargs, "save_strategy": "no"},
         )
-        trainer = make_trainer(model, processor, data, tried, [Record()])
-        trainer.create_optimizer()
+        trainer = make_trainer(model, processor, data, sweep_config, [Record()])
         trainer.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(
-            trainer.optimizer, lambda step: factor**step
+            trainer.create_optimizer(), lambda step: factor**step
         )
         try:
             trainer.train()
         except TrainingError as error:
-            # A loss that is no number is what the end of a sweep looks like.
+            # A loss of NaN ends a sweep as a diverging one does.
             if len(losses) < 3 or "loss is" not in str(error):
                 raise
     return rates, losses
 
 
-def _trained(model: Any) -> list[tuple[str, Any]]:
-    return [(name, weight) for name, weight in model.named_parameters() if weight.requires_grad]
+def _trained(model: "PreTrainedModel") -> "Iterator[tuple[str, torch.nn.Parameter]]":
+    return ((name, weight) for name, weight in model.named_parameters() if weight.requires_grad)
 
 
-def _random_states() -> tuple:
+@contextmanager
+def _restored_weights(model: "PreTrainedModel") -> Generator[None]:
+    """Restore the trained weights, and drop their gradients, at the end of the block."""
+    weights = {name: w.detach().to("cpu", copy=True) for name, w in _trained(model)}
+    try:
+        yield
+    finally:
+        for name, weight in _trained(model):
+            weight.data.copy_(weights[name])
+            weight.grad = None
+
+
+@contextmanager
+def _restored_random_states() -> Generator[None]:
+    """Restore the random states of Python, NumPy and torch at the end of the block."""
     import torch
 
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else None
-    return random.getstate(), np.random.get_state(), torch.get_rng_state(), cuda
-
-
-def _restore(states: tuple) -> None:
-    import torch
-
-    random.setstate(states[0])
-    np.random.set_state(states[1])
-    torch.set_rng_state(states[2])
-    if states[3] is not None:
-        torch.cuda.set_rng_state_all(states[3])
+    states = random.getstate(), np.random.get_state()
+    try:
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
 
 
 def _plot(curve: LRCurve, path: Path) -> None:
@@ -208,7 +217,7 @@ def _plot(curve: LRCurve, path: Path) -> None:
     axes.plot(curve.learning_rates, curve.smoothed, label="smoothed")
     if curve.suggestion:
         axes.axvline(curve.suggestion, linestyle="--", label=f"suggested {curve.suggestion:.1e}")
-    # Where the loss explodes, the rest of the curve would be a flat line.
+    # Scaled to the diverging losses, the rest of the curve would be a flat line.
     top = max(curve.smoothed[0], min(curve.smoothed)) * 1.5
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, top))
     axes.legend()

@@ -1,14 +1,12 @@
-"""Say before a run what it will cost: tokens, what the pixel budget shrinks, memory and time."""
+"""Plan a run before it starts: tokens, pictures that the pixel budget shrinks, memory and time."""
 
 import math
-import resource
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import psutil
 import torch
 
 from ocrkit.config import TrainConfig
@@ -17,25 +15,44 @@ from ocrkit.data.rows import text_of
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
-from ocrkit.training.batch_size import as_in_training, does_not_fit, probe_step, resolve_batch
-from ocrkit.training.train import STREAM_SAMPLE, context_length, evaluation_rows
+from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
+from ocrkit.training.probe import GIB, out_of_memory, peak_memory, resident_memory, timed_steps
+from ocrkit.training.rows import STREAM_SAMPLE, context_length, validation_rows
 
-# Under this height of a line of text, models misread what people still read.
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedModel, ProcessorMixin
+
+# Pixels: models misread lines of text that are less high, which people still read.
 LEGIBLE = 16
+# Batches of `measure` that are not timed: workers start and caches fill in them.
+_WARM_UP = 1
 
 
 @dataclass
 class Plan:
-    """Counts over the training split, and what a few probed steps took.
+    """Token and picture counts of the training split, and the time and memory of a run.
 
-    `image_tokens`, `text_tokens` and `tokens` are (median, 95th percentile, largest) per sample;
-    `shrunk` counts pictures above the pixel budget, `smallest_scale` is the side length that the
-    most shrunk one keeps; `smallest_text` is the height in pixels that a line of text has at most
-    in the worst of them, as the model sees it, and `small_texts` counts those under 16 pixels;
-    `tiles` is (median, 95th percentile, largest) of tiles per sample where pictures are laid out in
-    tiles, each of `tile_tokens` tokens beside the text, and else none;
-    `too_long` counts samples beyond the context; `seconds` are those of all steps and of
-    `evaluations`, each of which takes `evaluation_seconds`.
+    Spreads are (median, 95th percentile, largest) per sample.
+
+    Attributes:
+        samples: rows of the training split, or of the sample of a stream.
+        image_tokens: spread of the pictures' tokens; likewise `text_tokens`, and `tokens` of both.
+        shrunk: pictures above the pixel budget.
+        smallest_scale: share of its side that the most shrunk picture keeps.
+        smallest_text: pixels that a line of text has at most in the worst shrunk picture, as the
+            model sees it.
+        small_texts: shrunk pictures whose lines are under 16 pixels high.
+        context: tokens that a sample may have.
+        too_long: samples with more tokens.
+        steps: optimizer steps of the run.
+        samples_per_second: throughput of the probe steps, on one process.
+        peak_memory_gib: of the probe steps, in GiB.
+        seconds: of all steps and all evaluations.
+        evaluations: number during the run.
+        evaluation_seconds: time of each.
+        tiles: spread of tiles, where pictures are laid out in tiles (Mllama); else None.
+        tile_tokens: tokens of a tile, which stand beside the text.
     """
 
     samples: int
@@ -58,7 +75,7 @@ class Plan:
     tile_tokens: int = 0
 
     def __str__(self) -> str:
-        """The plan as a table for people."""
+        """The plan as a plain table."""
         lines = [f"{'tokens per sample':24}{'median':>8}{'p95':>8}{'max':>8}"]
         for name in ("image_tokens", "text_tokens", "tokens"):
             median, p95, largest = getattr(self, name)
@@ -89,46 +106,48 @@ class Plan:
             f"{self.too_long} of {self.samples} samples exceed the context of {self.context} tokens"
         )
         minutes, seconds = divmod(round(self.seconds), 60)
-        read = f" and {self.evaluations} evaluations of {self.evaluation_seconds:.0f} s"
+        evaluations = ""
+        if self.evaluations:
+            evaluations = f" and {self.evaluations} evaluations of {self.evaluation_seconds:.0f} s"
         lines.append(
-            f"{self.steps} steps at {self.samples_per_second:.1f} samples/s"
-            f"{read * bool(self.evaluations)}: about {minutes} min {seconds:02d} s; "
-            f"peak memory {self.peak_memory_gib:.2f} GiB"
+            f"{self.steps} steps at {self.samples_per_second:.1f} samples/s{evaluations}: "
+            f"about {minutes} min {seconds:02d} s; peak memory {self.peak_memory_gib:.2f} GiB"
         )
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain names and values."""
+        """The plan as a dict of its fields."""
         return asdict(self)
 
 
-def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps: int = 3) -> Plan:
-    """Count tokens without opening a picture, probe a few steps, and print what a run will take.
+def plan(
+    config: TrainConfig,
+    data: "DatasetDict",
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    probe_steps: int = 3,
+) -> Plan:
+    """Count tokens without opening a picture, run a few probe steps, and print a run's cost.
 
-    The probe runs forward and backward on the longest batch and on ordinary ones, as the run will,
-    and reads a batch of validation rows if the run evaluates; no weight changes. Peak memory is the
-    GPU's where there is one and the process's elsewhere, without the optimizer's state, which is
-    not yet there. Of a stream the first rows are looked at.
+    The probe steps run forward and backward on the longest batch and on ordinary ones, as the run
+    will, and a batch of validation rows is read if the run evaluates; no weight changes. Peak
+    memory is the GPU's where there is one and the process's elsewhere, without the optimizer's
+    state, which does not exist yet. Of a stream the first rows are planned with.
 
     Raises:
         DataError: no training row, or none that fits the context.
         TrainingError: a batch does not fit the memory.
     """
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
-    images, texts = token_lengths(rows, processor, config)
+    collator = Collator(processor, config.image_height)
+    images, texts = token_lengths(rows, processor, config, collator)
     tokens = [image + text for image, text in zip(images, texts)]
     whole, usable = len(rows), [i for i, count in enumerate(tokens) if math.isfinite(count)]
-    if len(usable) < whole:  # as training leaves them out
+    if len(usable) < whole:  # training leaves these rows out
         rows = rows.select(usable)
         images, texts, tokens = ([c[i] for i in usable] for c in (images, texts, tokens))
     scales = shrink_scales(rows, processor, config)
-    drawn, sizes = picture_sizes(rows, None), picture_sizes(rows, config.image_height)
-    heights = [
-        line_height(size, text_of(completion)) * scale
-        for before, row, completion, scale in zip(drawn, sizes, rows["completion"], scales)
-        for full, size in zip(before[:1], row)
-        if scale < 1 or size[0] < full[0]
-    ]
+    heights = _shrunk_line_heights(rows, scales, config)
     context = context_length(model, config)
     fitting = [i for i, length in enumerate(tokens) if length <= context]
     if not fitting:
@@ -136,17 +155,19 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
             f"No training row fits the context of {context} tokens (the shortest needs "
             f"{min(tokens, default=0)}); raise max_length or lower max_pixels."
         )
-    chosen = [tokens[i] for i in fitting]
-    config = resolve_batch(config, model, processor, rows.select(fitting), chosen)
-    per_second, peak = _probe(config, rows, fitting, tokens, model, processor, probe_steps)
-    per_step = config.per_device_train_batch_size * config.gradient_accumulation_steps
-    per_step *= process_count()
+    lengths = [tokens[i] for i in fitting]
+    config = resolve_batch(config, model, collator, rows.select(fitting), lengths)
+    per_second, peak = _throughput(config, rows, fitting, tokens, model, collator, probe_steps)
+    per_step = resolved_batch_size(config) * config.gradient_accumulation_steps * process_count()
     steps = config.max_steps
     if steps < 0:
         steps = round(-(-len(fitting) // per_step) * config.num_train_epochs)
-    validation = evaluation_rows(data, config)
-    evaluations = 0 if validation is None else steps // config.eval_steps
-    reading = _reading(config, validation, model, processor) if evaluations else 0.0
+    validation = validation_rows(data, config)
+    evaluations, evaluation_seconds = 0, 0.0
+    if validation is not None and config.eval_steps:
+        evaluations = steps // config.eval_steps
+    if validation is not None and evaluations:
+        evaluation_seconds = _evaluation_seconds(config, validation, model, processor)
     tiles, tile_tokens = None, 0
     if hasattr(processor.image_processor, "max_image_tiles"):
         canvases = picture_canvases(rows, processor, config)
@@ -167,9 +188,10 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
         steps=steps,
         samples_per_second=per_second,
         peak_memory_gib=peak,
-        seconds=steps * per_step / (per_second * process_count()) + evaluations * reading,
+        seconds=steps * per_step / (per_second * process_count())
+        + evaluations * evaluation_seconds,
         evaluations=evaluations,
-        evaluation_seconds=reading,
+        evaluation_seconds=evaluation_seconds,
         tiles=tiles,
         tile_tokens=tile_tokens,
     )
@@ -177,7 +199,20 @@ def plan(config: TrainConfig, data: Any, model: Any, processor: Any, probe_steps
     return result
 
 
-def shrink_scales(rows: Any, processor: Any, config: TrainConfig) -> list[float]:
+def _shrunk_line_heights(
+    rows: "Dataset", scales: Sequence[float], config: TrainConfig
+) -> list[float]:
+    """Most pixels of a line of text in the first picture of each row, where it is shrunk."""
+    originals, sizes = picture_sizes(rows, None), picture_sizes(rows, config.image_height)
+    return [
+        line_height(size, text_of(completion)) * scale
+        for before, row, completion, scale in zip(originals, sizes, rows["completion"], scales)
+        for original, size in zip(before[:1], row)
+        if scale < 1 or size[0] < original[0]
+    ]
+
+
+def shrink_scales(rows: "Dataset", processor: "ProcessorMixin", config: TrainConfig) -> list[float]:
     """Share of its side that the pixel budget leaves each row's most shrunk picture; 1.0: all."""
     if hasattr(processor.image_processor, "max_image_tiles"):
         canvases = picture_canvases(rows, processor, config)
@@ -202,54 +237,44 @@ def line_height(size: tuple[int, int], text: str) -> float:
     return min(height / lines, math.sqrt(2 * height * width / (len(text) or 1)))
 
 
-def _spread(counts: list[int]) -> tuple[int, int, int]:
+def _spread(counts: Sequence[float]) -> tuple[int, int, int]:
     median, p95, largest = np.percentile(counts, [50, 95, 100])
     return round(median), round(p95), round(largest)
 
 
-def _probe(
+def _throughput(
     config: TrainConfig,
-    rows: Any,
+    rows: "Dataset",
     fitting: list[int],
-    tokens: list[int],
-    model: Any,
-    processor: Any,
+    tokens: list[float],
+    model: "PreTrainedModel",
+    collator: Collator,
     steps: int,
 ) -> tuple[float, float]:
     """Samples per second over evenly chosen batches, and peak memory in GiB over all of them."""
-    import torch
-
-    if not fitting:
-        return float("nan"), float("nan")
-    collate = Collator(processor, config.image_height)
     by_length = sorted(fitting, key=lambda i: tokens[i])
-    size = min(config.per_device_train_batch_size, len(by_length))
+    size = min(resolved_batch_size(config), len(by_length))
     starts = np.linspace(0, len(by_length) - size, steps + 2).astype(int)[1:-1]
+    # The longest batch comes first, warms up, and sets the peak; it is no typical step.
     batches = [by_length[-size:], *(by_length[start : start + size] for start in starts)]
-    cuda = model.device.type == "cuda"
-    if cuda:
+    if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
-    spent = 0.0
-    with as_in_training(model, config):
-        for number, batch in enumerate(batches):
-            started = time.perf_counter()
-            try:
-                probe_step(model, collate([rows[i] for i in batch]), config)
-            except torch.cuda.OutOfMemoryError as error:
-                model.zero_grad(set_to_none=True)
-                ids = [rows[i]["id"] for i in batch]
-                raise does_not_fit("in a trial", [tokens[i] for i in batch], ids) from error
-            # The longest batch comes first, warms up, and sets the peak; it is no typical step.
-            spent += (time.perf_counter() - started) if number else 0.0
-    if cuda:
-        peak = torch.cuda.max_memory_allocated() / 2**30
-    else:
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    return size * steps / spent, peak
+    seconds: list[float] = []
+    collated = (collator([rows[i] for i in batch]) for batch in batches)
+    try:
+        for waiting, working in timed_steps(model, collated, config):
+            seconds.append(waiting + working)
+    except torch.cuda.OutOfMemoryError as error:
+        batch = batches[len(seconds)]
+        ids = [rows[i]["id"] for i in batch]
+        raise out_of_memory("in a trial", [tokens[i] for i in batch], ids) from error
+    return size * steps / sum(seconds[1:]), peak_memory(model.device) / GIB
 
 
-def _reading(config: TrainConfig, rows: Any, model: Any, processor: Any) -> float:
-    """Seconds that an evaluation over `rows` takes, judged by a batch of them."""
+def _evaluation_seconds(
+    config: TrainConfig, rows: "Dataset", model: "PreTrainedModel", processor: "ProcessorMixin"
+) -> float:
+    """Seconds that an evaluation over `rows` takes, estimated from a batch of them."""
     few = rows.select(range(min(len(rows), config.per_device_eval_batch_size)))
     started = time.perf_counter()
     for _ in predict_stream(model, processor, few, config, progress_bar=False):
@@ -257,69 +282,57 @@ def _reading(config: TrainConfig, rows: Any, model: Any, processor: Any) -> floa
     return (time.perf_counter() - started) * len(rows) / len(few) / process_count()
 
 
-# The first batches start workers and warm caches up.
-_WARM = 1
-
-
 def measure(
     name: str,
-    data: Any,
-    model: Any,
-    processor: Any,
+    data: "DatasetDict",
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     config: TrainConfig,
     batches: int = 6,
     **settings: Any,
 ) -> dict[str, Any]:
-    """Train a few batches with some settings changed, and say how fast that was.
+    """Measure the throughput of a few probe steps, with some settings changed.
 
-    Forward and backward passes over batches that the run's own workers prepare, as training does
-    them; no weight changes.
+    The run's own workers prepare the batches, as in training; no weight changes.
 
     Args:
-        name: what the step is called in the table.
-        data: as `load_data` gives it; rows are taken from its train split, the first ones.
+        name: of the step in the table.
+        data: as `load_data` returns it; the first rows of its train split are taken.
         config: of the run.
-        batches: to time, after one that is not timed.
-        settings: of the config, changed for this measurement.
+        batches: number that is timed, after one that is not.
+        settings: changed for this measurement.
 
     Returns:
         {step, batch, learning rate, workers, samples/s, waiting, memory GiB}: the learning rate as
         scaled for the batch where `learning_rate_batch_size` is set, `waiting` the share of the
-        time spent waiting for pictures, memory the most that torch held on a GPU and that this
-        process and its workers hold elsewhere.
+        time spent waiting for pictures, memory the most that torch held on a GPU, and elsewhere
+        what this process and its workers hold.
     """
     config = replace(config, **settings)
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
-    images, texts = token_lengths(rows, processor, config)
+    collator = Collator(processor, config.image_height)
+    images, texts = token_lengths(rows, processor, config, collator)
     lengths = [image + text for image, text in zip(images, texts)]
     usable = [i for i, length in enumerate(lengths) if math.isfinite(length)]
     rows, lengths = rows.select(usable), [lengths[i] for i in usable]
-    config = resolve_batch(config, model, processor, rows, lengths)
-    size = int(config.per_device_train_batch_size)
-    order = [n % len(rows) for n in range(size * (batches + _WARM))]
+    config = resolve_batch(config, model, collator, rows, lengths)
+    size = resolved_batch_size(config)
+    order = [n % len(rows) for n in range(size * (batches + _WARM_UP))]
     loader = torch.utils.data.DataLoader(
         torch.utils.data.Subset(rows, order),
         batch_size=size,
         num_workers=config.dataloader_num_workers,
-        collate_fn=Collator(processor, config.image_height),
+        collate_fn=collator,
     )
     cuda = model.device.type == "cuda"
     if cuda:
         torch.cuda.reset_peak_memory_stats()
     waited = worked = memory = 0.0
-    last = time.perf_counter()
-    with as_in_training(model, config):
-        for number, batch in enumerate(loader):
-            taken = time.perf_counter()
-            probe_step(model, batch, config)
-            done = time.perf_counter()
-            if number >= _WARM:
-                waited, worked = waited + taken - last, worked + done - taken
-            if number == _WARM and not cuda:
-                memory = _resident()
-            last = time.perf_counter()
-    if cuda:
-        memory = torch.cuda.max_memory_allocated() / 2**30
+    for number, (waiting, working) in enumerate(timed_steps(model, loader, config)):
+        if number >= _WARM_UP:
+            waited, worked = waited + waiting, worked + working
+        if number == _WARM_UP and not cuda:
+            memory = resident_memory()
     return {
         "step": name,
         "batch": size,
@@ -327,21 +340,14 @@ def measure(
         "workers": config.dataloader_num_workers,
         "samples/s": size * batches / (waited + worked),
         "waiting": f"{waited / (waited + worked):.0%}",
-        "memory GiB": memory,
+        "memory GiB": peak_memory(model.device) / GIB if cuda else memory,
     }
 
 
 def fastest(steps: Sequence[dict[str, Any]]) -> dict[str, int]:
-    """Batch and workers of the step of `measure` with the most samples a second, as settings."""
+    """Batch size and workers of the step of `measure` with the most samples a second."""
     best = max(steps, key=lambda step: step["samples/s"])
     return {
         "per_device_train_batch_size": best["batch"],
         "dataloader_num_workers": best["workers"],
     }
-
-
-def _resident() -> float:
-    """GiB that this process and its workers hold; pages that they share count for each."""
-    process = psutil.Process()
-    family = [process, *process.children(recursive=True)]
-    return sum(one.memory_info().rss for one in family) / 2**30

@@ -1,7 +1,7 @@
-"""Resuming a run: its settings are held against those that its checkpoint was made with.
+"""Resume a run: compare its settings with those that its checkpoint was saved with.
 
-Every checkpoint holds the latter in settings.json, since the run folder's config.yaml may have been
-written again by then.
+Every checkpoint holds its own settings.json, since the run folder's config.yaml may have been
+overwritten since.
 """
 
 import hashlib
@@ -10,20 +10,25 @@ from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
+from ocrkit.data.stream import RowStream
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import ConfigError
 from ocrkit.run_folder import dataset_hash
 from ocrkit.training.checkpoints import step_of
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel
+
 SETTINGS = "settings.json"
 
-# Each setting of TrainConfig is in one of the next five sets.
+# Each setting of TrainConfig is in one of the next six sets.
 # Weights, optimizer and the order of the rows depend on these: another value is refused.
 KEPT = set(
     "max_image_tiles min_pixels max_pixels image_height max_length use_peft lora_r lora_alpha "
@@ -32,7 +37,7 @@ KEPT = set(
     "shuffle_buffer_size curriculum curriculum_start curriculum_steps loss label_smoothing_factor "
     "focal_gamma focal_alpha confusion_max_weight confusion_smoothing optim seed".split()
 )
-# Another value takes effect from the checkpoint's step on, and the step is put on record.
+# Another value takes effect from the checkpoint's step on, and the step is recorded.
 CHANGEABLE = set(
     "backend load_in_4bit dtype attn_implementation device_map trust_remote_code augmentation "
     "output_dir num_train_epochs max_steps per_device_eval_batch_size learning_rate "
@@ -41,26 +46,27 @@ CHANGEABLE = set(
     "save_total_limit load_best_model_at_end early_stopping_patience early_stopping_threshold "
     "dataloader_num_workers report_to project run_name tags".split()
 )
-# As CHANGEABLE; besides, evaluations before and after do not compare, so the best is sought anew.
-JUDGING = set(
+# As CHANGEABLE; besides, evaluations before and after do not compare, so the best checkpoint is
+# chosen among those saved after the change.
+EVALUATION_SETTINGS = set(
     "metric_for_best_model max_eval_samples eval_samples max_new_tokens normalization_profile "
     "locale".split()
 )
-# Names of folders or of the Hub, which may change where what they hold is the same; and two numbers
-# whose product with the number of processes is kept.
+# Names of folders or of the Hub, which may change if their content is the same.
 BY_CONTENT = {"model_name_or_path", "dataset"}
+# Numbers whose product with the number of processes has to stay.
 BY_PRODUCT = {"per_device_train_batch_size", "gradient_accumulation_steps"}
-# Neither compared nor recorded, or compared by their own names.
+# Not compared; names in sft_kwargs are compared one by one.
 UNCOMPARED = {"resume_from_checkpoint", "sft_kwargs"}
 
-# Names in sft_kwargs that begin so are as CHANGEABLE, all others as KEPT.
+# Prefixes of names in sft_kwargs that are CHANGEABLE; all others are KEPT.
 _SFT_CHANGEABLE = (
     "adam_ bf16 dataloader_ ddp_ disable_tqdm eval_ fp16 full_determinism gradient_checkpointing_ "
     "hub_ log_ logging_ lr_scheduler_kwargs push_to_hub save_ skip_memory_metrics tf32 torch_"
 ).split()
 _SFT_KEPT = {"dataloader_drop_last"}
 
-# What the adapters themselves say, by the names of PEFT's LoraConfig.
+# Settings that adapters hold themselves, and their names in PEFT's LoraConfig.
 _LORA = {
     "lora_r": "r",
     "lora_alpha": "lora_alpha",
@@ -69,47 +75,49 @@ _LORA = {
 }
 
 
-def made_with(config: TrainConfig, rows: Any, model: Any) -> dict[str, Any]:
-    """What the checkpoints of a run are saved with, for a resumed run to be held against.
+def run_description(
+    config: TrainConfig, rows: "Dataset | RowStream", model: "PreTrainedModel"
+) -> dict[str, Any]:
+    """Settings, hashes of rows and base, and LoRA ranks of a run, saved with its checkpoints.
 
     Args:
         config: the settings, with batch size and learning rate resolved.
         rows: the training rows, with `length` and, for a curriculum, `difficulty`; or a stream.
-        model: the model as it was loaded.
+        model: as `load_model` returned it.
     """
     return {
-        "settings": _plain(config),
+        "settings": _json_settings(config),
         "processes": process_count(),
         "dataset": dataset_hash(config.dataset),
-        "rows": None if config.streaming else _rows_hash(rows),
+        "rows": None if isinstance(rows, RowStream) else _rows_hash(rows),
         "base": _base(model),
         "lora": _lora(model),
         "changes": [],
     }
 
 
-def save_settings(checkpoint: Path, made: Mapping[str, Any], step: int) -> None:
-    """Write what a checkpoint was made with into its folder."""
-    text = json.dumps({**made, "step": step}, indent=1, ensure_ascii=False)
+def save_description(checkpoint: Path, description: Mapping[str, Any], step: int) -> None:
+    """Write the description of a run into the folder of its checkpoint."""
+    text = json.dumps({**description, "step": step}, indent=1, ensure_ascii=False)
     write_whole(checkpoint / SETTINGS, text)
 
 
-def saved_settings(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint was made with, as `made_with` returned it, and its `step`.
+def saved_description(checkpoint: Path) -> dict[str, Any]:
+    """The `run_description` that a checkpoint was saved with, and its `step`.
 
-    A checkpoint of ocrkit 0.1.0 has no such file: its own files say a part, and its run folder's
-    config.yaml and versions.json the rest, as far as they are there.
+    A checkpoint of ocrkit 0.1.0 has no settings.json: the description is read from its own files,
+    and from its run folder's config.yaml and versions.json, as far as they exist.
     """
     path = checkpoint / SETTINGS
     if path.is_file():
         saved = json.loads(path.read_text(encoding="utf-8"))
-        # A setting that is younger than the checkpoint had its default then.
-        return {**saved, "settings": _plain(TrainConfig()) | saved["settings"]}
+        # A setting that was added to the kit later had its default then.
+        return {**saved, "settings": _json_settings(TrainConfig()) | saved["settings"]}
     return _saved_by_0_1_0(checkpoint)
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    """Settings as JSON reads them again."""
+def _json_settings(config: TrainConfig) -> dict[str, Any]:
+    """The settings as they are after writing and reading them as JSON."""
     return json.loads(json.dumps(config.to_dict(), default=str))
 
 
@@ -117,31 +125,31 @@ def _saved_by_0_1_0(checkpoint: Path) -> dict[str, Any]:
     settings: dict[str, Any] = {}
     config, versions = (checkpoint.parent / name for name in ("config.yaml", "versions.json"))
     with suppress(OSError, ValueError, yaml.YAMLError, TypeError):
-        settings = _plain(TrainConfig()) | yaml.safe_load(config.read_text("utf-8"))
+        settings = _json_settings(TrainConfig()) | yaml.safe_load(config.read_text("utf-8"))
     state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
     # Settings that were not read are not compared.
     incomplete = not settings
     settings["per_device_train_batch_size"] = state["train_batch_size"]
-    adapter, lora = checkpoint / "adapter_config.json", None
+    adapter, lora = checkpoint / "adapter_config.json", {}
     settings["use_peft"] = adapter.is_file()
     if adapter.is_file():
         adapted = json.loads(adapter.read_text(encoding="utf-8"))
-        lora = {name: adapted[of] for name, of in _LORA.items() if of in adapted}
+        lora = {name: adapted[key] for name, key in _LORA.items() if key in adapted}
         settings = {name: value for name, value in settings.items() if name not in _LORA}
+    caveat = ", which cannot be read, so most of them cannot be compared" if incomplete else ""
     print(
-        f"{checkpoint} was saved by ocrkit 0.1.0 without its settings: they are taken from its own "
-        f"files and, where these say nothing, from {config}"
-        + (", which cannot be read, so most of them cannot be compared." if incomplete else ".")
+        f"{checkpoint} was saved by ocrkit 0.1.0 without its settings: they are read from its own "
+        f"files, and those that these do not hold from {config}{caveat}."
     )
-    described = json.loads(versions.read_text("utf-8")) if versions.is_file() else {}
+    about = json.loads(versions.read_text("utf-8")) if versions.is_file() else {}
     return {
         "settings": settings,
-        # One file of each process, numbered where there were several.
+        # Each process saved one such file.
         "processes": len(list(checkpoint.glob("rng_state*.pth"))) or 1,
-        "dataset": described.get("dataset"),
+        "dataset": about.get("dataset"),
         "rows": None,
         "base": None,
-        "lora": lora,
+        "lora": lora or None,
         "changes": [],
         "step": step_of(checkpoint),
     }
@@ -150,17 +158,20 @@ def _saved_by_0_1_0(checkpoint: Path) -> dict[str, Any]:
 def checked_settings(
     config: TrainConfig, saved: Mapping[str, Any], checkpoint: Path
 ) -> TrainConfig:
-    """The settings of a resumed run, with the checkpoint's batch size in place of `auto`.
+    """Compare a resumed run's settings with its checkpoint's, and resolve a batch size of `auto`.
+
+    Args:
+        saved: of `saved_description`.
 
     Raises:
-        ConfigError: a setting that a resumed run has to keep is another one than the checkpoint's.
+        ConfigError: a setting that a resumed run has to keep differs from the checkpoint's.
     """
-    before, after = saved["settings"], _plain(config)
+    before, after = saved["settings"], _json_settings(config)
     kept = {name for name in KEPT if name in before and before[name] != after[name]}
     if saved["base"] is None and before.get("curriculum"):
-        # The order of the rows follows from the run's length, which 0.1.0 did not save.
+        # The order of the rows depends on the run's length, which 0.1.0 did not save.
         kept |= {n for n in ("max_steps", "num_train_epochs") if before[n] != after[n]}
-    differing = {name: (before[name], after[name]) for name in sorted(kept)}
+    differing: dict[str, tuple] = {n: (before[n], after[n]) for n in sorted(kept)}
     differing |= {
         f"sft_kwargs {name}": values
         for name, values in _sft_changes(before, after).items()
@@ -179,32 +190,35 @@ def checked_settings(
 
 def _refuse(checkpoint: Path, differing: Mapping[str, tuple]) -> None:
     """Refuse settings that differ, {name: (the checkpoint's, this run's)}, if there are any."""
-    was, wanted = (
-        ", ".join(f"{name}={values[side]!r}" for name, values in differing.items())
-        for side in (0, 1)
-    )
     if differing:
+        before, after = (
+            ", ".join(f"{name}={values[side]!r}" for name, values in differing.items())
+            for side in (0, 1)
+        )
         raise ConfigError(
-            f"{checkpoint} was trained with {was} and this run has {wanted}, which cannot change "
+            f"{checkpoint} was trained with {before} and this run has {after}, which cannot change "
             "on resume: set what it was trained with, or leave resume_from_checkpoint out and "
             "train anew."
         )
 
 
 def _checked_batch(config: TrainConfig, saved: Mapping[str, Any], checkpoint: Path) -> TrainConfig:
-    """The settings with a batch size, where a step has as many samples as the checkpoint's had."""
+    """The settings with a batch size, such that a step has as many samples as the checkpoint's.
+
+    Raises:
+        ConfigError: it has another number, or the rows would come in another order.
+    """
     before, processes = saved["settings"], process_count()
     accumulated = before.get("gradient_accumulation_steps", config.gradient_accumulation_steps)
-    was = (before["per_device_train_batch_size"], accumulated, saved["processes"])
-    samples = was[0] * was[1] * was[2]
+    saved_batch = (before["per_device_train_batch_size"], accumulated, saved["processes"])
+    samples = saved_batch[0] * saved_batch[1] * saved_batch[2]
     steps = config.gradient_accumulation_steps
     size = config.per_device_train_batch_size
-    if size == "auto" and samples % (steps * processes) == 0:
+    if isinstance(size, str) and samples % (steps * processes) == 0:
         size = samples // (steps * processes)
-    now = (size, steps, processes)
-    if size == "auto" or size * steps * processes != samples:
-        per_batch = processes if size == "auto" else size * processes
-        way_out = f"start it with {_processes(was[2])}"
+    if isinstance(size, str) or size * steps * processes != samples:
+        per_batch = processes if isinstance(size, str) else size * processes
+        way_out = f"start it with {_processes(saved_batch[2])}"
         if samples % per_batch == 0:
             way_out = f"set gradient_accumulation_steps={samples // per_batch}"
         elif samples % processes == 0:
@@ -213,19 +227,21 @@ def _checked_batch(config: TrainConfig, saved: Mapping[str, Any], checkpoint: Pa
                 "gradient_accumulation_steps=1"
             )
         raise ConfigError(
-            f"{checkpoint} was trained with {samples} samples a step ({_product(was)}) and this "
-            f"run would take {_product(now)}, so rows would be read twice or never: {way_out}."
+            f"{checkpoint} was trained with {samples} samples a step ({_product(saved_batch)}) and "
+            f"this run would take {_product((size, steps, processes))}, so rows would be read "
+            f"twice or never: {way_out}."
         )
-    sides = [(before, was), (_plain(config), now)] if "streaming" in before else []
-    order = [_order(settings, batch) for settings, batch in sides]
-    if len(set(order)) > 1:
-        raise ConfigError(
-            f"{checkpoint} read its rows with {order[0]} and this run would with {order[1]}, in "
-            "whose order rows would be read twice or never: set what it was trained with."
-        )
-    if config.per_device_train_batch_size == "auto":
-        config = replace(config, per_device_train_batch_size=size)
-    return config
+    if "streaming" in before:
+        order = _order(before, saved_batch)
+        own_order = _order(_json_settings(config), (size, steps, processes))
+        if order != own_order:
+            raise ConfigError(
+                f"{checkpoint} read its rows with {order} and this run would with {own_order}, in "
+                "whose order rows would be read twice or never: set what it was trained with."
+            )
+    if config.per_device_train_batch_size == size:
+        return config
+    return replace(config, per_device_train_batch_size=size)
 
 
 def _product(batch: tuple[int | str, int, int]) -> str:
@@ -237,11 +253,11 @@ def _product(batch: tuple[int | str, int, int]) -> str:
 
 
 def _processes(count: int) -> str:
-    return f"{count} process{'es' * (count > 1)}"
+    return f"{count} processes" if count > 1 else "1 process"
 
 
 def _order(settings: Mapping[str, Any], batch: tuple[int, int, int]) -> str:
-    """What the order of the rows depends on besides the samples of a step."""
+    """The settings that the order of the rows depends on, besides the samples of a step."""
     workers = settings["dataloader_num_workers"]
     if settings["streaming"] and workers > 1:
         # Each worker reads its own share of the rows, and batches come from them in turn.
@@ -253,42 +269,42 @@ def _order(settings: Mapping[str, Any], batch: tuple[int, int, int]) -> str:
 
 
 def changed_settings(
-    saved: Mapping[str, Any], made: Mapping[str, Any], checkpoint: Path
+    saved: Mapping[str, Any], description: Mapping[str, Any], checkpoint: Path
 ) -> dict[str, list]:
     """Settings that a resumed run changes, as {name: [before, after]}, after `checked_settings`.
 
     Args:
-        saved: what the checkpoint was made with.
-        made: what the resumed run's checkpoints will be saved with.
+        saved: the checkpoint's description, of `saved_description`.
+        description: the resumed run's, of `run_description`.
 
     Raises:
-        ConfigError: the training rows, the base model or the shape of its adapters are not those
-            of the checkpoint.
+        ConfigError: the training rows, the base model or the shape of its adapters differ from
+            those of the checkpoint.
     """
-    before, after = saved["settings"], made["settings"]
-    old, new = saved["lora"] or {}, made["lora"] or {}
+    before, after = saved["settings"], description["settings"]
+    old, new = saved["lora"] or {}, description["lora"] or {}
     _refuse(checkpoint, {n: (old[n], new[n]) for n in old if n in new and old[n] != new[n]})
-    if saved["rows"] and made["rows"] and saved["rows"] != made["rows"]:
+    if saved["rows"] and description["rows"] and saved["rows"] != description["rows"]:
         raise ConfigError(
             f"{checkpoint} was trained on other training rows than those of "
             f"dataset={after['dataset']!r}: ids, texts, number or lengths in tokens differ (hash "
-            f"{saved['rows']} and {made['rows']}), so rows would be read twice or never; give the "
-            "rows that it was trained on, or leave resume_from_checkpoint out."
+            f"{saved['rows']} and {description['rows']}), so rows would be read twice or never; "
+            "give the rows that it was trained on, or leave resume_from_checkpoint out."
         )
     if before.get("model_name_or_path", "") not in ("", after["model_name_or_path"]):
-        _check_base(saved, made, checkpoint)
-    names = (CHANGEABLE | JUDGING | BY_CONTENT | BY_PRODUCT) & before.keys()
+        _check_base(saved, description, checkpoint)
+    names = (CHANGEABLE | EVALUATION_SETTINGS | BY_CONTENT | BY_PRODUCT) & before.keys()
     changed = {n: [before[n], after[n]] for n in sorted(names) if before[n] != after[n]}
     changed |= {f"sft_kwargs {n}": [*v] for n, v in _sft_changes(before, after).items()}
-    if saved["processes"] != made["processes"]:
-        changed["processes"] = [saved["processes"], made["processes"]]
+    if saved["processes"] != description["processes"]:
+        changed["processes"] = [saved["processes"], description["processes"]]
     return changed
 
 
-def _check_base(saved: Mapping[str, Any], made: Mapping[str, Any], checkpoint: Path) -> None:
+def _check_base(saved: Mapping[str, Any], description: Mapping[str, Any], checkpoint: Path) -> None:
     """Refuse another base under adapters; weights that are trained whole are the checkpoint's."""
-    names = [of["settings"]["model_name_or_path"] for of in (saved, made)]
-    old, new = saved["base"], made["base"]
+    names = [run["settings"]["model_name_or_path"] for run in (saved, description)]
+    old, new = saved["base"], description["base"]
     if old is None or old["dtypes"] != new["dtypes"]:
         if is_main_process():
             print(
@@ -303,11 +319,6 @@ def _check_base(saved: Mapping[str, Any], made: Mapping[str, Any], checkpoint: P
         )
 
 
-def described(changed: Mapping[str, list]) -> str:
-    """Changed settings in words: `learning_rate 0.005 -> 1e-05, save_steps 100 -> 50`."""
-    return ", ".join(f"{name} {before} -> {after}" for name, (before, after) in changed.items())
-
-
 def _sft_changeable(name: str) -> bool:
     return name.startswith(tuple(_SFT_CHANGEABLE)) and name not in _SFT_KEPT
 
@@ -320,8 +331,8 @@ def _sft_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
     return {n: (old.get(n), new.get(n)) for n in names if old.get(n) != new.get(n)}
 
 
-def _rows_hash(rows: Any) -> str:
-    """A hash of the rows' ids and texts and of all that their order depends on."""
+def _rows_hash(rows: "Dataset") -> str:
+    """A hash of the rows' ids and texts and of the columns that their order depends on."""
     names = [n for n in ("id", "completion", "length", "difficulty") if n in rows.column_names]
     digest = hashlib.sha256()
     for name in names:
@@ -329,14 +340,14 @@ def _rows_hash(rows: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-def _lora(model: Any) -> dict[str, Any] | None:
-    """Rank and scale of the model's adapters, which need not be those that its settings ask for."""
+def _lora(model: "PreTrainedModel") -> dict[str, Any] | None:
+    """Rank and scale of the model's adapters, which may differ from those in its settings."""
     adapted = getattr(model, "peft_config", {}).get("default")
-    return adapted and {name: getattr(adapted, of) for name, of in _LORA.items()}
+    return {name: getattr(adapted, key) for name, key in _LORA.items()} if adapted else None
 
 
-def _base(model: Any) -> dict[str, Any]:
-    """A hash of a sample of the weights that training leaves alone, and their data types."""
+def _base(model: "PreTrainedModel") -> dict[str, Any]:
+    """A hash of a sample of the frozen weights, and their dtypes."""
     import torch
 
     digest, dtypes = hashlib.sha256(), set()

@@ -1,4 +1,4 @@
-"""What a run costs while it runs, and the trackers that it is sent to: TensorBoard and W&B.
+"""Tracking: throughput and memory in every log, and samples for TensorBoard and W&B.
 
 Imports transformers, so it is imported only after a backend has been chosen.
 """
@@ -6,12 +6,11 @@ Imports transformers, so it is imported only after a backend has been chosen.
 import os
 import subprocess
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
 import yaml
 from PIL import Image
@@ -22,29 +21,36 @@ from transformers.integrations import TensorBoardCallback
 from data_prep.dataset.pictures import open_image
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
-from ocrkit.run_folder import read_log
+from ocrkit.run_folder import LOG, read_log
+from ocrkit.training.probe import GIB, resident_memory
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ocrkit.training.trainer import OCRTrainer
+
+# Share of the time spent waiting for data above which a warning is printed.
 MOST_WAIT = 0.2
-# Steps before a share of waiting is believed; the first is left out, workers start up in it.
+# Steps before that warning; the first step is not counted, since workers start in it.
 _FEW_STEPS = 10
 
 
 class Meter(TrainerCallback):
-    """Adds to every log of a training loss what the steps since the last one took.
+    """Adds throughput and memory of the steps since the last log to every log of a training loss.
 
     `data_wait` is the share of the time spent waiting for batches (evaluations and saving count
     for neither side), `samples_per_second` and `image_tokens_per_second` are over all processes,
     `host_memory_gb` is the resident memory of this process and its workers (pages that they share
     count for each), `gpu_memory_gb` the most that torch has held so far, in GiB, and
-    `gpu_utilization` a percentage where nvidia-smi tells it.
+    `gpu_utilization` a percentage where nvidia-smi reports it.
 
-    Trainer waits for the GPU after every backward pass (it looks at the loss), so the clock on the
-    host is right but for the optimizer's own step.
+    Trainer waits for the GPU after every backward pass (it reads the loss), so the host's clock is
+    right except for the optimizer's own step.
     """
 
     def __init__(self, workers: int):
         self.workers = workers
-        self.told = False
+        self.warned = False
         self.steps, self.total_waited, self.total = 0, 0.0, 0.0
         self.hook: Any = None
         self._reset()
@@ -59,7 +65,7 @@ class Meter(TrainerCallback):
         if module.training and ids is not None:
             self.samples += len(ids)
             if self.image_token is not None:
-                # Stays on the GPU until it is logged.
+                # A tensor that stays on the GPU until it is logged.
                 self.image_tokens = self.image_tokens + (ids == self.image_token).sum()
 
     def _mark(self, *args: Any, **kwargs: Any) -> None:
@@ -70,15 +76,15 @@ class Meter(TrainerCallback):
     def on_train_begin(
         self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
     ) -> None:
-        """Start to count what passes through the model."""
+        """Count samples and image tokens of every forward pass from here on."""
         names = ("image_token_id", "image_token_index")
         ids = (getattr(model.config, name, None) for name in names)
-        self.image_token = next((found for found in ids if found is not None), None)
+        self.image_token = next((token for token in ids if token is not None), None)
         self.hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
         self._mark()
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A step's batches are there."""
+        """Add the time spent waiting for the step's batches."""
         now = time.perf_counter()
         self.waited += now - self.last
         if self.steps:
@@ -87,7 +93,7 @@ class Meter(TrainerCallback):
         self.last = now
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """A step is done."""
+        """Add the time that the step took."""
         now = time.perf_counter()
         self.stepped += now - self.last
         self.total += now - self.last if self.steps else 0
@@ -95,7 +101,7 @@ class Meter(TrainerCallback):
         self.last = now
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Add what was measured, and warn once when too much of it was waiting."""
+        """Add the measurements to the log, and warn once when too much time is waiting."""
         seconds = self.waited + self.stepped
         if logs and "loss" in logs and seconds:
             logs["data_wait"] = self.waited / seconds
@@ -109,15 +115,15 @@ class Meter(TrainerCallback):
                 self._warn()
         self._mark()
 
-    def let_go(self) -> None:
-        """Stop to count, also after a run that failed."""
+    def remove_hook(self) -> None:
+        """Stop counting, also after a run that failed."""
         if self.hook is not None:
             self.hook.remove()
 
     def _warn(self) -> None:
         share = self.total_waited / self.total if self.total else 0
-        if share > MOST_WAIT and self.steps > _FEW_STEPS and not self.told:
-            self.told = True
+        if share > MOST_WAIT and self.steps > _FEW_STEPS and not self.warned:
+            self.warned = True
             tqdm.write(
                 f"Waiting for data: {share:.0%} of the time in {self.steps} steps. Raise "
                 f"dataloader_num_workers (now {self.workers}; there are {os.cpu_count()} CPU "
@@ -127,50 +133,46 @@ class Meter(TrainerCallback):
 
 
 def memory() -> dict[str, float]:
-    """Memory in GiB and the GPU's utilisation in percent, as far as there are such."""
-    process = psutil.Process()
-    resident = 0
-    for one in (process, *process.children(recursive=True)):
-        with suppress(psutil.NoSuchProcess):
-            resident += one.memory_info().rss
-    found = {"host_memory_gb": resident / 2**30}
+    """Memory of the host and the GPU in GiB, and the GPU's utilisation in percent."""
+    measured = {"host_memory_gb": resident_memory()}
     if torch.cuda.is_available():
-        found["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / 2**30
+        measured["gpu_memory_gb"] = torch.cuda.max_memory_allocated() / GIB
         if (share := gpu_utilization()) is not None:
-            found["gpu_utilization"] = share
-    return found
+            measured["gpu_utilization"] = share
+    return measured
 
 
 def gpu_utilization() -> float | None:
-    """Percent of the last moment in which this process's GPU worked; None where nobody can tell.
+    """Utilisation of this process's GPU in percent, as nvidia-smi reports it; None where unknown.
 
-    torch asks nvidia-ml-py, which nothing else here needs; nvidia-smi comes with the driver.
+    torch's own figure needs nvidia-ml-py, which nothing else here needs; nvidia-smi comes with the
+    driver.
     """
     device = torch.cuda.get_device_properties(torch.cuda.current_device()).uuid
     query = ["--query-gpu=utilization.gpu", "--format=csv,noheader,nounits"]
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             ["nvidia-smi", f"--id=GPU-{device}", *query],
             capture_output=True,
             text=True,
             check=True,
             timeout=5,
         )
-        return float(said.stdout)
+        return float(output.stdout)
     except (OSError, subprocess.SubprocessError, ValueError):
-        # A part of a card (MIG) has no figure of its own.
+        # A slice of a card (MIG) has no figure of its own.
         return None
 
 
 class Samples(TrainerCallback):
-    """Sends the rows that an evaluation shows to the trackers: picture, truth and what was read.
+    """Sends the rows that an evaluation shows to the trackers: picture, truth and prediction.
 
     Args:
         trainer: an OCRTrainer.
         run: the W&B run; None where there is none.
     """
 
-    def __init__(self, trainer: Any, run: Any):
+    def __init__(self, trainer: "OCRTrainer", run: Any) -> None:
         self.trainer, self.run = trainer, run
 
     def _writers(self) -> list[Any]:
@@ -179,18 +181,19 @@ class Samples(TrainerCallback):
         return [board.tb_writer for board in boards if board.tb_writer]
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Give TensorBoard the settings, project and tags among them, which W&B has already."""
+        """Send the settings to TensorBoard; W&B has them already."""
         for writer in self._writers():
             settings = yaml.safe_dump(self.trainer.config.to_dict(), allow_unicode=True)
             writer.add_text("config", f"```\n{settings}```", state.global_step)
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Send what the evaluation of this step put into the log."""
-        log = read_log(Path(args.output_dir) / "train_log.jsonl")
+        """Send the samples that the evaluation of this step logged."""
+        log = read_log(Path(args.output_dir) / LOG)
         entries = [e for e in log if e["step"] == state.global_step and e.get("samples")]
-        if not entries or not state.is_world_process_zero:
+        rows = self.trainer.eval_dataset
+        if rows is None or not entries or not state.is_world_process_zero:
             return
-        samples, rows = entries[-1]["samples"], self.trainer.eval_dataset
+        samples = entries[-1]["samples"]
         ids = list(rows["id"])
         pictures = [_thumbnail(rows, ids.index(sample["id"])) for sample in samples]
         for writer in self._writers():
@@ -199,7 +202,7 @@ class Samples(TrainerCallback):
             _to_wandb(self.run, state.global_step, samples, pictures)
 
 
-def _thumbnail(rows: Any, number: int) -> Image.Image:
+def _thumbnail(rows: "Dataset", number: int) -> Image.Image:
     """A row's first picture, small; a white pixel where it cannot be opened."""
     try:
         picture = open_image(rows[number]["images"][0]).copy()
@@ -215,7 +218,7 @@ def _to_tensorboard(writer: Any, step: int, samples: list[dict], pictures: list[
     lines = ["| id | truth | read |", "| --- | --- | --- |"]
     for sample in samples:
         texts = (sample[key] for key in ("id", "reference", "prediction"))
-        # What would end a cell or a line of the table.
+        # Replace characters that would end a cell or a line of the table.
         cells = (" ".join(text.replace("|", "¦").replace("`", "'").split()) for text in texts)
         lines.append("| " + " | ".join(f"`{cell}`" if cell else "—" for cell in cells) + " |")
     writer.add_text("eval/samples", "\n".join(lines), step)
@@ -228,8 +231,8 @@ def _to_wandb(run: Any, step: int, samples: list[dict], pictures: list[Any]) -> 
     import wandb
 
     texts = [[sample[key] for key in ("id", "reference", "prediction")] for sample in samples]
-    # Pictures inside a table would be kept in the home folder until they are synchronised, and an
-    # offline run folder could not be taken elsewhere.
+    # W&B keeps pictures inside a table in the home folder until they are synchronised, so an
+    # offline run folder could not be moved to another machine.
     images = [
         wandb.Image(picture.convert("RGB"), caption=f"{name}\ntruth: {truth}\nread: {read}")
         for (name, truth, read), picture in zip(texts, pictures)
@@ -239,35 +242,36 @@ def _to_wandb(run: Any, step: int, samples: list[dict], pictures: list[Any]) -> 
 
 
 @contextmanager
-def tracked(trainer: Any) -> Iterator[None]:
-    """Measure what an OCRTrainer trains in this context, for the trackers of `report_to`.
+def tracked(trainer: "OCRTrainer") -> Generator[None]:
+    """Measure and track a run inside this context, with the trackers of `report_to`.
 
     Their files lie in the run folder: `tensorboard/`, `wandb/`. A W&B run that is already open is
-    used and left open; a resumed run goes on in its own.
+    used and left open; a resumed run continues its own.
 
     Raises:
-        ConfigError: W&B cannot start, for want of a login for instance.
+        ConfigError: W&B cannot start, e.g. without a login.
     """
     config, callbacks = trainer.config, trainer.callback_handler.callbacks
     meter = Meter(config.dataloader_num_workers)
     trainer.add_callback(meter)
-    # Callbacks are shown one dict of logs in turn: who adds to it comes before who writes it down.
+    # All callbacks get the same dict of logs in turn: those that add to it come before those that
+    # write it.
     callbacks.insert(0, callbacks.pop())
     for callback in callbacks:
         if isinstance(callback, TensorBoardCallback) and not callback.logging_dir:
             callback.logging_dir = str(Path(config.output_dir) / "tensorboard")
     run, opened, failed = None, False, True
     if "wandb" in config.trackers and trainer.is_world_process_zero():
-        run, opened = _wandb_run(config, trainer.made_with.get("wandb_run"))
-        trainer.made_with["wandb_run"] = run.id
+        run, opened = _wandb_run(config, trainer.description.get("wandb_run"))
+        trainer.description["wandb_run"] = run.id
     if config.trackers:
         trainer.add_callback(Samples(trainer, run))
     try:
         yield
         failed = False
     finally:
-        meter.let_go()
-        if opened:
+        meter.remove_hook()
+        if run is not None and opened:
             run.finish(exit_code=int(failed))
 
 
@@ -275,16 +279,16 @@ def _wandb_run(config: TrainConfig, resumed: str | None) -> tuple[Any, bool]:
     """The W&B run, and whether it was opened here.
 
     Args:
-        resumed: id of the run to go on with; None begins a new one.
+        resumed: id of the run to continue; None begins a new one.
     """
     import wandb
 
     if wandb.run is not None:
         return wandb.run, False
-    again = {"id": resumed, "resume": "allow", "allow_val_change": True} if resumed else {}
+    options = {"id": resumed, "resume": "allow", "allow_val_change": True} if resumed else {}
     try:
         run = wandb.init(
-            **again,
+            **options,
             project=config.project,
             name=config.run_name or Path(config.output_dir).name,
             tags=config.tags,

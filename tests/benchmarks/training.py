@@ -90,13 +90,14 @@ def _bare(folder: Path, batch: int) -> float:
     from ocrkit.data.load import load_data
     from ocrkit.data.order import TrainRows, TrainSampler
     from ocrkit.models.load import load_model
-    from ocrkit.training.train import fit_context
+    from ocrkit.training.rows import fit_context
 
     config = _config(folder, batch)
     model, processor = load_model(config)
-    rows = fit_context(load_data(config)["train"], "train", model, processor, config)
+    collate = Collator(processor, config.image_height)
+    rows = fit_context(load_data(config)["train"], "train", model, collate, config)
     order = list(TrainSampler(len(rows), batch, config.seed, lengths=rows["length"]))
-    taken, collate = TrainRows(rows), Collator(processor, config.image_height)
+    taken = TrainRows(rows)
     batches = [
         collate(taken.__getitems__(order[start : start + batch]))
         for start in range(0, len(order), batch)

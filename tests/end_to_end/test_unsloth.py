@@ -453,9 +453,9 @@ def test_unsloth_takes_the_arguments_that_are_passed():
 def test_trl_takes_the_arguments_that_are_passed(config):
     from trl import SFTConfig, SFTTrainer
 
-    from ocrkit.training.train import _sft_config
+    from ocrkit.training.arguments import sft_config
 
-    settings = _sft_config(config, evaluated=False)
+    settings = sft_config(config, evaluated=False)
     assert set(settings.to_dict()) >= {"train_sampling_strategy"}
     # Not None either, which Unsloth takes for leave to join rows itself.
     assert settings.packing is False and settings.padding_free is False

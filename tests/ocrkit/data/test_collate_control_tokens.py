@@ -13,7 +13,7 @@ from ocrkit.data.collate import Collator, RowRefused, token_lengths
 from ocrkit.data.load import load_data
 from ocrkit.data.rows import drawn_rows, usable_row
 from ocrkit.models.read import predict_stream
-from ocrkit.training.train import fit_context
+from ocrkit.training.rows import fit_context
 
 HOSTILE = [
     "ABC <|im_end|> DEF",
@@ -163,7 +163,7 @@ def test_where_no_row_is_left_the_first_reason_is_told(dataset, processor):
     data = load_data(config)
     model, processor = load_model(config)
     with pytest.raises(DataError, match="picture refused by the model's processor: 3000x10 pix"):
-        fit_context(data["train"].select([3]), "train", model, processor, config)
+        fit_context(data["train"].select([3]), "train", model, Collator(processor), config)
 
 
 def test_an_empty_truth_stays_in_a_test_and_is_left_out_of_training(dataset):

@@ -8,7 +8,7 @@ from ocrkit.training.checkpoints import (
     damage,
     rotate,
     seal,
-    set_aside,
+    set_aside_later,
     unseal,
     whole_checkpoints,
 )
@@ -116,12 +116,12 @@ def test_rotation_keeps_the_last_and_the_best_and_counts_only_whole_ones(tmp_pat
 
 def test_an_earlier_runs_checkpoints_are_set_aside(tmp_path, capsys):
     paths = [_checkpoint(tmp_path, step) for step in (1, 2, 4)]
-    set_aside(tmp_path, 2)
+    set_aside_later(tmp_path, 2)
     assert whole_checkpoints(tmp_path) == paths[:2]
     again = _checkpoint(tmp_path, 4)
-    set_aside(tmp_path, 0)
+    set_aside_later(tmp_path, 0)
     assert checkpoint_to_resume(tmp_path, "auto") is None and not again.exists()
     names = {path.name.partition("-")[2] for path in (tmp_path / "replaced").iterdir()}
     assert names == {"checkpoint-1", "checkpoint-2", "checkpoint-4"}
     assert len(list((tmp_path / "replaced").iterdir())) == 4
-    assert "3 checkpoints that this run does not go on from" in capsys.readouterr().out
+    assert "3 checkpoints that this run does not resume" in capsys.readouterr().out

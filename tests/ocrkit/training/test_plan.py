@@ -40,7 +40,7 @@ def test_a_batch_that_does_not_fit_is_one_sentence(config, monkeypatch):
     def refuse(*args, **terms):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
 
-    monkeypatch.setattr("ocrkit.training.batch_size.supervised_loss", refuse)
+    monkeypatch.setattr("ocrkit.training.probe.supervised_loss", refuse)
     with pytest.raises(TrainingError, match=r"in a trial with a batch of 4, the longest sample \w"):
         plan(config, load_data(config), *load_model(config))
 

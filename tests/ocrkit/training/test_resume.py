@@ -23,7 +23,12 @@ from ocrkit.models.base import TINY
 from ocrkit.models.load import load_model
 from ocrkit.training import resume
 from ocrkit.training.checkpoints import damage, seal
-from ocrkit.training.resume import changed_settings, checked_settings, made_with, saved_settings
+from ocrkit.training.resume import (
+    changed_settings,
+    checked_settings,
+    run_description,
+    saved_description,
+)
 from ocrkit.training.schedule import hyperparameters, restore
 from ocrkit.training.train import train
 
@@ -75,7 +80,7 @@ def again(finished, tmp_path):
 
 @pytest.fixture
 def saved(finished):
-    return saved_settings(Path(finished.output_dir) / "checkpoint-2")
+    return saved_description(Path(finished.output_dir) / "checkpoint-2")
 
 
 # --- which settings may change
@@ -85,7 +90,7 @@ def test_every_setting_is_kept_or_changeable_or_compared_otherwise():
     groups = (
         resume.KEPT,
         resume.CHANGEABLE,
-        resume.JUDGING,
+        resume.EVALUATION_SETTINGS,
         resume.BY_CONTENT,
         resume.BY_PRODUCT,
         resume.UNCOMPARED,
@@ -125,7 +130,7 @@ def test_a_setting_that_is_kept_is_refused_with_both_values(finished, saved, nam
     assert f"this run has {name}={value!r}" in str(error.value)
 
 
-@pytest.mark.parametrize("name", sorted(resume.CHANGEABLE | resume.JUDGING))
+@pytest.mark.parametrize("name", sorted(resume.CHANGEABLE | resume.EVALUATION_SETTINGS))
 def test_a_setting_that_may_change_is_recorded(finished, saved, name):
     changed = replace(finished)
     setattr(changed, name, _other(name, getattr(finished, name)))
@@ -174,18 +179,18 @@ def test_another_base_model_is_refused_and_the_same_elsewhere_is_not(finished, s
     shutil.copytree(TINY, folder)
     config = replace(finished, model_name_or_path=str(folder))
     rows = load_data(config)["train"]
-    made = {**made_with(config, rows, load_model(config)[0]), "rows": saved["rows"]}
+    made = {**run_description(config, rows, load_model(config)[0]), "rows": saved["rows"]}
     found = changed_settings(saved, made, checkpoint)
     assert found == {"model_name_or_path": ["tiny", str(folder)]}
     path = next(folder.glob("*.safetensors"))
     save_file({n: w * 1.01 for n, w in load_file(path).items()}, path, metadata={"format": "pt"})
-    made = {**made_with(config, rows, load_model(config)[0]), "rows": saved["rows"]}
+    made = {**run_description(config, rows, load_model(config)[0]), "rows": saved["rows"]}
     with pytest.raises(ConfigError, match=r"'tiny', and '.*model' holds other weights"):
         changed_settings(saved, made, checkpoint)
     # Adapters of another rank than the settings ask for.
     model, _ = load_model(replace(finished, lora_r=8))
     with pytest.raises(ConfigError, match="lora_r=16 and this run has lora_r=8"):
-        changed_settings(saved, made_with(finished, rows, model), checkpoint)
+        changed_settings(saved, run_description(finished, rows, model), checkpoint)
 
 
 # --- samples of a step
@@ -286,7 +291,7 @@ def test_changes_take_effect_from_the_step_and_are_on_record(again, capsys):
     assert yaml.safe_load((folder / "config.yaml").read_text())["learning_rate"] == 1e-5
     changes = json.loads((folder / "versions.json").read_text())["changes"]
     assert changes == [{"step": 2, "changed": {**changed, "output_dir": places}}]
-    assert saved_settings(folder / "checkpoint-4")["changes"] == changes
+    assert saved_description(folder / "checkpoint-4")["changes"] == changes
     assert "Changed from step 2 on: adam_beta2 0.98 -> 0.9" in capsys.readouterr().out
     card = (folder / "adapter" / "README.md").read_text()
     assert "learning_rate: 1.0e-05" in card and "learning_rate 0.005 -> 1e-05" in card
@@ -457,7 +462,7 @@ def test_two_processes_go_on_for_one_and_one_for_two(again, tmp_path):
     last = _train(again)
     assert [e["step"] for e in last.history if "loss" in e] == [1, 2, 3, 4]
     assert _entries(last, "loss")[1:] == pytest.approx(_entries(alone, "loss"), abs=1e-4)
-    changes = saved_settings(folder / "checkpoint-4")["changes"]
+    changes = saved_description(folder / "checkpoint-4")["changes"]
     assert [change["changed"]["processes"] for change in changes] == [[1, 2], [2, 1]]
 
 

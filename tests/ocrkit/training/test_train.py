@@ -2,6 +2,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -13,8 +14,10 @@ from ocrkit.data.load import load_data
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.models.load import load_model
 from ocrkit.run_folder import read_log, skipped_counts
+from ocrkit.training.arguments import sft_config
 from ocrkit.training.checkpoints import whole_checkpoints
-from ocrkit.training.train import _sft_config, context_length, train
+from ocrkit.training.rows import context_length
+from ocrkit.training.train import train
 
 
 class _StopAt(TrainerCallback):
@@ -164,6 +167,41 @@ def test_what_cannot_be_trained_is_refused(config):
         train(model, processor, data, config)
 
 
+@pytest.mark.parametrize(
+    ("schedule", "sft_kwargs", "message"),
+    [
+        ("warmup_stable_decay", {}, "lr_scheduler_type='warmup_stable_decay' cannot be computed"),
+        ("cosine_with_min_lr", {}, "lr_scheduler_type='cosine_with_min_lr' cannot be computed"),
+        ("cosine", {"lr_scheduler_kwargs": {"cycles": 2}}, "unexpected keyword argument 'cycles'"),
+        # Fails only after the warm-up.
+        ("polynomial", {"lr_scheduler_kwargs": {"power": "x"}}, "cannot be computed with lr_sch"),
+        # Fails only at the last step.
+        ("polynomial", {"lr_scheduler_kwargs": {"power": -1}}, "cannot be computed with lr_sched"),
+        ("cosine", {"lr_scheduler_kwargs": 3}, "lr_scheduler_kwargs=3 must be of type dict"),
+        ("cosine", {"adam_epsilon": "tiny"}, "adam_epsilon='tiny' must be of type float"),
+        ("cosine", {"logging_strategy": "now"}, "does not make an SFTConfig"),
+        ("cosine", {"neftune_noise": 5.0}, "did you mean 'neftune_noise_alpha'"),
+        ("cosine", {"optim_args": "betas"}, "optim='adamw_torch' cannot be created"),
+    ],
+)
+def test_settings_that_transformers_refuses_are_one_sentence_before_the_first_step(
+    schedule, sft_kwargs, message, config
+):
+    config.lr_scheduler_type, config.sft_kwargs = schedule, sft_kwargs
+    with pytest.raises(ConfigError, match=message) as refused:
+        train(*load_model(config), load_data(config), config)
+    assert "\n" not in str(refused.value)
+    assert not (Path(config.output_dir) / "config.yaml").exists()
+
+
+def test_a_schedule_takes_its_arguments_from_sft_kwargs(config):
+    config.lr_scheduler_type, config.warmup_steps = "warmup_stable_decay", 0
+    config.sft_kwargs = {"lr_scheduler_kwargs": {"num_decay_steps": 2, "min_lr_ratio": 0.5}}
+    result, _ = _run(config)
+    rates = [e["learning_rate"] / config.learning_rate for e in result.history if "loss" in e]
+    assert rates[:2] == [1, 1] and 0.5 <= rates[-1] < 1
+
+
 def test_a_run_without_validation_rows_says_that_nothing_is_evaluated(config, capsys):
     config.eval_steps, config.max_steps, data = 1, 1, load_data(config)
     del data["validation"]
@@ -236,5 +274,5 @@ def test_a_card_that_emulates_bfloat16_trains_in_float16(config, monkeypatch):
     monkeypatch.setattr(trl, "SFTConfig", settings)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: emulated)
-    found = _sft_config(replace(config, dtype="auto"), evaluated=False)
+    found = sft_config(replace(config, dtype="auto"), evaluated=False)
     assert found.fp16 and not found.bf16

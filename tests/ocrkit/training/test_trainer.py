@@ -17,10 +17,11 @@ from ocrkit.metrics.names import METRICS
 from ocrkit.models.load import load_model
 from ocrkit.models.read import predict
 from ocrkit.run_folder import read_log
-from ocrkit.training import losses, trainer
+from ocrkit.training import losses, trainer, validation
 from ocrkit.training.callbacks import EarlyStopping
 from ocrkit.training.losses import supervised_loss
-from ocrkit.training.train import check_evaluation, make_trainer, train
+from ocrkit.training.train import make_trainer, train
+from ocrkit.training.validation import check_validation
 
 
 class _StopAt(TrainerCallback):
@@ -157,7 +158,7 @@ def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys
                 raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
             return supervised_loss(model, batch, *args, **terms)
 
-        monkeypatch.setattr(trainer, "supervised_loss", loss)
+        monkeypatch.setattr(validation, "supervised_loss", loss)
 
     narrow(2)
     halves, _ = _run(config, per_device_eval_batch_size=8)
@@ -280,11 +281,11 @@ def test_a_metric_that_is_not_read_is_refused_before_training(config):
 
 
 def test_lower_is_better_where_it_is(config):
-    from ocrkit.training.train import _sft_config
+    from ocrkit.training.arguments import sft_config
 
     for name, better in (("eval_cer", False), ("wer", False), ("loss", False), ("teds", True)):
         config.metric_for_best_model = name
-        assert _sft_config(config, evaluated=True).greater_is_better is better
+        assert sft_config(config, evaluated=True).greater_is_better is better
 
 
 # --- confusion weights
@@ -355,7 +356,7 @@ def test_a_tokenizer_that_does_not_know_its_offsets_is_refused(config):
     config.loss, config.eval_steps = "confusion_weighted", 2
     slow = SimpleNamespace(tokenizer=SimpleNamespace(is_fast=False))
     with pytest.raises(ConfigError, match="SimpleNamespace does not; take loss=focal"):
-        check_evaluation(load_data(config)["validation"], slow, config)
+        check_validation(load_data(config)["validation"], slow, config)
 
 
 def test_a_run_without_evaluations_logs_none(config, tmp_path):

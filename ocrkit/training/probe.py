@@ -1,0 +1,129 @@
+"""Probe steps: forward and backward passes that change no weight, timed and measured in memory.
+
+The plan, the search for a batch size and the comparison of throughputs run these before a run.
+"""
+
+import resource
+import time
+import warnings
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any
+
+import psutil
+import torch
+
+from ocrkit.config import TrainConfig
+from ocrkit.data.collate import Collator
+from ocrkit.data.rows import drawn_rows
+from ocrkit.errors import TrainingError
+from ocrkit.models.backend import products
+from ocrkit.training.losses import loss_terms, supervised_loss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
+GIB = 2**30
+
+
+def out_of_memory(where: str, lengths: Sequence[float], ids: Sequence[str] = ()) -> TrainingError:
+    """The error for a batch that does not fit the GPU's memory.
+
+    Args:
+        where: place in the run, e.g. "at step 3".
+        lengths: tokens of each sample.
+        ids: of the samples; none where they are not known.
+    """
+    length, longest = max(zip(lengths, ids or [""] * len(lengths)))
+    return TrainingError(
+        f"Out of GPU memory {where} with a batch of {len(lengths)}, the longest sample "
+        f"{longest} of {length} tokens: lower per_device_train_batch_size (raising "
+        "gradient_accumulation_steps as much), lower max_pixels, or set "
+        "gradient_checkpointing=True."
+    )
+
+
+@contextmanager
+def training_mode(model: "PreTrainedModel", config: TrainConfig) -> Generator[None]:
+    """Put the model into training mode, with gradient checkpointing if set; restore it after."""
+    training = model.training
+    model.train()
+    # transformers turns checkpointing on when a run begins, Unsloth when it loads a model.
+    turned_on = config.gradient_checkpointing and not model.is_gradient_checkpointing
+    if turned_on:
+        model.gradient_checkpointing_enable()
+    try:
+        yield
+    finally:
+        if turned_on:
+            model.gradient_checkpointing_disable()
+            model.disable_input_require_grads()
+        model.train(training)
+
+
+def probe_step(model: "PreTrainedModel", batch: dict[str, Any], config: TrainConfig) -> None:
+    """Run one forward and backward pass with the run's loss and precision, and drop the gradients.
+
+    Args:
+        model: in `training_mode`.
+        batch: as the collator makes it.
+    """
+    inputs = {name: v.to(model.device) for name, v in batch.items() if torch.is_tensor(v)}
+    with products(config, model.device.type):
+        loss = supervised_loss(model, inputs, **loss_terms(config))
+    loss.backward()
+    model.zero_grad(set_to_none=True)
+    if model.device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def timed_steps(
+    model: "PreTrainedModel", batches: Iterable[dict[str, Any]], config: TrainConfig
+) -> Generator[tuple[float, float]]:
+    """Run a probe step on each batch; yields (seconds until the batch came, seconds of the step).
+
+    Raises:
+        torch.cuda.OutOfMemoryError: a batch does not fit; the gradients are dropped.
+    """
+    with training_mode(model, config):
+        last = time.perf_counter()
+        for batch in batches:
+            arrived = time.perf_counter()
+            try:
+                probe_step(model, batch, config)
+            except torch.cuda.OutOfMemoryError:
+                model.zero_grad(set_to_none=True)
+                raise
+            done = time.perf_counter()
+            yield arrived - last, done - arrived
+            last = time.perf_counter()
+
+
+def try_step(model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig) -> None:
+    """Run a probe step on one drawn line, as an attempt of `ocrkit.models.kernels.try_kernels`."""
+    # Unsloth notices this pass, clears what was compiled in it, and prints a long warning.
+    warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
+    batch = Collator(processor, config.image_height)(drawn_rows(1))
+    try:
+        with training_mode(model, config):
+            probe_step(model, batch, config)
+    except torch.cuda.OutOfMemoryError:
+        # The first step of the run raises this for its own batch, with the way out.
+        model.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes at the highest point so far: of torch on a GPU, of this process elsewhere."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def resident_memory() -> float:
+    """GiB that this process and its workers hold; pages that they share count for each."""
+    resident, this = 0, psutil.Process()
+    for process in (this, *this.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):
+            resident += process.memory_info().rss
+    return resident / GIB

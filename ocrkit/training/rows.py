@@ -1,0 +1,111 @@
+"""Rows of a run: the training rows that fit the model's context, and the validation subset."""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from ocrkit.config import TrainConfig
+from ocrkit.data.collate import Collator, refusal, token_lengths
+from ocrkit.data.load import without_bars
+from ocrkit.data.stream import RowStream
+from ocrkit.environment import process_count
+from ocrkit.errors import DataError
+from ocrkit.run_folder import record_skipped
+from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
+
+if TYPE_CHECKING:
+    from datasets import Dataset, DatasetDict
+    from transformers import PreTrainedModel
+
+# Rows of a stream that stand for all of them before it is read.
+STREAM_SAMPLE = 256
+
+
+def train_rows(
+    rows: "Dataset | RowStream",
+    model: "PreTrainedModel",
+    collator: Collator,
+    config: TrainConfig,
+    saved: Mapping[str, Any] | None,
+) -> "tuple[Dataset | RowStream, TrainConfig]":
+    """The rows that fit the context, or the stream of them, and the settings with a batch size.
+
+    Args:
+        saved: what the checkpoint that the run resumes was made with; a stream begins after the
+            batches that it has seen.
+
+    Raises:
+        DataError: no row fits.
+    """
+    if not isinstance(rows, RowStream):
+        rows = fit_context(rows, "train", model, collator, config)
+        return rows, resolve_batch(config, model, collator, rows, rows["length"])
+    context = context_length(model, config)
+    stream = rows.fitting(collator.processor, context)
+    sample = stream.take(STREAM_SAMPLE)
+    if not len(sample):
+        raise DataError(
+            f"No train row of {config.dataset} can be used: each is unreadable or longer than the "
+            f"context of {context} tokens; raise max_length or lower max_pixels."
+        )
+    images, texts = token_lengths(sample, collator.processor, config, collator)
+    lengths = [image + text for image, text in zip(images, texts)]
+    config = resolve_batch(config, model, collator, sample, lengths)
+    rows_per_batch = resolved_batch_size(config) * process_count()
+    batches = saved["step"] * config.gradient_accumulation_steps if saved else 0
+    return stream.after(batches, rows_per_batch), config
+
+
+def validation_rows(data: "DatasetDict", config: TrainConfig) -> "Dataset | None":
+    """The validation rows that every evaluation of a run reads; None: nothing is evaluated."""
+    if "validation" not in data or not config.eval_steps:
+        return None
+    rows = data["validation"]
+    if len(rows) <= config.eval_samples:
+        return rows
+    return rows.shuffle(seed=config.seed).select(range(config.eval_samples))
+
+
+def fit_context(
+    rows: "Dataset", split: str, model: "PreTrainedModel", collator: Collator, config: TrainConfig
+) -> "Dataset":
+    """The rows that fit the context, with their token counts in a column `length`.
+
+    The others are listed in skipped.jsonl under the split's name. So are training rows that the
+    model refuses; in another split these stay, for a row that cannot be read is a failed reading.
+
+    Raises:
+        DataError: no row fits.
+    """
+    processor = collator.processor
+    images, texts = token_lengths(rows, processor, config, collator)
+    lengths = [image + text for image, text in zip(images, texts)]
+    context = context_length(model, config)
+    kept, left_out = [], []
+    for number, (name, length) in enumerate(zip(rows["id"], lengths)):
+        problem = {
+            "reason": "longer than the context",
+            "detail": f"{length} tokens, the context holds {context}",
+        }
+        if math.isinf(length):
+            problem = refusal(rows.remove_columns("images")[number], processor, config, collator)
+            lengths[number] = 0
+        if length <= context or (math.isinf(length) and split != "train"):
+            kept.append(number)
+        else:
+            left_out.append({"where": f"{split} row {name}", **problem})
+    record_skipped(config.output_dir, left_out, place=f"{split} row ")
+    if not kept:
+        raise DataError(
+            f"No {split} row fits the context of {context} tokens ({left_out[0]['reason']}: "
+            f"{left_out[0]['detail']}); raise max_length or lower max_pixels."
+        )
+    with without_bars():
+        return rows.select(kept).add_column("length", [lengths[i] for i in kept])
+
+
+def context_length(model: "PreTrainedModel", config: TrainConfig) -> int:
+    """Tokens that a sample may have: `max_length`, or what the model's positions allow."""
+    text = model.config.get_text_config()
+    positions = getattr(text, "max_position_embeddings", None) or 1 << 30
+    return min(config.max_length or positions, positions)
