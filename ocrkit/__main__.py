@@ -398,8 +398,8 @@ def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 def _compare(arguments: argparse.Namespace, config: Any) -> int:
     from ocrkit import compare
-    from ocrkit.evaluation.compare import CHANGE, load_evaluations, training_of
-    from ocrkit.evaluation.evaluation import parse_condition
+    from ocrkit.evaluation.compare import CHANGE, training_of
+    from ocrkit.evaluation.evaluation import load_evaluations, parse_condition
 
     if arguments.fail_if:
         _usage(parse_condition, arguments.fail_if.removeprefix(CHANGE))

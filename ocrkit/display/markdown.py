@@ -1,6 +1,7 @@
 """Markdown escapes for names that others chose: plain text, code spans and fenced blocks."""
 
 import re
+from collections.abc import Collection, Iterable, Sequence
 
 from data_prep.dataset.schema import one_line
 
@@ -36,6 +37,21 @@ def markdown_block(text: str, language: str) -> str:
     fence = "`" * max(3, _longest_run(text) + 1)
     lines = (re.sub(r"\S+", lambda word: one_line(word[0]), line) for line in text.split("\n"))
     return "\n".join([fence + language, *lines, fence])
+
+
+def markdown_table(
+    head: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[int] = ()
+) -> list[str]:
+    """Return the lines of a table of cells that are Markdown already.
+
+    Args:
+        head: titles of the columns.
+        rows: cells of each row.
+        right: numbers of the columns that are aligned to the right, from 0.
+
+    """
+    rule = ["---:" if number in right else "---" for number in range(len(head))]
+    return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]
 
 
 def _longest_run(text: str) -> int:

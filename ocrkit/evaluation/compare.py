@@ -11,9 +11,8 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.files import check_own, write_folder
-from ocrkit.display.markdown import markdown_code, markdown_text
+from ocrkit.display.markdown import markdown_code, markdown_table, markdown_text
 from ocrkit.display.tables import heading_table, interval, p_text
-from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.evaluation import (
     Evaluation,
@@ -21,6 +20,7 @@ from ocrkit.evaluation.evaluation import (
     console_table,
     fails,
     parse_condition,
+    run_of,
 )
 from ocrkit.evaluation.records import scored_text
 from ocrkit.metrics.intervals import Tally, mcnemar, resample
@@ -130,43 +130,45 @@ class Comparison:
         first = self.evaluations[0]
         names = [markdown_text(e.name) for e in self.evaluations]
         lines = [f"# {markdown_text(self.title)}", ""]
-        lines += ["| " + " | ".join(map(markdown_text, head)) + " |", "| --- " * len(head) + "|"]
-        lines += [f"| {markdown_text(metric)} | " + " | ".join(row) + " |" for metric, *row in rows]
+        lines += markdown_table(
+            list(map(markdown_text, head)),
+            ([markdown_text(metric), *cells] for metric, *cells in rows),
+        )
         lines += [
             "",
-            f"{len(first.records)} samples; 95 % intervals (bootstrap over groups, Wilson",
+            f"{len(first.records)} samples; 95 % intervals (bootstrap over groups, Wilson for "
+            f"shares); matches under profile {markdown_code(first.profile['name'])} version "
+            f"{markdown_text(first.profile['version'])}.",
         ]
-        lines[-1] += f" for shares); matches under profile {markdown_code(first.profile['name'])}"
-        lines[-1] += f" version {markdown_text(first.profile['version'])}."
         failed = [f"{e.failed} of {name}" for e, name in zip(self.evaluations, names) if e.failed]
         if failed:
             lines += ["", f"Failed predictions, scored as empty: {', '.join(failed)}."]
         for column, values in self.by.items():
             metric = "field_accuracy" if column == "field" else "cer"
             title = "Accuracy by field" if column == "field" else f"CER by {column}"
+            cells = [
+                [
+                    markdown_text(value),
+                    str(scores["n"]),
+                    *(interval(e.by[column][value][metric]) for e in self.evaluations),
+                ]
+                for value, scores in values.items()
+            ]
             lines += ["", f"## {markdown_text(title.replace('_', ' '))}", ""]
-            lines += [f"| {markdown_text(column)} | samples | {' | '.join(names)} |"]
-            lines += ["| --- | ---: |" + " --- |" * len(names)]
-            for value, scores in values.items():
-                cells = [interval(e.by[column][value][metric]) for e in self.evaluations]
-                lines.append(f"| {markdown_text(value)} | {scores['n']} | {' | '.join(cells)} |")
-        counted = list(self.kinds.values())
-        if any(map(any, (counts.values() for counts in counted))):
+            lines += markdown_table([markdown_text(column), "samples", *names], cells, right=[1])
+        counts = list(self.kinds.values())
+        if any(any(count.values()) for count in counts):
+            cells = [[kind, *(str(count[kind]) for count in counts)] for kind in analysis.KINDS]
             lines += ["", "## Kinds of error", ""]
-            lines += [f"| samples | {' | '.join(names)} |"]
-            lines += ["| --- |" + " ---: |" * len(counted)]
-            for kind in analysis.KINDS:
-                cells = [str(counts[kind]) for counts in counted]
-                lines.append(f"| {kind} | {' | '.join(cells)} |")
+            lines += markdown_table(["samples", *names], cells, right=range(1, len(names) + 1))
         for title, changes in (("Improved", self.improved()), ("Got worse", self.worse())):
             if len(self.evaluations) > 1:
                 lines += ["", f"## {title}: {len(changes)} samples", ""]
             if changes:
-                lines += [f"| id | truth | {names[0]} | {names[-1]} |", "| --- " * 4 + "|"]
-                lines += [
-                    "| " + " | ".join(_cell(change[key]) for key in _CHANGE_COLUMNS) + " |"
-                    for change in changes[:most]
-                ]
+                lines += markdown_table(
+                    ["id", "truth", names[0], names[-1]],
+                    ([_cell(change[key]) for key in _CHANGE_COLUMNS] for change in changes[:most]),
+                )
         return "\n".join(lines) + "\n"
 
     def summary(self) -> dict[str, Any]:
@@ -353,50 +355,15 @@ def _changes(first: Evaluation, other: Evaluation) -> list[dict[str, Any]]:
     return sorted(changes, key=lambda change: change["change"])
 
 
-# --- saved evaluations
-
-
-def load_evaluations(
-    folders: Sequence[Path], names: Sequence[str] | None = None
-) -> list[Evaluation]:
-    """Load evaluations under distinct names.
-
-    Args:
-        folders: their folders, such as `runs/s1/eval/tuned`.
-        names: a name for each; without names its own name, or `s1/tuned` where two have the same.
-
-    Raises:
-        ConfigError: there are fewer or more distinct names than evaluations.
-    """
-    evaluations = [Evaluation.load(folder) for folder in folders]
-    if not names:
-        own = [evaluation.name for evaluation in evaluations]
-        names = [
-            f"{_run_of(folder).name}/{name}" if own.count(name) > 1 else name
-            for folder, name in zip(folders, own)
-        ]
-    if len(names) != len(evaluations) or len(set(names)) < len(names):
-        raise ConfigError(
-            f"The names {', '.join(names)} do not tell {len(evaluations)} evaluations apart: "
-            "give --names, a different one for each."
-        )
-    return [replace(evaluation, name=name) for evaluation, name in zip(evaluations, names)]
-
-
 def training_of(folder: Path) -> dict[str, Any]:
     """Return `history` and `skipped` rows of the training run that an evaluation lies in.
 
     The result is empty, and a line is printed, where the evaluation measured other weights.
     """
-    run = _run_of(folder)
+    run = run_of(folder)
     restore(run)
     summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if foreign := foreign_weights(summary, read_run(run)):
         print(f"The learning curve in {run} is left out of the report of {folder}: {foreign}.")
         return {}
     return {"history": read_log(run / "train_log.jsonl"), "skipped": skipped_counts(run)}
-
-
-def _run_of(folder: Path) -> Path:
-    """Return the run folder of an evaluation, which lies in it as `eval/NAME`."""
-    return folder.resolve().parent.parent

@@ -6,7 +6,7 @@ import operator
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from data_prep.dataset.files import check_own, finish_together, naming, write_together
 from data_prep.dataset.schema import one_line
 from ocrkit.display.tables import columns_of_text, heading_table, interval
+from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.records import (
     Record,
@@ -291,3 +292,35 @@ def check_evaluation_folder(folder: Path, overwrite: bool = False) -> None:
     """
     if not any((folder / name).exists() for name in ("metrics.json", UNFINISHED)):
         check_own(folder, _SAVED[:1], overwrite, "move it, or give the evaluation another name")
+
+
+def load_evaluations(
+    folders: Sequence[Path], names: Sequence[str] | None = None
+) -> list[Evaluation]:
+    """Load evaluations under distinct names.
+
+    Args:
+        folders: their folders, such as `runs/s1/eval/tuned`.
+        names: a name for each; without names its own name, or `s1/tuned` where two have the same.
+
+    Raises:
+        ConfigError: there are fewer or more distinct names than evaluations.
+    """
+    evaluations = [Evaluation.load(folder) for folder in folders]
+    if not names:
+        own = [evaluation.name for evaluation in evaluations]
+        names = [
+            f"{run_of(folder).name}/{name}" if own.count(name) > 1 else name
+            for folder, name in zip(folders, own)
+        ]
+    if len(names) != len(evaluations) or len(set(names)) < len(names):
+        raise ConfigError(
+            f"The names {', '.join(names)} do not tell {len(evaluations)} evaluations apart: "
+            "give --names, a different one for each."
+        )
+    return [replace(evaluation, name=name) for evaluation, name in zip(evaluations, names)]
+
+
+def run_of(folder: Path) -> Path:
+    """Return the run folder of an evaluation, which lies in it as `eval/NAME`."""
+    return folder.resolve().parent.parent

@@ -1,6 +1,6 @@
 import pytest
 
-from ocrkit.display.markdown import markdown_block, markdown_code, markdown_text
+from ocrkit.display.markdown import markdown_block, markdown_code, markdown_table, markdown_text
 
 
 @pytest.mark.parametrize(
@@ -53,3 +53,9 @@ def test_a_bar_in_a_table_is_escaped_within_code():
 def test_no_line_of_a_block_closes_it():
     block = markdown_block("a: |\n  ````\n  \u202eb  c", "yaml")
     assert block == "`````yaml\na: |\n  ````\n  \\u202eb  c\n`````"
+
+
+def test_columns_of_a_table_are_aligned_to_the_right_by_number():
+    lines = markdown_table(["a", "n"], [["x", "1"]], right=[1])
+    assert lines == ["| a | n |", "| --- | ---: |", "| x | 1 |"]
+    assert markdown_table(["a"], []) == ["| a |", "| --- |"]

@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ocrkit.errors import ConfigError
-from ocrkit.evaluation.compare import compare, load_evaluations, training_of
-from ocrkit.evaluation.evaluation import score
+from ocrkit.evaluation.compare import compare, training_of
+from ocrkit.evaluation.evaluation import load_evaluations, score
 
 
 def records(predictions, **more):
