@@ -2,9 +2,12 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from ipywidgets import Widget
 
 STYLE = Markup("<style>{}</style>").format(
     Markup((Path(__file__).parents[1] / "assets" / "notebook.css").read_text(encoding="utf-8"))
@@ -28,7 +31,7 @@ class Shown:
         return {"text/html": str(self.html), "text/plain": self.text}
 
 
-def widget_bundle(box: Any, fallback: Shown) -> dict[str, Any]:
+def widget_bundle(box: "Widget", fallback: Shown) -> dict[str, Any]:
     """MIME bundle of a widget, with a fallback for viewers without a kernel.
 
     ipywidgets 7, which Colab has, makes no MIME bundle itself.
