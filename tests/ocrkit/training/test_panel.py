@@ -1,0 +1,32 @@
+"""Parts of the panel; the panel in a running kernel: tests/end_to_end/test_widgets.py."""
+
+import pytest
+
+from ocrkit.training.panel import clock, curves_picture, last_samples, sample_table
+
+SAMPLE = {"id": "1", "reference": "a<b", "prediction": "a<c"}
+LOG = [
+    {"step": 1, "loss": 2.0},
+    {"step": 2, "loss": 1.0, "eval_cer": 0.5, "samples": [SAMPLE]},
+    {"step": 3, "loss": 0.5},
+]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3599.6, "1:00:00"), (7385, "2:03:05")]
+)
+def test_seconds_are_shown_as_people_read_them(seconds, text):
+    assert clock(seconds) == text
+
+
+def test_samples_are_those_of_the_last_evaluation():
+    assert last_samples(LOG) == [SAMPLE] and last_samples(LOG[:1]) == []
+    html = sample_table(LOG)
+    assert "CER 33%" in html and "a&lt;b" in html and "a<b" not in html
+    assert sample_table([]) == ""
+
+
+def test_curves_are_a_picture_once_there_is_something_to_draw():
+    picture = curves_picture(LOG)
+    assert picture is not None and picture.startswith(b"\x89PNG")
+    assert curves_picture([]) is None
