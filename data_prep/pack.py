@@ -22,7 +22,7 @@ from typing import IO
 from data_prep.dataset.command import exit_code, expand_home, float_option, parse_arguments
 from data_prep.dataset.files import is_inner_path, naming, write_whole, writing
 from data_prep.dataset.schema import DataError, UsageError
-from data_prep.dataset.write import locked, publish
+from data_prep.dataset.staging import locked, rename_folder
 
 CHUNK = 2**20
 # Ends the name of a mark `.<sha256>.done` in the staging folder: the names of a tar's files.
@@ -153,7 +153,7 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
             for mark in staging.glob(f".*{_DONE}"):
                 mark.unlink()
             write_whole(staging / done.name, json.dumps({"shards": sums}))
-            publish(staging, out)
+            rename_folder(staging, out)
     return out
 
 

@@ -1,7 +1,7 @@
 """Checks a dataset folder before training: `python -m data_prep.validate DIR`.
 
-It takes all that convert writes: an imagefolder, `--layout messages` and `--format parquet`.
-Errors are what would break or falsify a training run; warnings are what a person should look at.
+It reads an imagefolder, `--layout messages` and `--format parquet`. Errors would break or falsify
+a training run; warnings are for a person to look at.
 Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and the characters.
 """
 
@@ -13,14 +13,14 @@ import os
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from data_prep.dataset.arithmetic import invoice_problems
+from data_prep.dataset.check import batches, check_batch
 from data_prep.dataset.command import COUNT, WORKERS, exit_code, expand_home, parse_arguments
-from data_prep.dataset.files import check_own, write_folder
+from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.other_trainers import WRITERS
 from data_prep.dataset.schema import (
     SPLITS,
@@ -28,28 +28,21 @@ from data_prep.dataset.schema import (
     Row,
     UsageError,
     content_text,
-    convert_line,
-    dump_json,
-    from_messages,
     one_line,
     parse_json,
-    row_problems,
 )
 from data_prep.dataset.split import page_key, page_of
-from data_prep.dataset.write import ordered_map
+from data_prep.dataset.workers import ordered_map
 
 if TYPE_CHECKING:
     from jsonschema.protocols import Validator
 
-BATCH = 64
-PARQUET_BATCH = 16
-# Models write turns and pictures with tokens like these; a text that holds one may be left out.
+# Control tokens that models write turns and pictures with; a row whose text has one may be dropped.
 CONTROL_TOKEN = re.compile(
     r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|image|video|image_soft_token)>"
     r"|<(?:start|end)_of_(?:turn|image)>|\[/?(?:INST|IMG)\]"
 )
-LONGEST_SIDE = 200  # times the shorter one; the processors of Qwen's models refuse more
-EXAMPLES = 5  # places named for each kind of finding
+EXAMPLES = 5  # places listed for each kind of finding
 
 
 class Findings:
@@ -61,11 +54,11 @@ class Findings:
         self.examples: dict[str, list[str]] = {}
 
     def error(self, kind: str, place: str) -> None:
-        """Note something that must be put right."""
+        """Note an error."""
         self._note(self.errors, kind, place)
 
     def warn(self, kind: str, place: str) -> None:
-        """Note something to look at."""
+        """Note a warning."""
         self._note(self.warnings, kind, place)
 
     def _note(self, counter: Counter, kind: str, place: str) -> None:
@@ -98,6 +91,7 @@ def validate(
     """Check the folder `dataset`, of any layout; returns (and writes) validation.json.
 
     Args:
+        dataset: the folder that convert or synthesize made.
         schema: a JSON Schema that the completions of extraction rows must satisfy.
         tokenizer: a tokenizer.json; characters that it cannot give back are warned of.
         max_characters: completions longer than this are warned of.
@@ -114,51 +108,30 @@ def validate(
         if value < 1:
             raise UsageError(f"--{name} is {value}, but takes a count of 1 or more.")
     dataset, schema, tokenizer = map(expand_home, (Path(dataset), schema, tokenizer))
-    check_own(dataset, ["validation.json", *["validation.png"] * plot], overwrite)
+    check_own(dataset, ["validation.json", *(["validation.png"] if plot else [])], overwrite)
     layout, files = find_files(dataset)
-    splits = list(files)
-    checker = load_schema(schema) if schema else None
+    validator = load_schema(schema) if schema else None
     findings = Findings()
     rows: Counter[str] = Counter()
-    ids: set[bytes] = set()
-    groups: dict[bytes, str] = {}
-    pages: dict[int, str] = {}
-    images: dict[bytes, tuple[str, str]] = {}
-    characters = {split: Counter() for split in splits}
+    seen = Seen()
+    characters: dict[str, Counter[str]] = {split: Counter() for split in files}
     sizes: Counter[tuple[int, int]] = Counter()
-    for split in splits:
+    for split in files:
         root = dataset / split if layout == "imagefolder" else dataset
-        work = partial(CHECKS[layout], folder=str(root))
+        work = partial(check_batch, layout=layout, folder=str(root))
         for results in ordered_map(work, batches(dataset, files[split]), workers):
-            for place, row, problems, doubts, digests in results:
+            for place, check in results:
                 rows[split] += 1
-                for kind, detail in problems:
+                for kind, detail in check.errors:
                     findings.error(kind, f"{place}: {detail}")
-                for kind, detail in doubts:
+                for kind, detail in check.warnings:
                     findings.warn(kind, f"{place}: {detail}")
-                if row is None:
+                if check.row is None:
                     continue
-                if not row.completion[-1]["content"].strip():
-                    note = findings.error if split == "train" else findings.warn
-                    note("empty text", f"{place}: nothing is to be read")
-                check_row(row, place, findings, checker, max_characters)
-                if not add(ids, digest(row.id)):
-                    findings.error("duplicate id", f"{place}: {row.id}")
-                if groups.setdefault(digest(row.group), split) != split:
-                    findings.error("group in two splits", f"{place}: {row.group}")
-                elif pages.setdefault(page_key(row.group), split) != split:
-                    # Of datasets whose groups were made without the patterns of names.
-                    where = f"{place}: {row.group} is of the page {page_of(row.group)}"
-                    findings.warn("page in two splits, as its name says", where)
-                for one in digests:
-                    text = row.completion[-1]["content"]
-                    first, said = images.setdefault(one, (split, text))
-                    if first != split:
-                        findings.error("picture in two splits", f"{place}: also in {first}")
-                    elif said != text and row.task == "transcription":
-                        findings.warn("one picture with two texts", f"{place}: {text[:80]}")
-                characters[split].update(row.completion[-1]["content"])
-                sizes[row.width, row.height] += 1
+                check_texts(check.row, place, split, findings, validator, max_characters)
+                seen.check(check.row, check.digests, place, split, findings)
+                characters[split].update(completion_of(check.row))
+                sizes[check.row.width, check.row.height] += 1
     check_counts(dataset, rows, findings)
     check_characters(characters, tokenizer, findings)
     result = findings.to_dict(dict(rows))
@@ -171,12 +144,12 @@ def validate(
 
 
 def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
-    """The layout of a dataset folder, and the files with the rows of each split it has.
+    """Find the layout of a dataset folder, and the files with the rows of each split.
 
     Raises:
-        DataError: it has none.
+        DataError: it holds no rows, or rows for other trainers.
     """
-    format = told_format(dataset)
+    format = stated_format(dataset)
     if format in WRITERS:
         raise DataError(
             f"{dataset} holds what --format {format} wrote for other trainers; validate the "
@@ -187,155 +160,74 @@ def find_files(dataset: Path) -> tuple[str, dict[str, list[Path]]]:
         ("messages", "{}.jsonl"),
         ("parquet", "data/{}-*.parquet"),
     ):
-        found = {split: sorted(dataset.glob(pattern.format(split))) for split in SPLITS}
-        if any(found.values()):
-            return layout, {split: files for split, files in found.items() if files}
+        files = {split: sorted(dataset.glob(pattern.format(split))) for split in SPLITS}
+        if any(files.values()):
+            return layout, {split: paths for split, paths in files.items() if paths}
     raise DataError(
         f"{dataset} has no <split>/metadata.jsonl, no <split>.jsonl and no data/<split>-*.parquet; "
-        "name a folder convert made."
+        "name a folder that convert made."
     )
 
 
-def told_format(dataset: Path) -> object:
+def stated_format(dataset: Path) -> object:
     """The --format that dataset.json states; None without any."""
     try:
-        return parse_json((dataset / "dataset.json").read_bytes())["options"].get("format")
+        return read_summary(dataset)["options"].get("format")
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 
-Record = tuple[str, bytes | dict]  # the place of a row, and its line or its columns
-Kinds = list[tuple[str, str]]  # (kind, detail) each
-Checked = tuple[str, Row | None, Kinds, Kinds, list[bytes]]
+def completion_of(row: Row) -> str:
+    """The text of a row's completion."""
+    return content_text(row.completion[-1]["content"])
 
 
-def batches(dataset: Path, files: list[Path]) -> Iterator[list[Record]]:
-    """The rows of files, some at a time."""
-    for path in files:
-        name = path.relative_to(dataset).as_posix()
-        if path.suffix == ".parquet":
-            yield from parquet_batches(path, name)
-            continue
-        batch: list[Record] = []
-        with path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
-                batch.append((f"{name}:{number}", line))
-                if len(batch) == BATCH:
-                    yield batch
-                    batch = []
-        if batch:
-            yield batch
+class Seen:
+    """Ids, groups and pictures of the rows checked so far, to find those that occur twice."""
+
+    def __init__(self) -> None:
+        self.ids: set[bytes] = set()
+        self.groups: dict[bytes, str] = {}  # the split of each
+        self.pages: dict[int, str] = {}
+        self.pictures: dict[bytes, tuple[str, str]] = {}  # the split and the text of each
+
+    def check(
+        self, row: Row, pictures: list[bytes], place: str, split: str, findings: Findings
+    ) -> None:
+        """Note duplicate ids, and groups, pages and pictures that lie in two splits."""
+        row_id = digest(row.id)
+        if row_id in self.ids:
+            findings.error("duplicate id", f"{place}: {row.id}")
+        self.ids.add(row_id)
+        if self.groups.setdefault(digest(row.group), split) != split:
+            findings.error("group in two splits", f"{place}: {row.group}")
+        elif self.pages.setdefault(page_key(row.group), split) != split:
+            # Datasets whose groups were made without the patterns of file names.
+            detail = f"{place}: {row.group} is of the page {page_of(row.group)}"
+            findings.warn("page in two splits, as its name says", detail)
+        text = completion_of(row)
+        for picture in pictures:
+            first_split, first_text = self.pictures.setdefault(picture, (split, text))
+            if first_split != split:
+                findings.error("picture in two splits", f"{place}: also in {first_split}")
+            elif first_text != text and row.task == "transcription":
+                findings.warn("one picture with two texts", f"{place}: {text[:80]}")
 
 
-def parquet_batches(path: Path, name: str) -> Iterator[list[Record]]:
-    """The rows of a parquet file, a few at a time, for they carry their pictures."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        number = 0
-        with pq.ParquetFile(path) as file:
-            for found in file.iter_batches(PARQUET_BATCH):
-                rows = found.to_pylist()
-                yield [(f"{name} row {number + i}", row) for i, row in enumerate(rows, start=1)]
-                number += len(rows)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise DataError(f"{path} cannot be read as parquet ({reason}).") from None
-
-
-def check_lines(records: list[Record], folder: str) -> list[Checked]:
-    """(place, row if it is one, its errors, its warnings, digests of its pictures) of lines."""
-    read = partial(read_picture, folder)
-    return [(place, *check_line(line, lambda value: value, read)) for place, line in records]
-
-
-def check_messages(records: list[Record], folder: str) -> list[Checked]:
-    """The same of lines with messages, as ms-swift and LLaMA-Factory read them."""
-    read = partial(read_picture, folder)
-    return [(place, *check_line(line, from_messages, read)) for place, line in records]
-
-
-def check_columns(records: list[Record], folder: str) -> list[Checked]:
-    """The same of rows of a parquet file, which hold their pictures."""
-    results = []
-    for place, columns in records:
-        pictures = [one if isinstance(one, dict) else {} for one in columns.pop("images", ()) or ()]
-        columns["images_file_names"] = [one.get("path") or "a picture" for one in pictures]
-        data = [one.get("bytes") for one in pictures]
-        results.append((place, *check_value(columns, lambda index, name, data=data: data[index])))
-    return results
-
-
-CHECKS = {"imagefolder": check_lines, "messages": check_messages, "parquet": check_columns}
-
-
-def read_picture(folder: str, index: int, name: str) -> bytes:
-    """A picture's bytes by its name; which of the row's pictures it is does not matter."""
-    return Path(folder, name).read_bytes()
-
-
-Outcome = tuple[Row | None, Kinds, Kinds, list[bytes]]
-
-
-def check_line(line: bytes, canonical: Callable, read: Callable[[int, str], bytes]) -> Outcome:
-    """One line of JSON, made a row by `canonical`, with its pictures opened."""
-    try:
-        value = parse_json(line)
-    except ValueError as error:
-        return None, [("broken line", str(error))], [], []
-    try:
-        return check_value(canonical(value), read)
-    except ValueError as error:
-        return None, [("invalid row", str(error))], [], []
-
-
-def check_value(value: object, read: Callable[[int, str], bytes | None]) -> Outcome:
-    """A row's fields, and its pictures, which `read` gives by their number and name."""
-    from data_prep.dataset.pictures import Opened, PictureError
-
-    if found := row_problems(value, blank=True):
-        line = convert_line(value, "FILE")
-        text = f"of another tool, which {line} reads" if line else "; ".join(found)
-        return None, [("invalid row", text)], [], []
-    row = Row.from_json(dump_json(value), blank=True)
-    problems, doubts, digests = [], [], []
-    for index, name in enumerate(row.images_file_names):
-        try:
-            data = read(index, name)
-            if not data:
-                raise FileNotFoundError
-            opened = Opened(data)
-            image = opened.image
-        except OSError:
-            problems.append(("missing image", name))
-        except PictureError as error:
-            problems.append((error.reason, f"{name}: {error.detail}"))
-        else:
-            if opened.frames > 1:
-                detail = f"{name} has {opened.frames}, of which the first is taken"
-                doubts.append(("several frames", detail))
-            if max(image.size) > LONGEST_SIDE * min(image.size):
-                detail = "{} is {}x{}; some models refuse it".format(name, *image.size)
-                doubts.append(("long picture", detail))
-            digests.append(hashlib.blake2b(data, digest_size=16).digest())
-            if index == 0 and image.size != (row.width, row.height):
-                found_size = "{}x{}".format(*image.size)
-                detail = f"{name} is {found_size}, stated {row.width}x{row.height}"
-                problems.append(("size differs", detail))
-    return row, problems, doubts, digests
-
-
-def check_row(
+def check_texts(
     row: Row,
     place: str,
+    split: str,
     findings: Findings,
-    checker: "Validator | None",
+    validator: "Validator | None",
     max_characters: int,
 ) -> None:
-    """What a row's texts can have wrong."""
-    answer = row.completion[-1]["content"]
+    """Note what is wrong with a row's prompt and completion."""
+    answer = completion_of(row)
     asked = "\n".join(content_text(message["content"]) for message in row.prompt)
+    if not answer.strip():
+        note = findings.error if split == "train" else findings.warn
+        note("empty text", f"{place}: nothing is to be read")
     for text in (asked, answer):
         if token := CONTROL_TOKEN.search(text):
             findings.warn("control token in a text", f"{place}: {token[0]} in {text[:80]!r}")
@@ -351,48 +243,56 @@ def check_row(
     except ValueError as error:
         findings.error("completion is no JSON", f"{place}: {error}")
         return
-    for error in checker.iter_errors(value) if checker else ():
+    for error in validator.iter_errors(value) if validator else ():
         path = "/".join(str(part) for part in error.absolute_path)
         findings.error("completion breaks the schema", f"{place}: {path}: {error.message}"[:300])
-    for broken in invoice_problems(value):
-        findings.warn("arithmetic", f"{place}: {broken}")
+    for problem in invoice_problems(value):
+        findings.warn("arithmetic", f"{place}: {problem}")
 
 
 def check_counts(dataset: Path, rows: Counter, findings: Findings) -> None:
-    """Whether dataset.json tells what is there."""
+    """Note where dataset.json states other counts of rows than the splits have."""
     try:
-        told = parse_json((dataset / "dataset.json").read_bytes())["rows"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        stated = read_summary(dataset)["rows"]
+    except (OSError, ValueError, KeyError) as error:
         findings.error("dataset.json cannot be read", str(error))
         return
-    if told != dict(rows):
-        findings.error("dataset.json counts otherwise", f"{told}, but {dict(rows)} are here")
+    if stated != dict(rows):
+        findings.error("dataset.json counts otherwise", f"{stated}, but {dict(rows)} are here")
+
+
+def read_summary(dataset: Path) -> dict:
+    """The content of dataset.json; OSError or ValueError where it cannot be read."""
+    summary = parse_json((dataset / "dataset.json").read_bytes())
+    if not isinstance(summary, dict):
+        raise ValueError(f"it holds no object but {type(summary).__name__}")
+    return summary
 
 
 def check_characters(
     characters: dict[str, Counter], tokenizer: str | Path | None, findings: Findings
 ) -> None:
-    """Characters that training never shows, and those that the tokenizer cannot give back."""
+    """Note characters that training never shows, or that the tokenizer cannot spell."""
     if "train" in characters:
         for split in characters.keys() - {"train"}:
             for character in sorted(characters[split].keys() - characters["train"].keys()):
                 name = f"{character} U+{ord(character):04X}"
                 findings.warn("character that training never shows", f"{split}: {name}")
     if tokenizer:
-        for character in unspelt(tokenizer, sum(characters.values(), Counter())):
+        for character in unknown_characters(tokenizer, sum(characters.values(), Counter())):
             name = f"{character} U+{ord(character):04X}"
             findings.warn("character that the tokenizer cannot spell", name)
 
 
-def unspelt(tokenizer: str | Path, characters: Counter) -> list[str]:
-    """Characters that do not come back from a tokenizer's ids."""
+def unknown_characters(tokenizer: str | Path, characters: Counter) -> list[str]:
+    """Characters that encoding and decoding with a tokenizer do not give back."""
     from tokenizers import Tokenizer
 
     try:
         model = Tokenizer.from_file(str(tokenizer))
     except Exception as error:  # its errors are bare Exceptions
         raise DataError(f"{tokenizer} cannot be read as a tokenizer.json ({error}).") from None
-    # Between letters, for some decoders trim what stands at an end.
+    # Between letters, as some decoders trim the ends.
     return [
         c
         for c in sorted(characters)
@@ -401,7 +301,7 @@ def unspelt(tokenizer: str | Path, characters: Counter) -> list[str]:
 
 
 def load_schema(path: str | Path) -> "Validator":
-    """A validator of the JSON Schema in a file."""
+    """Load a JSON Schema; DataError where the file holds none."""
     import jsonschema
 
     try:
@@ -415,19 +315,12 @@ def load_schema(path: str | Path) -> "Validator":
 
 
 def digest(text: str) -> bytes:
-    """A short stand-in for a text that is only compared."""
+    """A short hash of a text that is only compared."""
     return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=12).digest()
 
 
-def add(known: set[bytes], one: bytes) -> bool:
-    """Add to a set; False if it was there."""
-    before = len(known)
-    known.add(one)
-    return len(known) > before
-
-
 def draw(sizes: Counter, characters: Counter) -> bytes:
-    """A PNG of the pictures' sizes and the characters' frequencies, side by side."""
+    """Draw the pictures' sizes and the characters' frequencies side by side, as a PNG."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -449,7 +342,7 @@ def draw(sizes: Counter, characters: Counter) -> bytes:
 
 
 def describe(result: dict, dataset: str) -> str:
-    """The findings as a table for a person."""
+    """Format the findings for the terminal."""
     splits = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
     lines = [f"{dataset}: {sum(result['rows'].values()):,} rows ({splits})"]
     for level in ("errors", "warnings"):
@@ -475,18 +368,18 @@ def main(arguments: list[str] | None = None) -> int:
     add_argument(
         "--overwrite", action="store_true", help="replace files that ocrkit did not write, too"
     )
-    given = parse_arguments(parser, arguments)
+    options = parse_arguments(parser, arguments)
 
     def work() -> int:
         result = validate(
-            given.dataset,
-            schema=given.schema,
-            tokenizer=given.tokenizer,
-            max_characters=given.max_characters,
-            workers=given.workers,
-            overwrite=given.overwrite,
+            options.dataset,
+            schema=options.schema,
+            tokenizer=options.tokenizer,
+            max_characters=options.max_characters,
+            workers=options.workers,
+            overwrite=options.overwrite,
         )
-        print(describe(result, given.dataset))
+        print(describe(result, options.dataset))
         return 0 if result["ok"] else 1
 
     return exit_code(work)

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.dataset.command import expand_home
-from data_prep.dataset.files import check_own, content_hash, note_files, writing
+from data_prep.dataset.files import writing
+from data_prep.dataset.manifest import check_own, content_hash, note_files
 from ocrkit.environment import where
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"

@@ -22,7 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.dataset.files import MANIFEST, is_inner_path, write_whole
+from data_prep.dataset.files import is_inner_path, write_whole
+from data_prep.dataset.manifest import MANIFEST
 from ocrkit.environment import is_main_process, process_count
 
 # `doctor` imports this module and must run where PyYAML or filelock is not installed.

@@ -1,24 +1,24 @@
-"""Reads a folder, a zip or a tar alike, and never writes a member under the name it claims.
+"""Archives and folders: one reader (`Tree`) for the files of a folder, a zip or a tar.
 
-Names are relative to the tree's root with "/" between their parts. A zip or tar that lies inside a
-folder counts as a folder of that name. Members that are no plain files (links, devices) are left
-out, so nothing can point out of an archive.
+Names are relative to the tree's root with "/" between their parts. A zip or tar inside a folder
+counts as a folder of that name. Members that are no plain files (links, devices) are left out, and
+nothing is extracted, so no name leads out of an archive.
 """
 
 import codecs
 import contextlib
 import fnmatch
 import functools
+import io
 import os
 import tarfile
-import unicodedata
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
-from data_prep.dataset.encoding import LEGACY, as_utf8, encoding_of
+from data_prep.dataset.encoding import NAME_ENCODINGS, as_utf8, encoding_of, name_encoding
 from data_prep.dataset.names import kinship, may_be_of, spelling
 from data_prep.dataset.pictures import LFS_POINTER, PictureError, check_regular, read_file
 from data_prep.dataset.schema import ENDINGS, DataError, FileRefused
@@ -27,24 +27,23 @@ from data_prep.dataset.split import file_split, official_split
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 MAX_MEMBER = 512 * 2**20  # bytes that one picture or JSON file in an archive may unpack to
 MAX_LINE = 64 * 2**20
-# Of names in archives that do not say theirs: UTF-8 where it fits them all, or else the only other
-# one that does.
-NAME_ENCODINGS = ("utf-8", *LEGACY)
-HEAD = 4096  # bytes that tell what a file is
-MAX_INDEXED = 500_000  # files that `find` looks through for a name that lies elsewhere
+HEAD = 4096  # bytes by which a format is recognized
+MAX_INDEXED = 500_000  # files among which `find` searches for a name in another folder
 
 
 class Tree:
-    """The files of one input.
+    """The files of one input: a folder, an archive or a label file with its neighbours.
 
-    Given a plain file, `files` answers only that file, and its neighbours can still be read: so a
-    label file alone is an input too. Raises DataError where the path is missing or no archive.
+    Of a label file `files` lists only that file, and its neighbours can be read, too.
 
     Args:
         path: a folder, an archive or a label file.
-        options: of the conversion; `encoding` is that of label files, and of names in archives,
-            that are not UTF-8; to `notes` is added which other encoding they were found to have.
-        legacy: the encoding of what is not UTF-8, where a format has only one.
+        options: of the conversion. `encoding` is that of label files, and of names in archives,
+            that are not UTF-8; to `notes` a sentence is added where another one was detected.
+        legacy: the only other encoding that files of a format have.
+
+    Raises:
+        DataError: the path does not exist.
     """
 
     def __init__(
@@ -65,13 +64,15 @@ class Tree:
         if self.path.is_file() and not is_archive(self.path.name):
             self.root, self.only = self.path.parent, self.path.name
         self.mounted = "" if self.root.is_dir() else None
-        self.unclear: dict[str, str] = {}  # names that several files answer to, and these files
+        self.unclear: dict[str, str] = {}  # names in labels that fit several files, and these files
 
     def files(self, *patterns: str, under: str = "", beside: bool = False) -> Iterator[str]:
-        """Names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
+        """List names that match a pattern such as "*.jpg" (case ignored), in a fixed order.
 
-        `under` is a folder whose files alone are wanted; `beside` gives a plain file's neighbours,
-        too.
+        Args:
+            patterns: of file names, without folders.
+            under: a folder, whose files alone are listed.
+            beside: whether to list a label file's neighbours, too.
         """
         for name in [self.only] if self.only and not beside else self._walk(under):
             base = name.rsplit("/", 1)[-1].lower()
@@ -90,9 +91,9 @@ class Tree:
     def _walk_folder(self, folder: Path, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as entries:
             shown = [entry for entry in entries if not entry.name.startswith(".")]
-        # Links to folders are not followed: they may lead back up, for ever.
-        found = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
-        for name, is_folder in found:
+        # Links to folders are not followed, as they may form a circle.
+        names = sorted((entry.name, entry.is_dir(follow_symlinks=False)) for entry in shown)
+        for name, is_folder in names:
             if is_folder:
                 yield from self._walk_folder(folder / name, f"{prefix}{name}/")
             elif is_archive(name):
@@ -101,11 +102,11 @@ class Tree:
                 yield f"{prefix}{name}"
 
     def _names_in(self, archive: Path) -> list[str]:
-        """The names in an archive, sorted; an encoding that was told by them is noted."""
+        """List the names in an archive, sorted; adds a note where their encoding was detected."""
         _, members, encoding = _open_archive(str(archive), self.encodings)
-        guessed = self.encodings == NAME_ENCODINGS and encoding not in (None, "utf-8")
+        detected = self.encodings == NAME_ENCODINGS and encoding not in (None, "utf-8")
         note = f"{archive.name}: file names are taken for {encoding}; --encoding takes another."
-        if guessed and note not in self.notes:
+        if detected and note not in self.notes:
             self.notes.append(note)
         return sorted(members)
 
@@ -113,7 +114,7 @@ class Tree:
         return _open_archive(archive, self.encodings)[1]
 
     def _place(self, name: str) -> tuple[str, str | None]:
-        """The file on disk that holds a name, and the member inside it where it is an archive."""
+        """The file on disk that holds a name, and the member inside it if it is an archive."""
         if self.mounted is None:
             return str(self.root), name
         parts = name.split("/")
@@ -133,12 +134,12 @@ class Tree:
             return False
 
     def find(self, name: str, folder: str = "", split: str | None = None) -> str:
-        """Where a picture lies that a label of `split` names by `name`, seen from `folder`.
+        """Find the path of a picture that a label of `split` in `folder` names by `name`.
 
-        Where no file has this very path, a file is taken whose path differs in the form of its
-        letters (NFC, NFD), in the case of its ending, or in folders: labels often leave them out,
-        or carry those of the machine that they were written on. Without such a file, or with
-        several, the path as given is returned, to be missed later.
+        If no file has this path, a file is taken whose path differs in the form of its letters
+        (NFC, NFD), in the case of its ending, or in folders: labels often leave them out, or name
+        those of another machine. Without such a file, or with several, the path is returned as it
+        is, and reading it raises an error.
         """
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         path = "/".join([*folder.split("/"), *parts] if folder else parts)
@@ -150,14 +151,15 @@ class Tree:
         near = [(rank, other) for other in names if (rank := kinship(other, parts, folder))]
         if not near:
             return path
-        best = [other for rank, other in near if rank == max(near)[0]]
+        nearest = max(near)[0]
+        best = [other for rank, other in near if rank == nearest]
         if len(best) > 1:
             self.unclear[path] = " and ".join(best[:3])
             return path
         return best[0]
 
     def picture_of(self, label: str) -> str | None:
-        """The picture that has the name of a label file but for its ending, or None.
+        """Find the picture that has the name of a label file but for its ending, or None.
 
         `label` is the label's path without its ending. Of several pictures it is the one beside the
         label, or else the one whose folders have most in common with the label's.
@@ -176,7 +178,7 @@ class Tree:
 
     @functools.cached_property
     def _index(self) -> dict[str, list[str]]:
-        """All files by the spelling of their name; empty where there are too many to tell."""
+        """All files by the spelling of their name; empty for more than MAX_INDEXED files."""
         index: dict[str, list[str]] = {}
         for number, name in enumerate(self._walk("")):
             if number == MAX_INDEXED:
@@ -185,7 +187,7 @@ class Tree:
         return index
 
     def loader(self, name: str) -> functools.partial:
-        """A picklable function that reads a file's bytes."""
+        """Return a picklable function that reads a file's bytes."""
         if name in self.unclear:
             return functools.partial(_refuse_unclear, self.unclear[name])
         place, member = self._place(name)
@@ -196,7 +198,7 @@ class Tree:
     def image_loader(
         self, name: str, folder: str = "", split: str | None = None
     ) -> functools.partial:
-        """As `loader`, for a name in a label: an absolute path as it is, others as `find` does."""
+        """As `loader` for a name in a label: an absolute path, or a name as in `find`."""
         if self.mounted is not None:
             with contextlib.suppress(OSError, ValueError):
                 if Path(name).is_absolute() and Path(name).is_file():
@@ -204,17 +206,17 @@ class Tree:
         return self.loader(self.find(name, folder, split))
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, at most MAX_MEMBER of them from an archive; PictureError if it cannot."""
+        """Read a file's bytes; PictureError for more than MAX_MEMBER bytes from an archive."""
         data = self.loader(name)()
         _refuse_pointer(name, data)
         return data
 
-    def open(self, name: str) -> BinaryIO:
-        """A file as a stream, however large."""
+    def open(self, name: str) -> io.BufferedReader:
+        """Open a file of any size as a stream."""
         place, member = self._place(name)
         if member is None:
             check_regular(place)
-            stream = open(place, "rb")  # noqa: SIM115, PTH123
+            stream = Path(place).open("rb")  # noqa: SIM115
         else:
             stream = _open_member(place, member, self.encodings)
         try:
@@ -233,7 +235,7 @@ class Tree:
         return place if member is None else None
 
     def size(self, name: str) -> int:
-        """A file's size in bytes, as its archive states it."""
+        """A file's size in bytes, as stated by its archive."""
         place, member = self._place(name)
         if member is None:
             return Path(place).stat().st_size
@@ -249,10 +251,10 @@ class Tree:
         return file_split(name) or official_split(name.rpartition("/")[0])
 
     def lines(self, name: str) -> Iterator[tuple[int, str]]:
-        """(number from 1, line without its end) of a text file.
+        """Read the lines of a text file as (number from 1, line without its end).
 
-        Bytes that are no UTF-8 become surrogates, for `is_unicode` to find: one bad line costs
-        itself only. A line of more than MAX_LINE bytes comes in pieces.
+        Bytes that are no UTF-8 become surrogates, which `is_unicode` detects, so that a bad line
+        is rejected alone. A line of more than MAX_LINE bytes is split.
         """
         with self.open_text(name) as stream:
             number = 0
@@ -261,10 +263,10 @@ class Tree:
                 yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
 
     def open_text(self, name: str) -> BinaryIO:
-        """A label file as a stream of UTF-8 without a mark at its beginning, whatever it was.
+        """Open a label file of any encoding as a stream of UTF-8 without a byte order mark.
 
         Raises:
-            FileRefused: it is a git-lfs pointer, or of an encoding that only a person can tell.
+            FileRefused: it is a git-lfs pointer, or several encodings fit it.
         """
         if self.last_encoding[0] != name:
             encoding = encoding_of(lambda: self._raw_lines(name), name, self.encoding)
@@ -276,7 +278,7 @@ class Tree:
         return as_utf8(self.open(name), self.last_encoding[1])
 
     def head(self, name: str) -> bytes:
-        """The first bytes of a file, as UTF-8 where they are UTF-16: enough to tell its shape."""
+        """Read the first bytes of a file, UTF-16 as UTF-8, to recognize its format."""
         with self.open(name) as stream:
             data = stream.read(HEAD)
         if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -284,7 +286,7 @@ class Tree:
         return data.removeprefix(codecs.BOM_UTF8)
 
     def read_text(self, name: str) -> bytes:
-        """A label file as UTF-8, at most MAX_MEMBER bytes of it; as `open_text`."""
+        """Read a label file as UTF-8, as `open_text`; PictureError above MAX_MEMBER bytes."""
         with self.open_text(name) as stream:
             pieces, size = [], 0
             try:
@@ -304,13 +306,13 @@ class Tree:
 
 
 def picture_tree(tree: Tree, options: SimpleNamespace) -> Tree:
-    """Where the pictures of labels in `tree` lie: below `--images`, or in `tree` itself."""
+    """The tree of the pictures of labels in `tree`: that of `--images`, or `tree` itself."""
     images = getattr(options, "images", None)
     return Tree(images, options) if images else tree
 
 
 def is_litter(name: str) -> bool:
-    """Whether a file is what systems leave beside files: `__MACOSX/`, `._*`, `.DS_Store`."""
+    """Whether a file is hidden or of the system: `__MACOSX/`, `._*`, `.DS_Store`."""
     parts = (part for part in name.split("/") if part not in (".", ".."))
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)
 
@@ -328,12 +330,12 @@ def _refuse_unclear(names: str) -> bytes:
 
 
 def is_archive(name: str) -> bool:
-    """Whether a file name ends as a zip or tar does."""
+    """Whether a file name has the ending of a zip or tar."""
     return name.lower().endswith(ARCHIVES)
 
 
 def read_member(archive: str, name: str, encodings: tuple[str, ...] = NAME_ENCODINGS) -> bytes:
-    """One member's bytes; PictureError where it is missing, broken or unpacks to too much."""
+    """Read a member's bytes; PictureError where it is broken or unpacks to too much."""
     with _open_member(archive, name, encodings) as stream:
         try:
             data = stream.read(MAX_MEMBER + 1)
@@ -344,14 +346,17 @@ def read_member(archive: str, name: str, encodings: tuple[str, ...] = NAME_ENCOD
     return data
 
 
-def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> BinaryIO:
+def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> io.BufferedReader:
     opened, members, _ = _open_archive(archive, encodings)
     if name not in members:
         raise FileNotFoundError(2, "no such member", f"{archive}/{name}")
     try:
         if isinstance(opened, zipfile.ZipFile):
-            return opened.open(members[name])
-        return opened.extractfile(members[name])
+            stream = opened.open(members[name])
+        else:
+            stream = opened.extractfile(members[name])
+        # zipfile's streams have all methods of a BufferedReader.
+        return cast(io.BufferedReader, stream)
     except Exception as error:
         raise PictureError("unreadable image", f"{name}: {error}") from None
 
@@ -360,9 +365,9 @@ def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> BinaryI
 def _open_archive(
     path: str, encodings: tuple[str, ...]
 ) -> tuple[zipfile.ZipFile | tarfile.TarFile, dict, str | None]:
-    """An archive, its plain files by name, and the encoding of the names where they say none.
+    """Open an archive; returns it, its plain files by name, and the names' detected encoding.
 
-    The archive is kept open, for its index is slow to read.
+    The archive is kept open, as its index is slow to read.
 
     Raises:
         DataError: it cannot be read, or more than one of the encodings fits its names.
@@ -380,13 +385,13 @@ def _open_archive(
     except (zipfile.BadZipFile, tarfile.TarError, EOFError, OSError, ValueError) as error:
         raise DataError(f"{path} cannot be read as an archive ({error}).") from None
     unclear = [name for name in names if isinstance(name, bytes) and not name.isascii()]
-    encoding = _name_encoding(unclear, encodings, path) if unclear else None
+    encoding = name_encoding(unclear, encodings, path) if unclear else None
     decode = functools.partial(_decode, encoding=encoding or "utf-8", zipped=path.endswith("zip"))
     return archive, dict(zip(map(decode, names), members)), encoding
 
 
 def _zip_name(info: zipfile.ZipInfo) -> str | bytes:
-    """A zip member's name; its bytes where it has no UTF-8 flag, and zipfile took it for CP437."""
+    """A zip member's name; its bytes if it has no UTF-8 flag, as zipfile decodes it as CP437."""
     return info.filename if info.flag_bits & 0x800 else info.filename.encode("cp437")
 
 
@@ -396,38 +401,5 @@ def _decode(name: str | bytes, encoding: str, zipped: bool) -> str:
     try:
         return name.decode(encoding)
     except UnicodeDecodeError:
-        # CP437 is what a zip without a flag promises.
+        # A zip's names without the UTF-8 flag are CP437 by definition.
         return name.decode("cp437") if zipped else os.fsdecode(name)
-
-
-def _name_encoding(names: list[bytes], encodings: tuple[str, ...], path: str) -> str | None:
-    """The encoding that fits all names of an archive; None where none of several does.
-
-    Raises:
-        DataError: several fit, or the only one that is allowed does not.
-    """
-    fits = [encoding for encoding in encodings if all(_fits(name, encoding) for name in names)]
-    shown = names[0][:60]
-    if not fits and encodings != NAME_ENCODINGS:
-        raise DataError(
-            f"{path} has file names that are neither {' nor '.join(encodings)}, such as {shown!r}; "
-            "name their encoding with --encoding."
-        )
-    if len(fits) > 1 and fits[0] != "utf-8":
-        readings = ", ".join(
-            f"{encoding} {shown.decode(encoding, 'replace')!r}" for encoding in fits
-        )
-        raise DataError(
-            f"{path} does not say how its file names are encoded, and several encodings fit them "
-            f"all: {readings}; name the right one with --encoding."
-        )
-    return fits[0] if fits else None
-
-
-def _fits(name: bytes, encoding: str) -> bool:
-    try:
-        text = name.decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    # Control characters, private ones and those that do not exist stand in no name.
-    return encoding == "utf-8" or not {"Cc", "Co", "Cn"} & set(map(unicodedata.category, text))

@@ -1,4 +1,4 @@
-"""Command lines of data_prep: parse numbers and refuse empty values; exit codes, one sentence each.
+"""Command lines: numbers, empty values, `~/`, exit codes, and errors in one sentence.
 
 `ocrkit` parses its own options with the same functions.
 """
@@ -9,10 +9,11 @@ import math
 import re
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from data_prep.dataset.files import sentence
 from data_prep.dataset.schema import DataError, UsageError, one_line
@@ -21,10 +22,11 @@ REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 # Packages that are imported under another name than they are installed by.
 IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
 MOST_WORKERS = 1024
-# The largest number that C's int holds, which is what lies under many libraries.
+Number = TypeVar("Number", int, float)
+# The largest int of C, on which many libraries are built.
 LARGEST_INT = 2**31 - 1
-# Decimal digits as people write them: no leading zeros, which YAML 1.1 takes for octal, and no
-# underscores; re.ASCII keeps out the digits of other scripts.
+# Decimal digits without leading zeros, which YAML 1.1 takes for octal, and without underscores;
+# re.ASCII excludes the digits of other scripts.
 _WHOLE = re.compile(r"[+-]?(0|[1-9]\d*)", re.ASCII)
 _NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _NOT_FINITE = re.compile(r"[+-]?\.?(nan|inf|infinity)", re.IGNORECASE)
@@ -61,7 +63,7 @@ def parse_int(text: str) -> int:
 
 
 def parse_float(text: str) -> float:
-    """Parse a number such as 0.5, 12 or 1e-4; nan and inf are parsed too, for a range to refuse.
+    """Parse a number such as 0.5, 12 or 1e-4; nan and inf are parsed, too, for `range_error`.
 
     Raises:
         ValueError: the text is no number in decimal digits.
@@ -81,7 +83,7 @@ def range_error(
     at_most: float | None = None,
     below: float | None = None,
 ) -> str | None:
-    """Say what a number must be, such as "must be at least 1"; None where it lies in the range."""
+    """Return "must be at least 1" or the like for a number out of a range, otherwise None."""
     if not math.isfinite(value):
         return "must be a finite number"
     bounds = {"at least": at_least, "above": above, "at most": at_most, "below": below}
@@ -97,16 +99,16 @@ def range_error(
 
 
 def int_option(**bounds: float) -> Callable[[str], int]:
-    """Make the `type` of an argparse option that takes a whole number; bounds of `range_error`."""
-    return lambda text: _bounded(text, parse_int, bounds)
+    """Return the `type` of an argparse option for whole numbers in bounds of `range_error`."""
+    return partial(_parse_bounded, parse=parse_int, bounds=bounds)
 
 
 def float_option(**bounds: float) -> Callable[[str], float]:
-    """Make the `type` of an argparse option that takes a finite number; as `int_option`."""
-    return lambda text: _bounded(text, parse_float, bounds)
+    """Return the `type` of an argparse option for finite numbers in bounds of `range_error`."""
+    return partial(_parse_bounded, parse=parse_float, bounds=bounds)
 
 
-def _bounded(text: str, parse: Callable[[str], float], bounds: dict) -> float:
+def _parse_bounded(text: str, parse: Callable[[str], Number], bounds: dict) -> Number:
     try:
         value = parse(text)
         problem = range_error(value, **bounds)
@@ -117,7 +119,7 @@ def _bounded(text: str, parse: Callable[[str], float], bounds: dict) -> float:
     return value
 
 
-# Types of options that most commands have; that a count is above 0 each command says itself.
+# Types of options that most commands have. Commands themselves refuse counts below 1.
 COUNT = int_option(at_most=10**9)
 WORKERS = int_option(at_most=MOST_WORKERS)
 SEED = int_option(at_least=0, at_most=2**32 - 1)  # what numpy and torch take
@@ -144,9 +146,9 @@ def check_arguments(parser: argparse.ArgumentParser, arguments: Sequence[str]) -
 def parse_arguments(
     parser: argparse.ArgumentParser, arguments: Sequence[str] | None
 ) -> argparse.Namespace:
-    """Parse a command line (None: the process's own) whose empty values are wrong usage.
+    """Parse a command line (None: that of the process) and expand `~/` in its values.
 
-    `~/` is the home folder.
+    Exits with code 2 for wrong usage, empty values included.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     check_arguments(parser, arguments)
@@ -154,17 +156,20 @@ def parse_arguments(
 
 
 def escape_unprintable() -> None:
-    """Print what an encoding cannot hold, such as a file name that is no UTF-8, as escapes."""
+    """Let stdout and stderr print escapes for characters that their encoding cannot hold."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def exit_code(work: Callable[[], int], advice: str = "") -> int:
-    """Do a command's work and return its exit code: what it returns, or 1 or 2 where it failed.
+    """Run a command's work and return its exit code: that of `work`, or 1 or 2 where it failed.
 
-    Wrong usage is 2; data that cannot be used, a disk that fails and Ctrl-C are 1. `advice` says
-    after the last two what to do about it, such as "run it again".
+    Wrong usage is 2; data that cannot be used, errors of the disk and Ctrl-C are 1.
+
+    Args:
+        work: returns the exit code.
+        advice: added to errors of the disk and Ctrl-C, such as "run it again".
     """
     advice = advice and f"; {advice}."
     escape_unprintable()
@@ -181,8 +186,10 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
         return 1
     except OSError as error:
         text = one_line(sentence(error))
-        # A whole sentence names its own way out.
-        print(f"error: {text}" + (advice or ".") * (not text.endswith(".")), file=sys.stderr)
+        # A whole sentence states its own way out.
+        if not text.endswith("."):
+            text += advice or "."
+        print(f"error: {text}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"Interrupted{advice or '.'}", file=sys.stderr)
@@ -190,20 +197,21 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
 
 
 def requirements() -> dict[str, str]:
-    """{package: its requirement, such as "pillow>=11,<14"} of the kit, without markers."""
+    """Requirements of the kit by package, such as "pillow>=11,<14", without markers."""
     try:
         lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
-    except OSError:  # installed as a package, which carries them in its metadata
+    except OSError:  # installed as a package: its metadata has them
         try:
             lines = metadata.requires("ocrkit") or []
         except metadata.PackageNotFoundError:
             lines = []
-    wanted = [re.split("[#;]", line)[0].strip() for line in lines]
-    return {re.match(r"[\w.-]+", text)[0]: text for text in wanted if text}
+    texts = [re.split("[#;]", line)[0].strip() for line in lines]
+    matches = [(re.match(r"[\w.-]+", text), text) for text in texts]
+    return {match[0]: text for match, text in matches if match}
 
 
 def can_be_found(package: str) -> bool:
-    """Whether a package is where `import` looks, without importing it."""
+    """Whether `import` would find a package, without importing it."""
     try:
         return find_spec(IMPORT_NAMES.get(package, package)) is not None
     except (ImportError, ValueError):
@@ -211,7 +219,7 @@ def can_be_found(package: str) -> bool:
 
 
 def import_problem(error: BaseException) -> str:
-    """The sentence for a failed import: the package that is missing or broken, and its install."""
+    """Describe a failed import: the package that is missing or broken, and how to install it."""
     while isinstance(error.__cause__, ImportError):
         error = error.__cause__
     text = " ".join(str(error).split())
@@ -220,7 +228,7 @@ def import_problem(error: BaseException) -> str:
     package = names.get(module.partition(".")[0], module.partition(".")[0])
     wanted = requirements()
     if not package or can_be_found(package):
-        # transformers and datasets say in words of their own which package they lack.
+        # transformers and datasets name the missing package in the message only.
         lacking = [name for name in wanted if not can_be_found(name)]
         package = next((name for name in lacking if name.lower() in text.lower()), package)
     install = f"`pip install '{wanted.get(package, package)}'`"

@@ -1,21 +1,27 @@
-"""Finds the encoding of a label file, and reads a file in any encoding as UTF-8.
+"""Encodings: detects those of label files and of names in archives, and reads files as UTF-8.
 
-A file is UTF-8 or UTF-16, or as a whole one of the older encodings of Chinese, Korean and Japanese,
-if it decodes as one of them only: most short texts decode as several, as other words. In a long one
-characters that hardly anybody writes rule an encoding out.
+A file is UTF-8 or UTF-16, or one of the older encodings of Chinese, Korean and Japanese if it
+decodes as one of them only: most short texts decode as several, to different words. In a long text
+rare characters rule an encoding out.
 """
 
 import codecs
 import io
+import unicodedata
 from collections.abc import Callable, Iterable
-from typing import BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
-from data_prep.dataset.schema import FileRefused
+from data_prep.dataset.schema import DataError, FileRefused
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 CHUNK = 2**20
 LEGACY = ("gbk", "big5", "cp949", "cp932")
-PLAUSIBLE = 0.8  # share of a text's characters that its encoding's common part holds
-IMPLAUSIBLE, LONG = 0.6, 40  # share that is too small for a text, in so many characters
+# Tried for names in archives that state no encoding.
+NAME_ENCODINGS = ("utf-8", *LEGACY)
+PLAUSIBLE = 0.8  # the least share of common characters in a text that somebody wrote
+IMPLAUSIBLE, LONG = 0.6, 40  # a share below it rules an encoding out, from so many characters on
 MARKS = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",
@@ -26,15 +32,15 @@ MARKS = {
 def encoding_of(
     read: Callable[[], Iterable[bytes]], name: str, preferred: str | None = None
 ) -> str:
-    """The encoding of a file; "utf-8" also where only single lines are broken.
+    """Detect the encoding of a file; "utf-8" also where only single lines are broken.
 
     Args:
-        read: gives the file's lines, each time from the first.
+        read: returns the file's lines, from the first at each call.
         name: of the file, for the message.
-        preferred: taken for a file that is not UTF-8, without a look at the others.
+        preferred: the encoding of a file that is not UTF-8, instead of detection.
 
     Raises:
-        FileRefused: it decodes as several older encodings; the message says what to do.
+        FileRefused: the file decodes as several older encodings.
     """
     broken = sound = 0
     for number, line in enumerate(read()):
@@ -52,11 +58,11 @@ def encoding_of(
         return "utf-8"
     if preferred:
         return preferred
-    fits = {one: _Fit(one) for one in LEGACY}
+    fits = {encoding: _Fit(encoding) for encoding in LEGACY}
     for line in read():
         if not line.isascii():
-            fits = {one: fit for one, fit in fits.items() if fit.takes(line)}
-    fits = {one: fit for one, fit in fits.items() if not fit.ruled_out()}
+            fits = {encoding: fit for encoding, fit in fits.items() if fit.decodes(line)}
+    fits = {encoding: fit for encoding, fit in fits.items() if not fit.ruled_out()}
     if not any(fit.plausible() for fit in fits.values()):
         return "utf-8"
     if len(fits) == 1:
@@ -68,13 +74,13 @@ def encoding_of(
 
 
 class _Fit:
-    """Whether lines decode in an encoding, and how many of their characters are common in it."""
+    """Counts the characters of lines in an encoding, and those that are common in it."""
 
     def __init__(self, encoding: str) -> None:
         self.encoding = encoding
         self.characters = self.common = 0
 
-    def takes(self, line: bytes) -> bool:
+    def decodes(self, line: bytes) -> bool:
         """Count a line's characters; False where it does not decode."""
         try:
             text = line.decode(self.encoding)
@@ -87,11 +93,11 @@ class _Fit:
         return True
 
     def ruled_out(self) -> bool:
-        """Whether the lines are long enough to tell that nobody wrote such a text."""
+        """Whether so few characters of a long text are common that nobody wrote it."""
         return self.characters >= LONG and self.common < IMPLAUSIBLE * self.characters
 
     def plausible(self) -> bool:
-        """Whether the lines look like a text that somebody wrote."""
+        """Whether enough characters are common for a text that somebody wrote."""
         return self.common >= PLAUSIBLE * self.characters
 
 
@@ -106,7 +112,7 @@ def _is_common(encoding: str, code: bytes) -> bool:
 
 
 class _Recoded(io.RawIOBase):
-    """A stream of another encoding as UTF-8; bytes that do not decode stay as they are."""
+    """Stream that re-encodes another one as UTF-8; bytes that do not decode stay as they are."""
 
     def __init__(self, stream: BinaryIO, encoding: str) -> None:
         # Half a pair of UTF-16 is kept as such, for `is_unicode` to find.
@@ -115,10 +121,10 @@ class _Recoded(io.RawIOBase):
         self.stream, self.waiting, self.ended = stream, b"", False
 
     def readable(self) -> bool:
-        """True, as for every stream to read from."""
+        """True, as of every stream that is read."""
         return True
 
-    def readinto(self, buffer: bytearray) -> int:
+    def readinto(self, buffer: "WriteableBuffer", /) -> int:
         """Fill the buffer with UTF-8; 0 at the end."""
         while not self.waiting and not self.ended:
             data = self.stream.read(CHUNK)
@@ -128,8 +134,9 @@ class _Recoded(io.RawIOBase):
                 self.waiting = text.encode("utf-8", self.errors)
             except UnicodeError:
                 self.waiting, self.ended = b"\xff", True  # no UTF-8: the line becomes a reject
-        count = min(len(buffer), len(self.waiting))
-        buffer[:count], self.waiting = self.waiting[:count], self.waiting[count:]
+        view = memoryview(buffer).cast("B")
+        count = min(len(view), len(self.waiting))
+        view[:count], self.waiting = self.waiting[:count], self.waiting[count:]
         return count
 
     def close(self) -> None:
@@ -139,5 +146,46 @@ class _Recoded(io.RawIOBase):
 
 
 def as_utf8(stream: BinaryIO, encoding: str) -> BinaryIO:
-    """A stream of an encoding as a stream of UTF-8."""
+    """Re-encode a stream of an encoding as UTF-8."""
     return stream if encoding == "utf-8" else io.BufferedReader(_Recoded(stream, encoding), CHUNK)
+
+
+# --- names in archives
+
+
+def name_encoding(names: list[bytes], encodings: tuple[str, ...], path: str) -> str | None:
+    """Detect the encoding of an archive's names that state none; None where none of several fits.
+
+    Args:
+        names: as bytes.
+        encodings: candidates; UTF-8 is taken where it fits all names.
+        path: of the archive, for the message.
+
+    Raises:
+        DataError: several others fit, or `--encoding` does not.
+    """
+    fits = [encoding for encoding in encodings if all(_decodes(name, encoding) for name in names)]
+    shown = names[0][:60]
+    if not fits and encodings != NAME_ENCODINGS:
+        raise DataError(
+            f"{path} has file names that are neither {' nor '.join(encodings)}, such as {shown!r}; "
+            "name their encoding with --encoding."
+        )
+    if len(fits) > 1 and fits[0] != "utf-8":
+        readings = ", ".join(
+            f"{encoding} {shown.decode(encoding, 'replace')!r}" for encoding in fits
+        )
+        raise DataError(
+            f"{path} does not say how its file names are encoded, and several encodings fit them "
+            f"all: {readings}; name the right one with --encoding."
+        )
+    return fits[0] if fits else None
+
+
+def _decodes(name: bytes, encoding: str) -> bool:
+    try:
+        text = name.decode(encoding)
+    except UnicodeDecodeError:
+        return False
+    # No name holds control characters, private ones or unassigned ones.
+    return encoding == "utf-8" or not {"Cc", "Co", "Cn"} & set(map(unicodedata.category, text))

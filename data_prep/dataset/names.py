@@ -1,4 +1,4 @@
-"""Names of files beside those that labels give them: whose letters, endings or folders differ."""
+"""File names in labels that differ from those on disk in letters, endings or folders."""
 
 import itertools
 import unicodedata
@@ -7,16 +7,21 @@ from data_prep.dataset.split import official_split
 
 
 def spelling(name: str) -> str:
-    """A file's name in NFC, its ending in small letters: equal for names of one file."""
+    """Normalize a file name to NFC and its ending to lower case."""
     name, dot, ending = unicodedata.normalize("NFC", name).rpartition(".")
     return f"{name}{dot}{ending.lower()}"
 
 
 def kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None:
-    """How near a file is to what a label in `folder` names; None where their folders differ.
+    """Rank how well a path fits the name in a label, by equal parts; None where it does not fit.
 
-    Their last parts are equal, and what one of them has before these is nothing, or leads to the
-    label's own folder.
+    The last parts are equal, and one of the two has no others, or only such as lead to the label's
+    own folder.
+
+    Args:
+        path: of a file.
+        wanted: the parts of the name in the label.
+        folder: of the label.
     """
     parts, own = path.split("/"), folder.split("/") if folder else []
     same = 0
@@ -32,5 +37,5 @@ def kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None
 
 
 def may_be_of(split: str | None, name: str) -> bool:
-    """Whether a file's folders do not state another split, where names may be the same."""
+    """Whether a file's folders state no other split, in which a file may have the same name."""
     return split is None or official_split(name.rpartition("/")[0]) in (None, split)

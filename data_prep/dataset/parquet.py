@@ -1,4 +1,4 @@
-"""Writes a dataset as parquet with the pictures inside, for the Hub and for streaming.
+"""Parquet files of a dataset with the pictures inside, for the Hub and for streaming.
 
 `DIR/data/<split>-00000-of-00001.parquet`, which `load_dataset(DIR)` reads: the columns of
 metadata.jsonl with `images`, a list of pictures, in the place of `images_file_names`.
@@ -7,9 +7,13 @@ metadata.jsonl with `images`, a list of pictures, in the place of `images_file_n
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 SHARD_BYTES = 400 * 2**20  # of pictures; a shard is what a streaming reader fetches at once
-GROUP_ROWS, GROUP_BYTES = 200, 32 * 2**20  # what stands in memory at a time
+GROUP_ROWS, GROUP_BYTES = 200, 32 * 2**20  # of a row group, which is held in memory
 
 
 def write_shards(
@@ -20,10 +24,15 @@ def write_shards(
     parts: bool = False,
     answers: bool = False,
 ) -> list[Path]:
-    """Write rows (lines of metadata.jsonl, pictures below `root`) as shards of one split.
+    """Write rows as parquet shards of one split; the same rows give the same files.
 
-    `parts` tells that the prompts' contents are lists of parts, `answers` that rows have several
-    right answers. Shards begin and end by bytes alone, so the same rows give the same files.
+    Args:
+        rows: lines of metadata.jsonl.
+        root: folder of their pictures.
+        folder: of the shards.
+        split: its name.
+        parts: whether the contents of prompts are lists of parts.
+        answers: whether rows have several right answers.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -31,7 +40,7 @@ def write_shards(
     folder.mkdir(exist_ok=True)
     schema = _schema(parts, answers)
     shards: list[Path] = []
-    writer = None
+    writer: pq.ParquetWriter | None = None
     group: list[dict] = []
     in_group = in_shard = 0
 
@@ -42,6 +51,14 @@ def write_shards(
             writer = pq.ParquetWriter(shards[-1], schema, compression="snappy")
         writer.write_table(pa.Table.from_pylist(group, schema))
         group, in_group = [], 0
+
+    def end_shard() -> None:
+        nonlocal writer, in_shard
+        if group:
+            flush()
+        if writer is not None:
+            writer.close()
+        writer, in_shard = None, 0
 
     for line in rows:
         row = json.loads(line)
@@ -55,20 +72,15 @@ def write_shards(
         if len(group) == GROUP_ROWS or in_group > GROUP_BYTES:
             flush()
         if in_shard > SHARD_BYTES:
-            flush() if group else None
-            writer.close()
-            writer, in_shard = None, 0
-    if group:
-        flush()
-    if writer is not None:
-        writer.close()
+            end_shard()
+    end_shard()
     return [
         shard.rename(folder / f"{split}-{index:05d}-of-{len(shards):05d}.parquet")
         for index, shard in enumerate(shards)
     ]
 
 
-def _schema(parts: bool, answers: bool):
+def _schema(parts: bool, answers: bool) -> "pa.Schema":
     import pyarrow as pa
 
     part = pa.struct([("type", pa.string()), ("text", pa.string())])
@@ -89,9 +101,9 @@ def _schema(parts: bool, answers: bool):
         ("meta", pa.string()),
         *([("answers", pa.list_(pa.string()))] if answers else []),
     ]
-    # What `datasets` reads to know that the structs are pictures.
+    # By this metadata `datasets` knows that the structs are pictures.
     text = {"dtype": "string", "_type": "Value"}
-    features = {name: text for name, _ in columns}
+    features: dict[str, dict] = {name: text for name, _ in columns}
     features |= {name: {"dtype": "int64", "_type": "Value"} for name in ("width", "height")}
     features |= {
         name: {"feature": {"role": text, "content": text}, "_type": "List"}

@@ -1,24 +1,23 @@
-"""What a dataset is made of: rows, rejects and the summary in dataset.json.
+"""Schema of a dataset: items of sources, rows, rejects, messages and their texts.
 
-Sources yield an `Item` for everything they find (or a `Reject` where it cannot become a row); the
-pipeline in `data_prep.convert` opens its pictures and makes it a `Row` or a `Reject`. So rows and
-rejects always add up to what was found.
+A source yields an `Item` for everything in its input, or a `Reject` where it cannot become a row.
+Conversion opens an item's pictures and makes it a `Row` or a `Reject`, so the counts of rows and
+rejects add up to that of all items.
 """
 
 import json
 import unicodedata
-from collections import Counter
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 
-# Of the dataset folder's layout and content. Since 2, pages and byte-identical pictures are kept in
-# one split, and marks of what cannot be read are rejects in more formats.
+# Version of the dataset folder. Since 2, pages and byte-identical pictures are kept in one split,
+# and marks of illegible text are rejects in more formats.
 VERSION = "2"
 SPLITS = ("train", "validation", "test")
 TASKS = ("transcription", "extraction", "vqa")
-IMAGE = "<image>"  # a picture's place in the texts of `--layout messages`
+IMAGE = "<image>"  # placeholder of a picture in the texts of `--layout messages`
 ROLES = ("system", "user", "assistant")
-# What people call pictures; those that Pillow cannot open become rejects that say what would.
+# File endings of pictures; those that Pillow cannot open become rejects that name a way out.
 ENDINGS = (
     *(".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".gif", ".jfif", ".jpe", ".mpo"),
     *(".avif", ".jp2", ".j2k", ".jpx", ".heic", ".heif", ".jxl", ".pbm", ".pgm", ".ppm", ".pnm"),
@@ -30,7 +29,8 @@ PROMPTS = {
 }
 
 ROW_SIDES = ("prompt", "completion")
-# Of the chats that source `trl` reads: TRL's and ms-swift's, ms-swift's older ones and Alpaca's.
+# Columns of the chats that source `trl` reads: TRL's and ms-swift's, older ones of ms-swift, and
+# Alpaca's.
 CHAT_COLUMNS = (("messages",), ROW_SIDES, ("query", "response"), ("instruction", "output"))
 
 Part = dict[str, str]  # {"type": "text", "text": ...} or {"type": "image"}
@@ -38,31 +38,35 @@ Message = dict[str, str | list[Part]]  # {"role": ..., "content": a text, or par
 
 
 class DataError(ValueError):
-    """The data cannot be used as asked: one sentence for the person, exit code 1."""
+    """Data that cannot be used as asked: one sentence, exit code 1."""
 
 
 class FileRefused(Exception):
-    """A file that a person must see to first: one sentence, with which a conversion ends.
+    """A label file that cannot be read until a person acts; its one sentence ends the conversion.
 
-    It is no ValueError, so that no source takes it for a label of a wrong shape.
+    It is no ValueError, so that no source catches it as a malformed label.
     """
 
 
 class UsageError(ValueError):
-    """The command was given wrongly: one sentence for the person, exit code 2."""
+    """Wrong usage of a command: one sentence, exit code 2."""
 
 
 @dataclass
 class Picture:
-    """Where a picture comes from and which part of it a row shows.
+    """A picture of an item: how to load it, and the part of it that a row shows.
 
-    `load` is a `functools.partial` of a module's function, so that a worker process can do the
-    reading; it returns an encoded file's bytes or a PIL image. `box` is (left, top, right,
-    bottom) in pixels of the picture as displayed (EXIF orientation applied); `size` is the (width,
-    height) that the annotations say it has. `quad` are four corners, clockwise from the text's top
-    left, that are put straight; outside the polygon `mask` the box is white.
-    Neighbouring items with equal `load` share one decoding. `name` is given where several
-    rows show the same whole picture, which is then stored once.
+    Neighbouring items with equal `load` share one decoding.
+
+    Attributes:
+        load: a `functools.partial` of a module's function, which worker processes can call; it
+            returns an encoded file's bytes or a PIL image.
+        box: (left, top, right, bottom) in pixels of the upright picture (EXIF orientation applied).
+        size: (width, height) in pixels, as annotated.
+        invert: whether to swap black and white.
+        name: of a whole picture that several rows show, which is then stored once.
+        quad: four corners, clockwise from the text's top left, that are straightened.
+        mask: a polygon, outside of which the box becomes white.
     """
 
     load: partial
@@ -76,11 +80,11 @@ class Picture:
 
 @dataclass
 class Item:
-    """One thing that a source found, its pictures not yet opened.
+    """An item of a source, its pictures not yet opened.
 
-    `key` is unique within one input and becomes the row's id; `where` tells a person the place
-    (file and line). `prompt` is a question, a list of messages, or None for the task's default.
-    `answers` are all right texts where there are several, `text` being the first.
+    `key` is unique within one input and becomes the row's id; `where` is its place (file and line)
+    for messages. `prompt` is a question, a list of messages, or None for the task's default.
+    `answers` are all right texts where there are several; `text` is the first.
     """
 
     key: str
@@ -98,7 +102,7 @@ class Item:
 
 @dataclass
 class Reject:
-    """A source item that did not become a row: its place, a short stable reason, particulars."""
+    """An item that did not become a row: its place, a short stable reason, and details."""
 
     where: str
     reason: str
@@ -111,10 +115,9 @@ class Reject:
 
 @dataclass
 class Row:
-    """One line of metadata.jsonl; `width` and `height` are its first picture's, in pixels.
+    """A line of metadata.jsonl; `width` and `height` are its first picture's, in pixels.
 
-    `answers` are all right texts of a question, where its source tells several; other rows of the
-    file have no such field.
+    `answers` are all right texts of a question that has several; other rows lack this field.
     """
 
     id: str
@@ -134,20 +137,22 @@ class Row:
         """The row as one line of JSON, without a line end."""
         value = vars(self)
         if self.answers is None:
-            value = {name: one for name, one in value.items() if name != "answers"}
+            value = {name: field for name, field in value.items() if name != "answers"}
         return dump_json(value)
 
     @classmethod
     def from_json(cls, line: str, blank: bool = False) -> "Row":
-        """Read one line of metadata.jsonl; ValueError says what is wrong with it.
+        """Parse a line of metadata.jsonl; ValueError describes its problems.
 
         Args:
             blank: as for `row_problems`.
         """
         value = parse_json(line)
-        if found := row_problems(value, blank):
-            raise ValueError("; ".join(found))
-        return cls(**{f.name: value.get(f.name) for f in fields(cls)})
+        problems = row_problems(value, blank)
+        if problems or not isinstance(value, dict):
+            raise ValueError("; ".join(problems))
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: column for name, column in value.items() if name in names})
 
 
 ROW_TYPES = {
@@ -162,55 +167,56 @@ ROW_TYPES = {
 
 
 def row_problems(value: object, blank: bool = False) -> list[str]:
-    """All that keeps a parsed line of metadata.jsonl from being a row; empty if it is one.
+    """List the problems of a parsed line of metadata.jsonl; empty for a valid row.
 
     Args:
-        blank: take a completion without text, the truth of a blank picture in an evaluation.
+        value: the parsed line.
+        blank: accept a completion without text, the truth of a blank picture in an evaluation.
     """
     if not isinstance(value, dict):
         return [f"a row is a JSON object, not {type(value).__name__}"]
-    found = [f"{name} is missing" for name in ROW_TYPES if name not in value]
+    problems = [f"{name} is missing" for name in ROW_TYPES if name not in value]
     good = {}
     for name, kind in ROW_TYPES.items():
         if name in value and (not isinstance(value[name], kind) or isinstance(value[name], bool)):
-            found.append(f"{name} is {value[name]!r}, which is no {kind.__name__}")
+            problems.append(f"{name} is {value[name]!r}, which is no {kind.__name__}")
         elif name in value:
             good[name] = value[name]
     if good.get("id") == "":
-        found.append("id is empty")
+        problems.append("id is empty")
     names = good.get("images_file_names", ["known to be wrong"])
     if not names or not all(isinstance(name, str) and name for name in names):
-        found.append("images_file_names has no file name")
+        problems.append("images_file_names has no file name")
     for side in [side for side in ROW_SIDES if side in good]:
         if not good[side] or not all(is_message(m, side == "prompt") for m in good[side]):
-            found.append(f"{side} is no list of {{role, content}} messages")
+            problems.append(f"{side} is no list of {{role, content}} messages")
         elif not any(content_text(m["content"]).strip() for m in good[side]):
-            found += [] if blank and side == "completion" else [f"{side} is empty"]
+            problems += [] if blank and side == "completion" else [f"{side} is empty"]
         elif wrong := turn_problem(side, good[side]):
-            found.append(wrong)
-    if not found and any(isinstance(m["content"], list) for m in good["prompt"]):
+            problems.append(wrong)
+    if not problems and any(isinstance(m["content"], list) for m in good["prompt"]):
         places = sum(count_images(m["content"]) for m in good["prompt"])
         if places != len(names):
-            found.append(f"prompt has {places} image parts for {len(names)} pictures")
+            problems.append(f"prompt has {places} image parts for {len(names)} pictures")
     answers = value.get("answers")
     if answers is not None and not (
-        isinstance(answers, list) and answers and all(isinstance(one, str) for one in answers)
+        isinstance(answers, list) and answers and all(isinstance(text, str) for text in answers)
     ):
-        found.append(f"answers is {answers!r}, which is no list of texts")
+        problems.append(f"answers is {answers!r}, which is no list of texts")
     if good.get("task", TASKS[0]) not in TASKS:
-        found.append(f"task is {good['task']!r}, not one of {', '.join(TASKS)}")
+        problems.append(f"task is {good['task']!r}, not one of {', '.join(TASKS)}")
     if good.get("width", 1) < 1 or good.get("height", 1) < 1:
-        found.append("size is {}x{}".format(good.get("width"), good.get("height")))
+        problems.append("size is {}x{}".format(good.get("width"), good.get("height")))
     try:
         parse_json(good.get("meta", "{}"))
     except ValueError:
-        found.append("meta is no JSON")
-    return found
+        problems.append("meta is no JSON")
+    return problems
 
 
 def turn_problem(side: str, messages: list[Message]) -> str | None:
-    """What keeps the turns of a row's `prompt` or `completion` (the side) from being one."""
-    roles = [message["role"] for message in messages]
+    """Describe wrong roles in a row's `prompt` or `completion` (the side); None if right."""
+    roles = [str(message["role"]) for message in messages]
     if side == "prompt":
         return None if "user" in roles else "prompt has no turn of the user"
     if roles == ["assistant"]:
@@ -218,17 +224,17 @@ def turn_problem(side: str, messages: list[Message]) -> str | None:
     return f"completion has the turns {', '.join(roles)[:80]} and not one of the assistant alone"
 
 
-# Columns by which rows of other tools are known, and how `convert` is told to read them.
+# Columns by which `convert_line` recognizes rows of other tools.
 _PICTURE_COLUMNS = ("image", "file_name", "image_path", "img", "path", "file", "filename")
 _TEXT_COLUMNS = ("text", "label", "ground_truth", "transcription", "caption")
 
 
 def convert_line(row: object, file: object) -> str | None:
-    """The command that reads rows of another tool's shape; None where the shape is not known.
+    """The convert command that reads a row of another tool; None for an unknown shape.
 
     Args:
-        row: one of them, as parsed.
-        file: what they stand in, named in the command.
+        row: as parsed.
+        file: its file, for the command.
     """
     if not isinstance(row, dict) or all(isinstance(row.get(s), list) for s in ROW_SIDES):
         return None
@@ -241,7 +247,8 @@ def convert_line(row: object, file: object) -> str | None:
     elif images and texts:
         source = "hub" if str(file).endswith(".parquet") else "table"
         how = f"{source} {{}} --image-column {images} --text-column {texts}"
-        how += " --task extraction" * (texts == "ground_truth")
+        if texts == "ground_truth":
+            how += " --task extraction"
     else:
         return None
     return f"python -m data_prep.convert {how.format(file)} --out DIR"
@@ -269,27 +276,27 @@ def is_part(value: object) -> bool:
 
 
 def content_text(content: str | list[Part], mark: str = "") -> str:
-    """A message's content as a text, with `mark` for every picture among its parts."""
+    """Join a message's content to a text, with `mark` for every picture among its parts."""
     if isinstance(content, str):
         return content
     return "".join(mark if part["type"] == "image" else part["text"] for part in content)
 
 
 def count_images(content: str | list[Part]) -> int:
-    """How many parts of a message's content are pictures."""
+    """Count the pictures among the parts of a message's content."""
     return 0 if isinstance(content, str) else sum(part["type"] == "image" for part in content)
 
 
 def from_messages(value: object) -> object:
-    """A row of `--layout messages` as the row that it was; ValueError where it was none.
+    """Convert a row of `--layout messages` back to a row; ValueError where it is none.
 
-    Its texts hold `<image>` where a picture stands, but for answers, where that is text.
+    `<image>` is a placeholder of a picture in its texts, except in answers, where it is text.
     """
     if not isinstance(value, dict):
         return value
     value = dict(value)
     messages, images = value.pop("messages", None), value.pop("images", None)
-    if not isinstance(messages, list) or not all(is_message(one) for one in messages):
+    if not isinstance(messages, list) or not all(map(is_message, messages)):
         raise ValueError("messages is no list of {role, content} messages")
     if not isinstance(images, list):
         raise ValueError("images is no list of paths")
@@ -314,7 +321,7 @@ def from_messages(value: object) -> object:
 
 
 def in_parts(messages: list[Message], images: int) -> list[Message]:
-    """A prompt with every content as parts; of texts, the first of the user's has all pictures."""
+    """Convert a prompt's contents to parts; the first text of the user gets all pictures."""
     if any(isinstance(message["content"], list) for message in messages):
         images = 0
     changed = []
@@ -329,46 +336,46 @@ def in_parts(messages: list[Message], images: int) -> list[Message]:
 
 
 def clean_text(text: str) -> str:
-    """A label as a row holds it: NFC, line ends as LF, no BOM, nothing blank at either end.
+    """Normalize a label: NFC, line ends as LF, no byte order mark, no white space at the ends.
 
-    Blank ends go because no picture shows them. NFKC would turn 10² into 102 and is never used.
+    White space at the ends is not visible in a picture. NFKC would turn 10² into 102.
     """
     text = text.replace("\r\n", "\n").replace("\r", "\n").lstrip("\ufeff")
     return unicodedata.normalize("NFC", text).strip()
 
 
 def is_unicode(text: str) -> bool:
-    """False where a text holds surrogates: bytes that were no UTF-8, or half an escaped pair."""
+    """Whether a text holds no surrogates, i.e. bytes that were no UTF-8 or half an escaped pair."""
     return text.isascii() or not any("\ud800" <= c <= "\udfff" for c in text)
 
 
 def printable(text: str) -> str:
-    """The text with surrogates, which no UTF-8 file can hold, written as escapes."""
+    """Escape surrogates in a text, which no UTF-8 file can hold."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
+# Bidirectional controls, which change the order of the text after them.
 TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")
 
 
 def one_line(text: object) -> str:
-    """A text for one line of output: white space joined, what steers a terminal as escapes."""
+    """Format a text for one line of output: white space joined, control characters escaped."""
 
-    def shown(character: str) -> str:
-        # Bidirectional controls turn the order of what follows.
+    def escape(character: str) -> str:
         turns = unicodedata.bidirectional(character) in TURNS
-        steers = turns or unicodedata.category(character) in ("Cc", "Cs")
-        return character.encode("unicode_escape").decode() if steers else character
+        controls = turns or unicodedata.category(character) in ("Cc", "Cs")
+        return character.encode("unicode_escape").decode() if controls else character
 
-    return "".join(map(shown, " ".join(str(text).split())))
+    return "".join(map(escape, " ".join(str(text).split())))
 
 
 def dump_json(value: object) -> str:
-    """JSON on one line, every script readable as it is."""
+    """Serialize a value as JSON on one line, without escapes of letters."""
     return json.dumps(value, ensure_ascii=False)
 
 
 def parse_json(text: str | bytes) -> object:
-    """Parse JSON strictly (no NaN); whatever is wrong, depth included, is a ValueError."""
+    """Parse JSON strictly (no NaN); every error, also too deep nesting, is a ValueError."""
     try:
         return json.loads(text, parse_constant=refuse_constant)
     except RecursionError:
@@ -376,78 +383,5 @@ def parse_json(text: str | bytes) -> object:
 
 
 def refuse_constant(name: str) -> None:
-    """Refuse NaN and Infinity, which Python's parser would take."""
+    """Refuse NaN and Infinity, which Python's parser accepts."""
     raise ValueError(f"{name} is no JSON")
-
-
-class Summary:
-    """Counts what dataset.json tells, in memory that does not grow with the rows."""
-
-    def __init__(self) -> None:
-        self.found = self.first_frames = 0
-        self.notes: list[str] = []
-        self.has_parts = False  # whether a prompt's content is a list of parts
-        self.has_answers = False  # whether a row has several right answers
-        self.splits: Counter[str] = Counter()
-        self.rejects: Counter[str] = Counter()
-        self.tasks: Counter[str] = Counter()
-        self.languages: Counter[str] = Counter()
-        self.characters: Counter[str] = Counter()
-        self.widths: Counter[int] = Counter()
-        self.heights: Counter[int] = Counter()
-
-    def add(self, outcome: Row | Reject) -> None:
-        """Count one source item by what became of it."""
-        self.found += 1
-        if isinstance(outcome, Reject):
-            self.rejects[outcome.reason] += 1
-            return
-        self.tasks[outcome.task] += 1
-        self.languages[outcome.language] += 1
-        for message in outcome.completion:
-            self.characters.update(message["content"])
-        if isinstance(outcome.prompt[0]["content"], list):
-            self.has_parts = True
-        self.has_answers |= outcome.answers is not None
-        self.widths[outcome.width] += 1
-        self.heights[outcome.height] += 1
-
-    def to_dict(self, source: str, inputs: list[str], options: dict) -> dict:
-        """The content of dataset.json.
-
-        `characters` counts code points of the completions; `first_frames`, which is there only
-        where it is not 0, pictures of several frames of which rows show the first; `notes`, what
-        the source has to say of its input as a whole.
-        """
-        frames = {"first_frames": self.first_frames} if self.first_frames else {}
-        return {
-            "source": source,
-            "inputs": inputs,
-            "options": options,
-            "version": VERSION,
-            "found": self.found,
-            "rows": {split: self.splits[split] for split in SPLITS if self.splits[split]},
-            "rejects": most_common(self.rejects),
-            "tasks": most_common(self.tasks),
-            "languages": most_common(self.languages),
-            "characters": most_common(self.characters),
-            "sizes": {"width": spread(self.widths), "height": spread(self.heights)},
-            **frames,
-            **({"notes": self.notes} if self.notes else {}),
-        }
-
-
-def most_common(counter: Counter) -> dict:
-    """Counts from the highest, equal ones in order of their keys."""
-    return dict(sorted(counter.items(), key=lambda pair: (-pair[1], pair[0])))
-
-
-def spread(counter: Counter[int]) -> dict[str, int]:
-    """{min, median, max} of counted numbers (the lower median); empty without any."""
-    middle = (counter.total() + 1) // 2
-    passed = 0
-    for value in sorted(counter):
-        passed += counter[value]
-        if passed >= middle:
-            return {"min": min(counter), "median": value, "max": max(counter)}
-    return {}

@@ -1,4 +1,4 @@
-"""Divides rows into train, validation and test so that no document or writer is in two of them."""
+"""Splits of a dataset: train, validation and test, with no document or writer in two of them."""
 
 import functools
 import hashlib
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 DEFAULT_SHARES = (0.8, 0.1, 0.1)
 
-# Names of pictures that say which page they are a part of. The whole name has to match, without
-# its ending; PPOCRLabel keeps its crops in a folder crop_img beside their pages.
+# Patterns of picture names that state the page they are cut from. The whole name without its
+# ending must match; PPOCRLabel keeps its crops in a folder crop_img beside their pages.
 GROUP_PATTERNS = (
     r"(?P<page>.*[^_-])[_-]crop[_-]\d+",
     r"(?P<page>.*[^_-])[_-]line[_-]\d+",
@@ -27,7 +27,7 @@ _PICTURE_ENDING = re.compile(
     r"\.(jpe?g|png|bmp|tiff?|webp|gif|jfif|avif|jp2|heic|pdf)$", re.IGNORECASE
 )
 
-# trn and tst are how CASIA names its parts.
+# CASIA calls its splits trn and tst.
 _WORDS = {
     "train": ("train", "training", "trn"),
     "validation": ("validation", "valid", "val", "dev"),
@@ -36,13 +36,13 @@ _WORDS = {
 
 
 def _pattern(words: Iterable[str]) -> re.Pattern:
-    """A whole word, or a capitalised one behind another ("sroieTrain"), but not "latest"."""
+    """Match a whole word, or a capitalized one after another ("sroieTrain"), but not "latest"."""
     small = "|".join(words)
     capital = "|".join(word.capitalize() for word in words)
     return re.compile(f"((?<![A-Za-z])(?i:{small})|(?<=[a-z])({capital}))(?![a-z])")
 
 
-# Words of label files' names that say what the file is, not what it is about.
+# Words in names of label files that state the kind of file, not its topic.
 _KINDS = set(
     "gt label labels list img image images id ids data dataset annotation annotations info "
     "metadata rec det text txt json of v with qt file files lmdb set split".split()
@@ -50,7 +50,7 @@ _KINDS = set(
 _OFFICIAL = [(split, _pattern(words)) for split, words in _WORDS.items()]
 
 
-@functools.lru_cache(maxsize=4096)  # rows of one file ask for the same name
+@functools.lru_cache(maxsize=4096)  # the rows of a file repeat its name
 def official_split(name: str) -> str | None:
     """The split that a file or folder name states ("HWDB2.0Train" is train), or None."""
     for part in reversed(name.replace("\\", "/").split("/")):
@@ -64,8 +64,8 @@ def official_split(name: str) -> str | None:
 def file_split(name: str) -> str | None:
     """The split that a label file's name states as its first or last word, or None.
 
-    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do, as does `scut_test_img_id_gt.txt`, for
-    words that say what a file is do not count; `Acme-train-ticket.csv` does not.
+    `rec_gt_train.txt` and `test-00000-of-00001.parquet` do. So does `scut_test_img_id_gt.txt`, as
+    words for the kind of file are skipped. `Acme-train-ticket.csv` does not.
     """
     stem = name.rpartition("/")[2].rsplit(".", 1)[0]
     words = re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+", stem)
@@ -74,9 +74,9 @@ def file_split(name: str) -> str | None:
 
 
 def page_of(name: str) -> str:
-    """The page that a picture's name says it was cut from, or the name itself where it says none.
+    """The page from which a picture was cut, by its name; the name itself where it states none.
 
-    `scans/crop_img/a_crop_0.jpg` is of `scans/a`, `report-p2.png` of `report`.
+    That of `scans/crop_img/a_crop_0.jpg` is `scans/a`, that of `report-p2.png` is `report`.
     """
     folder, _, base = name.rpartition("/")
     stem = _PICTURE_ENDING.sub("", base)
@@ -89,12 +89,12 @@ def page_of(name: str) -> str:
 
 
 def page_key(name: str) -> int:
-    """A hash of a picture's page that is equal for the page itself and for what was cut from it."""
+    """Hash of a picture's page, equal for the page itself and for the pictures cut from it."""
     return group_key(0, _PICTURE_ENDING.sub("", page_of(name)))
 
 
 def parse_shares(text: str) -> tuple[float, ...] | None:
-    """Read `--split`: None for "source", otherwise the shares of train, validation and test."""
+    """Parse `--split`: None for "source", otherwise the shares of train, validation and test."""
     if text == "source":
         return None
     try:
@@ -110,7 +110,7 @@ def parse_shares(text: str) -> tuple[float, ...] | None:
 
 
 def group_key(seed: int, group: str) -> int:
-    """A group's place in the order that splits are dealt in: 64 bits of a hash of seed and id."""
+    """Key by which groups are ordered before they are dealt: 64 bits of a hash of seed and id."""
     digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big")
 
@@ -118,10 +118,15 @@ def group_key(seed: int, group: str) -> int:
 def join_groups(
     keys: Sequence[int], rows: Sequence[int], links: Sequence[int]
 ) -> "np.ndarray | None":
-    """For every row the first row of its group, after groups that share a link were joined.
+    """Join groups that share a link; returns the first row of its group for every row.
 
-    `keys` names each row's group; `rows[i]` is a row that has `links[i]`, such as the hash of its
-    picture. Returns None where no link joins two groups.
+    Args:
+        keys: of each row's group.
+        rows: numbers of rows that have the links.
+        links: such as the hash of a picture.
+
+    Returns:
+        An array of row numbers; None where no link joins two groups.
     """
     import numpy as np
 
@@ -146,11 +151,11 @@ def join_groups(
 
 
 def assign_splits(keys: Sequence[int], shares: Iterable[float] = DEFAULT_SHARES) -> Iterable[int]:
-    """Give every row, named by its group's key, the index of its split in `SPLITS`.
+    """Assign rows to splits by the keys of their groups; returns indices in `SPLITS`.
 
-    Groups go in ascending order of their keys, each as a whole to the split that is furthest below
-    its share of the rows, which is the one filled to the lowest fraction of it (the first of equal
-    ones). So every split with a share gets a group as long as there are as many groups.
+    Groups go in ascending order of their keys, each as a whole to the split that is filled to the
+    lowest fraction of its share (the first of equal ones). So every split with a share gets a
+    group, if there are as many groups.
     """
     import numpy as np
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree
-from data_prep.dataset.outlines import read_points
-from data_prep.dataset.pictures import PictureError, enclosing_box
+from data_prep.dataset.crops import enclosing_box, read_points
+from data_prep.dataset.pictures import PictureError
 from data_prep.dataset.schema import Item, Picture, Reject, clean_text, parse_json
 from data_prep.sources import stem
 from data_prep.sources._reading_order import reading_order

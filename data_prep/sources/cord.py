@@ -8,7 +8,7 @@ from functools import partial
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree, picture_tree
-from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.crops import enclosing_box
 from data_prep.dataset.schema import Item, Picture, Reject, dump_json, parse_json
 from data_prep.sources import slug, stem
 from data_prep.sources._pages import WRONG_SHAPE, read_json

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree, picture_tree
-from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.crops import enclosing_box
 from data_prep.dataset.schema import ENDINGS, Item, Picture, Reject
 from data_prep.sources import folder_of, slug, stem
 

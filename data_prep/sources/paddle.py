@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree, picture_tree
-from data_prep.dataset.pictures import enclosing_box
+from data_prep.dataset.crops import enclosing_box
 from data_prep.dataset.schema import (
     ENDINGS,
     Item,

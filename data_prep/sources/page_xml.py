@@ -12,8 +12,8 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from data_prep.dataset.archive import Tree, picture_tree
-from data_prep.dataset.outlines import read_points
-from data_prep.dataset.pictures import PictureError, enclosing_box, read_header
+from data_prep.dataset.crops import enclosing_box, read_points
+from data_prep.dataset.pictures import PictureError, read_header
 from data_prep.dataset.schema import Item, Picture, Reject, clean_text
 from data_prep.sources import IMAGES, folder_of, slug, stem
 from data_prep.sources._pages import WRONG_SHAPE, stated_size

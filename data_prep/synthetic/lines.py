@@ -23,7 +23,7 @@ from data_prep.dataset.command import (
     int_option,
     parse_int,
 )
-from data_prep.dataset.files import check_own, write_folder
+from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, Reject, UsageError
 from data_prep.dataset.split import parse_shares

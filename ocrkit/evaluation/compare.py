@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from data_prep.dataset.files import check_own, write_folder
+from data_prep.dataset.manifest import check_own, write_folder
 from ocrkit.display.markdown import markdown_code, markdown_table, markdown_text
 from ocrkit.display.tables import heading_table, interval, p_text
 from ocrkit.evaluation import analysis

@@ -11,7 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from data_prep.dataset.files import check_own, finish_together, naming, write_together
+from data_prep.dataset.files import finish_together, naming, write_together
+from data_prep.dataset.manifest import check_own
 from data_prep.dataset.schema import one_line
 from ocrkit.display.tables import columns_of_text, heading_table, interval
 from ocrkit.errors import ConfigError

@@ -13,7 +13,8 @@ from PIL import Image
 from tqdm.auto import tqdm
 
 from data_prep.dataset.command import expand_home
-from data_prep.dataset.files import content_hash, naming, note_files, read_manifest, write_whole
+from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.manifest import content_hash, note_files, read_manifest
 from data_prep.dataset.pictures import Opened, PictureError, check_regular, count_pages, plain
 from data_prep.dataset.schema import printable
 from ocrkit.config import TrainConfig

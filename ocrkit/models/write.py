@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from data_prep.dataset.files import check_own, naming, publish, staged, write_folder, write_whole
+from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.manifest import check_own, publish, staged, write_folder
 from ocrkit.config import TrainConfig
 from ocrkit.data.rows import drawn_rows, text_of
 from ocrkit.errors import ConfigError, ModelError, choice

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.dataset.files import check_own, naming
+from data_prep.dataset.files import naming
+from data_prep.dataset.manifest import check_own
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.stream import RowStream

@@ -15,7 +15,7 @@ from PIL import Image
 from data_prep import convert as module
 from data_prep.convert import convert, main, source_names
 from data_prep.dataset.schema import DataError, UsageError
-from data_prep.dataset.write import staging_folder
+from data_prep.dataset.staging import staging_folder
 from tests.helpers.sources_common import (
     draw,
     encoded,

@@ -5,12 +5,13 @@ import shutil
 
 import pytest
 
-from data_prep.dataset.files import MANIFEST, written_by_kit
+from data_prep.dataset.manifest import MANIFEST
 from ocrkit.__main__ import main
 from ocrkit.evaluation.compare import compare
 from ocrkit.evaluation.evaluation import score
 from ocrkit.models.load import load_model
 from ocrkit.models.write import export
+from tests.helpers.own_files import own_files
 
 
 @pytest.fixture
@@ -35,7 +36,7 @@ def test_a_report_goes_over_its_own_files_only(name, evaluation, tmp_path, capsy
     assert main([*command, "--overwrite"]) == 0
     assert main(command) == 0
     assert (out / name).read_text() != "mine"
-    assert written_by_kit(out) == {"index.html", "report.md", "report.json", MANIFEST}
+    assert own_files(out) == {"index.html", "report.md", "report.json", MANIFEST}
 
 
 def test_a_report_of_version_0_1_0_is_replaced(evaluation, tmp_path):
@@ -70,21 +71,21 @@ def test_an_export_goes_over_its_own_files_only(name, config, tmp_path):
     if name == "config.json":
         config.use_peft = False
         model, processor = load_model(config)
-    with pytest.raises(FileExistsError, match=rf"{name} is there .* overwrite=True"):
+    with pytest.raises(FileExistsError, match=rf"{name} exists .* overwrite=True"):
         export(model, processor, out)
     assert {path.name: path.read_text() for path in out.iterdir()} == {name: "mine"}
     export(model, processor, out, overwrite=True)
-    assert name in written_by_kit(out)
+    assert name in own_files(out)
     export(model, processor, out)
     # As a clone of the Hub's repository, then as version 0.1.0 left it, then changed by hand.
     (out / ".gitattributes").write_text("*.safetensors filter=lfs")
     export(model, processor, out)
     (out / MANIFEST).unlink()
     export(model, processor, out)
-    assert (out / ".gitattributes").is_file() and MANIFEST in written_by_kit(out)
+    assert (out / ".gitattributes").is_file() and MANIFEST in own_files(out)
     with (out / "README.md").open("a") as file:
         file.write("My own words.\n")
-    with pytest.raises(FileExistsError, match=r"README\.md is there .* changed since"):
+    with pytest.raises(FileExistsError, match=r"README\.md exists .* changed since"):
         export(model, processor, out)
     assert (out / "README.md").read_text().endswith("My own words.\n")
 
@@ -125,7 +126,7 @@ def test_training_is_refused_over_a_strangers_adapter_before_it_begins(config, t
     adapter = tmp_path / "run" / "adapter"
     adapter.mkdir(parents=True)
     (adapter / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match=r"README\.md is there .* another output_dir\."):
+    with pytest.raises(FileExistsError, match=r"README\.md exists .* another output_dir\."):
         train(None, None, None, config)
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from data_prep.convert import load_source
+from data_prep.dataset.rows import STAGED_PICTURES, process_batch
 from data_prep.dataset.schema import PROMPTS, DataError, FileRefused, Item, Reject, Row
-from data_prep.dataset.write import STAGED, process_batch
 
 INTERESTING = (0, 1, 0x7F, 0x80, 0xFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFF)
 SYNTAX = ['"', "[", "]", "{", "}", ",", ":", "null", "-1e999", "1" * 400, '"\\ud800"', "\\", "\0"]
@@ -68,7 +68,7 @@ def assert_survives(
     common = {"task": module.TASKS[0], "prompt": None, "inputs": [str(folder / "in")]}
     settings = SimpleNamespace(**module.OPTIONS | common | options)
     out = folder / "out"
-    (out / STAGED).mkdir(parents=True, exist_ok=True)
+    (out / STAGED_PICTURES).mkdir(parents=True, exist_ok=True)
     path = folder / "in" / name
     path.parent.mkdir(parents=True, exist_ok=True)
     for case, data in enumerate(damaged):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
-from data_prep.dataset.pictures import to_png
+from data_prep.dataset.crops import to_png
 from data_prep.dataset.schema import DataError, UsageError
 from data_prep.synthetic.damage import photograph_page, scan_page
 from data_prep.synthetic.fonts import FACES, installed_fonts, require_shaping, undrawn

@@ -21,15 +21,12 @@ from pathlib import Path
 from PIL import Image
 
 from data_prep.dataset.command import COUNT, SEED, WORKERS, int_option
-from data_prep.dataset.files import check_own, write_folder, write_whole
+from data_prep.dataset.files import write_whole
+from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError, dump_json
 from data_prep.dataset.split import parse_shares
-from data_prep.dataset.write import (
-    add_output_options,
-    ordered_map,
-    output_settings,
-    write_dataset,
-)
+from data_prep.dataset.workers import ordered_map
+from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.invoices.draw import (
     DAMAGES,
     Setup,

@@ -96,3 +96,11 @@ def paths(value, way=()):
             yield from paths(one, (*way, key))
     else:
         yield way
+
+
+def test_bookings_follow_from_an_opening_balance_of_0():
+    bookings = [{"debit": 0, "credit": 5}, {"debit": 2, "credit": 0}]
+    statement = {"opening_balance": 0, "transactions": bookings, "closing_balance": 3}
+    assert invoice_problems(statement) == []
+    statement["closing_balance"] = 0
+    assert invoice_problems(statement) == ["the last balance is 3, not the closing balance 0"]

@@ -3,16 +3,8 @@ import unicodedata
 
 import pytest
 
-from data_prep.dataset.schema import (
-    Reject,
-    Row,
-    Summary,
-    clean_text,
-    is_unicode,
-    parse_json,
-    row_problems,
-    spread,
-)
+from data_prep.dataset.schema import Reject, Row, clean_text, is_unicode, parse_json, row_problems
+from data_prep.dataset.summary import Summary, spread
 
 
 def row(**changes) -> Row:

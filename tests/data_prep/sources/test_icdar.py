@@ -1,7 +1,7 @@
 import pytest
 from PIL import Image, ImageDraw
 
-from data_prep.dataset.outlines import is_upright, straighten
+from data_prep.dataset.crops import is_upright, straighten
 from tests.helpers.sources_common import pictures, reasons, run, save, texts
 from tests.tools.fuzz import assert_survives, mutations
 
