@@ -1,8 +1,7 @@
-"""JupyterLab in headless Chromium, driven as a person does.
+"""Screenshots and UI tests: drive JupyterLab in headless Chromium with mouse and keyboard.
 
-`python -m tests.tools.lab` makes pictures.
-
-The pictures in notebooks/benchmarks come from a run of the quickstart in JupyterLab.
+`python -m tests.tools.lab RUN` takes the screenshots in notebooks/benchmarks from a finished run of
+the quickstart.
 """
 
 import argparse
@@ -16,7 +15,7 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -34,7 +33,7 @@ FLAGS = (
 
 
 class Page:
-    """A page of Chromium behind its DevTools socket; times are in seconds."""
+    """A Chromium page controlled over its DevTools socket; times are in seconds."""
 
     def __init__(self, port: int):
         import websocket
@@ -56,7 +55,7 @@ class Page:
                 return answer["result"]
 
     def js(self, expression: str) -> Any:
-        """The value of a JavaScript expression, awaited."""
+        """Evaluate a JavaScript expression and await its value."""
         found = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
@@ -65,7 +64,7 @@ class Page:
         return found["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 240) -> Any:
-        """The value of a JavaScript expression as soon as it is true."""
+        """Wait until a JavaScript expression is true; returns its value."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with suppress(RuntimeError):
@@ -75,7 +74,7 @@ class Page:
         raise TimeoutError(f"{expression} was not true within {seconds} s")
 
     def box(self, element: str) -> dict[str, float]:
-        """Where the element of a JavaScript expression is, after scrolling to it."""
+        """Scroll to the element of a JavaScript expression; returns its bounding box."""
         return self.js(
             f"(() => {{const e = {element}; e.scrollIntoView({{block: 'center'}});"
             "const {x, y, width, height} = e.getBoundingClientRect();"
@@ -83,28 +82,28 @@ class Page:
         )
 
     def click(self, element: str) -> None:
-        """Click in the middle of an element with the mouse."""
+        """Click the centre of an element."""
         box = self.box(element)
         where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
         for kind in ("mousePressed", "mouseReleased"):
             self.call("Input.dispatchMouseEvent", type=kind, button="left", clickCount=1, **where)
 
     def key(self, key: str) -> None:
-        """Press a key that has a name, such as ArrowDown."""
+        """Press a named key, such as ArrowDown."""
         number = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9}[key]
         names = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, nativeVirtualKeyCode=number, **names)
 
     def write(self, text: str) -> None:
-        """Type a text where the focus is."""
+        """Type a text into the focused element."""
         self.call("Input.insertText", text=text)
 
     def picture(self, path: Path, element: str | None = None) -> None:
-        """Save what is seen, or one element of it, as a PNG."""
+        """Save a screenshot of the viewport, or of one element, as a PNG."""
         options = {"clip": {**self.box(element), "scale": 1}} if element else {}
-        found = self.call("Page.captureScreenshot", format="png", **options)
-        path.write_bytes(base64.b64decode(found["data"]))
+        screenshot = self.call("Page.captureScreenshot", format="png", **options)
+        path.write_bytes(base64.b64decode(screenshot["data"]))
 
 
 def _get(url: str, seconds: float = 240) -> bytes:
@@ -119,16 +118,16 @@ def _get(url: str, seconds: float = 240) -> bytes:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return found.getsockname()[1]
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
 
 
 @contextmanager
-def lab(folder: Path, notebook: str, theme: str = "Light") -> Iterator[Page]:
-    """A notebook in `folder` opened in JupyterLab, 1440 x 900 pixels, its kernel ready.
+def lab(folder: Path, notebook: str, theme: str = "Light") -> Generator[Page]:
+    """Open a notebook of `folder` in JupyterLab at 1440 x 900 pixels, and wait for its kernel.
 
-    Settings, caches and kernels stay within `folder`, and all that was started ends.
+    Settings and caches are kept in `folder`; server and browser are terminated at the end.
     """
     own = folder / ".lab"
     settings = own / "settings" / "@jupyterlab"
@@ -175,8 +174,8 @@ def _write(path: Path, settings: dict) -> None:
     path.write_text(json.dumps(settings))
 
 
-def place(folder: Path, name: str, parameters: dict[str, object]) -> str:
-    """Write the notebook of that name into `folder`, with parameters; returns its file name."""
+def place(folder: Path, name: str, parameters: Mapping[str, object]) -> str:
+    """Copy a notebook with parameters into `folder`; returns its file name."""
     from papermill.iorw import load_notebook_node
     from papermill.parameterize import parameterize_notebook
 
@@ -186,26 +185,26 @@ def place(folder: Path, name: str, parameters: dict[str, object]) -> str:
 
 
 def run_all(page: Page) -> None:
-    """Begin to run the notebook from the top, without waiting for its end."""
+    """Start all cells of the notebook, without waiting for their end."""
     page.js(f"jupyterapp.shell.activateById({OPENED}.id)")
     page.js("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
 def button(name: str) -> str:
-    """JavaScript for the button of a widget, by its text."""
+    """JavaScript expression of a widget button, by its label."""
     return f"[...document.querySelectorAll('.jupyter-button')].find(b => b.innerText == '{name}')"
 
 
 OPENED = "[...jupyterapp.shell.widgets('main')][0]"
 KERNEL = f"{OPENED}.sessionContext.session.kernel"
-#: JavaScript for the box of a panel or browser, a browser's list and the place in it.
+#: JavaScript of the box of a panel or browser, and of the browser's list, search and position.
 VBOX = "[...document.querySelectorAll('.jp-OutputArea-output > .widget-vbox')].at(-1)"
 LIST = "document.querySelector('.widget-select select')"
 SEARCH = "document.querySelector('.widget-text input[type=text]')"
 PLACE = "document.querySelector('.widget-text input[type=number]')"
 BROWSE = """
 from ocrkit import TrainConfig, compare, load_data
-from ocrkit.evaluation import Evaluation
+from ocrkit.evaluation.evaluation import Evaluation
 from ocrkit.evaluation.browser import browse
 
 run = "{run}"
@@ -213,21 +212,21 @@ config = TrainConfig.from_recipe("quickstart", dataset=f"{{run}}/data")
 base, tuned = (Evaluation.load(f"{{run}}/eval/{{name}}") for name in ("base", "tuned"))
 browse(compare(base, tuned), rows=load_data(config)["test"])
 """
-#: JavaScript for a panel's progress in percent.
+#: JavaScript of the progress of a training panel in percent.
 SHARE = "parseFloat(document.querySelector('.ocrkit .track i').style.width)"
-#: JavaScript for the names and texts of errors among the outputs, and whether no cell is left.
+#: JavaScript of the errors among the outputs, and of whether every cell was run.
 _CELLS = f"{OPENED}.content.model.toJSON().cells.filter(c => c.cell_type == 'code')"
 _ERRORS = "flatMap(c => c.outputs).filter(o => o.output_type == 'error')"
 ERRORS = f"{_CELLS}.{_ERRORS}.map(o => o.ename + ': ' + o.evalue)"
 _DONE = f"{KERNEL}.status == 'idle' && {_CELLS}.every(c => c.execution_count)"
 ENDED = f"{ERRORS}.length || ({_DONE})"
-#: JavaScript for the height of what is seen of a notebook, and those of all cells' outputs, pixels.
+#: JavaScript of the height of the notebook's viewport and of every cell's output, in pixels.
 SEEN = "document.querySelector('.jp-WindowedPanel-outer').clientHeight"
 HEIGHTS = "[...document.querySelectorAll('.jp-Cell-outputWrapper')].map(e => e.clientHeight)"
 
 
 def main() -> None:
-    """Take the pictures of panel, browser and report."""
+    """Take the screenshots of panel, browser and report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("run", type=Path, help="folder of a finished run of the quickstart")
     parser.add_argument("--out", type=Path, default=ROOT / "notebooks" / "benchmarks")
@@ -245,7 +244,7 @@ def main() -> None:
 
 
 def _panel(options: argparse.Namespace) -> None:
-    """The panel at 70 % of the quickstart's steps, which its button then stops."""
+    """Screenshot the panel at 70% of the quickstart's steps, then stop training by its button."""
     notebook = place(options.work, "quickstart", json.loads(options.parameters))
     with lab(options.work.resolve(), notebook, options.theme) as page:
         run_all(page)
@@ -280,7 +279,7 @@ def _browser_and_report(options: argparse.Namespace) -> None:
 
 
 def _finish(path: Path, margin: int = 14) -> None:
-    """Add a margin, and leave a quarter of the bytes, for a repository."""
+    """Add a margin and reduce the colours, for a quarter of the bytes."""
     wide = ImageOps.expand(Image.open(path).convert("RGB"), margin, "white")
     wide.quantize(128, dither=Image.Dither.NONE).save(path, optimize=True)
 

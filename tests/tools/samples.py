@@ -1,8 +1,8 @@
-"""Draws the small datasets that ship with the kit, a folder a domain: `make samples`.
+"""Shipped samples: draw the small datasets in ocrkit/assets/samples, one for each domain.
 
-`python -m tests.tools.samples OUT [DOMAIN...]` draws them anew; the same fonts give the same
-pictures. They are grey, 32 pixels high a line, and packed as WebP of low quality in parquet, so
-that each folder stays under 300 KB.
+`python -m tests.tools.samples OUT [DOMAIN...]` draws them; `make samples` replaces the shipped
+samples. The same fonts give the same bytes. Pictures are grey, with lines of 32 pixels, stored as
+WebP of low quality in parquet, so that each folder stays below 300 KB.
 """
 
 import io
@@ -32,7 +32,7 @@ LIMIT = 300_000  # bytes of a folder
 
 @dataclass(frozen=True)
 class Lines:
-    """A sample of lines: `words` of the language's list, so that few lines show each often."""
+    """Settings of a sample of lines; few `words` make each of them frequent in few lines."""
 
     language: str
     face: str
@@ -45,10 +45,9 @@ class Lines:
 
 @dataclass(frozen=True)
 class Toys:
-    """A sample of small tasks of `data_prep.synthetic.toys`, (task, count) each, all of them worn.
+    """Settings of a sample of toys: (task, count) pairs, drawn worn and rephrased.
 
-    They are rephrased: the embedded model knows the questions and the names of the fields that
-    `data_prep.synthetic.toys` has otherwise.
+    The embedded model was not trained on the rephrased questions and field names.
     """
 
     tasks: tuple[tuple[str, int], ...]
@@ -65,35 +64,35 @@ SAMPLES = {
 }
 
 
-def line_items(wanted: Lines) -> Iterator[Item]:
-    """Lines of a few words in one face; a page of five is a group."""
-    whole = load_vocabulary(wanted.language, random_share=0)
-    chosen = random.Random(SEED).sample(whole.words, min(wanted.words, len(whole.words)))
+def line_items(spec: Lines) -> Iterator[Item]:
+    """Dataset items of lines in one face; a page of five lines is a group."""
+    whole = load_vocabulary(spec.language, random_share=0)
+    chosen = random.Random(SEED).sample(whole.words, min(spec.words, len(whole.words)))
     vocabulary = replace(whole, words=tuple(chosen))
-    fonts, _ = choose_fonts([wanted.language], [wanted.face])
-    planned = plan_lines([vocabulary], fonts, wanted.count, SEED, wanted.length, LINES_PER_PAGE)
+    fonts, _ = choose_fonts([spec.language], [spec.face])
+    planned = plan_lines([vocabulary], fonts, spec.count, SEED, spec.length, LINES_PER_PAGE)
     for index, line in enumerate(planned):
         if isinstance(line, Line):
             yield Item(
-                key=f"{wanted.language}-{index:04d}",
+                key=f"{spec.language}-{index:04d}",
                 where=f"line {index}",
                 text=line.text,
-                pictures=[Picture(load=partial(_line_picture, line, wanted.quality))],
+                pictures=[Picture(load=partial(_line_picture, line, spec.quality))],
                 group=f"{index // LINES_PER_PAGE:04d}",
-                language=wanted.language,
+                language=spec.language,
                 prompt=PROMPTS["transcription"],
                 meta={"face": line.face, "font": font_name(line.font)},
             )
 
 
-def task_items(wanted: Toys) -> Iterator[Item]:
-    """Worn receipts, tables or questions, mixed evenly."""
+def task_items(spec: Toys) -> Iterator[Item]:
+    """Dataset items of worn toys, with the tasks mixed evenly."""
     fonts = [str(path) for path in shipped_fonts(*TILL_FONTS)]
     placed = []
-    for task, count in wanted.tasks:
+    for task, count in spec.tasks:
         items = toy_items(task, count, SEED, 1.0, True, fonts, rephrase=True)
         for number, item in enumerate(items):
-            load = partial(_packed, item.pictures[0].load, wanted.quality)
+            load = partial(_packed, item.pictures[0].load, spec.quality)
             placed.append((number / count, replace(item, pictures=[Picture(load=load)])))
     yield from (item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
@@ -117,21 +116,23 @@ def make_sample(domain: str, out: str | Path) -> dict:
 
     Raises:
         DataError: a face has no font, or `out` holds something else.
-        ValueError: the folder became larger than what ships.
+        ValueError: the folder is larger than `LIMIT`.
     """
-    wanted = SAMPLES[domain]
-    items = partial(line_items if isinstance(wanted, Lines) else task_items, wanted)
+    spec = SAMPLES[domain]
+    items = partial(line_items, spec) if isinstance(spec, Lines) else partial(task_items, spec)
     settings = {"seed": SEED, "layout": "prompt_completion", "format": "parquet"}
-    settings |= {"sample": repr(wanted)}
-    found = write_dataset(
-        items, out, f"sample-{domain}", [], settings, wanted.split, progress=False
+    settings |= {"sample": repr(spec)}
+    manifest = write_dataset(
+        items, out, f"sample-{domain}", [], settings, spec.split, progress=False
     )
     size = sum(path.stat().st_size for path in Path(out).rglob("*") if path.is_file())
     if size > LIMIT:
-        raise ValueError(f"{out} has {size:,} bytes, more than {LIMIT:,}: draw fewer, or coarser.")
-    rows = ", ".join(f"{split} {count}" for split, count in found["rows"].items())
+        raise ValueError(
+            f"{out} has {size:,} bytes, more than {LIMIT:,}; lower count or quality in SAMPLES."
+        )
+    rows = ", ".join(f"{split} {count}" for split, count in manifest["rows"].items())
     print(f"{out}: {rows}; {size:,} bytes")
-    return found
+    return manifest
 
 
 if __name__ == "__main__":

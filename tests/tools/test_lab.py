@@ -14,12 +14,12 @@ from tests.tools.lab import LIST, PLACE, SEARCH
 
 MISSING = [
     name
-    for name, found in (
+    for name, installed in (
         ("Chromium", lab.CHROMIUM),
         ("jupyterlab", importlib.util.find_spec("jupyterlab")),
         ("websocket-client", importlib.util.find_spec("websocket")),
     )
-    if not found
+    if not installed
 ]
 DETAIL = "document.querySelector('.ocrkit .sample').innerText"
 STEP = "parseInt(/step (\\d+) of/.exec(document.body.innerText)[1])"
@@ -40,7 +40,7 @@ train(model, processor, data, config)
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(MISSING, reason=f"needs {', '.join(MISSING)}"),
+    pytest.mark.skipif(bool(MISSING), reason=f"needs {', '.join(MISSING)}"),
 ]
 
 

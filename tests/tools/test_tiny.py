@@ -1,6 +1,7 @@
 import json
 
 import torch
+from PIL import Image
 
 from ocrkit.models.base import TINY
 from tests.tools.tiny_model.build import build_model, build_processor, build_tokenizer, sample_row
@@ -37,8 +38,6 @@ def test_the_shipped_model_was_measured_in_every_script():
 
 
 def test_white_paper_is_zero():
-    from PIL import Image
-
     processor = build_processor(build_tokenizer())
     picture = processor.image_processor([Image.new("RGB", (64, 32), "white")], return_tensors="pt")
     assert picture["pixel_values"].abs().max() == 0
@@ -53,5 +52,5 @@ def test_the_same_seed_builds_the_same_model():
 
 
 def test_a_row_is_what_the_collator_takes():
-    row = sample_row("x", None)
+    row = sample_row("x", Image.new("RGB", (32, 32)))
     assert row["completion"][0]["content"] == "x" and len(row["images"]) == 1

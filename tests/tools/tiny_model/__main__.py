@@ -1,8 +1,8 @@
-"""The embedded model: a Qwen3-VL of 3.1 million parameters that reads lines of four scripts.
+"""Embedded model command: build, average and measure a Qwen3-VL of 3.1 million parameters.
 
-`python -m tests.tools.tiny_model build` draws lines, trains on them from scratch and writes
-`ocrkit/assets/tiny`: weights in bf16, tokenizer, processor and chat template.
-`python -m tests.tools.tiny_model measure` reads with it and writes its model card.
+`python -m tests.tools.tiny_model build` trains from scratch on synthetic lines of four scripts and
+writes `ocrkit/assets/tiny`: weights in bf16, tokenizer, processor and chat template.
+`python -m tests.tools.tiny_model measure` evaluates the model and writes its model card.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from tests.tools.tiny_model.train import average, train_reader
 
 
 def write_card(folder: Path) -> None:
-    """Measure the model in a folder; write `measured.json` and the card that shows it."""
+    """Evaluate the model in a folder; write `measured.json` and the model card."""
     measured = measure(folder)
     text = json.dumps(measured, indent=1, ensure_ascii=False)
     (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
@@ -26,7 +26,7 @@ def write_card(folder: Path) -> None:
 
 
 def card(history: dict, measured: dict) -> str:
-    """The model card, in Markdown: how it was trained and what was measured."""
+    """Model card in Markdown, from the training history and the measured metrics."""
 
     def cell(reader: str, kind: str, metric: str) -> str:
         figure = measured.get(reader, {}).get(kind, {}).get(metric)

@@ -1,4 +1,4 @@
-"""The embedded model's parts: tokenizer, processor, architecture, and how it is read and saved."""
+"""Embedded model: build tokenizer, processor and architecture; transcribe lines; save."""
 
 import json
 from pathlib import Path
@@ -8,7 +8,9 @@ import torch
 from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models
 from transformers import (
+    PreTrainedModel,
     PreTrainedTokenizerFast,
+    ProcessorMixin,
     Qwen2VLImageProcessor,
     Qwen3VLConfig,
     Qwen3VLForConditionalGeneration,
@@ -40,7 +42,7 @@ _TEMPLATE = (
 
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
-    """A token for each character and, so that nothing is unspeakable, for each byte of the rest."""
+    """Tokenizer with a token for each character, and byte tokens for every other character."""
     tokens = [*_SPECIAL, *_WORDS, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += "".join(characters().values())
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
@@ -63,8 +65,8 @@ def build_tokenizer() -> PreTrainedTokenizerFast:
     )
 
 
-def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
-    """The ids that a Qwen's config names, of a tokenizer that has Qwen's special tokens."""
+def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, Any]:
+    """Token ids of a Qwen config, from a tokenizer with Qwen's special tokens."""
     token = tokenizer.convert_tokens_to_ids
     return {
         "image_token_id": token("<|image_pad|>"),
@@ -78,13 +80,13 @@ def token_ids(tokenizer: PreTrainedTokenizerFast) -> dict[str, int]:
 
 def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     """Qwen3-VL's processor with 8-pixel patches; white paper becomes 0 (mean 1.0, std 0.3)."""
-    pictures = {
+    pictures: dict[str, Any] = {
         "patch_size": 8,
         "merge_size": 2,
         "temporal_patch_size": 1,
         "image_mean": [1.0] * 3,
         "image_std": [0.3] * 3,
-        # A token covers 16 x 16 pixels.
+        # An image token covers 16 x 16 pixels.
         "size": {"shortest_edge": 2 * 16 * 16, "longest_edge": 512 * 16 * 16},
     }
     return Qwen3VLProcessor(
@@ -95,7 +97,9 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
     )
 
 
-def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Any:
+def build_model(
+    tokenizer: PreTrainedTokenizerFast, seed: int = 0
+) -> Qwen3VLForConditionalGeneration:
     """An untrained Qwen3-VL, 128 wide with 3 layers of vision and 3 of text, in float32."""
     config = Qwen3VLConfig(
         text_config={
@@ -144,7 +148,7 @@ def build_model(tokenizer: PreTrainedTokenizerFast, seed: int = 0) -> Any:
 
 
 def sample_row(text: str, image: Image.Image, prompt: str = PROMPT) -> dict:
-    """A row as the collator takes it."""
+    """A dataset row in the form that the collator takes."""
     return {
         "prompt": [{"role": "user", "content": prompt}],
         "completion": [{"role": "assistant", "content": text}],
@@ -153,8 +157,10 @@ def sample_row(text: str, image: Image.Image, prompt: str = PROMPT) -> dict:
 
 
 @torch.no_grad()
-def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[str]:
-    """Greedy transcriptions of the pictures, in their order."""
+def read_lines(
+    model: PreTrainedModel, processor: ProcessorMixin, images: list[Image.Image]
+) -> list[str]:
+    """Transcribe pictures by greedy decoding, in their order."""
     collate = Collator(processor, image_height=HEIGHT, generation=True)
     order = sorted(range(len(images)), key=lambda i: images[i].width)
     texts = [""] * len(images)
@@ -172,10 +178,10 @@ def read_lines(model: Any, processor: Any, images: list[Image.Image]) -> list[st
     return texts
 
 
-def save(model: Any, processor: Any, history: dict, folder: Path) -> None:
+def save(model: PreTrainedModel, processor: ProcessorMixin, history: dict, folder: Path) -> None:
     """Write weights in bf16, processor and `curve.json` (parts, learning curve, fonts)."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name in ("measured.json", "README.md"):  # what was measured of earlier weights
+    for name in ("measured.json", "README.md"):  # they describe the replaced weights
         (folder / name).unlink(missing_ok=True)
     processor.save_pretrained(folder)
     state = {

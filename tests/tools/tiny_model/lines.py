@@ -1,7 +1,7 @@
-"""What the embedded model learns from: printed lines of four scripts, drawn as they are needed.
+"""Training lines of the embedded model: synthetic printed lines of four scripts.
 
-A script is named by the language that stands for it: "en" (Latin), "bn", "ko" and "zh". Some fonts
-of each are never trained on, so that reading can be measured on faces that are new.
+A script is named by a language: "en" (Latin), "bn", "ko" and "zh". Some fonts of each script are
+held out, so that the model can be evaluated on unseen fonts.
 """
 
 import random
@@ -23,7 +23,7 @@ SCRIPTS = {"en": "Latin", "bn": "Bangla", "ko": "Hangul", "zh": "Han"}
 HEIGHT = 32
 MAX_WIDTH = 576
 
-# Families as fontconfig names them -> the Debian package that has them.
+# Script -> font family (as in fontconfig) -> Debian package.
 FONTS: dict[str, dict[str, str]] = {
     "en": {
         "DejaVu Sans Condensed": "fonts-dejavu-extra",
@@ -80,12 +80,12 @@ FONTS: dict[str, dict[str, str]] = {
         "LXGW WenKai": "fonts-lxgw-wenkai",
     },
 }
-# Not Computer Modern's cmr10 and cmss10, which draw "¡" for "<" and a dash for "|".
+# Without Computer Modern's cmr10 and cmss10, which draw "¡" for "<" and a dash for "|".
 _SHIPPED = (
     "DejaVuSans DejaVuSans-Bold DejaVuSans-Oblique DejaVuSerif DejaVuSerif-Bold STIXGeneral "
     "STIXGeneralBol"
 ).split()
-# Never trained on; those of Latin are matplotlib's own, by file name.
+# Held-out fonts; those of Latin are matplotlib's, by file name.
 HELD_OUT: dict[str, dict[str, str]] = {
     "en": dict.fromkeys(TILL_FONTS, "matplotlib"),
     "bn": {"Lohit Bengali": "fonts-lohit-beng-bengali"},
@@ -93,7 +93,7 @@ HELD_OUT: dict[str, dict[str, str]] = {
     "zh": {"WenQuanYi Zen Hei": "fonts-wqy-zenhei"},
 }
 
-# Height of a letter's body at which signs above and below still fit into the line.
+# Body height in pixels at which signs above and below the letters fit into the line.
 _BODY = {"en": 15, "bn": 16, "ko": 24, "zh": 25}
 _PUNCTUATION = {
     "ko": ".,?!()~-·:%/",
@@ -103,7 +103,7 @@ _PUNCTUATION = {
 
 
 def characters() -> dict[str, str]:
-    """The characters of each script that the model has a token for."""
+    """Characters of each script that have a token."""
     bangla = "".join(chr(c) for c in range(0x980, 0xA00) if chr(c).isprintable())
     return {
         "en": "".join(map(chr, range(32, 127))),
@@ -122,21 +122,21 @@ def frequent(script: str) -> tuple[str, ...]:
 
 
 def fonts(script: str, families: dict[str, str]) -> list[str]:
-    """Installed fonts of the families; those that matplotlib ships count as installed.
+    """Installed fonts of the families; fonts that matplotlib ships count as installed.
 
     Raises:
-        DataError: none is there; the message names the packages.
+        DataError: no font is installed; the message names the packages.
     """
     shipped = _SHIPPED if families is FONTS["en"] else families if script == "en" else ()
-    found = [str(path) for path in shipped_fonts(*shipped)]
+    files = [str(path) for path in shipped_fonts(*shipped)]
     for family in families:
-        found += [font for _, font in installed_fonts().get(family, [])]
-    if not found:
+        files += [font for _, font in installed_fonts().get(family, [])]
+    if not files:
         packages = " ".join(dict.fromkeys(families.values()))
         raise DataError(
             f"No font for {SCRIPTS[script]} is installed; `apt-get install fontconfig {packages}`."
         )
-    return found
+    return files
 
 
 @lru_cache(maxsize=4)
@@ -145,17 +145,16 @@ def _words(script: str):
 
 
 def text_of_script(script: str, rng: random.Random, length: int, classes: int) -> str:
-    """About `length` characters (graphemes in Bangla): words and numbers, or strings without sense.
+    """About `length` graphemes: words and numbers, or random characters.
 
     Args:
-        classes: how many of the most frequent Hangul syllables and Han characters the strings
-            are made of.
+        classes: number of the most frequent Hangul syllables or Han characters to choose from.
     """
     if script == "en":
         if rng.random() < 0.25:
             return line_text(_words("en"), 0, rng, length, length)
         return line_of(rng, length, length)
-    # Words alone would never show rare characters, and strings alone no language.
+    # Mix words with random characters: words alone never show rare characters.
     if length > 3 and rng.random() < 0.45:
         text = line_text(_words(script), 0, rng, length, length)
     else:
@@ -175,7 +174,7 @@ def text_of_script(script: str, rng: random.Random, length: int, classes: int) -
 def fitting_text(
     script: str, font: str, body: float, width: int, rng: random.Random, classes: int
 ) -> str:
-    """A text that takes about `width` pixels in a font, and that the font can draw."""
+    """A text of about `width` pixels in a font that has all its characters."""
     drawn = sized_font(font, script, body)
     for _ in range(20):
         per_character = {"en": 0.75, "bn": 1.15, "ko": 1.05, "zh": 1.12}[script] * body
@@ -192,10 +191,10 @@ def fitting_text(
 def draw_sample(
     text: str, script: str, font: str, body: float, rng: random.Random, variety: float
 ) -> Image.Image:
-    """A picture of a line, 32 pixels high.
+    """Picture of a line, 32 pixels high.
 
-    `variety` grows from 0 (on the baseline, black on white) to 1 (tight boxes as annotators draw
-    them, stretched, softened as by a scanner, light on dark).
+    Args:
+        variety: 0 (black on white, on the baseline) to 1 (cropped, stretched, scanned, inverted).
     """
     drawn = sized_font(font, script, body)
     if rng.random() >= variety:
@@ -254,13 +253,13 @@ def soften(image: Image.Image, rng: random.Random) -> Image.Image:
 
 
 def body_of(script: str, rng: random.Random, variety: float) -> float:
-    """The height of letters to draw: one size without variety, many with it."""
+    """Body height in pixels: constant without `variety`, random with it."""
     wide = rng.uniform(0.8, 1.12) if rng.random() < variety else 1.0
     return _BODY[script] * wide
 
 
 def widened(image: Image.Image, width: int) -> Image.Image:
-    """The picture on paper `width` pixels wide, of the grey that its right edge has."""
+    """Pad a picture on the right to `width` pixels, in the grey of its right edge."""
     edge = sorted(image.crop((image.width - 1, 0, image.width, image.height)).tobytes())
     paper = Image.new("L", (width, image.height), edge[len(edge) // 2])
     paper.paste(image, (0, 0))
@@ -276,9 +275,9 @@ def held_out_lines(
     variety: float = 0.0,
     widest: int = 480,
 ) -> tuple[list[Image.Image], list[str]]:
-    """Pictures and texts of lines that training does not see (another stream of the generator).
+    """Pictures and texts of lines that are not used for training (another random seed).
 
-    A text takes 40 to `widest` pixels.
+    A text is 40 to `widest` pixels wide.
     """
     rng = random.Random(f"held out/{script}/{seed}")
     chosen, images, texts = fonts(script, families), [], []

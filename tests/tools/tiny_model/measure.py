@@ -1,4 +1,4 @@
-"""Measures the embedded model, and Tesseract 5 beside it, on lines and fonts that it never saw.
+"""Model evaluation: measure the embedded model and Tesseract 5 on unseen lines and fonts.
 
 `python -m tests.tools.tiny_model measure` writes `measured.json` and the model card into the
 model's folder.
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -39,17 +39,20 @@ from tests.tools.tiny_model.lines import (
     held_out_lines,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
+
 KINDS = {"known": FONTS, "unseen": HELD_OUT}
 
 
 def measure(folder: Path, count: int = 200, seed: int = 1) -> dict:
-    """CER and exact match of clean lines, 32 pixels high: `count` of each script and kind of font.
+    """Measure CER and exact match on clean lines: `count` for each script and kind of font.
 
-    Fonts of the kind "known" were trained on, "unseen" ones never; no line was trained on. Strings
-    without sense are made of the Hangul and Han classes that training came to.
+    Fonts of the kind "known" were trained on, "unseen" fonts were not; no line was trained on.
+    Random strings use the Hangul and Han classes that training reached.
 
     Returns:
-        {"lines": count, "classes": those, "milliseconds": of a line of 24 characters, "model" and
+        {"lines": count, "classes": count, "milliseconds": of a line of 24 characters, "model" and
         "tesseract": {kind/script: {metric: {value, low, high}}}}; no "tesseract" where it is not
         installed.
     """
@@ -69,17 +72,17 @@ def measure(folder: Path, count: int = 200, seed: int = 1) -> dict:
         )
         model, processor = load_model(config)
         rows = load_data(config)["test"]
-        found: dict[str, Any] = {"lines": count, "classes": classes}
-        found["milliseconds"] = milliseconds_a_line(model, processor)
-        read = {"model": evaluate(model, processor, rows, config, name="tiny")}
+        measured: dict[str, Any] = {"lines": count, "classes": classes}
+        measured["milliseconds"] = milliseconds_a_line(model, processor)
+        evaluations = {"model": evaluate(model, processor, rows, config, name="tiny")}
         if shutil.which("tesseract"):
-            read["tesseract"] = evaluate_engine("tesseract", rows, scratch)
-    for name, evaluation in read.items():
-        found[name] = {
+            evaluations["tesseract"] = evaluate_engine("tesseract", rows, scratch)
+    for name, evaluation in evaluations.items():
+        measured[name] = {
             kind: {metric: figures[metric] for metric in ("cer", "exact_match")}
             for kind, figures in evaluation.by["lines"].items()
         }
-    return found
+    return measured
 
 
 def _items(count: int, seed: int, classes: int) -> Iterator[Item]:
@@ -100,12 +103,14 @@ def _items(count: int, seed: int, classes: int) -> Iterator[Item]:
 
 
 @torch.inference_mode()
-def milliseconds_a_line(model: Any, processor: Any, most: int = 20) -> float:
+def milliseconds_a_line(
+    model: "PreTrainedModel", processor: "ProcessorMixin", most: int = 20
+) -> float:
     """Median milliseconds on one core to read a line of 24 Latin characters, one at a time."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     collate = Collator(processor, image_height=HEIGHT, generation=True)
-    # Given as a whole; of single settings transformers looks for contradictions at each call.
+    # One GenerationConfig: transformers validates single settings again at each call.
     settings = GenerationConfig(max_new_tokens=48, do_sample=False)
     rng, times = random.Random("24 characters"), []
     for font in fonts("en", FONTS["en"])[: most + 3]:
@@ -115,5 +120,5 @@ def milliseconds_a_line(model: Any, processor: Any, most: int = 20) -> float:
         model.generate(**collate([sample_row("", image)]), generation_config=settings)
         times.append(1000 * (time.perf_counter() - began))
     torch.set_num_threads(threads)
-    # The first are slower: whatever is prepared once is prepared there.
+    # The first three are slower, because they include one-time set-up.
     return statistics.median(times[3:])

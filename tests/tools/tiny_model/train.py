@@ -1,8 +1,8 @@
-"""Trains the embedded model from scratch on lines that are drawn as it learns.
+"""Model training: train the embedded model from scratch on lines that are drawn during training.
 
-It begins with single characters of a few hundred classes. As the loss falls, lines become longer,
-more Hangul and Han classes come in, beside lines the small tasks of `data_prep.synthetic.toys`, and
-at last sizes, tight boxes and noise.
+A curriculum starts with single characters of a few hundred classes. As the loss falls, lines become
+longer, more Hangul and Han classes and the tasks of `data_prep.synthetic.toys` are added, and
+finally varied sizes, tight crops and noise.
 """
 
 import json
@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from pathlib import Path
 from types import MethodType
-from typing import Any
+from typing import Any, cast
 
 import torch
 from PIL import Image
@@ -21,7 +21,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm import tqdm
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedModel, PreTrainedTokenizerFast, ProcessorMixin
 from transformers.models.qwen3_vl.modeling_qwen3_vl import apply_rotary_pos_emb_vision
 
 from data_prep.synthetic.toy_content import TASKS, write_toy
@@ -50,23 +50,24 @@ from tests.tools.tiny_model.lines import (
     widened,
 )
 
-# Lines: widest in pixels, classes of Hangul and of Han, variety.
+# First level of the curriculum: widest line in pixels, Hangul and Han classes, variety.
 START = {"width": 32, "classes": 200, "variety": 0.0}
 MOST_CLASSES = len(frequent("zh"))
-# Receipts are Latin, and of the four scripts its letters have the most look-alikes; Hangul and Han
-# share how they are drawn.
+# Share of each script. Latin has the largest: receipts are Latin, and its letters have the most
+# look-alikes.
 SHARES = {"en": 0.4, "bn": 0.2, "ko": 0.18, "zh": 0.22}
-TOYS_FROM, TOYS_SHARE = 320, 0.18  # lines as wide as this, share of the batches
-AVERAGED = 0.997  # what is kept, at a step, of the running average of the weights
+TOYS_FROM, TOYS_SHARE = 320, 0.18  # line width from which toys are added, their share of batches
+AVERAGED = 0.997  # decay of the exponential moving average of the weights
 
 
 class Lines(torch.utils.data.IterableDataset):
-    """Endless batches, drawn in a worker so that drawing and training overlap.
+    """Endless batches, drawn in a worker process in parallel to training.
 
-    `limits` is shared memory that training changes: width, classes, variety in thousandths.
+    `limits` is a tensor in shared memory that training updates: width, classes, and variety in
+    thousandths.
     """
 
-    def __init__(self, processor: Any, limits: torch.Tensor, batch: int, seed: str):
+    def __init__(self, processor: ProcessorMixin, limits: torch.Tensor, batch: int, seed: str):
         self.collator, self.limits = Collator(processor), limits
         self.batch, self.seed = batch, seed
         self.fonts = {script: fonts(script, FONTS[script]) for script in SHARES}
@@ -80,7 +81,7 @@ class Lines(torch.utils.data.IterableDataset):
             if widest >= TOYS_FROM and rng.random() < TOYS_SHARE:
                 yield self.collator(toy_rows(rng, self.fonts["en"], self.batch // 2, variety))
             else:
-                # A step should be worth its overhead also while lines are short.
+                # Larger batches while lines are short, so that the overhead of a step stays small.
                 count = round(self.batch * min(3, max(1, 256 / widest)))
                 rows = line_rows(rng, SHARES, self.fonts, count, widest, classes, variety)
                 yield self.collator(rows)
@@ -95,7 +96,7 @@ def line_rows(
     classes: int,
     variety: float,
 ) -> list[dict]:
-    """Rows of `count` lines of the scripts, all pictures of one size, so little is padding."""
+    """Rows of `count` lines; all pictures have the same size, so that there is little padding."""
     width = rng.randint(16, widest) if rng.random() < 0.5 else widest
     scripts = rng.choices(list(shares), list(shares.values()), k=count)
     drawn = []
@@ -103,21 +104,21 @@ def line_rows(
         font, body = rng.choice(known[script]), body_of(script, rng, variety)
         text = fitting_text(script, font, body, round(width * rng.uniform(0.8, 1)), rng, classes)
         drawn.append((text, draw_sample(text, script, font, body, rng, variety)))
-    # A text cut to its ink and scaled up may be much wider than it was meant to be.
+    # A text cropped to its ink and scaled up may be much wider than planned.
     most = min(max(32, round(1.15 * width)), max(image.width for _, image in drawn))
     most = 16 * math.ceil(most / 16)
     return [sample_row(text, fitted(image, most)) for text, image in drawn]
 
 
 def fitted(image: Image.Image, width: int) -> Image.Image:
-    """The picture on paper of `width`, squeezed where it is wider."""
+    """Pad a picture to `width`, or squeeze it if it is wider."""
     if image.width > width:
         return image.resize((width, image.height), Image.Resampling.BICUBIC)
     return widened(image, width)
 
 
 def toy_rows(rng: random.Random, known: list[str], count: int, variety: float) -> list[dict]:
-    """Rows of one of the small tasks in a Latin font."""
+    """Rows of a random toy task in Latin fonts."""
     task = rng.choice(TASKS)
     rows = []
     for _ in range(count):
@@ -127,8 +128,8 @@ def toy_rows(rng: random.Random, known: list[str], count: int, variety: float) -
     return rows
 
 
-def loss_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
-    """Cross entropy at the supervised positions; only they are multiplied with the vocabulary."""
+def loss_of(model: PreTrainedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Cross entropy at the labelled positions; logits are computed only there."""
     labels = batch["labels"][:, 1:]
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     hidden = model.model(**inputs).last_hidden_state[:, :-1]
@@ -136,16 +137,16 @@ def loss_of(model: Any, batch: dict[str, torch.Tensor]) -> torch.Tensor:
     return functional.cross_entropy(model.lm_head(hidden[chosen]), labels[chosen])
 
 
-def attend_together(model: Any) -> None:
-    """Let all pictures of a batch attend in one product a layer; they must be of one size.
+def attend_together(model: PreTrainedModel) -> None:
+    """Patch vision attention to process all pictures of a batch at once; they must have one size.
 
-    The stock layer goes through them one after the other.
+    The original layer processes them one after the other.
     """
     for block in model.model.visual.blocks:
         block.attn.forward = MethodType(_attention, block.attn)
 
 
-def attend_apart(model: Any) -> None:
+def attend_apart(model: PreTrainedModel) -> None:
     """Undo `attend_together`."""
     for block in model.model.visual.blocks:
         block.attn.__dict__.pop("forward", None)
@@ -158,23 +159,25 @@ def _attention(
     position_embeddings: tuple[torch.Tensor, torch.Tensor],
     **ignored: Any,
 ) -> torch.Tensor:
-    parts = self.qkv(hidden_states).reshape(len(hidden_states), 3, self.num_heads, -1).unbind(1)
-    query, key = apply_rotary_pos_emb_vision(parts[0], parts[1], *position_embeddings)
+    projected = self.qkv(hidden_states).reshape(len(hidden_states), 3, self.num_heads, -1).unbind(1)
+    query, key = apply_rotary_pos_emb_vision(projected[0], projected[1], *position_embeddings)
     shape = (len(cu_seqlens) - 1, -1, self.num_heads, self.head_dim)
-    query, key, value = (part.reshape(shape).transpose(1, 2) for part in (query, key, parts[2]))
+    query, key, value = (
+        tensor.reshape(shape).transpose(1, 2) for tensor in (query, key, projected[2])
+    )
     scores = (query @ key.transpose(2, 3) * self.scaling).softmax(-1)
     return self.proj((scores @ value).transpose(1, 2).reshape(hidden_states.shape))
 
 
 def train_step(
-    model: Any,
+    model: PreTrainedModel,
     batch: dict[str, torch.Tensor],
     optimizers: list[torch.optim.Optimizer],
     rate: float,
 ) -> float:
-    """One step at a learning rate; returns the loss before it."""
+    """One optimizer step at a learning rate; returns the loss before it."""
     (attend_together if _one_size(batch) else attend_apart)(model)
-    # Products in bfloat16, which take half the time where the processor has them.
+    # bfloat16 autocast halves the time on processors that support it.
     with torch.autocast("cpu", torch.bfloat16):
         loss = loss_of(model, batch)
     loss.backward()
@@ -188,7 +191,7 @@ def train_step(
 
 
 def lr_lambda(step: int, done: float) -> float:
-    """Share of the learning rate at a step: 50 of warm-up, then all of it, falling after 60 %.
+    """Learning-rate factor: 50 steps of warm-up, constant, linear decay over the last 40%.
 
     Args:
         done: share of the whole training, 0 to 1.
@@ -196,10 +199,10 @@ def lr_lambda(step: int, done: float) -> float:
     return min(1, (step + 1) / 50) * min(1, max(0.02, (1 - done) / 0.4))
 
 
-def make_optimizers(model: Any, learning_rate: float) -> list[torch.optim.Optimizer]:
-    """Muon for the matrices between layers, AdamW for embeddings, biases and norms.
+def make_optimizers(model: PreTrainedModel, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for weight matrices, AdamW for embeddings, biases and norms.
 
-    Over the same 100 steps from one start, Muon's mean loss was 0.37 where AdamW's was 0.50.
+    Over the same 100 steps, the mean loss was 0.37 with Muon and 0.50 with AdamW.
     """
     tables = {id(m.weight) for m in model.modules() if isinstance(m, torch.nn.Embedding)}
     layers = [p for p in model.parameters() if p.ndim == 2 and id(p) not in tables]
@@ -212,7 +215,7 @@ def make_optimizers(model: Any, learning_rate: float) -> list[torch.optim.Optimi
 
 
 def adamw(weights: Iterable[torch.nn.Parameter], learning_rate: float) -> torch.optim.AdamW:
-    """AdamW that lets only matrices decay."""
+    """AdamW with weight decay for matrices only."""
     weights = list(weights)
     groups = [
         {"params": [p for p in weights if p.ndim > 1], "weight_decay": 0.01},
@@ -231,18 +234,18 @@ def train_reader(
     seed: int = 0,
     measured: int = 40,
     every: int = 1500,
-) -> tuple[Any, Any, dict]:
+) -> tuple[PreTrainedModel, ProcessorMixin, dict]:
     """Train on freshly drawn lines; returns model, processor and what `curve.json` holds.
 
-    The rate is constant after 50 steps of warm-up and falls linearly over the last 40 %. What is
-    measured, saved and returned is a running average of the weights.
+    The learning rate follows `lr_lambda`. The model that is measured, saved and returned is an
+    exponential moving average of the weights.
 
     Args:
-        minutes: how long; more reads better.
-        steps: stop after so many steps even if there is time left.
-        start: folder of an earlier build to go on from, instead of from scratch.
-        out: where what was learned so far is saved at every measurement.
-        measured: lines read of each script and kind of font at a measurement.
+        minutes: training time.
+        steps: most steps, even if there is time left.
+        start: folder of an earlier build to continue from.
+        out: folder in which the model is saved at every measurement.
+        measured: number of lines for each script and kind of font at a measurement.
         every: steps between measurements.
     """
     tokenizer = build_tokenizer()
@@ -256,10 +259,10 @@ def train_reader(
     last = curve[-1] if curve else {"step": 0, "minutes": 0, **START}
     level = {name: last[name] for name in START}
     limits = torch.tensor(_limits(level)).share_memory_()
-    # Seeds differ from those of earlier parts, so no part repeats another's lines.
+    # The seed contains the step, so that a continued training does not repeat lines.
     lines = Lines(processor, limits, batch, f"{seed}/{last['step']}")
-    stems = {script: {Path(font).stem for font in found} for script, found in lines.fonts.items()}
-    history["fonts"] = {script: sorted(found) for script, found in stems.items()}
+    stems = {script: {Path(font).stem for font in files} for script, files in lines.fonts.items()}
+    history["fonts"] = {script: sorted(names) for script, names in stems.items()}
     batches = iter(torch.utils.data.DataLoader(lines, batch_size=None, num_workers=1))
     optimizers = make_optimizers(model, learning_rate)
     averaged = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(AVERAGED))
@@ -272,7 +275,7 @@ def train_reader(
         averaged.update_parameters(model)
         step += 1
         recent = losses[-10:]
-        # What came in late would not be learned any more.
+        # Late classes would not be learned any more: keep the level after 40% of training.
         settled = done > 0.4 or step - grown < 10
         if not settled and harder(level, sum(recent) / len(recent)):
             grown = step
@@ -282,31 +285,34 @@ def train_reader(
         if step % every == 0 or _done(began, minutes, step, steps) >= 1:
             entry = {"step": last["step"] + step, "loss": round(sum(losses[-200:]) / 200, 4)}
             entry["minutes"] = round(last["minutes"] + (time.time() - began) / 60, 1)
-            entry |= level | read_held_out(averaged.module, processor, measured)
+            mean_model = cast(PreTrainedModel, averaged.module)
+            entry |= level | read_held_out(mean_model, processor, measured)
             curve.append(entry)
             history["parts"][-1]["steps"] = step
             tqdm.write(json.dumps(entry), file=sys.stderr)
-            save(averaged.module, processor, history, out)
-    return averaged.module, processor, history
+            save(mean_model, processor, history, out)
+    return cast(PreTrainedModel, averaged.module), processor, history
 
 
-def read_held_out(model: Any, processor: Any, count: int) -> dict[str, float]:
-    """CER and exact match of `count` lines of each script, in fonts of training and unseen ones."""
-    found = {}
+def read_held_out(
+    model: PreTrainedModel, processor: ProcessorMixin, count: int
+) -> dict[str, float]:
+    """CER and exact match of `count` lines for each script, in known and in unseen fonts."""
+    metrics = {}
     for kind, families in (("known", FONTS), ("unseen", HELD_OUT)):
         for script in SCRIPTS:
             images, texts = held_out_lines(script, families[script], count, seed=777)
-            read = read_lines(model, processor, images)
-            found[f"cer_{script}_{kind}"] = round(cer(texts, read), 4)
-            found[f"exact_{script}_{kind}"] = round(exact_match(texts, read), 4)
-    return found
+            predictions = read_lines(model, processor, images)
+            metrics[f"cer_{script}_{kind}"] = round(cer(texts, predictions), 4)
+            metrics[f"exact_{script}_{kind}"] = round(exact_match(texts, predictions), 4)
+    return metrics
 
 
 def average(folders: list[Path], out: Path, measured: int = 40) -> dict:
-    """Write the mean of the weights of builds that share a beginning; returns its history.
+    """Write the mean weights of builds with a common start; returns the merged history.
 
-    It reads better than each of them, and builds side by side use every core (as model soups,
-    https://arxiv.org/abs/2203.05482).
+    The mean has a lower error rate than each build (model soup, https://arxiv.org/abs/2203.05482),
+    and the builds can run in parallel.
     """
     tokenizer = build_tokenizer()
     processor, model = build_processor(tokenizer), build_model(tokenizer)
@@ -323,7 +329,7 @@ def average(folders: list[Path], out: Path, measured: int = 40) -> dict:
         before = [point for point in other["curve"] if point in curve]
         for name in ("step", "minutes"):
             entry[name] += other["curve"][-1][name] - (before[-1][name] if before else 0)
-        history["parts"] += [part for part in other["parts"] if part not in history["parts"]]
+        history["parts"] += [run for run in other["parts"] if run not in history["parts"]]
         curve += [point for point in other["curve"] if point not in curve]
     entry["minutes"] = round(entry["minutes"], 1)
     history["parts"].append({"averaged": len(folders)})
@@ -336,8 +342,8 @@ def _one_size(batch: dict[str, torch.Tensor]) -> bool:
     return bool((batch["image_grid_thw"] == batch["image_grid_thw"][0]).all())
 
 
-def load_weights(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    """Take the weights of an earlier build; tokens are found by name, new ones stay untrained."""
+def load_weights(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    """Load the weights of an earlier build; tokens are matched by name, new ones stay untrained."""
     state = load_file(folder / "model.safetensors")
     theirs = PreTrainedTokenizerFast.from_pretrained(folder).get_vocab()
     name = "model.language_model.embed_tokens.weight"
@@ -352,9 +358,9 @@ def load_weights(model: Any, tokenizer: PreTrainedTokenizerFast, folder: Path) -
 
 
 def harder(level: dict[str, Any], loss: float) -> bool:
-    """One step up, in place, where the loss allows it; returns whether anything was changed.
+    """Raise the curriculum level in place if the loss is low; returns whether it changed.
 
-    Lines become longer first: to find the next character is learned before all are told apart.
+    Lines become longer before classes are added: finding the next character is learned first.
     """
     before = dict(level)
     if loss < 1.2:
