@@ -1,4 +1,4 @@
-"""The training panel of a notebook: how far, how well, how fast, and a button to stop.
+"""Training panel of a notebook: progress, metrics, throughput, and a button to stop.
 
 Imports transformers, so it is imported only after a backend has been chosen.
 """
@@ -31,11 +31,11 @@ LONGEST = 160  # characters of a sample that are shown
 
 
 class TrainingPanel(TrainerCallback):
-    """Shows a run in a notebook's cell while it trains, and what it came to afterwards.
+    """Shows progress, metrics and samples of a run in a notebook's cell.
 
-    To a person it shows widgets and a button that stops the run; where no one looks on, such as
-    under papermill, text. In the end both give way to a table and a picture of the curves, which
-    need neither a kernel nor a script. Use as a context around `trainer.train`.
+    In an interactive notebook it shows widgets and a button that stops the run; elsewhere, such as
+    under papermill, text. At the end both are replaced by a table and a picture of the curves,
+    which need neither a kernel nor a script. Use as a context around `trainer.train`.
 
     Args:
         folder: the run folder, whose train_log.jsonl is shown.
@@ -54,7 +54,7 @@ class TrainingPanel(TrainerCallback):
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        """Leave what needs no kernel to be seen."""
+        """Replace the widgets by a static table and picture."""
         if self.handle is None:
             return
         self.log = self._read()
@@ -95,7 +95,7 @@ class TrainingPanel(TrainerCallback):
         return widget_bundle(self.box, self._shown())
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Look whether the button was clicked, and draw how far the run is."""
+        """Handle a click on the button, and draw the progress."""
         if self.handle is None:
             return
         if self.live:
@@ -109,14 +109,14 @@ class TrainingPanel(TrainerCallback):
             self._draw()
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Draw the curves as train_log.jsonl has them now."""
+        """Draw the curves from train_log.jsonl."""
         evaluated = "eval_cer" in (logs or {})
         if self.handle is not None and (evaluated or self._due("curves", 2)):
             self.log, self.doing = self._read(), "Training"
             self._draw(curves=True)
 
     def _due(self, part: str, seconds: float) -> bool:
-        """Whether a part was drawn that many seconds ago; ten where no one looks on."""
+        """Whether a part was last drawn that many seconds ago; ten if nothing is interactive."""
         now = time.perf_counter()
         if now - self.drawn[part] < (seconds if self.live else 10):
             return False
@@ -145,7 +145,7 @@ class TrainingPanel(TrainerCallback):
             layout={"width": "150px", "flex": "0 0 auto", "margin": "0 0 0 20px"},
         )
         self.button.on_click(self._clicked)
-        # Where a click would wait for the cell's end, the interrupt is the way.
+        # Where a click would only arrive after the cell's end, the interrupt stops the run.
         if not handle_widget_messages():
             self.button.layout.display = "none"
         self.top = widgets.HBox([self.head, self.button])
@@ -157,10 +157,10 @@ class TrainingPanel(TrainerCallback):
 
     def _shown(self) -> Shown:
         html = self._progress() + self._numbers() + sample_table(self.log)
-        texts = [f"{name} {value} {note}".strip() for name, value, note in found_in(self.log)]
+        texts = [f"{name} {value} {note}".strip() for name, value, note in latest_numbers(self.log)]
         lines = [f"{self._line()}: {', '.join(texts)}"]
         for sample in last_samples(self.log):
-            lines += [f"TRU {cut(sample['reference'])}", f"PRE {cut(sample['prediction'])}"]
+            lines += [f"TRU {shorten(sample['reference'])}", f"PRE {shorten(sample['prediction'])}"]
         return Shown(html, "\n".join(lines))
 
     def _line(self) -> str:
@@ -178,10 +178,10 @@ class TrainingPanel(TrainerCallback):
         return Markup("<p><b>{}</b>{}</p>").format(*self._line().partition(":")[::2]) + bar
 
     def _numbers(self) -> Markup:
-        found = found_in(self.log)
-        names = Markup("").join(Markup("<th>{}</th>").format(name) for name, _, _ in found)
+        numbers = latest_numbers(self.log)
+        names = Markup("").join(Markup("<th>{}</th>").format(name) for name, _, _ in numbers)
         cell = Markup("<td>{} <small>{}</small></td>")
-        values = Markup("").join(cell.format(value, note) for _, value, note in found)
+        values = Markup("").join(cell.format(value, note) for _, value, note in numbers)
         table = Markup("<table class='numbers'><tr>{}</tr><tr>{}</tr></table>")
         return table.format(names, values)
 
@@ -195,14 +195,14 @@ def wrapped(html: Markup) -> Markup:
     return Markup("<div class='ocrkit'>{}</div>").format(html)
 
 
-def found_in(log: Sequence[dict]) -> list[tuple[str, str, str]]:
-    """Name, value and remark of what a training log says last: loss, readings, speed, memory."""
+def latest_numbers(log: Sequence[dict]) -> list[tuple[str, str, str]]:
+    """(name, value, remark) of the last loss, metrics, throughput and memory in a training log."""
     last = {key: value for entry in log for key, value in entry.items() if value is not None}
     read = [entry for entry in log if "eval_cer" in entry]
     best = min(read, key=lambda entry: entry["eval_cer"], default={})
     rate, tokens = last.get("samples_per_second"), last.get("image_tokens_per_second")
     host, gpu = last.get("host_memory_gb"), last.get("gpu_memory_gb")
-    found = [
+    numbers = [
         ("loss", _number(last.get("loss"), ".3g"), ""),
         (
             "validation CER",
@@ -213,7 +213,7 @@ def found_in(log: Sequence[dict]) -> list[tuple[str, str, str]]:
         ("samples/s", _number(rate, ".1f"), f"{tokens:,.0f} image tokens/s" if tokens else ""),
         ("memory, GiB", _number(host, ".2f"), f"GPU {gpu:.2f}" if gpu else ""),
     ]
-    return [item for item in found if item[1] != "—" or item[0] == "loss"]
+    return [item for item in numbers if item[1] != "—" or item[0] == "loss"]
 
 
 def _number(value: float | None, form: str) -> str:
@@ -230,16 +230,16 @@ def sample_table(log: Sequence[dict]) -> Markup:
     rows, row = [], Markup("<tr><th>TRU<br>PRE</th><td class='text'>{}<br>{}</td>")
     row += Markup("<td class='rate'>CER {:.0%}</td></tr>")
     for sample in last_samples(log):
-        truth, read = cut(sample["reference"]), cut(sample["prediction"])
+        truth, read = shorten(sample["reference"]), shorten(sample["prediction"])
         cer = process_cer([sample["reference"]], [sample["prediction"]]).rate
         rows.append(row.format(truth, differences(truth, read), cer))
     return Markup("<table>{}</table>").format(Markup("").join(rows)) if rows else Markup("")
 
 
-def cut(text: str) -> str:
+def shorten(text: str) -> str:
     """A text on one line, of `LONGEST` characters at the most."""
     text = text.replace("\n", "⏎")
-    return text[:LONGEST] + "…" * (len(text) > LONGEST)
+    return f"{text[:LONGEST]}…" if len(text) > LONGEST else text
 
 
 def clock(seconds: float) -> str:

@@ -327,14 +327,14 @@ def test_numbers_are_those_of_the_log():
         {"step": 2, "loss": 1.5, "samples_per_second": 12.0, "host_memory_gb": 1.25},
         {"step": 2, "eval_cer": 0.3, "eval_exact_match": 0.4, "gpu_memory_gb": 7.0},
     ]
-    assert panel.found_in(log) == [
+    assert panel.latest_numbers(log) == [
         ("loss", "1.5", ""),
         ("validation CER", "30.0%", "best 20.0% at step 1"),
         ("exact match", "40.0%", ""),
         ("samples/s", "12.0", "1,234 image tokens/s"),
         ("memory, GiB", "1.25", "GPU 7.00"),
     ]
-    assert panel.found_in([]) == [("loss", "—", "")]
+    assert panel.latest_numbers([]) == [("loss", "—", "")]
     assert panel.curves_picture([]) is None
     assert [panel.clock(s) for s in (5, 65, 7384)] == ["0:05", "1:05", "2:03:04"]
 

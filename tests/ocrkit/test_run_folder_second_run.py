@@ -255,22 +255,37 @@ def test_a_second_command_is_refused_until_the_first_is_killed(run, capsys):
     assert [entry["step"] for entry in log if "loss" in entry] == [1]
 
 
-def test_two_processes_take_a_folder_over_together_or_are_refused_together(run):
+def start_two_processes(config):
+    return subprocess.run(
+        command(config, 2),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def test_two_processes_hold_one_lock_and_take_a_folder_over_under_one_id(run):
     files, first = snapshot(run), read_run(run)
-    config = settings(run, max_steps=1, per_device_train_batch_size=2)
-    started = {"env": environment(), "capture_output": True, "text": True, "timeout": 300}
-    with locked(run):
-        done = subprocess.run(command(config, 2), check=False, **started)
-    assert done.returncode != 0
-    assert done.stderr.count("ocrkit: Another run is training in output_dir=") == 2
-    assert {name: snapshot(run)[name] for name in files} == files
-    done = subprocess.run(command(config, 2), check=False, **started)
+    # Were each process to lock the folder, the second would be refused.
+    done = start_two_processes(settings(run, max_steps=1, per_device_train_batch_size=2))
     assert done.returncode == 0, done.stderr
     second = read_run(run)
     assert second["id"] != first["id"]
     assert read_run(run / "checkpoint-1") == read_run(run / "adapter") | {"start": second["start"]}
     place = run / "replaced" / first["id"]
     assert snapshot(place)["checkpoint-1/complete.json"] == files["checkpoint-1/complete.json"]
+
+
+@pytest.mark.slow
+def test_two_processes_are_refused_together_in_a_locked_folder(run):
+    files = snapshot(run)
+    with locked(run):
+        done = start_two_processes(settings(run, max_steps=1, per_device_train_batch_size=2))
+    assert done.returncode != 0
+    assert done.stderr.count("ocrkit: Another run is training in output_dir=") == 2
+    assert {name: snapshot(run)[name] for name in files} == files
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
