@@ -343,7 +343,8 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
 def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from data_prep.dataset.schema import PROMPTS
     from ocrkit.errors import DataError
-    from ocrkit.models.read_files import check_out, list_pictures, read_pictures, write_predictions
+    from ocrkit.models.predictions import check_out, write_predictions
+    from ocrkit.models.read_files import list_pictures, read_pictures
 
     prompts = PROMPTS | config.prompts
     prompt = arguments.prompt or prompts["transcription"]

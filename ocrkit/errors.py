@@ -26,5 +26,9 @@ class ModelError(RuntimeError):
     """A model that cannot be loaded or written: value, cause and way out in one sentence."""
 
 
+class HubError(RuntimeError):
+    """A repository that cannot be pushed to: value, cause and way out in one sentence."""
+
+
 class TrainingError(RuntimeError):
     """A run that cannot go on: the message states where, the cause and the way out."""

@@ -171,7 +171,7 @@ def _evaluate_stream(
     data: "Rows",
     folder: Path,
     stamp: str,
-    stream: Callable[["Rows"], Iterable[dict[str, Any]]],
+    stream: Callable[["Rows"], Iterable[Mapping[str, Any]]],
     profile: str,
     locale: str,
     run: str | None = None,

@@ -1,68 +1,45 @@
-"""The precision of weights, and of a step's products in a run and in what is probed before it."""
+"""Backends: choose Unsloth or transformers, load with Unsloth, inference mode, dtypes, autocast.
+
+The only module that imports unsloth.
+"""
 
 import ctypes.util
 import importlib.util
+import json
 import os
+import sys
+import tempfile
+import warnings
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from ocrkit.config import TrainConfig
+from ocrkit.errors import ConfigError
 
-
-def weights_dtype(config: TrainConfig, embedded: bool) -> str | None:
-    """The dtype that weights have to be loaded in; None: half precision where there is a GPU.
-
-    With `auto`, weights that are trained whole are float32, and mixed precision does the products:
-    small steps of an optimizer get lost in 16 bits, and gradients in float16 cannot be unscaled.
-
-    Args:
-        embedded: whether it is the embedded model, so small that 16 bits would save nothing.
-    """
-    if config.dtype != "auto":
-        return config.dtype
-    return "float32" if embedded or not config.use_peft else None
-
-
-def half_precision(config: TrainConfig) -> torch.dtype | None:
-    """What a step on a GPU multiplies in, bfloat16 or float16; None: in float32."""
-    if config.dtype in ("auto", "bfloat16") and torch.cuda.is_bf16_supported(False):
-        return torch.bfloat16
-    return torch.float16 if config.dtype in ("auto", "float16") else None
-
-
-def products(config: TrainConfig, device: str) -> AbstractContextManager:
-    """Around a step's loss: its products in `half_precision`; weights and gradients stay.
-
-    Args:
-        device: its type. A CPU multiplies in the weights' own precision: bfloat16 takes it longer
-            where every batch has another shape, for which its kernels are made anew.
-    """
-    half = half_precision(config) if device == "cuda" else None
-    return torch.autocast(device, half or torch.bfloat16, enabled=half is not None)
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, ProcessorMixin
 
 
 def has_driver() -> bool:
-    """Whether this machine has a driver for CUDA, whatever torch makes of it."""
-    found = ctypes.util.find_library("cuda") is not None
-    return found or Path("/proc/driver/nvidia").exists()
+    """Whether this machine has a CUDA driver, whether or not torch can use it."""
+    has_library = ctypes.util.find_library("cuda") is not None
+    return has_library or Path("/proc/driver/nvidia").exists()
 
 
-def holds_four_bits() -> bool:
-    """Whether weights are held in 4 bits here; on a CPU bitsandbytes is slower than float32."""
-    import torch
-
+def supports_4bit() -> bool:
+    """Whether weights are loaded in 4 bits: on GPUs only, as bitsandbytes is slow on a CPU."""
     return torch.cuda.is_available()
 
 
 def choose_backend(config: TrainConfig) -> tuple[str, str]:
-    """Which backend a run takes, ("unsloth" or "transformers", why), decided without torch.
+    """Backend of a run, "unsloth" or "transformers", and the reason for the choice.
 
     Unsloth patches transformers for the whole process and has to be imported before it, so the
-    choice looks at the machine, not at torch.
+    choice depends on the machine and on settings, and loads nothing.
     """
     if config.backend != "auto":
         return config.backend, f"backend={config.backend}"
@@ -73,15 +50,13 @@ def choose_backend(config: TrainConfig) -> tuple[str, str]:
     if importlib.util.find_spec("unsloth") is None:
         return "transformers", "a CUDA driver is present, but unsloth is not installed"
     if config.max_image_tiles is not None:
-        return "transformers", "max_image_tiles changes weights that Unsloth loads as they are"
+        return "transformers", "max_image_tiles changes weights, which Unsloth cannot do"
     return "unsloth", "a CUDA driver is present"
 
 
-def _blind() -> str:
+def why_no_gpu() -> str:
     """Why torch sees no GPU although a driver is present; empty where it sees one."""
-    import torch
-
-    # Unsloth's own word for a machine without a GPU, which its tests and ours run on.
+    # UNSLOTH_ALLOW_CPU lets Unsloth run without a GPU, as tests do.
     if torch.cuda.is_available() or os.environ.get("UNSLOTH_ALLOW_CPU") == "1":
         return ""
     return (
@@ -90,9 +65,109 @@ def _blind() -> str:
     )
 
 
+def load_with_unsloth(
+    config: TrainConfig, base: str, adapter: str | None, dtype: str | None
+) -> "tuple[PreTrainedModel, ProcessorMixin]":
+    """Load model and processor with Unsloth's FastVisionModel, with new adapters if asked.
+
+    Args:
+        config: settings of the run.
+        base: folder or Hub id of the base model.
+        adapter: folder of trained adapters; None adds new ones where `use_peft` is set.
+        dtype: of the weights, from `weights_dtype`.
+
+    Raises:
+        ConfigError: settings that Unsloth cannot load with.
+    """
+    patched = [name for name in ("transformers", "trl", "peft") if name in sys.modules]
+    if patched and "unsloth" not in sys.modules:
+        print(
+            f"{', '.join(patched)} was imported before unsloth, which then runs slower; restart "
+            "and call load_model before anything else."
+        )
+    from unsloth import FastVisionModel  # before transformers
+    from transformers import AutoConfig  # isort: skip
+
+    if config.max_image_tiles is not None:
+        raise ConfigError(
+            f"max_image_tiles={config.max_image_tiles} changes the model's weights, which only "
+            "the transformers backend can do; set backend=transformers, or leave it out."
+        )
+    trust = {"trust_remote_code": config.trust_remote_code}
+    eager = config.attn_implementation == "eager"
+    if eager and AutoConfig.from_pretrained(base, **trust).model_type == "mllama":
+        raise ConfigError(
+            "attn_implementation='eager' adds attention masks, which Unsloth makes boolean for "
+            "Llama-3.2-Vision, so that they would mask nothing; set attn_implementation=sdpa, "
+            "or backend=transformers."
+        )
+    options = {
+        name: value
+        for name in ("device_map", "attn_implementation")
+        if (value := getattr(config, name))
+    }
+    checkpointing = "unsloth" if config.gradient_checkpointing else False
+    with (
+        strict_adapter_loading(),
+        adapter_on(adapter, base) if adapter else nullcontext(base) as name,
+    ):
+        model, processor = FastVisionModel.from_pretrained(
+            name,
+            load_in_4bit=config.load_in_4bit,
+            load_in_16bit=not config.load_in_4bit,
+            full_finetuning=not config.use_peft and not adapter,
+            dtype=dtype and getattr(torch, dtype),
+            max_seq_length=config.max_length or 4096,
+            use_gradient_checkpointing=checkpointing,
+            random_state=config.seed,
+            **trust,
+            **options,
+        )
+    if config.use_peft and not adapter:
+        model = FastVisionModel.get_peft_model(
+            model,
+            r=config.lora_r,
+            lora_alpha=config.lora_alpha,
+            lora_dropout=config.lora_dropout,
+            use_rslora=config.use_rslora,
+            target_modules=config.lora_target_modules,
+            finetune_vision_layers=config.finetune_vision_layers,
+            finetune_language_layers=config.finetune_language_layers,
+            finetune_attention_modules=config.finetune_attention_modules,
+            finetune_mlp_modules=config.finetune_mlp_modules,
+            use_gradient_checkpointing=checkpointing,
+            random_state=config.seed,
+        )
+    return model, processor
+
+
 @contextmanager
-def inference_mode(model: Any) -> Iterator[None]:
-    """Prepare the model for generation, and put it back into the mode it was in."""
+def adapter_on(adapter: str, base: str) -> Iterator[str]:
+    """Adapter folder whose config names `base`: the folder itself, or a temporary copy of links."""
+    settings = json.loads((Path(adapter) / "adapter_config.json").read_text())
+    if settings["base_model_name_or_path"] == base:
+        yield adapter
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path in Path(adapter).iterdir():
+            if path.name != "adapter_config.json":
+                (Path(folder) / path.name).symlink_to(path.resolve())
+        settings["base_model_name_or_path"] = base
+        (Path(folder) / "adapter_config.json").write_text(json.dumps(settings))
+        yield folder
+
+
+@contextmanager
+def strict_adapter_loading() -> Iterator[None]:
+    """Raise PEFT's warning of missing adapter keys as an error."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message="Found missing adapter keys")
+        yield
+
+
+@contextmanager
+def inference_mode(model: "PreTrainedModel") -> Iterator[None]:
+    """Switch the model to generation, and afterwards back to the mode that it was in."""
     training = model.training
     # Unsloth turns checkpointing off for generation, and on again only in training mode.
     checkpointed = [m for m in model.modules() if vars(m).get("gradient_checkpointing")]
@@ -110,4 +185,38 @@ def inference_mode(model: Any) -> Iterator[None]:
                 FastVisionModel.for_training(model)
             model.train()
         for module in checkpointed:
-            module.gradient_checkpointing = True
+            vars(module)["gradient_checkpointing"] = True
+
+
+def weights_dtype(config: TrainConfig, embedded: bool) -> str | None:
+    """Dtype to load weights in; None: 16 bits where there is a GPU.
+
+    With `auto`, weights that are trained without adapters are float32, with mixed precision:
+    small optimizer steps get lost in 16 bits, and float16 gradients cannot be unscaled.
+
+    Args:
+        config: settings of the run.
+        embedded: whether this is the embedded model, so small that 16 bits would save nothing.
+    """
+    if config.dtype != "auto":
+        return config.dtype
+    return "float32" if embedded or not config.use_peft else None
+
+
+def half_precision(config: TrainConfig) -> torch.dtype | None:
+    """Dtype of mixed precision on a GPU, bfloat16 or float16; None: float32 throughout."""
+    if config.dtype in ("auto", "bfloat16") and torch.cuda.is_bf16_supported(False):
+        return torch.bfloat16
+    return torch.float16 if config.dtype in ("auto", "float16") else None
+
+
+def autocast(config: TrainConfig, device: str) -> AbstractContextManager:
+    """Autocast context for the loss: matmuls in half precision on a GPU.
+
+    Args:
+        config: settings of the run.
+        device: type of the device. On a CPU autocast is off: bfloat16 is slower there when every
+            batch has another shape, since kernels are compiled for each shape.
+    """
+    dtype = half_precision(config) if device == "cuda" else None
+    return torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None)

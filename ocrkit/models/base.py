@@ -1,11 +1,8 @@
-"""The model under an adapter: which one it is, where it lies, and whether it fits the memory."""
+"""Base models: resolve names to base model and adapter; check that weights fit the memory."""
 
 import json
 import math
 import re
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +12,9 @@ from ocrkit.run_folder import restore
 TINY = Path(__file__).parents[1] / "assets" / "tiny"
 
 EXPORT_FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
-# What a model needs to be read as it was trained: all that is taken of a config.yaml beside a
-# model, which may be a stranger's. None of these runs code, names a place to write to or sends
-# anything. `use_peft` says whether the weights are an adapter or a whole model.
+# Settings that a model needs to read as it was trained: all that is taken of a config.yaml beside
+# a model, which may come from a stranger. No setting here runs code, names a folder to write to or
+# uploads anything. `use_peft` says whether the weights are an adapter or a whole model.
 READING_SETTINGS = tuple(
     """model_name_or_path load_in_4bit use_peft dtype prompts min_pixels max_pixels image_height
     max_image_tiles max_new_tokens normalization_profile locale""".split()
@@ -25,7 +22,10 @@ READING_SETTINGS = tuple(
 
 
 def resolve_model(name: str) -> tuple[str, str | None]:
-    """Base model and adapter folder behind a name: an id, a folder, a run folder or "tiny".
+    """Base model and adapter folder (or None) of a model name.
+
+    Args:
+        name: a Hub id, a model folder, an adapter folder, a run folder or "tiny".
 
     Raises:
         ModelError: an adapter whose base is missing, or a path that does not exist.
@@ -47,10 +47,10 @@ def resolve_model(name: str) -> tuple[str, str | None]:
             base = json.loads(adapter.read_text()).get("base_model_name_or_path")
             if not base:
                 raise ModelError(
-                    f"{adapter} does not say what was adapted; write the base model's id or folder "
-                    "under base_model_name_or_path in it."
+                    f"{adapter} names no base model; write the base model's id or folder under "
+                    "base_model_name_or_path in it."
                 )
-            # The embedded model lies elsewhere on another machine.
+            # The embedded model has another path on another machine.
             is_tiny = Path(base).parts[-3:] == TINY.parts[-3:]
             try:
                 return resolve_model("tiny" if is_tiny else base)[0], str(folder)
@@ -60,13 +60,13 @@ def resolve_model(name: str) -> tuple[str, str | None]:
                     "that model back, or name where it is now under base_model_name_or_path in "
                     f"{adapter}."
                 ) from None
-    # A run that trained every weight leaves a whole model there.
-    whole = path / "adapter"
-    return (str(whole) if (whole / "config.json").is_file() else name), None
+    # A run without adapters saves the whole model in this folder.
+    whole_model = path / "adapter"
+    return (str(whole_model) if (whole_model / "config.json").is_file() else name), None
 
 
 def run_folder(model: str | Path) -> Path | None:
-    """Return the run folder of a model, which is its folder or that one's parent, or None."""
+    """Run folder of a model: the model's folder or its parent; None where neither is a run's."""
     model = Path(model)
     try:
         if not model.is_dir():  # an id of the Hub, or "tiny"
@@ -81,10 +81,10 @@ def run_folder(model: str | Path) -> Path | None:
 
 
 def settings_of_run(folder: str | Path) -> dict[str, Any]:
-    """Read a run's config.yaml as far as its model needs it to read pictures.
+    """Settings in a run's config.yaml that its model needs to read pictures.
 
-    That is READING_SETTINGS, and `dataset` where it is a folder, which is only read. `output_dir`
-    is the folder itself, whatever the file says.
+    These are READING_SETTINGS, and `dataset` where it is a folder, which is only read.
+    `output_dir` is the folder itself, whatever the file says.
 
     Raises:
         ConfigError: the file cannot be read.
@@ -92,60 +92,46 @@ def settings_of_run(folder: str | Path) -> dict[str, Any]:
     from ocrkit.config.setting_values import read_settings
 
     saved = read_settings(Path(folder) / "config.yaml")
-    taken = {name: saved[name] for name in READING_SETTINGS if name in saved}
+    settings = {name: saved[name] for name in READING_SETTINGS if name in saved}
     dataset = saved.get("dataset")
     if isinstance(dataset, str) and dataset and Path(dataset).is_dir():
-        taken["dataset"] = dataset
-    return {**taken, "output_dir": str(folder)}
+        settings["dataset"] = dataset
+    return {**settings, "output_dir": str(folder)}
 
 
 def in_16_bits(base: str) -> str:
-    """The model whose copy in 4 bits `base` is, where it is Unsloth's on the Hub.
+    """Name of the 16-bit model on the Hub of which `base` is Unsloth's 4-bit copy, else `base`.
 
-    Asked for a model in 4 bits, Unsloth takes its own copy of it and an adapter then names that
-    one, although it goes on either.
+    Asked for a model in 4 bits, Unsloth loads its own 4-bit copy, and the adapter's config then
+    names that copy, although the adapter fits both.
     """
     if Path(base).exists():
         return base
     return re.sub(r"^(unsloth/.+?)(-unsloth)?-bnb-4bit$", r"\1", base, flags=re.IGNORECASE)
 
 
-@contextmanager
-def adapter_on(adapter: str, base: str) -> Iterator[str]:
-    """The adapter's folder, or a passing one of the same files that names `base` as its base."""
-    settings = json.loads((Path(adapter) / "adapter_config.json").read_text())
-    if settings["base_model_name_or_path"] == base:
-        yield adapter
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        for path in Path(adapter).iterdir():
-            if path.name != "adapter_config.json":
-                (Path(folder) / path.name).symlink_to(path.resolve())
-        settings["base_model_name_or_path"] = base
-        (Path(folder) / "adapter_config.json").write_text(json.dumps(settings))
-        yield folder
-
-
 def check_memory(base: str, itemsize: int, way_out: str) -> None:
-    """Refuse a model whose weights do not fit what memory is free, as far as they lie here.
+    """Raise a ModelError if the weights do not fit the free memory of the CPU.
+
+    Weights that are not on this machine yet are not checked.
 
     Args:
-        base: a folder, or a model of the Hub, of which its cache is looked at.
-        itemsize: bytes that a weight will take.
-        way_out: what to do about it, the end of the error's sentence.
+        base: a folder, or a Hub id, whose local cache is checked.
+        itemsize: bytes that a loaded weight takes.
+        way_out: what the user can do, the end of the error's sentence.
 
     Raises:
-        ModelError: with the gigabytes that are there and those that are needed.
+        ModelError: with the gigabytes that are needed and those that are free.
     """
     import psutil
     from huggingface_hub import try_to_load_from_cache
 
     folder = Path(base)
     if not folder.is_dir():
-        found = try_to_load_from_cache(base, "config.json")
-        if not isinstance(found, str):
+        cached = try_to_load_from_cache(base, "config.json")
+        if not isinstance(cached, str):
             return
-        folder = Path(found).parent
+        folder = Path(cached).parent
     weights = 0
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:

@@ -1,156 +1,144 @@
-"""Kernels that do not compile on a card: noticed on one drawn line, and gone round.
+"""GPU kernels: fall back to eager mode where they fail to compile; patch embedding as matmul.
 
-Unsloth compiles parts of a model with torch.compile, and has kernels in Triton of its own. On some
-cards and drivers some of them do not compile (`apply_rotary_pos_emb_vision` is a known one), which
-would otherwise show in the first batch of a run, or as rows that cannot be read.
+Unsloth compiles parts of a model with torch.compile and has Triton kernels of its own. On some
+GPUs and drivers some of these kernels do not compile (`apply_rotary_pos_emb_vision` is a known
+example), which would otherwise show in the first batch of a run, or as rows that cannot be read.
 """
 
 import os
 import sys
-import warnings
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 
-from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator
-from ocrkit.data.rows import drawn_rows
 from ocrkit.errors import ModelError
-from ocrkit.models.backend import inference_mode
-from ocrkit.models.read import read_batch
-from ocrkit.training.probe import probe_step, training_mode
 
 
-def try_kernels(model: Any, processor: Any, config: TrainConfig, training: bool = False) -> None:
-    """Read one drawn line; turn compilation off for this process if a kernel fails.
+def try_kernels(attempt: Callable[[], Any]) -> None:
+    """Run `attempt`; if a kernel fails to compile, turn compilation off and run it again.
 
-    What fails for another reason is raised as it is.
+    The state of the random number generators is restored, so that dropout in `attempt` does not
+    change a seeded run. Errors that are not a compiler's are raised as they are.
 
     Args:
-        training: try the forward and backward pass of a training step instead; no weight changes.
+        attempt: reads a row or trains on it, so that the model's kernels run.
 
     Raises:
         ModelError: kernels fail without compilation as well.
     """
-    attempt = _step if training else _read
-    try:
-        attempt(model, processor, config)
+    cause = _compile_failure(attempt)
+    if cause is None:
         return
-    except Exception as error:
-        cause = not_compiled(error)
-        if cause is None:
-            raise
     print(
         f"A kernel does not compile on this machine ({cause}): compilation is turned off for this "
-        "process, which goes on slower."
+        "process, which is slower."
     )
     turn_off_compilation()
+    cause = _compile_failure(attempt)
+    if cause is not None:
+        raise ModelError(
+            f"A kernel of Unsloth does not compile on this machine, even with torch.compile turned "
+            f"off ({cause}); Unsloth has patched this process, so start a new one with "
+            "backend=transformers."
+        )
+
+
+def _compile_failure(attempt: Callable[[], Any]) -> str | None:
+    """Run `attempt` and return the compiler's error, or None where everything compiled."""
     try:
-        attempt(model, processor, config)
+        with torch.random.fork_rng(range(torch.cuda.device_count())):
+            attempt()
     except Exception as error:
-        cause = not_compiled(error)
+        cause = compiler_error(error)
         if cause is None:
             raise
-        raise ModelError(
-            f"A kernel of Unsloth's does not compile on this machine, with compilation turned off "
-            f"neither ({cause}); Unsloth has patched this process, so start a new one with "
-            "backend=transformers."
-        ) from None
+        return cause
+    return None
 
 
 def turn_off_compilation() -> None:
-    """Run everything that torch.compile was asked to compile, in this process, as it is written."""
+    """Run in eager mode, in this process, whatever torch.compile is asked to compile."""
     # For models that Unsloth has yet to load, and for functions that it has compiled already.
     os.environ["UNSLOTH_COMPILE_DISABLE"] = "1"
-    # Its for_inference and for_training put the stance back to "default", unless torch has none.
+    # Unsloth's for_inference and for_training set the stance back to "default" where torch has
+    # `set_stance`, which Unsloth looks up under this name.
     if vision := sys.modules.get("unsloth.models.vision"):
-        vision.torch_compiler_set_stance = None
+        vars(vision)["torch_compiler_set_stance"] = None
     torch.compiler.set_stance("force_eager")
 
 
-def not_compiled(error: BaseException) -> str | None:
-    """What a compiler said, in one line; None for an error that is not a compiler's."""
+def compiler_error(error: BaseException) -> str | None:
+    """A compiler's error message in one line; None for an error that is not a compiler's."""
     from torch._dynamo.exc import TorchDynamoException
 
-    kinds: tuple[type, ...] = (TorchDynamoException,)
+    compiler_errors: tuple[type, ...] = (TorchDynamoException,)
     try:
         from triton.errors import TritonError
 
-        kinds += (TritonError,)
+        compiler_errors += (TritonError,)
     except ImportError:
         # A build of torch for CPUs comes without Triton.
         pass
-    chain = list(_chain(error))
-    if not any(isinstance(link, kinds) for link in chain):
+    chain = list(_error_chain(error))
+    if not any(isinstance(link, compiler_errors) for link in chain):
         return None
     cause = chain[-1]
-    lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
-    # Triton quotes the source first and says what is wrong last, torch the other way round.
-    said = (lines or [""])[-1 if "triton" in type(cause).__module__ else 0]
-    return f"{type(cause).__name__}: {said[:200]}"
+    lines = [line.strip() for line in str(cause).splitlines() if line.strip()] or [""]
+    # Triton quotes the source first and states the fault last; torch states the fault first.
+    fault = lines[-1] if "triton" in type(cause).__module__ else lines[0]
+    return f"{type(cause).__name__}: {fault[:200]}"
 
 
-def _chain(error: BaseException) -> Iterator[BaseException]:
-    """An error and what caused it, the root last."""
+def _error_chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, root cause last."""
     link: BaseException | None = error
     while link is not None:
         yield link
         link = getattr(link, "inner_exception", None) or link.__cause__ or link.__context__
 
 
-def _read(model: Any, processor: Any, config: TrainConfig) -> None:
-    collate = Collator(processor, config.image_height, generation=True)
-    with _own_random_numbers(), inference_mode(model):
-        read_batch(model, collate, drawn_rows(1), replace(config, max_new_tokens=2))
-
-
-def _step(model: Any, processor: Any, config: TrainConfig) -> None:
-    # Unsloth notices this pass and clears what was compiled in it, and says so at length.
-    warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
-    batch = Collator(processor, config.image_height)(drawn_rows(1))
-    try:
-        with _own_random_numbers(), training_mode(model, config):
-            probe_step(model, batch, config)
-    except torch.cuda.OutOfMemoryError:
-        # The first step of the run says this of its own batch, with the way out.
-        model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
-
-
-def _own_random_numbers() -> Any:
-    """Nothing that is drawn at random in here, such as dropout, moves the seeds of a run."""
-    return torch.random.fork_rng(range(torch.cuda.device_count()))
-
-
 class _PatchConv2d(torch.nn.Conv2d):
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return _product(self, patches) if _fits(self, patches) else super().forward(patches)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return _matmul(self, input) if _is_one_patch(self, input) else super().forward(input)
 
 
 class _PatchConv3d(torch.nn.Conv3d):
-    def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        return _product(self, patches) if _fits(self, patches) else super().forward(patches)
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return _matmul(self, input) if _is_one_patch(self, input) else super().forward(input)
 
 
-def _fits(layer: Any, patches: torch.Tensor) -> bool:
+Convolution = torch.nn.Conv2d | torch.nn.Conv3d
+
+
+def _is_one_patch(layer: Convolution, patches: torch.Tensor) -> bool:
     return patches.shape[2:] == layer.kernel_size
 
 
-def _product(layer: Any, patches: torch.Tensor) -> torch.Tensor:
-    """(patches, channels, *kernel) to (patches, vector, 1, ...), as the convolution gives it."""
+def _matmul(layer: Convolution, patches: torch.Tensor) -> torch.Tensor:
+    """Patch embedding as a matrix product, in the convolution's output shape.
+
+    Args:
+        layer: the convolution.
+        patches: shape (patches, channels, *kernel); the result has (patches, vector, 1, ...).
+    """
     vectors = torch.nn.functional.linear(patches.flatten(1), layer.weight.flatten(1), layer.bias)
     return vectors.unflatten(1, (-1, *[1] * len(layer.kernel_size)))
 
 
-def patches_as_products(model: torch.nn.Module) -> None:
-    """Compute convolutions over single patches as matrix products; weights and names stay."""
-    kinds = {torch.nn.Conv2d: _PatchConv2d, torch.nn.Conv3d: _PatchConv3d}
+def convert_patch_embedding(model: torch.nn.Module) -> None:
+    """Compute patch-embedding convolutions as matrix products; weights and their names stay.
+
+    A convolution whose stride equals its kernel is one matrix product a patch, and torch 2.9 takes
+    10 to 20 times longer for it as a Conv3d.
+    """
+    patch_classes = {torch.nn.Conv2d: _PatchConv2d, torch.nn.Conv3d: _PatchConv3d}
     for layer in model.modules():
-        kind = kinds.get(type(layer))
-        if kind is None or layer.kernel_size != layer.stride or layer.groups != 1:
+        # None for a subclass, which may compute something else.
+        patch_class = patch_classes.get(type(layer))
+        if patch_class is None or not isinstance(layer, Convolution):
             continue
-        if layer.padding in ("valid", (0,) * len(layer.kernel_size)):
-            # The class, not the method: what wraps `forward` from outside finds it as before.
-            layer.__class__ = kind
+        covers_patch = layer.kernel_size == layer.stride and layer.groups == 1
+        if covers_patch and layer.padding in ("valid", (0,) * len(layer.kernel_size)):
+            # The class changes and not the instance's `forward`, which other libraries wrap.
+            layer.__class__ = patch_class

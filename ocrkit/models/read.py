@@ -1,12 +1,12 @@
-"""Greedy generation in batches of like length, one result at a time."""
+"""Greedy generation in batches of like length, one result at a time; fingerprints of weights."""
 
 import hashlib
 import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -17,18 +17,38 @@ from ocrkit.data.collate import Collator, picture_sizes
 from ocrkit.data.rows import picture_hashes
 from ocrkit.models.backend import inference_mode
 
-#: Begins the error of a row whose logits were no numbers.
-NO_NUMBERS = "the model computed no numbers"
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
+
+    Rows = Dataset | Sequence[Mapping[str, Any]]
+
+# Start of the error of a row whose logits are NaN or infinite.
+NAN_LOGITS = "the model computed no numbers"
+
+
+class Prediction(TypedDict):
+    """Result of reading a row.
+
+    `finish_reason` is "stop" (the model ended its turn), "length" (`max_new_tokens` ended it) or
+    "error", with an empty prediction and the error's text in `error`.
+    """
+
+    id: str
+    prediction: str
+    confidence: float
+    finish_reason: str
+    error: str | None
 
 
 class _Confidence:
-    """Adds up the log-probabilities of the greedily chosen tokens while they are generated.
+    """Logits processor that sums log-probabilities of the greedily chosen tokens.
 
     Keeping the logits of a long batch until its end would cost gigabytes. A row whose logits are
-    NaN or infinite is made to end at once: whatever token is chosen there was not read.
+    NaN or infinite is ended at once, since any further token would be arbitrary.
 
     Args:
-        end: the token that ends a turn.
+        end: token id that ends a turn.
     """
 
     def __init__(self, end: int) -> None:
@@ -45,7 +65,7 @@ class _Confidence:
     def mean(self, row: int, length: int) -> float:
         """Geometric mean of the probabilities of the row's first `length` tokens.
 
-        NaN where the logits of one of them were NaN or infinite.
+        NaN where the logits of any of these tokens are NaN or infinite.
         """
         if not length:
             return 0.0
@@ -53,146 +73,133 @@ class _Confidence:
         return float(steps.mean().exp()) if steps.isfinite().all() else math.nan
 
 
-def predict_stream(
-    model: Any,
-    processor: Any,
-    data: Any,
-    config: TrainConfig,
-    progress_bar: bool = True,
-    warn: bool = True,
-) -> Iterator[dict[str, Any]]:
-    """Read every row of `data`; yields `{id, prediction, confidence, finish_reason, error}`.
-
-    Rows come in the order of their pictures' size, longest first, so that a batch too large for
-    the memory shows at once; out of memory halves the batch and goes on, and leaves the size that
-    fits in `config` for the next call. A row whose picture cannot be read or whose generation fails
-    yields an empty prediction with the error's text, and so does one for which the model computes
-    NaN or infinity. `finish_reason` is "stop" (the model ended its turn) or "length"
-    (`max_new_tokens` ended it).
+class Reader:
+    """Reads rows, and keeps its collator and the batch size that fits the memory between calls.
 
     Args:
-        model: what `load_model` returned.
-        processor: likewise.
+        model: from `load_model`.
+        processor: from `load_model`.
+        config: settings of the run.
+
+    Attributes:
+        batch_size: rows that are read at once, halved whenever memory runs out.
+    """
+
+    def __init__(
+        self, model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
+    ) -> None:
+        self.model, self.config = model, config
+        self.collate = Collator(processor, config.image_height, generation=True)
+        self.batch_size = config.per_device_eval_batch_size
+        self._nan_rows = 0
+        self._rows = 0
+
+    def read(self, rows: "Rows", progress_bar: bool = True) -> Iterator[Prediction]:
+        """Read every row, as `predict_stream` does, without its warning of NaN logits."""
+        ids, areas = _ids_and_areas(rows, self.config)
+        order = sorted(range(len(ids)), key=lambda i: -areas[i])
+        start = 0
+        bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
+        with inference_mode(self.model), bar as progress:
+            while start < len(order):
+                batch = order[start : start + self.batch_size]
+                try:
+                    results = self._read_batch([dict(rows[i]) for i in batch])
+                except torch.cuda.OutOfMemoryError:
+                    if self.batch_size > 1:
+                        self.batch_size = halve_batch(self.batch_size)
+                        continue
+                    torch.cuda.empty_cache()
+                    error = "out of memory with a batch of 1; lower max_pixels"
+                    results = [_failed(ids[batch[0]], error)]
+                except Exception as error:
+                    # A bad row must not fail the batch: its rows are read separately.
+                    if len(batch) > 1:
+                        results = [self._read_row(rows, i, ids[i]) for i in batch]
+                    else:
+                        results = [_failed(ids[batch[0]], error)]
+                if len(batch) > 1:
+                    # Rows share the vision tower's pass, where NaN of a row can spoil the masks.
+                    results = [
+                        self._read_row(rows, i, ids[i]) if has_nan_logits(result) else result
+                        for i, result in zip(batch, results)
+                    ]
+                self._nan_rows += sum(map(has_nan_logits, results))
+                self._rows += len(results)
+                yield from results
+                progress.update(len(batch))
+                start += len(batch)
+
+    def warn_of_nan(self) -> None:
+        """Print how many rows failed because of NaN logits, if any, and the way out."""
+        if self._nan_rows:
+            count = f"{self._nan_rows} of {self._rows} rows failed"
+            tqdm.write(f"{count}: {_nan_message(self.model)}", file=sys.stderr)
+        self._nan_rows = self._rows = 0
+
+    def _read_batch(self, rows: list[dict]) -> list[Prediction]:
+        return read_batch(self.model, self.collate, rows, self.config)
+
+    def _read_row(self, rows: "Rows", index: int, id: str) -> Prediction:
+        try:
+            return self._read_batch([dict(rows[index])])[0]
+        except Exception as error:
+            return _failed(id, error)
+
+
+def predict_stream(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    data: "Rows",
+    config: TrainConfig,
+    progress_bar: bool = True,
+) -> Iterator[Prediction]:
+    """Read every row of `data` and yield a `Prediction` for each, in another order.
+
+    Rows with the largest pictures come first, so that a batch that is too large for the memory
+    fails at once; out of memory halves the batch size for this call. A row whose picture cannot be
+    read, whose generation fails or for which the model computes NaN or infinity yields an empty
+    prediction with the error's text.
+
+    Args:
+        model: from `load_model`.
+        processor: from `load_model`.
         data: rows with `id`, `prompt` and `images`: a Dataset, or a list of dicts whose pictures
             are paths, PIL pictures or `{path, bytes}`.
-        config: the settings of the run.
-        progress_bar: show one.
-        warn: tell at the end how many rows had no numbers.
+        config: settings of the run.
+        progress_bar: whether to show a progress bar.
     """
-    collate = Collator(processor, config.image_height, generation=True)
-    ids, areas = _ids_and_areas(data, config)
-    order = sorted(range(len(ids)), key=lambda i: -areas[i])
-    batch_size, start, broken = config.per_device_eval_batch_size, 0, 0
-    bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
-    with inference_mode(model), bar as progress:
-        while start < len(order):
-            config.per_device_eval_batch_size = batch_size
-            chosen = order[start : start + batch_size]
-            try:
-                results = read_batch(model, collate, [data[i] for i in chosen], config)
-            except torch.cuda.OutOfMemoryError:
-                if batch_size > 1:
-                    batch_size = halved(batch_size)
-                    continue
-                torch.cuda.empty_cache()
-                results = [_failed("out of memory with a batch of 1; lower max_pixels")]
-            except Exception as error:
-                # One bad row must not take its neighbours along: read them one by one.
-                if len(chosen) > 1:
-                    results = [_read_one(model, collate, data, i, config) for i in chosen]
-                else:
-                    results = [_failed(error)]
-            if len(chosen) > 1:
-                # Rows share a picture encoder's pass, where one without numbers spoils its masks.
-                results = [
-                    _read_one(model, collate, data, i, config)
-                    if without_numbers(result)
-                    else result
-                    for i, result in zip(chosen, results)
-                ]
-            broken += sum(map(without_numbers, results))
-            for i, result in zip(chosen, results):
-                yield {"id": ids[i], **result}
-            progress.update(len(chosen))
-            start += len(chosen)
-    if broken and warn:
-        warn_of_no_numbers(model, broken, len(order))
+    reader = Reader(model, processor, config)
+    yield from reader.read(data, progress_bar)
+    reader.warn_of_nan()
 
 
-def without_numbers(result: dict[str, Any]) -> bool:
-    """Whether a row failed because its logits were NaN or infinite."""
-    return (result["error"] or "").startswith(NO_NUMBERS)
+def predict(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    data: "Rows",
+    config: TrainConfig,
+) -> list[str]:
+    """Text that the model reads on each row of `data`, in the rows' order.
 
-
-def warn_of_no_numbers(model: Any, count: int, total: int) -> None:
-    """Print how many of the rows that were read failed for logits of NaN, and the way out."""
-    tqdm.write(f"{count} of {total} rows failed: {_no_numbers(model)}", file=sys.stderr)
-
-
-def _no_numbers(model: Any) -> str:
-    dtype = str(model.dtype).removeprefix("torch.")
-    way = "set dtype=bfloat16 or dtype=float32, whose range is wider"
-    if dtype == "float32":
-        way = "its weights hold NaN or infinity, so take an earlier checkpoint or another model"
-    elif dtype == "bfloat16":
-        way = "set dtype=float32; if that does not help, its weights are damaged"
-    return f"{NO_NUMBERS} but NaN or infinity in {dtype}; {way}."
-
-
-def halved(batch_size: int) -> int:
-    """Half of a batch that ran out of memory, which is freed and said."""
-    torch.cuda.empty_cache()
-    tqdm.write(f"Out of memory: going on with {batch_size // 2} samples at once.")
-    return batch_size // 2
-
-
-def predict(model: Any, processor: Any, data: Any, config: TrainConfig) -> list[str]:
-    """The text that the model reads on each row of `data`, in the rows' order.
-
-    A row that fails gives an empty string; `predict_stream` says why.
+    A row that fails gives an empty string; `predict_stream` gives the reason.
     """
     ids, _ = _ids_and_areas(data, config)
     texts = {r["id"]: r["prediction"] for r in predict_stream(model, processor, data, config)}
     return [texts[i] for i in ids]
 
 
-def _ids_and_areas(data: Any, config: TrainConfig) -> tuple[list[str], list[int]]:
-    """Ids, and the pixels of each row's pictures together."""
-    if isinstance(data, Sequence):
-        sizes = [[_size(image) for image in row["images"]] for row in data]
-        ids = [row["id"] for row in data]
-    else:
-        sizes, ids = picture_sizes(data, config.image_height), list(data["id"])
-    return ids, [sum(height * width for height, width in row) for row in sizes]
-
-
-def _size(image: Any) -> tuple[int, int]:
-    """(height, width) in pixels; (0, 0) where it cannot be opened, as its reading will tell."""
-    try:
-        header = read_header(image)
-    except PictureError:
-        return 0, 0
-    return header.height, header.width
-
-
-def _failed(error: Exception | str) -> dict[str, Any]:
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    return {"prediction": "", "confidence": 0.0, "finish_reason": "error", "error": text}
-
-
-def _read_one(model: Any, collate: Collator, data: Any, index: int, config: TrainConfig) -> dict:
-    try:
-        return read_batch(model, collate, [data[index]], config)[0]
-    except Exception as error:
-        return _failed(error)
-
-
 @torch.inference_mode()
-def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainConfig) -> list[dict]:
-    """Read rows as one batch, in `inference_mode`; what `predict_stream` yields, without ids.
+def read_batch(
+    model: "PreTrainedModel", collate: Collator, rows: list[dict], config: TrainConfig
+) -> list[Prediction]:
+    """Read rows as one batch; the model has to be in `inference_mode`.
 
     Args:
-        collate: one for generation.
+        model: from `load_model`.
+        collate: a collator for generation.
+        rows: rows with `id`, `prompt` and `images`.
+        config: settings of the run.
     """
     from transformers import LogitsProcessorList
 
@@ -203,10 +210,11 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
     ends = ends if isinstance(ends, list) else [ends]
     end = next((token for token in ends if token is not None), collate.tokenizer.eos_token_id)
     confidence = _Confidence(end)
-    output = model.generate(
+    # transformers declares `generate` for a protocol that PreTrainedModel does not meet.
+    output = cast(Any, model).generate(
         **batch,
         max_new_tokens=config.max_new_tokens,
-        # Greedy, whatever the checkpoint's own settings: reading is not a matter of taste.
+        # Greedy decoding, whatever the checkpoint's own generation settings are.
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
@@ -217,18 +225,19 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
     )
     generated = output[:, batch["input_ids"].shape[1] :].tolist()
     ends = {collate.tokenizer.eos_token_id, *ends}
-    results = []
-    for row, tokens in enumerate(generated):
+    results: list[Prediction] = []
+    for number, (row, tokens) in enumerate(zip(rows, generated)):
         length = next((i for i, token in enumerate(tokens) if token in ends), len(tokens))
         stopped = length < len(tokens)
-        sure = confidence.mean(row, length + stopped)
-        if math.isnan(sure):
-            results.append(_failed(_no_numbers(model)))
+        mean = confidence.mean(number, length + stopped)
+        if math.isnan(mean):
+            results.append(_failed(row["id"], _nan_message(model)))
             continue
         results.append(
             {
+                "id": row["id"],
                 "prediction": collate.tokenizer.decode(tokens[:length], skip_special_tokens=True),
-                "confidence": round(sure, 6),
+                "confidence": round(mean, 6),
                 "finish_reason": "stop" if stopped else "length",
                 "error": None,
             }
@@ -236,58 +245,120 @@ def read_batch(model: Any, collate: Collator, rows: list[dict], config: TrainCon
     return results
 
 
-def weights_fingerprint(model: Any) -> str:
-    """A hash that tells a model's weights from those of every other model.
+def halve_batch(batch_size: int) -> int:
+    """Half of a batch size that ran out of memory; frees the cache and prints the new size."""
+    torch.cuda.empty_cache()
+    tqdm.write(f"Out of memory: going on with {batch_size // 2} samples at once.")
+    return batch_size // 2
 
-    It is the same before and after saving and loading, in float32 and in the 16 bits that it was
-    saved in, and with either backend. Adapters that were trained are hashed without their base;
-    adapters that change nothing, as new ones, count as none, and the base is hashed.
+
+def has_nan_logits(result: Prediction) -> bool:
+    """Whether a row failed because its logits were NaN or infinite."""
+    return (result["error"] or "").startswith(NAN_LOGITS)
+
+
+def _nan_message(model: "PreTrainedModel") -> str:
+    dtype = str(model.dtype).removeprefix("torch.")
+    way_out = "set dtype=bfloat16 or dtype=float32, whose range is wider"
+    if dtype == "float32":
+        way_out = "its weights hold NaN or infinity, so take an earlier checkpoint or another model"
+    elif dtype == "bfloat16":
+        way_out = "set dtype=float32; if that does not help, its weights are damaged"
+    return f"{NAN_LOGITS} but NaN or infinity in {dtype}; {way_out}."
+
+
+def _failed(id: str, error: Exception | str) -> Prediction:
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    return {
+        "id": id,
+        "prediction": "",
+        "confidence": 0.0,
+        "finish_reason": "error",
+        "error": text,
+    }
+
+
+def _ids_and_areas(data: "Rows", config: TrainConfig) -> tuple[list[str], list[int]]:
+    """Ids of the rows, and the pixels of each row's pictures together."""
+    if isinstance(data, Sequence):
+        sizes = [[_size(image) for image in row["images"]] for row in data]
+        ids = [row["id"] for row in data]
+    else:
+        sizes, ids = picture_sizes(data, config.image_height), list(data["id"])
+    return ids, [sum(height * width for height, width in row) for row in sizes]
+
+
+def _size(image: Any) -> tuple[int, int]:
+    """(height, width) in pixels; (0, 0) for a picture that cannot be opened, which fails later."""
+    try:
+        header = read_header(image)
+    except PictureError:
+        return 0, 0
+    return header.height, header.width
+
+
+# --- fingerprints
+
+
+def weights_fingerprint(model: "PreTrainedModel") -> str:
+    """Checksum of a model's weights, 16 hex digits.
+
+    It is the same before and after saving and loading, in float32 and in the 16 bits that weights
+    are saved in, and with either backend. Of a model with trained adapters only the adapters are
+    hashed; adapters that change nothing, as new adapters do, are left out and the base is hashed.
     """
     base, adapters = _weights(model)
-    # One of the two matrices of an adapter is drawn at random, the other begins as zeros.
-    drawn = re.compile("lora_A|lora_embedding_B")
-    if any(bool(values.any()) for name, values in adapters.items() if not drawn.search(name)):
-        settings = model.peft_config["default"].to_dict()
-        scale = {name: settings.get(name) for name in ("r", "lora_alpha", "use_rslora")}
+    # New adapters have a random matrix and a matrix of zeros, so only the latter shows training.
+    random_matrix = re.compile("lora_A|lora_embedding_B")
+    if any(bool(w.any()) for name, w in adapters.items() if not random_matrix.search(name)):
+        settings = model.peft_config["default"]
+        scale = {name: getattr(settings, name, None) for name in ("r", "lora_alpha", "use_rslora")}
         return _hash_of_weights(adapters, json.dumps(scale))
     return _hash_of_weights(base)
 
 
-def _weights(model: Any) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Parameters of the base and of its adapters, by the names that they have without PEFT."""
+def _weights(
+    model: "PreTrainedModel",
+) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Weights of the base and of its adapters, flat, by their names without PEFT's prefixes."""
     base, adapters = {}, {}
     for name, parameter in model.named_parameters():
         if hasattr(model, "peft_config"):
             name = name.removeprefix("base_model.model.")
             name = name.replace(".base_layer.", ".").replace(".original_module.", ".")
-        part = adapters if "default" in name.split(".") else base
-        part[name] = parameter.detach().flatten()
+        weights = adapters if "default" in name.split(".") else base
+        weights[name] = parameter.detach().flatten()
     return base, adapters
 
 
 def _hash_of_weights(weights: dict[str, torch.Tensor], settings: str = "") -> str:
-    """A hash over a sample of each tensor, and over the sum of its bits, which sees every value."""
+    """Checksum over a sample of each tensor and over the sum of its bits, which covers it all."""
     digest = hashlib.sha256(settings.encode())
     for name, values in sorted(weights.items()):
         sample = values[:: max(1, values.numel() // 1024)].cpu().float()
-        bits = (part.float().view(torch.int32).sum() for part in values.split(1 << 24))
+        bits = (chunk.float().view(torch.int32).sum() for chunk in values.split(1 << 24))
         digest.update(name.encode() + sample.numpy().tobytes())
         digest.update(str(sum(map(int, bits))).encode())
     return digest.hexdigest()[:16]
 
 
-def fingerprint(model: Any, processor: Any, data: Any, config: TrainConfig) -> str:
-    """What predictions depend on, as a hash: weights, pictures, prompts, generation settings.
+def fingerprint(
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    data: "Rows",
+    config: TrainConfig,
+) -> str:
+    """Checksum of all that predictions depend on: weights, pictures, prompts, settings.
 
-    Truths do not count: a row whose truth was corrected is scored against the new one without
-    being read again.
+    References are left out, so that a row with a corrected reference is scored anew without being
+    read again.
     """
     base, _ = _weights(model)
     digest = hashlib.sha256((weights_fingerprint(model) + _hash_of_weights(base)).encode())
-    rows = isinstance(data, Sequence)
+    is_list = isinstance(data, Sequence)
     settings = {
-        "ids": [row["id"] for row in data] if rows else list(data["id"]),
-        "prompts": [row["prompt"] for row in data] if rows else list(data["prompt"]),
+        "ids": [row["id"] for row in data] if is_list else list(data["id"]),
+        "prompts": [row["prompt"] for row in data] if is_list else list(data["prompt"]),
         "pictures": picture_hashes(data),
         "dtype": str(model.dtype),
         "load_in_4bit": config.load_in_4bit,

@@ -1,13 +1,14 @@
-"""Write what was trained: as it is, or whole in 16 bits, then held against each other."""
+"""Export a trained model: adapters, merged in 16 or 4 bits, or GGUF; compare it with the model."""
 
 import copy
 import math
 import shutil
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.dataset.files import naming, write_whole
 from data_prep.dataset.manifest import check_own, publish, staged, write_folder
@@ -22,13 +23,17 @@ from ocrkit.models.load import load_model
 from ocrkit.models.read import predict, weights_fingerprint
 from ocrkit.run_folder import run_id_of_model, write_run
 
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedModel, ProcessorMixin
+
 
 def export(
-    model: Any,
-    processor: Any,
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
     output_dir: str | Path,
     format: str = "adapter",
-    rows: Any = None,
+    rows: "Dataset | Sequence[Mapping[str, Any]] | None" = None,
     config: TrainConfig | None = None,
     samples: int = 20,
     min_equal: float = 0.5,
@@ -36,37 +41,40 @@ def export(
     hub_private_repo: bool | None = None,
     overwrite: bool = False,
 ) -> Path:
-    """Write what was trained, with its processor and a model card, and return the folder.
+    """Write a trained model with its processor and a model card, and return the folder.
 
-    What was rounded is loaded again and reads some rows; the share that it reads as the trained
-    model does is printed and stands in the card.
+    A model with rounded weights is loaded again and reads some rows; the share that it reads like
+    the trained model is printed and stands in the card.
 
     Args:
-        format: "adapter" (small; needs the base to load; of a model without adapters, all of it as
-            it was trained), "merged_16bit" (the base with the adapters added to its weights, in 16
-            bits, loadable by any transformers or vLLM), "merged_4bit" (the same of a base that was
-            loaded in 4 bits, which merges `model` itself: do it last) or "gguf" (the .gguf files
-            of llama.cpp and Ollama in 8 bits, without the weights they are made from, compared by
-            llama.cpp itself where its program that reads pictures is at hand); the last two by
-            Unsloth only.
-        rows: what both read, the first `samples` of them; None draws lines of print.
+        model: from `load_model`, or trained.
+        processor: from `load_model`.
+        output_dir: folder to write to.
+        format: "adapter" (small; needs the base to load; a model without adapters is written whole,
+            in the dtype that it was trained in), "merged_16bit" (adapters merged into the base, in
+            16 bits, for transformers or vLLM), "merged_4bit" (the same of a base that was loaded in
+            4 bits; merges into `model` itself, so do it last) or "gguf" (the .gguf files of
+            llama.cpp and Ollama in 8 bits, without the weights they are made from, compared by
+            llama.cpp where its program that reads pictures is installed); the last two by Unsloth
+            only.
+        rows: rows for the comparison, the first `samples` of them; None draws lines of print.
         config: settings of the run; None takes those of the run folder that `output_dir` lies in,
-            if it lies in one.
-        samples: rows to compare; 0 compares nothing.
+            if it lies in a run folder.
+        samples: number of rows to compare; 0 compares nothing.
         min_equal: share of the rows that both have to read alike. Rounding to 16 bits tips close
-            decisions, and a model that hardly reads its rows makes many of them.
-        push_to_hub: "user/name" of a new or empty repository of the Hub that the folder is
-            uploaded to; what would refuse it is found first. None pushes nothing.
-        hub_private_repo: whether that repository is private; None leaves it to the account.
-        overwrite: replace files of `output_dir` that the kit did not write, too.
+            decisions, which are many where a model hardly reads its rows.
+        push_to_hub: "user/name" of a new or empty repository of the Hub to upload the folder to,
+            which is checked before the work. None uploads nothing.
+        hub_private_repo: whether that repository is private; None takes the account's default.
+        overwrite: whether files in `output_dir` that the kit did not write are replaced as well.
 
     Raises:
         ConfigError: a format that is unknown, `samples` or `min_equal` out of range.
         FileExistsError: `output_dir` holds such a file.
-        OSError: the disk is full or cannot be written; what was exported before is as it was.
-        ModelError: a format that needs Unsloth or needs a model in 4 bits, a disk or
-            a memory that cannot hold the model, a folder that holds an adapter where a whole model
-            is to be written, a model that reads other than the trained one did, or an adapter to
+        OSError: the disk is full or cannot be written; an earlier export stays as it was.
+        ModelError: a format that needs Unsloth or needs a model in 4 bits, a disk or a memory that
+            cannot hold the model, a folder that holds an adapter where a whole model is to be
+            written, a model that reads fewer than `min_equal` of the rows alike, or an adapter to
             be pushed whose base is a folder of this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
@@ -75,30 +83,34 @@ def export(
         raise ConfigError(
             f"samples={samples} must be at least 0 and min_equal={min_equal} a share from 0 to 1."
         )
-    _check(model, output_dir, format, pushed=bool(push_to_hub))
+    _check_export(model, output_dir, format, pushed=bool(push_to_hub))
     run = output_dir.parent if config is None else Path(config.output_dir)
     if config is None and (run / "config.yaml").is_file():
         config = TrainConfig.from_dict(settings_of_run(run))
-    # Before the work; all names are checked when they are written.
+    # Checked before the work; every file name is checked again when it is written.
     check_own(output_dir, ("README.md", "config.json", "adapter_config.json"), overwrite)
     hub = reserve(push_to_hub, hub_private_repo) if push_to_hub else None
-    # Before a merge into 4 bits changes the model.
-    made_by = {"id": run_id_of_model(model, config.model_name_or_path if config else "")}
-    made_by["weights"] = weights_fingerprint(model)
+    # Computed before a merge into 4 bits changes the model.
+    made_by = {
+        "id": run_id_of_model(model, config.model_name_or_path if config else ""),
+        "weights": weights_fingerprint(model),
+    }
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
     question = text_of(rows[0]["prompt"][-1:]) if rows is not None and len(rows) else None
     texts: list[str] = []
+    sample_rows: list[dict] = []
+    settings = config or TrainConfig(max_new_tokens=64)
     if rounded and samples:
         if rows is None:
             rows = drawn_rows(samples)
-        rows = [rows[i] for i in range(min(samples, len(rows)))]
-        settings = config or TrainConfig(max_new_tokens=64)
-        # Before it is written: a merge into 4 bits is done in the model itself.
-        texts = predict(model, processor, rows, settings)
+        sample_rows = [dict(rows[i]) for i in range(min(samples, len(rows)))]
+        # Read before it is written: a merge into 4 bits changes the model.
+        texts = predict(model, processor, sample_rows, settings)
     title = push_to_hub or output_dir.resolve().name
-    known = {"made_by": made_by, "question": question}
-    make_card = partial(card, title, format, adapters, base, run, config, **known)
+    make_card = partial(
+        card, title, format, adapters, base, run, config, made_by=made_by, question=question
+    )
     with staged(output_dir) as staging:
         with naming(output_dir):
             _write(model, processor, staging, format)
@@ -107,62 +119,53 @@ def export(
         publish(staging, output_dir, overwrite)
     equal, compared = 0, len(texts)
     if compared and format == "gguf":
-        # It came with the llama.cpp that made the files, as a rule.
+        # The program usually comes with the llama.cpp that made the files.
         program = llama_cpp_reader()
-        again = read_gguf(program, output_dir, processor, rows, settings) if program else []
+        again = read_gguf(program, output_dir, processor, sample_rows, settings) if program else []
         compared = len(again)
         equal = sum(a.strip() == b for a, b in zip(texts, again))
     elif compared:
+        unsloth = _is_unsloth(model)
         settings = replace(
             settings,
             model_name_or_path=str(output_dir),
-            backend=model.ocrkit_backend,
-            trust_remote_code=_trusted(model),
-            # Unsloth takes a model without adapters for one that trains every weight, and changes
-            # settings of the whole process; adapters that were never trained change no reading.
-            use_peft=model.ocrkit_backend == "unsloth",
+            backend="unsloth" if unsloth else "transformers",
+            trust_remote_code=_trusts_remote_code(model),
+            # Unsloth trains every weight of a model without adapters, and changes settings of the
+            # whole process for that; new adapters change no reading.
+            use_peft=unsloth,
             load_in_4bit=format == "merged_4bit",
-            # As the trained one is, not as weights that are to be trained whole.
+            # The trained model's dtype, not that of weights to be trained without adapters.
             dtype=str(model.dtype).removeprefix("torch."),
         )
-        equal = _read_alike(texts, rows, settings)
-    check = f"{equal} of {compared} rows are read the same by the exported and the trained model."
-    check = check if compared else ""
+        equal = _count_equal(texts, sample_rows, settings)
+    check = ""
+    if compared:
+        check = f"{equal} of {compared} rows are read the same by the exported and the trained "
+        check += "model."
     if rounded:
         print(check or f"{output_dir} was not compared with the trained model.")
     write_folder(output_dir, {"README.md": make_card(check=check)})
     if compared and equal < min_equal * compared:
         raise ModelError(
-            f"The model in {output_dir} reads only {equal} of {compared} rows as the trained one "
+            f"The model in {output_dir} reads only {equal} of {compared} rows as the trained model "
             f"does, and min_equal={min_equal} asks for more; evaluate both before you use it, or "
             "lower min_equal where the base was in 4 bits or the model hardly reads these rows."
         )
-    if hub:
+    if hub and push_to_hub:
         print(f"Pushed to {push(hub, push_to_hub, output_dir)}")
     return output_dir
 
 
-def _adapted_tied_layer(model: Any) -> str | None:
-    """The name of an embedding that has adapters and shares its weights with the other one."""
-    if not hasattr(model, "peft_config"):
-        return None
-    ends = model.get_input_embeddings(), model.get_output_embeddings()
-    plain = [getattr(end, "base_layer", end) for end in ends]
-    if None in plain or plain[0].weight.data_ptr() != plain[1].weight.data_ptr():
-        return None
-    adapted = [end for end in ends if hasattr(end, "base_layer")]
-    names = (name for name, module in model.named_modules() if module in adapted)
-    return next(names).rpartition(".")[2] if adapted else None
-
-
-def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
-    """Refuse what cannot be written, or what nobody else could load, before the work.
+def _check_export(model: "PreTrainedModel", output_dir: Path, format: str, pushed: bool) -> None:
+    """Check before the work that the format can be written, and that others can load it.
 
     Raises:
         ModelError: as `export`.
     """
     choice("format", format, EXPORT_FORMATS)
-    if format in ("merged_4bit", "gguf") and getattr(model, "ocrkit_backend", "") != "unsloth":
+    adapted = hasattr(model, "peft_config")
+    if format in ("merged_4bit", "gguf") and not _is_unsloth(model):
         raise ModelError(
             f"format={format!r} is written by Unsloth only, and this model was loaded by "
             "transformers; load it with backend=unsloth on a machine with CUDA, or export "
@@ -173,11 +176,11 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             f"{lack}, so format='gguf' cannot be written for this model; export merged_16bit."
         )
     in_4_bits = getattr(model.config, "quantization_config", None)
-    if format == "merged_4bit" and not (hasattr(model, "peft_config") and in_4_bits):
+    if format == "merged_4bit" and not (adapted and in_4_bits):
         raise ModelError(
             "format='merged_4bit' merges adapters into a base that was loaded in 4 bits, and this "
-            f"model {'was not' if hasattr(model, 'peft_config') else 'has no adapters'}; load it "
-            "with load_in_4bit=True, or export merged_16bit."
+            f"model {'was not' if adapted else 'has no adapters'}; load it with "
+            "load_in_4bit=True, or export merged_16bit."
         )
     if format != "adapter" and (name := _adapted_tied_layer(model)):
         raise ModelError(
@@ -185,70 +188,55 @@ def _check(model: Any, output_dir: Path, format: str, pushed: bool) -> None:
             "share their weights, so a merge would change both; export format=adapter, or train "
             "with lora_target_modules that leave embed_tokens and lm_head out."
         )
-    whole = format != "adapter" or not hasattr(model, "peft_config")
-    if whole and (output_dir / "adapter_config.json").exists():
+    writes_whole_model = format != "adapter" or not adapted
+    if writes_whole_model and (output_dir / "adapter_config.json").exists():
         raise ModelError(
             f"{output_dir} holds an adapter, and a whole model beside it would be loaded as that "
             "adapter; choose another folder."
         )
     base = _base_name(model)
-    if pushed and format == "adapter" and hasattr(model, "peft_config") and Path(base).exists():
+    if pushed and not writes_whole_model and Path(base).exists():
         raise ModelError(
             f"The adapter's base is a folder of this machine ({base}), so nobody else could load "
             "it; push format=merged_16bit, or train on a model of the Hub."
         )
     _check_disk(model, output_dir, format)
-    merged_here = format == "merged_16bit" and hasattr(model, "peft_config")
-    if merged_here and getattr(model, "ocrkit_backend", "") != "unsloth":
+    if format == "merged_16bit" and adapted and not _is_unsloth(model):
         check_memory(base, 4, "or merge on a machine with more of it")
 
 
-def _write(model: Any, processor: Any, output_dir: Path, format: str) -> None:
-    """Write weights and processor; the model itself stays as it is, but for merged_4bit."""
-    if format == "adapter":
-        model.save_pretrained(output_dir)
-    elif format == "merged_16bit" and not hasattr(model, "peft_config"):
-        _in_16_bits(model).save_pretrained(output_dir)
-    elif format == "gguf":
-        write_gguf(model, processor, output_dir)
-    elif getattr(model, "ocrkit_backend", "") == "unsloth":
-        # Unsloth wants to be told twice to merge into 4 bits, which loses accuracy.
-        method = "merged_4bit_forced" if format == "merged_4bit" else format
-        model.save_pretrained_merged(str(output_dir), processor, save_method=method)
-    else:
-        _merge(model).save_pretrained(output_dir)
-    processor.save_pretrained(output_dir)
+def _adapted_tied_layer(model: "PreTrainedModel") -> str | None:
+    """Name of an embedding that has adapters and shares its weights with the other embedding."""
+    if not hasattr(model, "peft_config"):
+        return None
+    embeddings = [model.get_input_embeddings(), model.get_output_embeddings()]
+    layers = [getattr(layer, "base_layer", layer) for layer in embeddings]
+    first, second = (getattr(layer, "weight", None) for layer in layers)
+    if first is None or second is None or first.data_ptr() != second.data_ptr():
+        return None
+    adapted = [layer for layer in embeddings if hasattr(layer, "base_layer")]
+    names = (name for name, module in model.named_modules() if module in adapted)
+    return next(names).rpartition(".")[2] if adapted else None
 
 
-def _base_name(model: Any) -> str:
-    """The model that adapters are on, in 16 bits, or that a whole model was made from."""
-    if hasattr(model, "peft_config"):
-        return in_16_bits(str(model.peft_config["default"].base_model_name_or_path))
-    return in_16_bits(str(getattr(model.config, "_name_or_path", "") or "unknown"))
-
-
-def _check_disk(model: Any, output_dir: Path, format: str) -> None:
-    """Refuse a folder whose disk has no room for what will be written.
-
-    Raises:
-        ModelError: with the bytes that are there and those that are needed.
-    """
-    place = output_dir.resolve()
-    while not place.exists():
-        place = place.parent
+def _check_disk(model: "PreTrainedModel", output_dir: Path, format: str) -> None:
+    """Raise a ModelError, with the bytes needed and free, if the disk is too small."""
+    existing = output_dir.resolve()
+    while not existing.exists():
+        existing = existing.parent
     needed = 0
     for weight in model.parameters():
         if format == "adapter" and hasattr(model, "peft_config"):
             needed += weight.requires_grad * weight.numel() * weight.element_size()
             continue
-        # Four-bit weights are packed; this is what they are when unpacked.
+        # Weights in 4 bits are packed; `quant_state` holds their shape when unpacked.
         state = getattr(weight, "quant_state", None)
         count = weight.numel() if state is None else math.prod(state.shape)
-        # A GGUF of 8 bits is made from the merge in 16, which lies beside it meanwhile.
+        # A GGUF of 8 bits is made from a merge in 16, which needs room meanwhile.
         needed += count * {"merged_16bit": 2, "merged_4bit": 1, "gguf": 3}.get(
             format, weight.element_size()
         )
-    free = shutil.disk_usage(place).free
+    free = shutil.disk_usage(existing).free
     if free < 1.05 * needed:
         raise ModelError(
             f"{output_dir} needs {needed / 1e9:.2f} GB for format={format} and its disk has "
@@ -256,48 +244,85 @@ def _check_disk(model: Any, output_dir: Path, format: str) -> None:
         )
 
 
-def _read_alike(texts: list[str], rows: list[dict], config: TrainConfig) -> int:
-    """How many rows the config's model, which was exported, reads as the trained one did.
+def _write(
+    model: "PreTrainedModel", processor: "ProcessorMixin", output_dir: Path, format: str
+) -> None:
+    """Write weights and processor; merged_4bit alone changes the model itself."""
+    if format == "adapter":
+        model.save_pretrained(output_dir)
+    elif format == "merged_16bit" and not hasattr(model, "peft_config"):
+        _rounded(model).save_pretrained(output_dir)
+    elif format == "gguf":
+        write_gguf(model, processor, output_dir)
+    elif _is_unsloth(model):
+        # "forced" confirms to Unsloth that a merge into 4 bits may lose accuracy.
+        method = "merged_4bit_forced" if format == "merged_4bit" else format
+        # Unsloth adds this method to the models that it loads.
+        save = cast(Any, model).save_pretrained_merged
+        save(str(output_dir), processor, save_method=method)
+    else:
+        _merge(model).save_pretrained(output_dir)
+    processor.save_pretrained(output_dir)
 
-    Raises:
-        ModelError: it cannot be loaded, for want of memory for a second model above all.
-    """
-    try:
-        alone, beside = load_model(config)
-    except ModelError as error:
-        raise ModelError(
-            f"The model is in {config.model_name_or_path}, but it was not compared with the "
-            f"trained one ({error}) Evaluate it by itself, or export with samples=0."
-        ) from None
-    again = predict(alone, beside, rows, config)
-    return sum(a == b for a, b in zip(texts, again))
 
-
-def _trusted(model: Any) -> bool:
-    """Return whether the user let the model's own code run when it was loaded."""
-    return getattr(model, "ocrkit_trust_remote_code", False)
-
-
-def _in_16_bits(model: Any) -> Any:
-    """A model without adapters, rounded where its weights have more; the model stays as it is."""
+def _rounded(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Copy in bfloat16 of a model in float32 without adapters; other models as they are."""
     import torch
 
     return copy.deepcopy(model).to(torch.bfloat16) if model.dtype == torch.float32 else model
 
 
-def _merge(model: Any) -> Any:
-    """The base in 16 bits with the model's adapters merged; the model itself stays as it is."""
+def _merge(model: "PreTrainedModel") -> "PreTrainedModel":
+    """Base in bfloat16 with the model's adapters merged; the model itself does not change."""
     import torch
     from peft import PeftModel
     from transformers import AutoModelForImageTextToText
 
     # Merged in float32 and rounded once: adding in 16 bits would lose small updates.
     base = AutoModelForImageTextToText.from_pretrained(
-        _base_name(model), dtype=torch.float32, trust_remote_code=_trusted(model)
+        _base_name(model), dtype=torch.float32, trust_remote_code=_trusts_remote_code(model)
     )
     vision = getattr(model.config, "vision_config", None)
     fit_tiles(base, getattr(vision, "max_num_tiles", None))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
-    return merged.to(torch.bfloat16)
+    return cast("PreTrainedModel", merged).to(torch.bfloat16)
+
+
+def _count_equal(texts: list[str], rows: list[dict], config: TrainConfig) -> int:
+    """Number of rows that the exported model reads as the trained model did.
+
+    Args:
+        texts: what the trained model read.
+        rows: the rows, in the order of `texts`.
+        config: settings to load and read with; `model_name_or_path` is the export.
+
+    Raises:
+        ModelError: the export cannot be loaded, as where memory lacks for a second model.
+    """
+    try:
+        exported, processor = load_model(config)
+    except ModelError as error:
+        raise ModelError(
+            f"The model is in {config.model_name_or_path}, but it was not compared with the "
+            f"trained model ({error}) Evaluate it by itself, or export with samples=0."
+        ) from None
+    again = predict(exported, processor, rows, config)
+    return sum(a == b for a, b in zip(texts, again))
+
+
+def _base_name(model: "PreTrainedModel") -> str:
+    """Name of the base under adapters, in 16 bits, or of the model that was trained whole."""
+    if hasattr(model, "peft_config"):
+        return in_16_bits(str(model.peft_config["default"].base_model_name_or_path))
+    return in_16_bits(str(getattr(model.config, "_name_or_path", "") or "unknown"))
+
+
+def _is_unsloth(model: "PreTrainedModel") -> bool:
+    return getattr(model, "ocrkit_backend", "") == "unsloth"
+
+
+def _trusts_remote_code(model: "PreTrainedModel") -> bool:
+    """Whether the model was loaded with `trust_remote_code`."""
+    return getattr(model, "ocrkit_trust_remote_code", False)

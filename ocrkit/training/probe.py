@@ -17,7 +17,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.rows import drawn_rows
 from ocrkit.errors import TrainingError
-from ocrkit.models.backend import products
+from ocrkit.models.backend import autocast
 from ocrkit.training.losses import loss_terms, supervised_loss
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def probe_step(model: "PreTrainedModel", batch: dict[str, Any], config: TrainCon
         batch: as the collator makes it.
     """
     inputs = {name: v.to(model.device) for name, v in batch.items() if torch.is_tensor(v)}
-    with products(config, model.device.type):
+    with autocast(config, model.device.type):
         loss = supervised_loss(model, inputs, **loss_terms(config))
     loss.backward()
     model.zero_grad(set_to_none=True)

@@ -34,6 +34,7 @@ from ocrkit.run_folder import (
 from ocrkit.training.arguments import sft_config
 from ocrkit.training.checkpoints import checkpoint_to_resume, set_aside_later
 from ocrkit.training.difficulty import with_difficulty
+from ocrkit.training.probe import try_step
 from ocrkit.training.resume import checked_settings, run_description, saved_description
 from ocrkit.training.rows import fit_context, train_rows, validation_rows
 from ocrkit.training.validation import check_validation
@@ -251,7 +252,7 @@ def make_trainer(
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(map(str, data))}.")
     if getattr(model, "ocrkit_backend", "") == "unsloth":
-        try_kernels(model, processor, config, training=True)
+        try_kernels(lambda: try_step(model, processor, config))
     augment = None
     if config.augmentation:
         from ocrkit.data.augment import augmenter

@@ -6,7 +6,7 @@ to come first).
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import numpy as np
@@ -20,7 +20,7 @@ from ocrkit.data.order import TrainRows, TrainSampler
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record, scored_text
-from ocrkit.models.read import predict_stream
+from ocrkit.models.read import Reader
 from ocrkit.training.callbacks import ConfusionWeights, LogFile
 from ocrkit.training.losses import heaviest, label_mass, label_weights, loss_terms, supervised_loss
 from ocrkit.training.probe import out_of_memory
@@ -54,6 +54,8 @@ class OCRTrainer(ResumableTrainer):
         for name, weight in model.named_parameters():
             if name in exact and weight.dtype != exact[name].dtype:
                 weight.data = exact[name]
+        # Keeps the batch size that fits the memory from evaluation to evaluation.
+        self.reader: Reader | None = None
         # A training panel shows samples of evaluations instead of printing them.
         self.quiet = False
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
@@ -260,9 +262,12 @@ class OCRTrainer(ResumableTrainer):
         """
         rows, process = dataloader.dataset, self.accelerator.process_index
         share = rows.select(range(process, len(rows), self.accelerator.num_processes))
-        predictions = list(
-            predict_stream(self.model, self.processing_class, share, self.config, not self.quiet)
-        )
+        if self.reader is None:
+            # `model` and `processing_class` may be None in Trainer's types.
+            model, processor = cast(Any, self.model), cast(Any, self.processing_class)
+            self.reader = Reader(model, processor, self.config)
+        predictions = list(self.reader.read(share, progress_bar=not self.quiet))
+        self.reader.warn_of_nan()
         nats, labels = cross_entropy_of_rows(
             self.model,
             share,

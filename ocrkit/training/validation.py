@@ -11,7 +11,7 @@ from ocrkit.errors import ConfigError, DataError
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record
 from ocrkit.evaluation.scoring import SampleCounts
-from ocrkit.models.read import halved
+from ocrkit.models.read import halve_batch
 from ocrkit.training.losses import label_mass, supervised_loss
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def cross_entropy_of_rows(
         except torch.cuda.OutOfMemoryError:
             if batch_size == 1:
                 raise
-            batch_size = halved(batch_size)
+            batch_size = halve_batch(batch_size)
             continue
         except (ValueError, OSError):
             nats, count = math.nan, 0

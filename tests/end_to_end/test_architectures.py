@@ -80,7 +80,7 @@ def _part(name: str) -> tuple[str, str]:
     return tower, "mlp" if ".mlp." in name else "attention"
 
 
-def test_flags_choose_towers_and_blocks(folder, tmp_path):
+def test_finetune_flags_select_towers_and_blocks(folder, tmp_path):
     for towers in (("vision",), ("language",), ("vision", "language")):
         for blocks in (("attention",), ("mlp",), ("attention", "mlp")):
             flags = {f"finetune_{t}_layers": t in towers for t in ("vision", "language")}
@@ -118,9 +118,9 @@ def test_train_read_save_merge(folder, data, tmp_path):
     assert f"{sum(same)} of 6 rows are read the same" in (merged / "README.md").read_text()
 
 
-def test_four_bits_train_read_save_merge(folder, data, tmp_path, monkeypatch):
+def test_train_read_save_merge_in_4_bits(folder, data, tmp_path, monkeypatch):
     """What a GPU does with transformers and PEFT, by bitsandbytes' kernels for a CPU."""
-    monkeypatch.setattr("ocrkit.models.load.holds_four_bits", lambda: True)
+    monkeypatch.setattr("ocrkit.models.load.supports_4bit", lambda: True)
     # As recipes for a GPU have it.
     settings = {"load_in_4bit": True, "gradient_checkpointing": True, "optim": "adamw_8bit"}
     settings["attn_implementation"] = None
@@ -152,7 +152,7 @@ def test_four_bits_train_read_save_merge(folder, data, tmp_path, monkeypatch):
     torch.testing.assert_close(alone.get_submodule(name).weight, expected, rtol=0.01, atol=0.001)
 
 
-def test_a_padded_batch_reads_like_single_rows(folder, data, tmp_path):
+def test_padded_batch_reads_like_single_rows(folder, data, tmp_path):
     config = _config(folder, tmp_path)
     model, processor = load_model(config)
     together = predict(model, processor, data["test"], config)
@@ -160,7 +160,7 @@ def test_a_padded_batch_reads_like_single_rows(folder, data, tmp_path):
     assert predict(model, processor, data["test"], config) == together
 
 
-def test_a_padded_batch_trains_like_single_rows(folder, data, tmp_path):
+def test_padded_batch_has_the_loss_of_single_rows(folder, data, tmp_path):
     model, processor = load_model(_config(folder, tmp_path))
     collate = Collator(processor)
     rows = [data["train"][i] for i in range(4)]
@@ -170,7 +170,7 @@ def test_a_padded_batch_trains_like_single_rows(folder, data, tmp_path):
     assert together.item() == pytest.approx(single.item(), rel=1e-4)
 
 
-def test_the_loss_is_that_of_the_models_own_logits(folder, data, tmp_path):
+def test_loss_equals_cross_entropy_of_the_models_logits(folder, data, tmp_path):
     model, processor = load_model(_config(folder, tmp_path))
     batch = Collator(processor)([data["train"][i] for i in range(3)])
     with torch.no_grad():
@@ -183,7 +183,7 @@ def test_the_loss_is_that_of_the_models_own_logits(folder, data, tmp_path):
     assert ours.item() == pytest.approx(expected.item(), rel=1e-4)
 
 
-def test_attention_and_patch_embedding_change_nothing_that_comes_out(folder, data, tmp_path):
+def test_sdpa_and_patch_embedding_give_the_stock_logits(folder, data, tmp_path):
     stock = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=torch.float32, attn_implementation="eager"
     )
@@ -201,7 +201,7 @@ def test_attention_and_patch_embedding_change_nothing_that_comes_out(folder, dat
     torch.testing.assert_close(ours[real], theirs[real], rtol=1e-4, atol=1e-4)
 
 
-def test_lengths_are_those_of_collated_samples(folder, data, tmp_path):
+def test_token_lengths_equal_collated_lengths(folder, data, tmp_path):
     config = _config(folder, tmp_path)
     _, processor = load_model(config)
     images, texts = token_lengths(data["train"], processor, config)
@@ -210,7 +210,7 @@ def test_lengths_are_those_of_collated_samples(folder, data, tmp_path):
         assert collate([row])["input_ids"].shape[1] == image + text
 
 
-def test_a_plan_counts_what_the_architecture_counts(folder, data, tmp_path, capsys):
+def test_plan_counts_tokens_or_tiles(folder, data, tmp_path, capsys):
     config = _config(folder, tmp_path)
     model, processor = load_model(config)
     result = plan(config, data, model, processor, probe_steps=1)
@@ -224,7 +224,7 @@ def test_a_plan_counts_what_the_architecture_counts(folder, data, tmp_path, caps
         assert result.tiles is None and result.image_tokens[0] >= 4
 
 
-def test_budgets_come_in_the_architectures_own_unit(folder, tmp_path):
+def test_picture_budget_in_pixels_or_tiles(folder, tmp_path):
     tiled = "mllama" in str(folder)
     wrong = {"max_pixels": 4096} if tiled else {"max_image_tiles": 2}
     right = {"max_image_tiles": 2} if tiled else {"max_pixels": 4096}
@@ -240,7 +240,7 @@ def llama(tmp_path_factory):
     return build("mllama", tmp_path_factory.mktemp("models") / "mllama")
 
 
-def test_completions_look_at_the_tiles_of_their_prompt(llama, data, tmp_path):
+def test_completions_attend_to_the_tiles_of_their_prompt(llama, data, tmp_path):
     _, processor = load_model(_config(llama, tmp_path))
     rows = [data["train"][i] for i in (1, 2)]
     batch = Collator(processor)(rows)

@@ -74,7 +74,7 @@ def as_text(value):
 
 
 @pytest.mark.parametrize("name", FIELDS)
-def test_every_setting_is_the_same_by_all_ways(name, tmp_path):
+def test_settings_are_equal_from_every_interface(name, tmp_path):
     value = value_for(name)
     given = {**BESIDE.get(name, {}), name: value}
     python = TrainConfig.from_recipe("quickstart", **given)
@@ -100,7 +100,7 @@ def test_every_setting_is_the_same_by_all_ways(name, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_seed_gives_the_same_weights_by_all_ways(thermal, tmp_path):
+def test_same_seed_gives_the_same_weights_from_every_interface(thermal, tmp_path):
     """Bit for bit, though the notebook plans and evaluates before it trains."""
     import torch
     from safetensors.torch import load_file

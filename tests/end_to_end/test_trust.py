@@ -81,7 +81,7 @@ COMMANDS = {
 
 @pytest.mark.parametrize("known", [False, True], ids=["needs its code", "does without"])
 @pytest.mark.parametrize("command", COMMANDS)
-def test_no_command_runs_a_strangers_code(command, known, thermal, tmp_path, capsys, monkeypatch):
+def test_no_command_runs_remote_code(command, known, thermal, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("builtins.input", lambda *_: "y")  # nobody is asked either
     written = tmp_path / "written"
@@ -98,7 +98,7 @@ def test_no_command_runs_a_strangers_code(command, known, thermal, tmp_path, cap
 
 
 @pytest.mark.parametrize("command", ["compare", "leaderboard"])
-def test_what_only_shows_a_strangers_run(command, thermal, tmp_path):
+def test_compare_and_leaderboard_run_no_remote_code(command, thermal, tmp_path):
     written = tmp_path / "written"
     run = strangers_run(tmp_path / "run", thermal, written, known=False)
     if command == "compare":
@@ -109,7 +109,7 @@ def test_what_only_shows_a_strangers_run(command, thermal, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_over_a_strangers_model(thermal, tmp_path):
+def test_sweep_runs_no_remote_code(thermal, tmp_path):
     import nbformat
 
     written = tmp_path / "written"
@@ -131,7 +131,7 @@ def test_a_sweep_over_a_strangers_model(thermal, tmp_path):
     assert not written.exists()
 
 
-def test_the_users_own_word_runs_the_code(thermal, tmp_path, monkeypatch):
+def test_trust_remote_code_on_the_command_line_runs_the_code(thermal, tmp_path, monkeypatch):
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
     monkeypatch.syspath_prepend(str(tmp_path / "m"))
     written = tmp_path / "written"
@@ -144,7 +144,7 @@ def test_the_users_own_word_runs_the_code(thermal, tmp_path, monkeypatch):
     assert written.exists()
 
 
-def test_only_what_reading_needs_is_taken_from_a_model_folder(thermal, tmp_path):
+def test_only_reading_settings_are_taken_from_a_model_folder(thermal, tmp_path):
     run = strangers_run(tmp_path / "run", thermal, tmp_path / "written", known=True)
     taken = settings_of_run(run)
     assert set(taken) <= {*READING_SETTINGS, "dataset", "output_dir"}
@@ -156,7 +156,7 @@ def test_only_what_reading_needs_is_taken_from_a_model_folder(thermal, tmp_path)
 
 
 @pytest.mark.parametrize("value", ["true", "yes", "on", '"true"', "!!bool true"])
-def test_no_recipe_file_decides_over_remote_code(value, tmp_path):
+def test_recipe_files_cannot_set_trust_remote_code(value, tmp_path):
     path = tmp_path / "recipe.yaml"
     path.write_text(f"trust_remote_code: {value}\n")
     with pytest.raises(ConfigError, match="give --trust_remote_code true"):
@@ -168,7 +168,7 @@ def test_no_recipe_file_decides_over_remote_code(value, tmp_path):
     assert not TrainConfig.from_recipe(str(path)).trust_remote_code
 
 
-def test_a_hubs_kernel_is_code_too():
+def test_attention_kernels_of_the_hub_need_trust_remote_code():
     with pytest.raises(ConfigError, match="is code of the Hub"):
         TrainConfig(attn_implementation="stranger/kernel")
     trusted = TrainConfig(attn_implementation="stranger/kernel", trust_remote_code=True)
@@ -185,7 +185,7 @@ class _Writes:
         return os.system, (f"echo ran > {self.path}",)
 
 
-def test_no_pickle_of_a_strangers_checkpoint_is_run(config, tmp_path, capsys):
+def test_pickles_in_checkpoints_are_not_executed(config, tmp_path, capsys):
     """Neither the optimizer's state, the schedule's, nor that of the random numbers."""
     config.max_steps = config.save_steps = 1
     config.save(tmp_path / "recipe.yaml")

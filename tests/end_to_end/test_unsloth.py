@@ -128,7 +128,7 @@ def _with(config: TrainConfig, **changes) -> TrainConfig:
     return TrainConfig.from_dict({**config.to_dict(), **changes})
 
 
-def test_unsloth_comes_first(driven):
+def test_unsloth_is_imported_first(driven):
     _, result, *_ = driven
     assert result["unsloth"]
     assert result["heavy_before"] == []
@@ -163,7 +163,7 @@ def _computes_logits_once(result):
     assert calls["head"] == calls["model"]
 
 
-def test_the_output_layer_is_computed_once(driven):
+def test_logits_are_computed_once(driven):
     """Unsloth computes it a second time where UNSLOTH_RETURN_LOGITS asks for logits."""
     _computes_logits_once(driven[1])
 
@@ -174,11 +174,11 @@ def _recomputes_layers(result):
     assert calls["layer"] >= calls["model"] + len(result["losses"])
 
 
-def test_layers_are_recomputed_by_unsloths_checkpointing(driven):
+def test_unsloths_gradient_checkpointing_recomputes_layers(driven):
     _recomputes_layers(driven[1])
 
 
-def test_flags_select_the_same_layers_on_both_backends(driven):
+def test_finetune_flags_select_the_same_layers_on_both_backends(driven):
     _, theirs, config, folder = driven
     ours = {"backend": "transformers", "output_dir": str(folder / "flags")}
     model, _ = load_model(_with(config, **ours))
@@ -242,7 +242,7 @@ needs_compiler = pytest.mark.skipif(not shutil.which("g++"), reason="needs g++")
 
 @pytest.mark.slow
 @needs_compiler
-def test_compiled_models_train_and_read_alike(thermal, tmp_path):
+def test_compiled_models_train_and_read_like_transformers(thermal, tmp_path):
     config = _quickstart(thermal, max_steps=2)
     job, theirs = _compiled(tmp_path, config, first=":")
     assert "compilation is turned off" not in theirs["output"]
@@ -255,7 +255,7 @@ def test_compiled_models_train_and_read_alike(thermal, tmp_path):
 
 @pytest.mark.slow
 @needs_compiler
-def test_kernels_that_do_not_compile_are_gone_round(thermal, tmp_path):
+def test_kernels_that_do_not_compile_run_in_eager_mode(thermal, tmp_path):
     config = _quickstart(thermal, max_steps=2)
     job, theirs = _compiled(tmp_path, config, first="exit 1")
     # Unsloth goes round most of them itself, and not round those of the training step.
@@ -266,7 +266,7 @@ def test_kernels_that_do_not_compile_are_gone_round(thermal, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.skipif("UNSLOTH_LLAMA_CPP_PATH" not in os.environ, reason="needs a built llama.cpp")
-def test_llama_cpp_reads_what_is_exported_as_the_trained_model_does(thermal, tmp_path):
+def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
     source = Path(os.environ["UNSLOTH_LLAMA_CPP_PATH"])
     (tmp_path / "llama.cpp").mkdir()
     found = {"UNSLOTH_LLAMA_CPP_PATH": str(taught(source, tmp_path / "llama.cpp"))}
@@ -335,7 +335,7 @@ def others(thermal, tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", OTHERS)
-def test_other_models_train_and_read_alike_on_both_backends(name, others):
+def test_other_architectures_train_and_read_alike_on_both_backends(name, others):
     job, theirs, config, folder = others[name]
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
@@ -367,7 +367,7 @@ def in_four_bits(thermal, tmp_path_factory):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ("qwen3_vl", *OTHERS))
 def test_both_backends_train_and_read_alike_in_four_bits(name, in_four_bits, monkeypatch):
-    monkeypatch.setattr("ocrkit.models.load.holds_four_bits", lambda: True)
+    monkeypatch.setattr("ocrkit.models.load.supports_4bit", lambda: True)
     job, theirs, config, folder = in_four_bits[name]
     assert "error" not in theirs, theirs["error"]
     assert theirs["quantized"] and len(theirs["losses"]) == 3
@@ -380,9 +380,9 @@ def test_both_backends_train_and_read_alike_in_four_bits(name, in_four_bits, mon
 
 
 @pytest.mark.slow
-def test_eager_attention_is_refused_where_unsloths_masks_are_not_for_it(others):
+def test_eager_attention_is_refused_for_unsloths_boolean_masks(others):
     """It adds masks to scores, and Unsloth's of Llama-3.2-Vision are true and false."""
-    assert "attn_implementation='eager' adds up masks" in others["eager"][1]["error"]
+    assert "attn_implementation='eager' adds attention masks" in others["eager"][1]["error"]
 
 
 @pytest.mark.skipif(not _has_gpu(), reason="needs a GPU")
@@ -419,7 +419,7 @@ def _parameters(path: str, name: str, owner: str) -> set[str]:
     raise AssertionError(f"{owner}.{name} is not in {path}")
 
 
-def test_unsloth_takes_the_arguments_that_are_passed():
+def test_unsloth_has_the_arguments_that_are_passed():
     load = _parameters("models/loader.py", "from_pretrained", "FastModel")
     assert {
         "load_in_4bit",
@@ -450,7 +450,7 @@ def test_unsloth_takes_the_arguments_that_are_passed():
         assert "model" in _parameters("models/vision.py", name, "FastBaseModel")
 
 
-def test_trl_takes_the_arguments_that_are_passed(config):
+def test_trl_has_the_arguments_that_are_passed(config):
     from trl import SFTConfig, SFTTrainer
 
     from ocrkit.training.arguments import sft_config

@@ -178,7 +178,7 @@ def replaced(loads: list):
         "ocrkit.find_lr": lambda *_, **__: None,
         "ocrkit.export": lambda *_, **__: Path("exported"),
         "ocrkit.models.read_files.read_pictures": read,
-        "ocrkit.models.read_files.write_predictions": lambda *_, **__: (1, 0),
+        "ocrkit.models.predictions.write_predictions": lambda *_, **__: (1, 0),
         "data_prep.validate.draw": lambda *_: b"",
     }
     for name in verbs:

@@ -360,9 +360,9 @@ def test_a_whole_model_without_numbers_fails_every_row_at_once(config, capsys, m
 def test_float16_names_a_wider_dtype():
     from types import SimpleNamespace
 
-    from ocrkit.models.read import _no_numbers
+    from ocrkit.models.read import _nan_message
 
-    told = _no_numbers(SimpleNamespace(dtype=torch.float16))
+    told = _nan_message(SimpleNamespace(dtype=torch.float16))
     assert "in float16; set dtype=bfloat16 or dtype=float32" in told
 
 

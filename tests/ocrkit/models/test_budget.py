@@ -7,25 +7,29 @@ from ocrkit.errors import ConfigError
 from ocrkit.models.budget import apply_pixel_budget
 
 
-def counting_pixels(low=3136, high=100_000):
+def _counting_pixels(low=3136, high=100_000):
     size = {"shortest_edge": low, "longest_edge": high}
     return SimpleNamespace(image_processor=SimpleNamespace(size=size, patch_size=14, merge_size=2))
 
 
-def counting_tiles():
+def _counting_tiles():
     return SimpleNamespace(image_processor=SimpleNamespace(size={"height": 1}, max_image_tiles=4))
 
 
-def test_a_budget_of_pixels_is_set_on_the_processor():
-    processor = counting_pixels()
+def _of_fixed_size():
+    return SimpleNamespace(image_processor=SimpleNamespace(size={"height": 560, "width": 560}))
+
+
+def test_pixel_budget_is_set_on_the_processor():
+    processor = _counting_pixels()
     apply_pixel_budget(processor, TrainConfig(max_pixels=50_000))
     assert processor.image_processor.size == {"shortest_edge": 3136, "longest_edge": 50_000}
     apply_pixel_budget(processor, TrainConfig(min_pixels=4000))
     assert processor.image_processor.size == {"shortest_edge": 4000, "longest_edge": 50_000}
 
 
-def test_a_budget_of_tiles_is_set_on_the_processor():
-    processor = counting_tiles()
+def test_tile_budget_is_set_on_the_processor():
+    processor = _counting_tiles()
     apply_pixel_budget(processor, TrainConfig(max_image_tiles=2))
     assert processor.image_processor.max_image_tiles == 2
 
@@ -33,13 +37,14 @@ def test_a_budget_of_tiles_is_set_on_the_processor():
 @pytest.mark.parametrize(
     ("processor", "settings", "message"),
     [
-        (counting_pixels(), {"max_image_tiles": 2}, "set max_pixels instead"),
-        (counting_tiles(), {"max_pixels": 4000}, "set max_image_tiles instead"),
-        (counting_pixels(), {"min_pixels": 200_000}, "no picture fits; lower it"),
-        (counting_pixels(), {"max_pixels": 3000}, "no picture fits; raise it"),
-        (counting_pixels(low=1), {"max_pixels": 700}, "28 x 28 pixels of a single token"),
+        (_of_fixed_size(), {"max_pixels": 4000}, "leave them out"),
+        (_counting_pixels(), {"max_image_tiles": 2}, "set max_pixels instead"),
+        (_counting_tiles(), {"max_pixels": 4000}, "set max_image_tiles instead"),
+        (_counting_pixels(), {"min_pixels": 200_000}, "no picture fits; lower it"),
+        (_counting_pixels(), {"max_pixels": 3000}, "no picture fits; raise it"),
+        (_counting_pixels(low=1), {"max_pixels": 700}, "28 x 28 pixels of a single token"),
     ],
 )
-def test_a_budget_that_cannot_be_met_is_refused(processor, settings, message):
+def test_budget_that_no_picture_meets(processor, settings, message):
     with pytest.raises(ConfigError, match=message):
         apply_pixel_budget(processor, TrainConfig(**settings))

@@ -16,8 +16,8 @@ from ocrkit.models.gguf import llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.models.load import load_model
 from ocrkit.models.write import export
 
-# What a converter says, quoted by Unsloth.
-SAID = """Unsloth: GGUF conversion failed: RuntimeError: Unsloth: Failed to convert
+# Output of a converter, quoted by Unsloth.
+CONVERTER_OUTPUT = """Unsloth: GGUF conversion failed: RuntimeError: Unsloth: Failed to convert
 --- converter stderr ---
 INFO:hf-to-gguf:Loading model: merged
 FileNotFoundError: File not found: tokenizer.model
@@ -27,29 +27,29 @@ NotImplementedError: BPE pre-tokenizer was not recognized
 
 
 def _writing(*names: str) -> SimpleNamespace:
-    """A model of which Unsloth makes files of these names."""
+    """Stand-in for a model from which Unsloth makes files of these names."""
 
     def save_pretrained_gguf(folder, processor, quantization_method):
-        made = Path(f"{folder}_gguf")
-        made.mkdir()
+        output = Path(f"{folder}_gguf")
+        output.mkdir()
         for name in names:
-            (made / name).write_text(name)
-        files = [str(made / name) for name in names]
+            (output / name).write_text(name)
+        files = [str(output / name) for name in names]
         return {"gguf_files": files, "modelfile_location": None}
 
     return SimpleNamespace(save_pretrained_gguf=save_pretrained_gguf)
 
 
-def test_a_converters_error_is_one_sentence(tmp_path):
+def test_converter_error_is_one_sentence(tmp_path):
     def fail(*args, **kwargs):
-        raise RuntimeError(SAID)
+        raise RuntimeError(CONVERTER_OUTPUT)
 
     with pytest.raises(ModelError, match=r"\(NotImplementedError: BPE pre-tok.* merged_16bit, "):
         write_gguf(SimpleNamespace(save_pretrained_gguf=fail), None, tmp_path / "gguf")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_files_that_would_read_no_picture_are_not_given_out(tmp_path):
+def test_missing_vision_tower_is_an_error(tmp_path):
     """Unsloth only prints that a vision tower was not converted."""
     with pytest.raises(ModelError, match="cannot convert the vision tower"):
         write_gguf(_writing("m.Q8_0.gguf"), None, tmp_path / "out" / "gguf")
@@ -57,24 +57,24 @@ def test_files_that_would_read_no_picture_are_not_given_out(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["mllama", "paddleocr_vl"])
-def test_models_without_a_gguf_are_refused_before_the_merge(kind, tmp_path):
+def test_model_types_without_gguf_are_refused_before_the_merge(kind, tmp_path):
     config = SimpleNamespace(model_type=kind, quantization_config=None)
     model = SimpleNamespace(config=config, ocrkit_backend="unsloth")
     with pytest.raises(ModelError, match="format='gguf' cannot be written for"):
         export(model, None, tmp_path / "gguf", "gguf")
 
 
-# Leaves what it was given beside itself, and reads the name of the first picture's folder.
+# Stand-in for llama-mtmd-cli: logs its arguments and the picture's size, and prints a text.
 PROGRAM = """#!{python}
 import json, sys
 from pathlib import Path
 from PIL import Image
 
-given = sys.argv[1:]
-value = lambda name: given[given.index(name) + 1]
+arguments = sys.argv[1:]
+value = lambda name: arguments[arguments.index(name) + 1]
 picture = Image.open(value("--image"))
-with open(Path(__file__).with_name("given.jsonl"), "a") as file:
-    file.write(json.dumps([given, list(picture.size)]) + "\\n")
+with open(Path(__file__).with_name("calls.jsonl"), "a") as file:
+    file.write(json.dumps([arguments, list(picture.size)]) + "\\n")
 if "broken" in value("-p"):
     sys.exit("loading\\nerror: no such tensor\\n")
 print("\\nread it\\n\\n")
@@ -102,12 +102,12 @@ def files(tmp_path):
     return folder
 
 
-def _given(program: Path) -> list:
-    lines = program.with_name("given.jsonl").read_text().splitlines()
+def _calls(program: Path) -> list:
+    lines = program.with_name("calls.jsonl").read_text().splitlines()
     return [json.loads(line) for line in lines]
 
 
-def test_llama_cpp_is_found_where_unsloth_puts_it(program, monkeypatch):
+def test_llama_cpp_reader_looks_in_unsloths_folder_and_path(program, monkeypatch):
     assert llama_cpp_reader() == str(program)
     monkeypatch.setenv("UNSLOTH_LLAMA_CPP_PATH", str(program.parent / "none"))
     assert llama_cpp_reader() is None
@@ -115,24 +115,24 @@ def test_llama_cpp_is_found_where_unsloth_puts_it(program, monkeypatch):
     assert llama_cpp_reader() == str(program)
 
 
-def test_llama_cpp_is_given_pictures_as_the_model_sees_them(program, files, processor, config):
+def test_llama_cpp_arguments(program, files, processor, config):
     picture = Image.new("RGB", (333, 40), "white")
     row = {"id": "a", "images": [picture], "prompt": [{"role": "user", "content": r"Read \n."}]}
-    asked = {**row, "prompt": [{"role": "system", "content": "You read."}, *row["prompt"]]}
+    with_system = {**row, "prompt": [{"role": "system", "content": "You read."}, *row["prompt"]]}
     config.image_height = 32
-    assert read_gguf(str(program), files, processor, [row, asked], config) == ["read it"] * 2
-    (given, size), (with_system, _) = _given(program)
+    assert read_gguf(str(program), files, processor, [row, with_system], config) == ["read it"] * 2
+    (arguments, size), (system_arguments, _) = _calls(program)
     assert size == [272, 32]  # 266 x 32, in tokens of 16 x 16
-    value = dict(pairwise(given))
+    value = dict(pairwise(arguments))
     assert value["-m"] == str(files / "m.Q8_0.gguf")
     assert value["--mmproj"] == str(files / "m.F16-mmproj.gguf")
     assert value["--image-min-tokens"] == value["--image-max-tokens"] == "34"
-    assert value["-p"] == r"Read \n." and "--no-escape" in given and "-sys" not in given
+    assert value["-p"] == r"Read \n." and "--no-escape" in arguments and "-sys" not in arguments
     assert value["-n"] == str(config.max_new_tokens) and value["--temp"] == "0"
-    assert with_system[with_system.index("-sys") + 1] == "You read."
+    assert system_arguments[system_arguments.index("-sys") + 1] == "You read."
 
 
-def test_what_llama_cpp_cannot_read_or_be_asked(program, files, processor, config):
+def test_llama_cpp_errors_and_conversations(program, files, processor, config):
     row = drawn_rows(1)[0]
     broken = {**row, "prompt": [{"role": "user", "content": "broken"}]}
     with pytest.raises(ModelError, match=r"cannot read row '.*' with them \(error: no such tensor"):
@@ -142,7 +142,7 @@ def test_what_llama_cpp_cannot_read_or_be_asked(program, files, processor, confi
         read_gguf(str(program), files, processor, [turns], config)
 
 
-def test_an_exported_gguf_is_held_against_the_trained_model(
+def test_exported_gguf_is_compared_with_the_trained_model(
     program, config, tmp_path, capsys, monkeypatch
 ):
     model, processor = load_model(config)
@@ -152,7 +152,7 @@ def test_an_exported_gguf_is_held_against_the_trained_model(
     monkeypatch.setattr(sys.modules["ocrkit.models.write"], "predict", lambda *args: texts)
     model.save_pretrained_gguf = _writing("m.Q8_0.gguf", "m-mmproj.gguf").save_pretrained_gguf
     folder = tmp_path / "gguf"
-    with pytest.raises(ModelError, match="reads only 2 of 3 rows as the trained one does"):
+    with pytest.raises(ModelError, match="reads only 2 of 3 rows as the trained model does"):
         export(model, processor, folder, "gguf", config=config, samples=3, min_equal=0.9)
     card = (folder / "README.md").read_text()
     assert "2 of 3 rows are read the same" in card and "library_name: gguf" in card
@@ -164,12 +164,12 @@ def test_an_exported_gguf_is_held_against_the_trained_model(
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
-def test_a_fitted_picture_is_cut_into_the_same_patches(mode, processor):
+def test_fitted_picture_gives_the_same_patches(mode, processor):
     noise = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (45, 301, 3), generator=noise, dtype=torch.uint8)
     picture = Image.fromarray(pixels.numpy()).convert(mode)
-    part = processor.image_processor
-    small = fitted(picture, part)
+    image_processor = processor.image_processor
+    small = fitted(picture, image_processor)
     assert small.mode == mode and small.width % 16 == small.height % 16 == 0
-    whole, again = cut_patches([picture], part), cut_patches([small], part)
+    whole, again = (cut_patches([p], image_processor) for p in (picture, small))
     assert all(torch.equal(whole[name], again[name]) for name in whole)

@@ -12,16 +12,16 @@ from huggingface_hub.errors import HfHubHTTPError
 import ocrkit
 from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
-from ocrkit.errors import ModelError
-from ocrkit.models.hub import HubError, card, push, reserve
+from ocrkit.errors import HubError, ModelError
+from ocrkit.models.hub import card, push, reserve
 from ocrkit.models.load import load_model
 from ocrkit.models.write import export
 
 
 @pytest.fixture
 def hub(monkeypatch):
-    """HfApi with the real one's signatures, of a Hub that holds nothing."""
-    # Takes names of huggingface_hub as types when it is first imported, so the real ones first.
+    """Stand-in for HfApi, with its signatures, of an empty Hub."""
+    # Imported first: transformers uses classes of huggingface_hub as types at import.
     importlib.import_module("transformers.utils.hub")
     api = create_autospec(HfApi, instance=True)
     api.repo_exists.return_value = False
@@ -32,12 +32,12 @@ def hub(monkeypatch):
 
 
 def _refusal(status: int) -> HfHubHTTPError:
-    """What huggingface_hub raises for an answer of the Hub."""
+    """huggingface_hub's error for a status of the Hub."""
     request = httpx.Request("POST", "https://huggingface.co/api/repos/create")
     return HfHubHTTPError(f"{status}\nmore", response=httpx.Response(status, request=request))
 
 
-def test_a_merged_model_is_pushed_with_its_card(config, tmp_path, hub, capsys):
+def test_push_of_a_merged_model_with_its_card(config, tmp_path, hub, capsys):
     model, processor = load_model(config)
     folder = export(
         model,
@@ -58,7 +58,7 @@ def test_a_merged_model_is_pushed_with_its_card(config, tmp_path, hub, capsys):
     assert "Pushed to https://huggingface.co/someone/receipts" in capsys.readouterr().out
 
 
-def test_an_adapter_whose_base_nobody_else_has_is_not_pushed(config, tmp_path, hub):
+def test_adapter_on_a_local_base_is_not_pushed(config, tmp_path, hub):
     model, processor = load_model(config)
     with pytest.raises(ModelError, match="push format=merged_16bit"):
         export(model, processor, tmp_path / "adapter", push_to_hub="someone/receipts")
@@ -66,17 +66,17 @@ def test_an_adapter_whose_base_nobody_else_has_is_not_pushed(config, tmp_path, h
     assert not (tmp_path / "adapter").exists()
 
 
-def test_what_the_hub_refuses_is_found_before_the_merge(config, tmp_path, hub):
+def test_hub_refusal_comes_before_the_merge(config, tmp_path, hub):
     model, processor = load_model(config)
     hub.create_repo.side_effect = _refusal(403)
-    with pytest.raises(HubError, match="may not write for someone"):
+    with pytest.raises(HubError, match="cannot write for someone"):
         export(model, processor, tmp_path / "m", "merged_16bit", push_to_hub="someone/receipts")
     assert not (tmp_path / "m").exists()
 
 
-def test_a_merge_that_reads_otherwise_is_not_pushed(config, tmp_path, hub, monkeypatch):
+def test_merge_that_reads_differently_is_not_pushed(config, tmp_path, hub, monkeypatch):
     model, processor = load_model(config)
-    monkeypatch.setattr(sys.modules["ocrkit.models.write"], "_read_alike", lambda *args: 0)
+    monkeypatch.setattr(sys.modules["ocrkit.models.write"], "_count_equal", lambda *args: 0)
     with pytest.raises(ModelError, match="reads only 0 of 2 rows"):
         export(
             model,
@@ -89,7 +89,7 @@ def test_a_merge_that_reads_otherwise_is_not_pushed(config, tmp_path, hub, monke
     hub.upload_folder.assert_not_called()
 
 
-def test_an_empty_repository_is_taken_and_a_full_one_is_not(hub):
+def test_reserve_takes_an_empty_repository_only(hub):
     hub.repo_exists.return_value = True
     hub.list_repo_files.return_value = [".gitattributes", "README.md"]
     assert reserve("someone/receipts") is hub
@@ -103,12 +103,12 @@ def test_an_empty_repository_is_taken_and_a_full_one_is_not(hub):
     ("error", "message"),
     [
         (_refusal(401), "does not take this token"),
-        (_refusal(403), "may not write for someone"),
+        (_refusal(403), "cannot write for someone"),
         (httpx.ConnectError("no route to host"), "cannot be reached; check the network"),
         (_refusal(500), "500 more"),
     ],
 )
-def test_refusals_are_one_sentence(error, message, hub, tmp_path):
+def test_hub_errors_are_one_sentence(error, message, hub, tmp_path):
     hub.create_repo.side_effect = error
     with pytest.raises(HubError, match=message) as raised:
         reserve("someone/receipts")
@@ -120,23 +120,23 @@ def test_refusals_are_one_sentence(error, message, hub, tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("receipts", "give user/name"), ("some one/receipts", "no name of a repository")],
+    [("receipts", "give user/name"), ("some one/receipts", "no valid name of a repository")],
 )
-def test_names_that_cannot_be(name, message, hub):
+def test_invalid_repository_names(name, message, hub):
     with pytest.raises(HubError, match=message) as raised:
         reserve(name)
     assert "\n" not in str(raised.value)
     hub.create_repo.assert_not_called()
 
 
-def test_without_a_token(monkeypatch, tmp_path):
+def test_reserve_without_a_token(monkeypatch, tmp_path):
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
     with pytest.raises(HubError, match="needs a token that may write: set HF_TOKEN"):
         reserve("someone/receipts")
 
 
-def test_without_a_network(monkeypatch):
+def test_reserve_without_a_network(monkeypatch):
     # Tests run offline: huggingface_hub itself refuses to connect.
     monkeypatch.setenv("HF_TOKEN", "hf_stand_in")
     with pytest.raises(HubError, match="cannot be reached; check the network"):
@@ -144,21 +144,21 @@ def test_without_a_network(monkeypatch):
 
 
 @pytest.mark.parametrize(("flags", "private"), [([], None), (["--hub_private_repo"], True)])
-def test_the_command_takes_the_same_names(flags, private, tmp_path, monkeypatch):
-    given = {}
+def test_export_command_passes_the_hub_settings(flags, private, tmp_path, monkeypatch):
+    options = {}
 
     def export(model, processor, output_dir, **settings):
-        given.update(settings)
+        options.update(settings)
         return output_dir
 
     monkeypatch.setattr(ocrkit, "load_model", lambda config: (None, None))
     monkeypatch.setattr(ocrkit, "export", export)
     pushed = ["--push_to_hub", "someone/receipts", *flags]
     assert main(["export", "--out", str(tmp_path / "adapter"), *pushed]) == 0
-    assert (given["push_to_hub"], given["hub_private_repo"]) == ("someone/receipts", private)
+    assert (options["push_to_hub"], options["hub_private_repo"]) == ("someone/receipts", private)
 
 
-def test_names_on_a_card_are_plain_text(tmp_path):
+def test_card_escapes_markdown_in_names(tmp_path):
     hostile = "a|b [x](javascript:alert(1)) <script>\n# `c` \u202e\x1b"
     data, run = tmp_path / "data", tmp_path / "run"
     folder = run / "eval" / "x`y|z"
@@ -170,8 +170,8 @@ def test_names_on_a_card_are_plain_text(tmp_path):
     summary["metrics"] = {"exact_match": {"value": 1.0}, hostile: {"value": 0.5}}
     (folder / "metrics.json").write_text(json.dumps(summary))
     (other / "metrics.json").write_text(json.dumps(summary | {"weights": hostile}))
-    described = {"source": hostile, "tasks": {hostile: 1}, "languages": {hostile: 1}}
-    (data / "dataset.json").write_text(json.dumps(described))
+    manifest = {"source": hostile, "tasks": {hostile: 1}, "languages": {hostile: 1}}
+    (data / "dataset.json").write_text(json.dumps(manifest))
     config = TrainConfig(dataset=str(data), prompts={"transcription": "read\n```\n<script>"})
     made_by = {"id": hostile, "weights": "w"}
     text = card(hostile, "merged_16bit", False, hostile, run, config, "", made_by, hostile)

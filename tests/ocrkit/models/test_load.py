@@ -1,4 +1,3 @@
-import copy
 import inspect
 import json
 import re
@@ -12,65 +11,53 @@ import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError, ModelError
-from ocrkit.models.backend import choose_backend, inference_mode
 from ocrkit.models.base import TINY, resolve_model
-from ocrkit.models.budget import apply_pixel_budget
 from ocrkit.models.load import load_model, lora_targets
 from tests.helpers.architectures import build
 
 
-def test_the_backend_is_chosen_without_torch(monkeypatch):
-    assert choose_backend(TrainConfig(backend="unsloth")) == ("unsloth", "backend=unsloth")
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
-    assert choose_backend(TrainConfig())[0] == "transformers"
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
-    monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
-    assert choose_backend(TrainConfig()) == ("unsloth", "a CUDA driver is present")
-    assert choose_backend(TrainConfig(max_image_tiles=2))[0] == "transformers"
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    backend, why = choose_backend(TrainConfig())
-    assert backend == "transformers" and "unsloth is not installed" in why
-
-
-def test_a_driver_for_which_torch_was_not_built(config, monkeypatch, capsys):
+def test_gpu_driver_that_torch_was_not_built_for(config, monkeypatch, capsys):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     load_model(config)
-    said = capsys.readouterr().out
-    assert "Backend: transformers (torch" in said and "sees none: install a torch" in said
+    printed = capsys.readouterr().out
+    assert "Backend: transformers (torch" in printed and "sees none: install a torch" in printed
     config.backend = "unsloth"
     with pytest.raises(ModelError, match=r"needs a GPU, and torch .* set backend=transformers"):
         load_model(config)
 
 
-def test_what_unsloth_cannot_load_transformers_does(config, monkeypatch, capsys):
-    def lacking(config, base, adapter):
+def test_transformers_loads_what_unsloth_cannot(config, monkeypatch, capsys):
+    def fail(config, base, adapter, dtype):
         raise AttributeError("'Qwen9Config' object has no attribute 'vocab_size'")
 
-    monkeypatch.setattr("ocrkit.models.load._load_unsloth", lacking)
+    monkeypatch.setattr("ocrkit.models.load.load_with_unsloth", fail)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
     monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
     model, _ = load_model(config)
     assert model.ocrkit_backend == "transformers"
-    said = capsys.readouterr().out.splitlines()
-    assert "Unsloth cannot load it ('Qwen9Config' object has no attribute 'vocab_size')" in said[1]
-    assert said[0].startswith("Backend: unsloth") and said[2].startswith("Backend: transformers")
-    # Asked for by name, nothing else is taken for it.
+    printed = capsys.readouterr().out.splitlines()
+    assert (
+        "Unsloth cannot load it ('Qwen9Config' object has no attribute 'vocab_size')" in printed[1]
+    )
+    assert printed[0].startswith("Backend: unsloth")
+    assert printed[2].startswith("Backend: transformers")
+    # backend=unsloth does not fall back to transformers.
     config.backend = "unsloth"
     with pytest.raises(AttributeError, match="Qwen9Config"):
         load_model(config)
 
 
-def test_load_model_says_what_it_took(config, capsys):
+def test_load_model_prints_the_backend_and_adds_adapters(config, capsys):
     model, _ = load_model(config)
     assert "Backend: transformers" in capsys.readouterr().out
     trained = {name for name, weight in model.named_parameters() if weight.requires_grad}
     assert trained and all("lora_" in name for name in trained)
 
 
-def test_four_bit_without_cuda_is_said(config, capsys):
+def test_4_bit_without_cuda_prints_the_dtype_instead(config, capsys):
     config.load_in_4bit = True
     load_model(config)
     assert "4-bit needs CUDA; the model is loaded in float32" in capsys.readouterr().out
@@ -87,7 +74,7 @@ def test_four_bit_without_cuda_is_said(config, capsys):
         ({}, False, torch.float16),
     ],
 )
-def test_weights_trained_whole_are_exact_on_a_gpu(
+def test_weights_trained_without_adapters_are_float32_on_a_gpu(
     config, tmp_path, monkeypatch, settings, bf16, dtype
 ):
     class Loaded(Exception):
@@ -107,7 +94,7 @@ def test_weights_trained_whole_are_exact_on_a_gpu(
         load_model(config)
 
 
-def test_adapters_over_half_precision_are_exact(config):
+def test_adapters_on_a_float16_base_are_float32(config):
     config.dtype = "float16"
     model, _ = load_model(config)
     kinds = {(weight.requires_grad, weight.dtype) for weight in model.parameters()}
@@ -123,53 +110,28 @@ def test_adapters_over_half_precision_are_exact(config):
         ({"finetune_attention_modules": False}, "mlp", "attn"),
     ],
 )
-def test_flags_choose_where_adapters_go(config, flags, inside, outside):
+def test_finetune_flags_select_lora_targets(config, flags, inside, outside):
     plain, _ = load_model(TrainConfig(**{**config.to_dict(), "use_peft": False}))
     pattern = lora_targets(plain, TrainConfig(**{**config.to_dict(), **flags}))
     names = [name for name, _ in plain.named_modules() if re.fullmatch(pattern, name)]
     assert names and all(inside in name and outside not in name for name in names)
 
 
-def test_flags_that_select_nothing_are_refused(config):
+def test_finetune_flags_that_select_no_layer(config):
     plain, _ = load_model(TrainConfig(**{**config.to_dict(), "use_peft": False}))
     config.finetune_vision_layers = config.finetune_language_layers = False
     with pytest.raises(ConfigError, match="select no layer"):
         lora_targets(plain, config)
 
 
-def test_the_pixel_budget_is_set_once_for_all(config):
+def test_load_model_applies_the_pixel_budget(config):
     config.min_pixels, config.max_pixels = 1024, 4096
     _, processor = load_model(config)
     size = processor.image_processor.size
     assert (size["shortest_edge"], size["longest_edge"]) == (1024, 4096)
 
 
-@pytest.mark.parametrize(
-    ("budget", "message"),
-    [
-        ({"min_pixels": 10**9}, "above the 131072 pixels .* lower it, or set max_pixels as well"),
-        ({"max_pixels": 300}, "below the 512 pixels .* raise it, or set min_pixels as well"),
-        ({"min_pixels": 100, "max_pixels": 200}, "less than the 16 x 16 pixels of a single token"),
-    ],
-)
-def test_a_budget_that_no_picture_meets_is_refused(processor, budget, message):
-    with pytest.raises(ConfigError, match=message):
-        apply_pixel_budget(copy.deepcopy(processor), TrainConfig(**budget))
-
-
-def test_a_budget_in_pixels_is_refused_where_tiles_count():
-    class Tiles:
-        def __init__(self):
-            self.size = {"height": 560, "width": 560}
-
-    class Processor:
-        image_processor = Tiles()
-
-    with pytest.raises(ConfigError, match="does not count pixels"):
-        apply_pixel_budget(Processor(), TrainConfig(max_pixels=4096))
-
-
-def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path, config):
+def test_load_errors_are_one_sentence(tmp_path, config):
     with pytest.raises(ModelError, match="does not exist"):
         resolve_model(str(tmp_path / "nowhere"))
     (tmp_path / "config.json").write_text("{}")
@@ -180,7 +142,7 @@ def test_what_cannot_be_loaded_is_said_in_one_sentence(tmp_path, config):
 
 
 def _linked(text: str, cause: str) -> OSError:
-    """An error as transformers raises it, from one of huggingface_hub's of the given name."""
+    """transformers' OSError with a huggingface_hub error of the named class as its cause."""
     error = OSError(text)
     error.__cause__ = type(cause, (Exception,), {})("401")
     return error
@@ -194,7 +156,7 @@ def _linked(text: str, cause: str) -> OSError:
         (_linked("x is not a local folder", "RepositoryNotFoundError"), "check the spelling"),
     ],
 )
-def test_what_the_hub_refuses_is_said_with_the_way_out(config, monkeypatch, error, message):
+def test_hub_errors_name_the_way_out(config, monkeypatch, error, message):
     def refuse(*args, **options):
         raise error
 
@@ -205,13 +167,13 @@ def test_what_the_hub_refuses_is_said_with_the_way_out(config, monkeypatch, erro
     assert "\n" not in str(raised.value)
 
 
-def test_a_name_that_is_not_there_without_network(config):
+def test_model_id_without_network(config):
     config.model_name_or_path = "someone/no-such-model"
     with pytest.raises(ModelError, match="Hub cannot be reached"):
         load_model(config)
 
 
-def test_a_model_that_reads_no_pictures(config, tmp_path):
+def test_text_only_model(config, tmp_path):
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
     settings = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1}
@@ -224,7 +186,7 @@ def test_a_model_that_reads_no_pictures(config, tmp_path):
         load_model(config)
 
 
-def test_a_model_that_does_not_fit_the_memory(config, monkeypatch):
+def test_model_that_does_not_fit_the_memory(config, monkeypatch):
     # The embedded model has 2.3 million weights of 4 bytes.
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
     with pytest.raises(ModelError, match="set dtype=bfloat16, or take a smaller model"):
@@ -250,7 +212,7 @@ def test_weights_of_another_architecture(config, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_weights_that_are_cut_off(config, tmp_path):
+def test_truncated_weights(config, tmp_path):
     shutil.copytree(TINY, tmp_path / "cut")
     weights = tmp_path / "cut" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:100_000])
@@ -260,11 +222,11 @@ def test_weights_that_are_cut_off(config, tmp_path):
     assert "\n" not in str(raised.value)
 
 
-def test_an_adapter_of_another_model(config, tmp_path):
+def test_adapter_of_another_model(config, tmp_path):
     model, _ = load_model(config)
     model.save_pretrained(tmp_path / "adapter")
     settings = json.loads((tmp_path / "adapter" / "adapter_config.json").read_text())
-    # One whose layers have other shapes, and one whose layers have other names.
+    # qwen3_vl has layers of other shapes, mllama layers of other names.
     for name in ("qwen3_vl", "mllama"):
         settings["base_model_name_or_path"] = str(build(name, tmp_path / name))
         (tmp_path / "adapter" / "adapter_config.json").write_text(json.dumps(settings))
@@ -274,7 +236,7 @@ def test_an_adapter_of_another_model(config, tmp_path):
         assert "\n" not in str(raised.value)
 
 
-def test_peft_takes_the_arguments_that_are_passed():
+def test_peft_has_the_arguments_that_are_passed():
     from peft import LoraConfig
 
     assert {"r", "lora_alpha", "lora_dropout", "use_rslora", "target_modules"} <= set(
@@ -283,24 +245,17 @@ def test_peft_takes_the_arguments_that_are_passed():
 
 
 class _Unsloth:
-    """FastVisionModel as far as the kit calls it; remembers what was asked."""
+    """Stand-in for FastVisionModel that records the options of `from_pretrained`."""
 
     def __init__(self, base: str = ""):
         self.asked, self.base = {}, base
 
     def from_pretrained(self, name, **options):
-        from ocrkit.models.load import _load_transformers
+        from ocrkit.models.load import _load_with_transformers
 
         recorded = json.loads((Path(name) / "adapter_config.json").read_text())
         self.asked = options | {"base": recorded["base_model_name_or_path"]}
-        return _load_transformers(TrainConfig(dtype="float32"), self.asked["base"], name)
-
-    def for_inference(self, model):
-        for module in model.modules():
-            module.gradient_checkpointing = False
-
-    def for_training(self, model):
-        pass
+        return _load_with_transformers(TrainConfig(), self.asked["base"], name, "float32")
 
 
 @pytest.fixture
@@ -308,11 +263,11 @@ def unsloth(monkeypatch):
     stand_in = _Unsloth()
     monkeypatch.setitem(sys.modules, "unsloth", SimpleNamespace(FastVisionModel=stand_in))
     monkeypatch.setenv("UNSLOTH_ALLOW_CPU", "1")
-    monkeypatch.setattr("ocrkit.models.kernels.try_kernels", lambda *args: None)
+    monkeypatch.setattr("ocrkit.models.load.try_kernels", lambda *args: None)
     return stand_in
 
 
-def test_unsloth_is_given_an_adapter_on_the_base_that_is_here(config, tmp_path, unsloth):
+def test_unsloth_loads_an_adapter_with_the_local_base(config, tmp_path, unsloth):
     model, _ = load_model(config)
     model.save_pretrained(tmp_path)
     settings = json.loads((tmp_path / "adapter_config.json").read_text())
@@ -321,36 +276,25 @@ def test_unsloth_is_given_an_adapter_on_the_base_that_is_here(config, tmp_path, 
     config.model_name_or_path, config.backend, config.use_peft = str(tmp_path), "unsloth", False
     load_model(config)
     assert unsloth.asked["base"] == str(TINY)
-    # Told to train every weight, Unsloth would make the base trainable under the adapter.
+    # full_finetuning would make the base trainable under the adapter.
     assert unsloth.asked["full_finetuning"] is False
 
 
-def test_reading_leaves_checkpointing_of_a_model_that_does_not_train(config, unsloth):
-    model, _ = load_model(config)
-    layer = model.get_base_model().model.language_model.layers[0]
-    layer.gradient_checkpointing = True
-    model.ocrkit_backend = "unsloth"
-    model.eval()
-    with inference_mode(model):
-        assert not layer.gradient_checkpointing
-    assert layer.gradient_checkpointing and not model.training
-
-
-def test_kernels_that_run_out_of_memory_are_said_in_one_sentence(config, monkeypatch, unsloth):
-    from ocrkit.models.load import _load_transformers
+def test_out_of_memory_in_trying_kernels_is_one_sentence(config, monkeypatch, unsloth):
+    from ocrkit.models.load import _load_with_transformers
 
     def full(*args):
         raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore.")
 
-    monkeypatch.setattr("ocrkit.models.load._load_unsloth", _load_transformers)
-    monkeypatch.setattr("ocrkit.models.kernels.try_kernels", full)
+    monkeypatch.setattr("ocrkit.models.load.load_with_unsloth", _load_with_transformers)
+    monkeypatch.setattr("ocrkit.models.load.try_kernels", full)
     config.backend = "unsloth"
     with pytest.raises(ModelError, match="does not fit the memory of the GPU") as raised:
         load_model(config)
     assert "\n" not in str(raised.value)
 
 
-def test_unsloths_copy_in_4_bits_is_not_loaded_on_a_cpu(config, monkeypatch):
+def test_cpu_loads_the_16_bit_original_of_unsloths_4_bit_copy(config, monkeypatch):
     asked = []
 
     def refuse(name, **options):
@@ -364,8 +308,8 @@ def test_unsloths_copy_in_4_bits_is_not_loaded_on_a_cpu(config, monkeypatch):
     assert asked == ["unsloth/Qwen3-VL-2B-Instruct"]
 
 
-def test_weights_in_4_bits_are_not_repacked_on_a_cpu(config, monkeypatch):
-    """bitsandbytes would, at the first evaluation, on a processor with AVX512-BF16."""
+def test_4_bit_weights_are_not_repacked_on_a_cpu(config, monkeypatch):
+    """bitsandbytes repacks them at the first evaluation on a CPU with AVX512-BF16."""
     from bitsandbytes.nn import Linear4bit
     from transformers import AutoModelForImageTextToText
 

@@ -17,7 +17,7 @@ def loaded(config):
     return *load_model(config), data, config
 
 
-def test_batches_read_what_single_calls_read(loaded):
+def test_batches_read_like_single_rows(loaded):
     model, processor, data, config = loaded
     together = predict(model, processor, data, config)
     config.per_device_eval_batch_size = 1
@@ -35,7 +35,7 @@ def test_the_embedded_model_reads_clean_lines(config, tmp_path):
     assert cer(truths, predict(*load_model(config), data, config)) < 0.2
 
 
-def test_results_carry_confidence_and_reason(loaded):
+def test_predictions_hold_confidence_and_finish_reason(loaded):
     model, processor, data, config = loaded
     results = list(predict_stream(model, processor, data, config))
     assert {result["id"] for result in results} == set(data["id"])
@@ -45,7 +45,7 @@ def test_results_carry_confidence_and_reason(loaded):
     assert {result["finish_reason"] for result in short} == {"length"}
 
 
-def test_confidence_is_the_geometric_mean_of_the_chosen_tokens(loaded):
+def test_confidence_is_the_geometric_mean_of_token_probabilities(loaded):
     model, processor, data, config = loaded
     row = data[0]
     result = next(predict_stream(model, processor, [row], config))
@@ -61,7 +61,7 @@ def test_confidence_is_the_geometric_mean_of_the_chosen_tokens(loaded):
     assert result["confidence"] == pytest.approx(chosen.mean().exp().item(), abs=1e-3)
 
 
-def test_one_bad_row_takes_no_other_along(loaded):
+def test_a_bad_row_fails_alone(loaded):
     model, processor, data, config = loaded
     rows = [data[i] for i in range(4)]
     expected = predict(model, processor, rows, config)
@@ -88,6 +88,8 @@ def test_out_of_memory_halves_the_batch(loaded, monkeypatch, capsys):
     monkeypatch.setattr(model, "generate", small_only)
     assert predict(model, processor, data, config) == expected
     assert "going on with 2 samples" in capsys.readouterr().out
+    # The caller's config is not changed.
+    assert config.per_device_eval_batch_size == 8
 
 
 def test_training_mode_is_restored(loaded):
@@ -97,7 +99,7 @@ def test_training_mode_is_restored(loaded):
     assert model.training
 
 
-def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
+def test_fingerprint_changes_with_settings_rows_prompts_and_weights(loaded):
     model, processor, data, config = loaded
     first = fingerprint(model, processor, data, config)
     assert fingerprint(model, processor, data, config) == first
@@ -106,9 +108,9 @@ def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
     others.add(fingerprint(model, processor, data, config))
     config.max_new_tokens -= 1
     others.add(fingerprint(model, processor, data.select(range(3)), config))
-    asked = [[{"role": "user", "content": "OCR:"}]] * len(data)
-    asked = data.remove_columns("prompt").add_column("prompt", asked)
-    others.add(fingerprint(model, processor, asked, config))
+    prompts = [[{"role": "user", "content": "OCR:"}]] * len(data)
+    prompted = data.remove_columns("prompt").add_column("prompt", prompts)
+    others.add(fingerprint(model, processor, prompted, config))
     config.load_in_4bit = not config.load_in_4bit
     others.add(fingerprint(model, processor, data, config))
     config.load_in_4bit = not config.load_in_4bit
@@ -119,30 +121,30 @@ def test_the_fingerprint_follows_what_predictions_depend_on(loaded):
     assert len(others | {first}) == 6
 
 
-def test_the_fingerprint_follows_the_pictures_and_not_where_they_lie(config, thermal, tmp_path):
+def test_fingerprint_changes_with_pictures_but_not_with_their_folder(config, thermal, tmp_path):
     model, processor = load_model(config)
-    found = []
+    fingerprints = []
     for name in ("first", "moved", "redrawn"):
         config.dataset = str(shutil.copytree(thermal, tmp_path / name))
         if name == "redrawn":
             path = sorted((tmp_path / name / "test").rglob("*.png"))[0]
             with Image.open(path) as picture:
                 Image.new(picture.mode, picture.size).save(path)
-        found.append(fingerprint(model, processor, load_data(config)["test"], config))
-    assert found[0] == found[1] != found[2]
+        fingerprints.append(fingerprint(model, processor, load_data(config)["test"], config))
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
 
 
 def _trained(model):
-    """Change what is trained, as a run does."""
+    """Change the trainable weights, as training does."""
     for index, weight in enumerate(w for w in model.parameters() if w.requires_grad):
         weight.data += 1e-3 * (index % 7 + 1)
 
 
-def test_weights_are_the_same_after_saving_and_loading(config, tmp_path):
+def test_weights_fingerprint_survives_saving_and_loading(config, tmp_path):
     model, _ = load_model(config)
     config.use_peft = False
     base, _ = load_model(config)
-    # Adapters that were never trained change nothing, and their random half does not count.
+    # New adapters change nothing, and their random matrices do not count.
     assert weights_fingerprint(model) == weights_fingerprint(base)
     _trained(model)
     trained = weights_fingerprint(model)
@@ -152,7 +154,7 @@ def test_weights_are_the_same_after_saving_and_loading(config, tmp_path):
         config.model_name_or_path = str(tmp_path / "adapter")
         again, _ = load_model(config)
         assert weights_fingerprint(again) == trained
-    # What was saved in 16 bits is the same in the 32 that it is loaded in.
+    # Weights saved in 16 bits have the same fingerprint when loaded in 32.
     for weight in model.parameters():
         weight.data = weight.data.to(torch.bfloat16) if weight.requires_grad else weight.data
     half = weights_fingerprint(model)
@@ -165,7 +167,7 @@ def test_weights_are_the_same_after_saving_and_loading(config, tmp_path):
     assert weights_fingerprint(again) != half
 
 
-def test_every_value_of_whole_weights_counts(config, tmp_path):
+def test_weights_fingerprint_covers_every_value(config, tmp_path):
     config.use_peft = False
     model, processor = load_model(config)
     _trained(model)

@@ -11,7 +11,8 @@ from data_prep.dataset.schema import DataError
 from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
-from ocrkit.models.read_files import Picture, check_out, list_pictures, read_pictures, text_file
+from ocrkit.models.predictions import check_out, text_file
+from ocrkit.models.read_files import Picture, list_pictures, read_pictures
 
 
 @pytest.fixture(scope="module")
@@ -27,14 +28,14 @@ def scans(tmp_path_factory):
     lines[1].save(folder / "b.png")
     (folder / "broken.png").write_bytes(b"no picture")
     (folder / "notes.txt").write_text("no picture")
-    # At 72 pixels an inch a page has the line's size in points.
+    # The resolution at which pages are rendered, so that a page has the line's size in pixels.
     lines[2].convert("RGB").save(
         folder / "pages.pdf", save_all=True, append_images=[lines[3].convert("RGB")], resolution=200
     )
     return folder
 
 
-def test_folders_globs_and_pdfs_are_listed_once(scans):
+def test_list_pictures_lists_folders_globs_and_pdfs_without_duplicates(scans):
     listed = list_pictures([str(scans), str(scans / "*.png"), str(scans / "b.png")])
     assert [picture.name for picture in listed] == [
         "b.png",
@@ -49,7 +50,7 @@ def test_folders_globs_and_pdfs_are_listed_once(scans):
     assert text_file(listed[3], scans).name == "pages.pdf-0002.txt"
 
 
-def test_what_is_not_there_is_named(scans, tmp_path):
+def test_inputs_without_pictures_and_unusable_outputs(scans, tmp_path):
     with pytest.raises(DataError, match="matches no file"):
         list_pictures([str(scans / "*.jpg")])
     with pytest.raises(DataError, match="holds no picture"):
@@ -63,14 +64,14 @@ def test_what_is_not_there_is_named(scans, tmp_path):
         check_out(twice, tmp_path)
 
 
-def test_a_broken_pdf_is_one_picture_that_fails(tmp_path):
+def test_broken_pdf_is_a_single_picture_that_fails(tmp_path):
     (tmp_path / "x.pdf").write_bytes(b"no document")
     (picture,) = list_pictures([str(tmp_path)])
     with pytest.raises(RuntimeError):
         picture.open()
 
 
-def test_lines_and_text_files_hold_what_was_read_and_are_not_read_again(scans, tmp_path, capsys):
+def test_predictions_are_written_and_not_read_again(scans, tmp_path, capsys):
     out = tmp_path / "out" / "predictions.jsonl"
     assert main(["predict", str(scans), "--out", str(out)]) == 1
     assert "4 read, 1 failed, 0 were there already" in capsys.readouterr().out
@@ -79,10 +80,10 @@ def test_lines_and_text_files_hold_what_was_read_and_are_not_read_again(scans, t
     assert texts[str(scans / "b.png")] == "CASH 20.00"
     assert texts[str(scans / "till" / "a.png")] == "TOTAL 9.00"
     assert len(texts) == 4
-    # A stop in the middle of a line costs that line only.
+    # An interrupted write loses a single line.
     kept = [line for line in out.read_text().splitlines(keepends=True) if "CASH" not in line]
-    torn = '{"id": "half", "prediction": "한'.encode()[:-1]
-    out.write_bytes("".join(kept).encode() + torn)
+    incomplete = '{"id": "half", "prediction": "한'.encode()[:-1]
+    out.write_bytes("".join(kept).encode() + incomplete)
     Image.new("RGB", (64, 32), "white").save(scans / "broken.png")
     assert main(["predict", str(scans), "--out", str(out)]) == 0
     assert "2 read, 0 failed, 3 were there already" in capsys.readouterr().out
@@ -100,25 +101,24 @@ def test_lines_and_text_files_hold_what_was_read_and_are_not_read_again(scans, t
     assert "0 read, 0 failed, 4 were there already" in capsys.readouterr().out
 
 
-def test_a_picture_that_is_named_is_read_whatever_its_suffix(tmp_path):
+def test_named_file_is_listed_whatever_its_suffix(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "scan.dat", format="PNG")
     assert list_pictures([str(tmp_path / "scan.dat")]) == [
         Picture(tmp_path / "scan.dat", "scan.dat")
     ]
 
 
-def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path, processor, monkeypatch):
+def test_smaller_batch_size_is_kept_across_chunks(tmp_path, processor, monkeypatch):
     tried = []
 
     def two_only(model, collate, rows, config):
         tried.append(len(rows))
         if len(rows) > 2:
             raise torch.cuda.OutOfMemoryError
-        return [{"prediction": "read", "error": None}] * len(rows)
+        return [{"id": row["id"], "prediction": "read", "error": None} for row in rows]
 
     for number in range(8):
         Image.new("L", (64, 32)).save(tmp_path / f"{number}.png")
-    # `ocrkit.models.read` names the verb as well.
     monkeypatch.setattr(import_module("ocrkit.models.read"), "read_batch", two_only)
     monkeypatch.setattr("ocrkit.models.read_files._CHUNK", 4)
     config = TrainConfig.from_recipe("quickstart", per_device_eval_batch_size=4)
@@ -126,11 +126,11 @@ def test_a_batch_that_did_not_fit_is_not_tried_again(tmp_path, processor, monkey
     read = list(read_pictures(torch.nn.Module(), processor, pictures, "Read.", config))
     assert [result["prediction"] for result in read] == ["read"] * 8
     assert tried == [4, 2, 2, 2, 2]
-    # The caller's own settings stay.
+    # The caller's config is not changed.
     assert config.per_device_eval_batch_size == 4
 
 
-def test_a_page_given_to_a_model_of_lines_is_told_once(tmp_path, capsys):
+def test_page_given_to_a_model_of_lines_warns_once(tmp_path, capsys):
     for name in "ab":
         Image.new("RGB", (400, 600), "white").save(tmp_path / f"{name}.png")
     assert main(["predict", str(tmp_path)]) == 0
@@ -139,7 +139,7 @@ def test_a_page_given_to_a_model_of_lines_is_told_once(tmp_path, capsys):
     assert "a.png" in warning and "cut pages into lines first" in warning
 
 
-def test_pages_of_a_tiff_are_read_one_by_one_and_frames_are_told_once(scans, tmp_path, capsys):
+def test_tiff_pages_are_read_and_animations_warn_once(scans, tmp_path, capsys):
     with Image.open(scans / "b.png") as line:
         blank = Image.new("L", line.size, 255)
         blank.save(tmp_path / "two.tif", save_all=True, append_images=[line])
@@ -147,8 +147,8 @@ def test_pages_of_a_tiff_are_read_one_by_one_and_frames_are_told_once(scans, tmp
         for name in ("a.webp", "b.png"):
             line.save(tmp_path / name, save_all=True, append_images=[blank], lossless=True)
     assert main(["predict", str(tmp_path)]) == 0
-    told = capsys.readouterr()
-    read = dict(line.split("\t") for line in told.out.splitlines() if "\t" in line)
+    captured = capsys.readouterr()
+    read = dict(line.split("\t") for line in captured.out.splitlines() if "\t" in line)
     assert {Path(name).name: text for name, text in read.items()} == {
         "two.tif#page=1": read[f"{tmp_path / 'two.tif'}#page=1"],
         "two.tif#page=2": "CASH 20.00",
@@ -156,10 +156,10 @@ def test_pages_of_a_tiff_are_read_one_by_one_and_frames_are_told_once(scans, tmp
         "a.webp": "CASH 20.00",
         "b.png": "CASH 20.00",
     }
-    assert told.err.count("2 pictures hold several frames; the first was read.") == 1
+    assert captured.err.count("2 pictures hold several frames; the first was read.") == 1
 
 
-def test_a_transparent_and_a_deep_picture_are_read_as_they_are_seen(scans, tmp_path, capsys):
+def test_transparent_and_16_bit_pictures_are_read_as_displayed(scans, tmp_path, capsys):
     with Image.open(scans / "b.png") as opened:
         line = opened.convert("L")
     clear = [Image.new("L", line.size)] * 3 + [line.point(lambda value: 255 - value)]

@@ -22,7 +22,7 @@ from ocrkit.training.train import train
 MODULE = sys.modules["ocrkit.models.write"]
 
 
-def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path):
+def test_exported_adapter_and_merge_read_like_the_trained_model(config, tmp_path):
     data = load_data(config)
     model, processor = load_model(config)
     train(model, processor, data, config)
@@ -48,13 +48,13 @@ def test_export_adapter_and_merged_read_like_the_trained_model(config, tmp_path)
     assert "vllm serve merged" in readme
     assert "## Data" in readme and "Rows: train 40" in readme
     assert "## Recipe" in readme and "lora_alpha: 32" in readme and "## Versions" in readme
-    # Nothing of this machine.
+    # No paths of this machine.
     assert str(tmp_path) not in readme and str(TINY) not in readme
 
 
-def test_adapters_over_four_bits_are_merged_into_sixteen(config, tmp_path, monkeypatch):
-    """By bitsandbytes' kernels for a CPU, of a model that really reads, held to the usual share."""
-    monkeypatch.setattr("ocrkit.models.load.holds_four_bits", lambda: True)
+def test_adapters_trained_on_4_bits_are_merged_in_16_bits(config, tmp_path, monkeypatch):
+    """With bitsandbytes' CPU kernels and the embedded model, which reads well enough to compare."""
+    monkeypatch.setattr("ocrkit.models.load.supports_4bit", lambda: True)
     config.load_in_4bit, config.optim = True, "adamw_8bit"
     data = load_data(config)
     model, processor = load_model(config)
@@ -67,27 +67,27 @@ def test_adapters_over_four_bits_are_merged_into_sixteen(config, tmp_path, monke
     assert cer(truths, predict(*load_model(alone), data["test"], alone)) < 0.5
 
 
-def test_a_merge_that_reads_otherwise_fails_after_it_is_written(config, tmp_path, monkeypatch):
+def test_merge_that_reads_differently_fails_after_it_is_written(config, tmp_path, monkeypatch):
     model, processor = load_model(config)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.3)
-    # As if the adapters had been lost on the way.
+    # A merge without the adapters.
     monkeypatch.setattr(MODULE, "_merge", lambda model: model.get_base_model())
-    monkeypatch.setattr(MODULE, "_read_alike", lambda model, *args: 7)
-    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the trained one does"):
+    monkeypatch.setattr(MODULE, "_count_equal", lambda model, *args: 7)
+    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the trained model does"):
         export(model, processor, tmp_path / "merged", format="merged_16bit")
     assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
 
 
-def test_a_merge_is_compared_on_drawn_lines_where_no_rows_are_given(config, tmp_path, capsys):
+def test_merge_is_compared_on_drawn_lines_by_default(config, tmp_path, capsys):
     model, processor = load_model(config)
     export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
     assert "3 of 3 rows are read the same" in capsys.readouterr().out
 
 
-def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, monkeypatch):
+def test_full_disk_is_refused_before_writing(config, tmp_path, monkeypatch):
     model, processor = load_model(config)
     from collections import namedtuple
 
@@ -98,7 +98,7 @@ def test_a_disk_that_cannot_hold_the_model_is_refused_first(config, tmp_path, mo
     assert not (tmp_path / "out").exists()
 
 
-def test_a_merge_does_not_go_beside_an_adapter(config, tmp_path):
+def test_merge_into_an_adapter_folder_is_refused(config, tmp_path):
     model, processor = load_model(config)
     export(model, processor, tmp_path / "export")
     with pytest.raises(ModelError, match="export holds an adapter, and a whole model beside it"):
@@ -106,7 +106,7 @@ def test_a_merge_does_not_go_beside_an_adapter(config, tmp_path):
     assert not (tmp_path / "export" / "model.safetensors").exists()
 
 
-def test_formats_that_only_unsloth_writes(config, tmp_path):
+def test_formats_that_need_unsloth(config, tmp_path):
     model, processor = load_model(config)
     for format in ("gguf", "merged_4bit"):
         with pytest.raises(ModelError, match="written by Unsloth only"):
@@ -118,12 +118,12 @@ def test_formats_that_only_unsloth_writes(config, tmp_path):
 @pytest.mark.parametrize(
     "options", [{"samples": -1}, {"min_equal": math.nan}, {"min_equal": 1.5}, {"min_equal": -0.1}]
 )
-def test_the_comparison_cannot_be_switched_off_by_accident(options, tmp_path):
+def test_samples_and_min_equal_out_of_range(options, tmp_path):
     with pytest.raises(ConfigError, match=r"min_equal=.* a share from 0 to 1"):
         export(None, None, tmp_path, **options)
 
 
-def test_a_model_without_adapters_is_rounded_and_compared(config, tmp_path, capsys):
+def test_model_without_adapters_is_rounded_and_compared(config, tmp_path, capsys):
     from safetensors.torch import load_file
 
     config.use_peft = False
@@ -139,14 +139,14 @@ def test_a_model_without_adapters_is_rounded_and_compared(config, tmp_path, caps
     assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
-def test_a_merge_leaves_the_model_as_it_was(config, tmp_path):
+def test_merge_does_not_change_the_model(config, tmp_path):
     model, processor = load_model(config)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
     export(model, processor, tmp_path / "merged", format="merged_16bit")
     assert all(torch.equal(before[name], weight) for name, weight in model.named_parameters())
 
 
-def test_no_memory_for_a_second_model(config, tmp_path, monkeypatch):
+def test_no_memory_for_the_comparison(config, tmp_path, monkeypatch):
     model, processor = load_model(config)
 
     def full(config):
@@ -160,7 +160,7 @@ def test_no_memory_for_a_second_model(config, tmp_path, monkeypatch):
 
 
 def _by_unsloth(config, in_4_bits: bool = True):
-    """A model as Unsloth would have loaded it, as far as an export looks."""
+    """Model with the attributes that Unsloth's loading leaves for an export."""
     model, processor = load_model(config)
     model.ocrkit_backend = "unsloth"
     if in_4_bits:
@@ -168,14 +168,15 @@ def _by_unsloth(config, in_4_bits: bool = True):
     return model, processor
 
 
-def test_a_merge_into_4_bits_is_compared_with_what_the_model_was_before(
+def test_merge_into_4_bits_is_compared_with_the_model_before_the_merge(
     config, tmp_path, monkeypatch
 ):
     model, processor = _by_unsloth(config)
-    model.merged, loaded = False, []
+    model.merged = False
+    loaded = []
 
     def save_pretrained_merged(folder, processor, save_method):
-        # Unsloth merges the model that it is given.
+        # Unsloth merges into the model itself.
         assert save_method == "merged_4bit_forced"
         model.merged = True
 
@@ -189,12 +190,12 @@ def test_a_merge_into_4_bits_is_compared_with_what_the_model_was_before(
     model.save_pretrained_merged = save_pretrained_merged
     monkeypatch.setattr(MODULE, "predict", predict)
     monkeypatch.setattr(MODULE, "load_model", load)
-    with pytest.raises(ModelError, match="reads only 0 of 3 rows as the trained one"):
+    with pytest.raises(ModelError, match="reads only 0 of 3 rows as the trained model"):
         export(model, processor, tmp_path / "merged", "merged_4bit", config=config, samples=3)
     assert loaded[0].load_in_4bit and loaded[0].backend == "unsloth"
 
 
-def test_a_merge_into_4_bits_needs_adapters_on_a_base_in_4_bits(config, tmp_path, monkeypatch):
+def test_merge_into_4_bits_needs_adapters_on_a_4_bit_base(config, tmp_path, monkeypatch):
     monkeypatch.setattr(MODULE, "reserve", lambda *args: pytest.fail("a repository was made"))
     settings = {"format": "merged_4bit", "push_to_hub": "someone/receipts"}
     model, processor = _by_unsloth(config, in_4_bits=False)
@@ -207,32 +208,32 @@ def test_a_merge_into_4_bits_needs_adapters_on_a_base_in_4_bits(config, tmp_path
     assert not (tmp_path / "merged").exists()
 
 
-def test_a_gguf_lies_in_the_folder_without_the_merge_it_is_made_from(config, tmp_path):
+def test_gguf_folder_holds_no_merged_weights(config, tmp_path):
     model, processor = _by_unsloth(config)
 
     def save_pretrained_gguf(folder, processor, quantization_method):
-        # As Unsloth does it: the merge where it is told to, the rest in a folder beside that.
-        merged, made = Path(folder), Path(f"{folder}_gguf")
-        for path in (merged / "model.safetensors", made / "m.Q8_0.gguf", made / "m-mmproj.gguf"):
+        # As Unsloth does: the merge in `folder`, the GGUF files in a folder beside it.
+        merged, gguf = Path(folder), Path(f"{folder}_gguf")
+        for path in (merged / "model.safetensors", gguf / "m.Q8_0.gguf", gguf / "m-mmproj.gguf"):
             path.parent.mkdir(exist_ok=True)
             path.write_text(path.name)
-        (made / "Modelfile").write_text("FROM .")
+        (gguf / "Modelfile").write_text("FROM .")
         return {
             "save_directory": folder,
-            "gguf_directory": str(made),
-            "gguf_files": [str(made / "m.Q8_0.gguf"), str(made / "m-mmproj.gguf")],
-            "modelfile_location": str(made / "Modelfile"),
+            "gguf_directory": str(gguf),
+            "gguf_files": [str(gguf / "m.Q8_0.gguf"), str(gguf / "m-mmproj.gguf")],
+            "modelfile_location": str(gguf / "Modelfile"),
         }
 
     model.save_pretrained_gguf = save_pretrained_gguf
     folder = export(model, processor, tmp_path / "out" / "gguf", format="gguf", samples=0)
-    held = {path.name for path in folder.iterdir()}
-    assert {"m.Q8_0.gguf", "m-mmproj.gguf", "Modelfile", "README.md"} <= held
-    assert "model.safetensors" not in held
+    names = {path.name for path in folder.iterdir()}
+    assert {"m.Q8_0.gguf", "m-mmproj.gguf", "Modelfile", "README.md"} <= names
+    assert "model.safetensors" not in names
     assert [path.name for path in folder.parent.iterdir()] == ["gguf"]
 
 
-def test_adapters_on_unsloths_copy_in_4_bits_are_merged_into_the_model_itself(
+def test_adapters_on_unsloths_4_bit_copy_are_merged_into_the_16_bit_original(
     config, tmp_path, monkeypatch
 ):
     from transformers import AutoModelForImageTextToText
@@ -240,19 +241,19 @@ def test_adapters_on_unsloths_copy_in_4_bits_are_merged_into_the_model_itself(
     model, processor = load_model(config)
     copy = "unsloth/Qwen3-VL-2B-Instruct-unsloth-bnb-4bit"
     model.peft_config["default"].base_model_name_or_path = copy
-    asked, load = [], AutoModelForImageTextToText.from_pretrained
+    names, load = [], AutoModelForImageTextToText.from_pretrained
 
     def from_pretrained(name, **options):
-        asked.append(name)
+        names.append(name)
         return load(TINY, **options)
 
     monkeypatch.setattr(AutoModelForImageTextToText, "from_pretrained", from_pretrained)
     folder = export(model, processor, tmp_path / "merged", "merged_16bit", samples=0)
-    assert asked == ["unsloth/Qwen3-VL-2B-Instruct"]
+    assert names == ["unsloth/Qwen3-VL-2B-Instruct"]
     assert "base_model: unsloth/Qwen3-VL-2B-Instruct\n" in (folder / "README.md").read_text()
 
 
-def test_a_merge_that_does_not_fit_the_memory_is_refused_first(config, tmp_path, monkeypatch):
+def test_merge_that_does_not_fit_the_memory_is_refused(config, tmp_path, monkeypatch):
     model, processor = load_model(config)
     monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=8 * 10**6))
     with pytest.raises(ModelError, match="or merge on a machine with more of it"):
@@ -260,7 +261,7 @@ def test_a_merge_that_does_not_fit_the_memory_is_refused_first(config, tmp_path,
     assert not (tmp_path / "merged").exists()
 
 
-def test_an_adapter_made_elsewhere_is_merged_here(config, tmp_path):
+def test_adapter_from_another_machine_is_merged(config, tmp_path):
     model, processor = load_model(config)
     settings = export(model, processor, tmp_path / "adapter") / "adapter_config.json"
     moved = json.loads(settings.read_text()) | {
@@ -277,8 +278,8 @@ def test_an_adapter_made_elsewhere_is_merged_here(config, tmp_path):
 def test_adapters_on_tied_embeddings_are_not_merged(layer, config, tmp_path):
     kept = replace(config, lora_target_modules=["q_proj", layer])
     model, processor = load_model(kept)
-    ends = (model.get_input_embeddings(), model.get_output_embeddings())
-    source, target = (getattr(end, "base_layer", end) for end in ends)
+    embeddings = (model.get_input_embeddings(), model.get_output_embeddings())
+    source, target = (getattr(layer, "base_layer", layer) for layer in embeddings)
     target.weight = source.weight
     with pytest.raises(ModelError, match=f"adapters on {layer} cannot be merged"):
         export(model, processor, tmp_path / "merged", format="merged_16bit", config=kept)

@@ -61,7 +61,7 @@ def test_a_probe_is_a_step_of_the_run_that_follows(config, loaded, monkeypatch, 
     rows, model, collator, lengths = loaded
     config.gradient_checkpointing, config.loss = wanted, "focal"
     half = torch.autocast("cpu", torch.bfloat16)
-    monkeypatch.setattr(probe, "products", lambda config, device: half)
+    monkeypatch.setattr(probe, "autocast", lambda config, device: half)
     seen, terms = set(), []
 
     def loss(model, inputs, **given):

@@ -1,4 +1,4 @@
-"""`predict --out`: whose lines and texts are kept, read anew or refused, and what a stop leaves."""
+"""Prediction files of `predict --out`: kept, read anew, refused, and resumed after a stop."""
 
 import json
 import os
@@ -10,7 +10,8 @@ from data_prep.synthetic.render import draw_line, load_font, shipped_fonts
 from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
 from ocrkit.models.load import load_model
-from ocrkit.models.read_files import list_pictures, write_predictions
+from ocrkit.models.predictions import write_predictions
+from ocrkit.models.read_files import list_pictures
 
 
 @pytest.fixture
@@ -34,13 +35,13 @@ def model():
 
 @pytest.fixture
 def predict(model, scans, monkeypatch, capsys):
-    """Run `predict scans` with more arguments; returns its code and what it printed."""
+    """Run `predict scans` with more arguments; returns exit code, stdout and stderr."""
     monkeypatch.setattr("ocrkit.models.load.load_model", lambda config: model)
 
     def run(*more):
         code = main(["predict", str(scans), *map(str, more)])
-        done = capsys.readouterr()
-        return code, done.out, done.err
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
 
     return run
 
@@ -49,7 +50,7 @@ def lines(path):
     return {r["id"].rpartition("/")[2]: r for r in map(json.loads, path.open(encoding="utf-8"))}
 
 
-FOREIGN = [
+OTHER_LINES = [
     '{"id": "a.png", "text": "TOTAL"}',
     '{"id": "a.png", "reference": "TOTAL", "prediction": "TOTAL", "confidence": 1, '
     '"finish_reason": "stop", "error": null, "fingerprint": "f"}',
@@ -62,9 +63,9 @@ FOREIGN = [
 ]
 
 
-@pytest.mark.parametrize("line", FOREIGN)
+@pytest.mark.parametrize("line", OTHER_LINES)
 @pytest.mark.parametrize("ending", ["\n", ""])
-def test_lines_of_others_are_neither_removed_nor_mixed(line, ending, scans, tmp_path, capsys):
+def test_jsonl_of_another_program_is_refused_unchanged(line, ending, scans, tmp_path, capsys):
     out = tmp_path / "labels.jsonl"
     good = {"id": "x", "prediction": "y", "confidence": 1.0, "finish_reason": "stop", "error": None}
     text = json.dumps(good) + "\n" + line + ending
@@ -75,9 +76,9 @@ def test_lines_of_others_are_neither_removed_nor_mixed(line, ending, scans, tmp_
     assert error.count("\n") == 1 and out.read_text() == text
 
 
-def test_overwrite_replaces_a_strangers_file(predict, tmp_path):
+def test_overwrite_replaces_a_file_of_another_program(predict, tmp_path):
     out = tmp_path / "labels.jsonl"
-    out.write_text(FOREIGN[0] + "\n")
+    out.write_text(OTHER_LINES[0] + "\n")
     assert predict("--out", out, "--overwrite")[0] == 0
     assert set(lines(out)) == {"a.png", "b.png", "c.png"}
     assert "0 read, 0 failed, 3 were there already" in predict("--out", out)[1]
@@ -88,12 +89,12 @@ def test_overwrite_replaces_a_strangers_file(predict, tmp_path):
 @pytest.mark.parametrize(
     "more", [("--prompt", "Read this."), ("--max_new_tokens", 7), ("--image_height", 40)]
 )
-def test_answers_to_another_prompt_or_setting_are_not_kept_silently(name, more, predict, tmp_path):
+def test_predictions_with_another_prompt_or_setting_are_refused(name, more, predict, tmp_path):
     out = tmp_path / name
     assert predict("--out", out)[0] == 0
     before = _snapshot(out)
     code, _, error = predict("--out", out, *more)
-    assert code == 1 and "that another model gave, or that was asked or set otherwise" in error
+    assert code == 1 and "by another model, or with another prompt or other settings" in error
     assert "give another --out, or read all anew with --overwrite" in error
     assert error.count("\n") == 1 and _snapshot(out) == before
     assert "3 read" in predict("--out", out, *more, "--overwrite")[1]
@@ -107,7 +108,7 @@ def _snapshot(out):
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "texts"])
-def test_answers_of_another_model_are_not_kept_silently(name, model, scans, tmp_path):
+def test_predictions_of_another_model_are_refused(name, model, scans, tmp_path):
     import torch
 
     config = TrainConfig.from_recipe("quickstart")
@@ -118,7 +119,7 @@ def test_answers_of_another_model_are_not_kept_silently(name, model, scans, tmp_
     with torch.no_grad():
         weight += 1e-3
     try:
-        with pytest.raises(ValueError, match="that another model gave"):
+        with pytest.raises(ValueError, match="by another model"):
             write_predictions(*model, pictures, "Read.", config, out)
     finally:
         with torch.no_grad():
@@ -126,7 +127,7 @@ def test_answers_of_another_model_are_not_kept_silently(name, model, scans, tmp_
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "texts"])
-def test_a_picture_that_was_changed_is_read_again(name, predict, scans, tmp_path):
+def test_changed_picture_is_read_again(name, predict, scans, tmp_path):
     out = tmp_path / name
     assert predict("--out", out)[0] == 0
     _draw("CASH 5.00", scans / "b.png")
@@ -139,7 +140,7 @@ def test_a_picture_that_was_changed_is_read_again(name, predict, scans, tmp_path
     assert len(out.read_text().splitlines()) == 3
 
 
-def test_a_text_that_was_corrected_by_hand_stays(predict, scans, tmp_path):
+def test_text_corrected_by_hand_is_kept(predict, scans, tmp_path):
     out = tmp_path / "texts"
     assert predict("--out", out)[0] == 0
     (out / "b.png.txt").write_text("CASH twenty\n")
@@ -150,7 +151,7 @@ def test_a_text_that_was_corrected_by_hand_stays(predict, scans, tmp_path):
     assert (out / "b.png.txt").read_text() == "CASH twenty\n"
 
 
-def test_answers_of_version_0_1_0_are_kept_and_said(predict, tmp_path):
+def test_predictions_of_version_0_1_0_are_kept_with_a_warning(predict, tmp_path):
     out, texts = tmp_path / "out.jsonl", tmp_path / "texts"
     assert predict("--out", out)[0] == 0
     first = [
@@ -164,13 +165,13 @@ def test_answers_of_version_0_1_0_are_kept_and_said(predict, tmp_path):
     for place, count in ((out, 2), (texts, 1)):
         code, printed, error = predict("--out", place)
         assert code == 0 and f"{3 - count} read, 0 failed, {count} were there" in printed
-        assert f"{count} answers in {place} do not say which model" in error
+        assert f"{count} predictions in {place} carry no fingerprint" in error
     assert "by 0.1.0" in out.read_text()
     assert (texts / "a.png.txt").read_text() == "by 0.1.0\n"
 
 
 @pytest.mark.parametrize("name", ["out.jsonl", "texts"])
-def test_a_full_disk_costs_one_answer_and_the_next_run_goes_on(
+def test_full_disk_loses_a_single_prediction_and_the_next_run_resumes(
     name, predict, scans, tmp_path, full_disk
 ):
     out = tmp_path / name
@@ -182,7 +183,7 @@ def test_a_full_disk_costs_one_answer_and_the_next_run_goes_on(
     assert "2 read, 0 failed, 1 were there already" in predict("--out", out)[1]
 
 
-def test_a_kill_under_way_is_gone_on_from(predict, tmp_path, scans, killed_at):
+def test_killed_run_is_resumed(predict, tmp_path, scans, killed_at):
     for step in (1, 2, 3):  # the manifest, the new text, its renaming
         out = tmp_path / f"texts{step}"
         assert predict("--out", out)[0] == 0
@@ -195,7 +196,7 @@ def test_a_kill_under_way_is_gone_on_from(predict, tmp_path, scans, killed_at):
         _draw("CASH 20.00", scans / "b.png")
 
 
-def test_a_line_broken_off_at_the_end_is_read_again(predict, tmp_path):
+def test_incomplete_last_line_is_read_again(predict, tmp_path):
     out = tmp_path / "out.jsonl"
     assert predict("--out", out)[0] == 0
     whole = out.read_bytes()
@@ -207,7 +208,7 @@ def test_a_line_broken_off_at_the_end_is_read_again(predict, tmp_path):
         assert len(lines(out)) == 3
 
 
-def test_other_pictures_lines_stay(predict, scans, tmp_path):
+def test_lines_of_other_pictures_are_kept(predict, scans, tmp_path):
     out = tmp_path / "out.jsonl"
     assert predict("--out", out)[0] == 0
     (scans / "a.png").unlink()
@@ -216,7 +217,7 @@ def test_other_pictures_lines_stay(predict, scans, tmp_path):
     assert set(lines(out)) == {"a.png", "b.png", "c.png", "d.png"}
 
 
-def test_a_pipe_and_a_folder_are_no_place_for_lines(scans, tmp_path, capsys):
+def test_pipe_or_folder_as_jsonl_file(scans, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe.jsonl")
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder.jsonl").mkdir()
