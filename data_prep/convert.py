@@ -1,4 +1,7 @@
-"""Converts a dataset in a known format to an imagefolder: `python -m data_prep.convert --help`."""
+"""Conversion of datasets to an imagefolder: `python -m data_prep.convert --help`.
+
+The file is long because the command's help makes up a third of it.
+"""
 
 import argparse
 import difflib
@@ -60,23 +63,22 @@ def convert(
 ) -> dict:
     """Convert `inputs` of a source format to the dataset folder `out`; returns its dataset.json.
 
-    The folder appears whole or not at all: everything is written beside it, to `.<out>.partial`,
-    and renamed at the end. A finished folder of the same command is left as it is. The result does
-    not depend on `workers` (processes; a script that asks for more than one needs the usual
-    `if __name__ == "__main__"`).
+    The write is atomic: everything is written to `.<out>.partial` beside the folder, which is
+    renamed at the end. A finished folder of the same command is left as it is. The result does not
+    depend on `workers` (processes; a script with more than one needs `if __name__ == "__main__"`).
 
     Args:
         source: name of a format, as `source_names()` lists them.
         inputs: files or folders that together make one dataset; archives of labels and of their
             pictures may be two of them where the source says so.
-        out: the dataset folder to make.
+        out: the dataset folder.
         task: one of the source's tasks; None takes its first.
         split: "source" for the format's own splits, or shares such as "0.8,0.1,0.1". A source
             without splits of its own gets 0.8,0.1,0.1 either way.
-        seed: of the shuffle of groups that shares are dealt by.
-        workers: processes that read and cut pictures.
+        seed: of the shuffle of groups before they are dealt to splits.
+        workers: processes that read and crop pictures.
         limit: stop after this many source items.
-        prompt: what to ask for, instead of the task's default (questions keep their own).
+        prompt: replaces the task's default prompt (questions keep their own).
         layout: "prompt_completion", or "messages" for ms-swift and LLaMA-Factory.
         format: "imagefolder"; "parquet" with the pictures inside, for the Hub and streaming;
             "pairs" of `<id>.png` and `<id>.gt.txt`, for Tesseract, kraken and Calamari; or "donut".
@@ -84,14 +86,13 @@ def convert(
             where the source knows no better), to keep what belongs together in one split; without
             it `GROUP_PATTERNS` of `data_prep.dataset.split` join crops and lines of a page.
         encoding: of label files that are not UTF-8 or UTF-16, and of names in archives that are
-            not UTF-8, such as "gbk"; without it that of Chinese, Korean or Japanese which alone
-            fits.
+            not UTF-8, such as "gbk"; None detects those of Chinese, Korean and Japanese.
         progress: whether to draw a progress bar on stderr.
         options: the source's own, see its `OPTIONS`.
 
     Raises:
-        UsageError: an argument does not exist or has no such value.
-        DataError: the input holds nothing of the source, or `out` holds something else.
+        UsageError: an argument does not exist or has an invalid value.
+        DataError: the input holds no data of the source, or `out` holds something else.
     """
     module = load_source(source)
     listed = [inputs] if isinstance(inputs, str | Path) else inputs
@@ -118,39 +119,39 @@ def convert(
     if not all(path.strip() for path in paths) or not paths:
         raise UsageError("No INPUT is given, or an empty one: name at least one file or folder.")
 
-    stated: Counter[bool] = Counter()
+    states_split: Counter[bool] = Counter()
     notes: list[str] = []
 
-    def found() -> Iterator[Item | Reject]:
+    def items() -> Iterator[Item | Reject]:
         for item in find_items(source, module, paths, settings, notes):
             if isinstance(item, Item):
-                stated[item.split is not None] += 1
+                states_split[item.split is not None] += 1
             yield item
 
     hint = f"; it is used as: {source} {module.EXAMPLE}"
     result = write_dataset(
-        found, out, source, paths, settings, shares, workers, progress, hint, notes=notes
+        items, out, source, paths, settings, shares, workers, progress, hint, notes=notes
     )
     if progress:
         for note in notes:
             print(f"note: {note}", file=sys.stderr)
-    if progress and shares is None and all(stated[known] for known in (True, False)):
+    if progress and shares is None and states_split[True] and states_split[False]:
         print(
-            f"note: the input does not say whether {stated[False]:,} of its items are for training "
-            "or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
+            f"note: the input does not say whether {states_split[False]:,} of its items are for "
+            "training or testing, so they are in train; --split 0.8,0.1,0.1 deals all items anew.",
             file=sys.stderr,
         )
     return result
 
 
 def source_names() -> list[str]:
-    """The names of all sources."""
+    """List the names of all sources."""
     names = [module.name for module in pkgutil.iter_modules(sources.__path__)]
     return [name.replace("_", "-") for name in names if not name.startswith("_")]
 
 
 def load_source(name: str) -> ModuleType:
-    """The module of a source; UsageError names the nearest for a name that is none."""
+    """Import the module of a source; UsageError suggests the nearest name for an unknown one."""
     if name not in source_names():
         near = difflib.get_close_matches(name, source_names(), 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
@@ -159,14 +160,14 @@ def load_source(name: str) -> ModuleType:
 
 
 def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """The value if it is one of the choices, otherwise a UsageError that names them."""
+    """Return the value if it is one of the choices, otherwise raise a UsageError."""
     if value not in choices:
         raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)} here.")
     return value
 
 
 def check_encoding(name: str) -> str:
-    """The encoding, if Python knows it, otherwise a UsageError."""
+    """Return the name of an encoding if Python knows it, otherwise raise a UsageError."""
     try:
         "".encode(name)
     except LookupError:
@@ -177,33 +178,33 @@ def check_encoding(name: str) -> str:
     return name
 
 
-def check_options(source: str, module: ModuleType, given: dict) -> dict:
-    """The source's own options with their defaults; UsageError for one that it does not take."""
-    for name in given:
+def check_options(source: str, module: ModuleType, options: dict) -> dict:
+    """Merge a source's own options with its defaults; UsageError for one that it does not take."""
+    for name in options:
         if name not in module.OPTIONS:
             takes = ", ".join("--" + o.replace("_", "-") for o in module.OPTIONS) or "none"
             raise UsageError(
                 f"--{name.replace('_', '-')} is no option of {source}; its own are: {takes}."
             )
-    return module.OPTIONS | given
+    return module.OPTIONS | options
 
 
 def find_items(
     source: str, module: ModuleType, inputs: list[str], settings: dict, notes: list[str]
 ) -> Iterator[Item | Reject]:
-    """Everything the source finds, with ids that are unique over all inputs.
+    """Read all items of a source, with ids that are unique over all inputs.
 
-    What the source has to say about its input as a whole, it adds to `notes`.
+    The source adds its remarks on the input as a whole to `notes`.
     """
-    # A source whose labels and pictures may be inputs of their own looks through all of them.
+    # Sources that accept labels and pictures as separate inputs search all of them.
     options = SimpleNamespace(**settings, inputs=inputs, notes=notes)
     group_of = grouping(settings)
-    found = 0
+    count = 0
     for path, prefix in zip(inputs, input_prefixes(inputs)):
         for item in readable(module.rows(path, options), path):
             if isinstance(item, Item):
                 item.key = f"{source}-{prefix}{item.key}"
-                # A file's name that is no UTF-8 is no reason against the row.
+                # A row is kept even if the file name is no UTF-8.
                 item.group = printable(group_of(item.group))
                 if not getattr(module, "GROUPS_SPAN_INPUTS", False):
                     item.group = prefix + item.group
@@ -214,8 +215,8 @@ def find_items(
             elif prefix:
                 item.where = f"{path}: {item.where}"
             yield item
-            found += 1
-            if found == settings["limit"]:
+            count += 1
+            if count == settings["limit"]:
                 return
 
 
@@ -241,12 +242,12 @@ def readable(items: Iterator[Item | Reject], path: str) -> Iterator[Item | Rejec
 
 
 def grouping(settings: dict) -> Callable[[str], str]:
-    """What makes a group of the name that a source gives: `--group-pattern`, or `page_of`."""
+    """Return the function that makes a group of a source's name: `--group-pattern` or `page_of`."""
     pattern = settings.get("group_pattern")
     if not pattern:
-        # A column, or a group that --pattern names, is no name of a picture.
-        stated = settings.get("group_column") or "(?P<group>" in (settings.get("pattern") or "")
-        return str if stated else page_of
+        # Groups of a column or of --pattern are no names of pictures.
+        explicit = settings.get("group_column") or "(?P<group>" in (settings.get("pattern") or "")
+        return str if explicit else page_of
     try:
         compiled: re.Pattern[str] = re.compile(pattern)
     except re.error as error:
@@ -254,15 +255,15 @@ def grouping(settings: dict) -> Callable[[str], str]:
     if "group" not in compiled.groupindex:
         raise UsageError(f"--group-pattern {pattern!r} has no group named group: (?P<group>...).")
 
-    def named(name: str) -> str:
+    def group_of(name: str) -> str:
         match = compiled.search(name)
         return match["group"] or name if match else name
 
-    return named
+    return group_of
 
 
 def input_prefixes(inputs: list[str]) -> list[str]:
-    """What tells the ids of several inputs apart; nothing where there is only one."""
+    """Prefixes that make the ids of several inputs unique; empty for a single input."""
     if len(inputs) == 1:
         return [""]
     names: list[str] = []
@@ -355,7 +356,7 @@ COMMON = (
 
 
 def list_sources() -> str:
-    """Every source: its name, what it is and how it is called."""
+    """Format the list of sources: name, summary and example of each."""
     lines = []
     for name in source_names():
         module = load_source(name)
@@ -367,7 +368,7 @@ def list_sources() -> str:
 
 
 def describe(result: dict, out: str) -> str:
-    """What came of a conversion, for a person."""
+    """Format the result of a conversion for the terminal."""
     rows, rejects = result["rows"], result["rejects"]
     splits = ", ".join(f"{split} {count:,}" for split, count in rows.items())
     lines = [
@@ -396,18 +397,18 @@ def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     if "--list" in arguments:
         return exit_code(lambda: print(list_sources()) or 0)
-    given = vars(parse_arguments(build_parser(), arguments))
-    own = {k: v for k, v in given.items() if k not in COMMON and v is not None}
-    common: dict[str, Any] = {k: given[k] for k in COMMON} | {
-        "workers": os.cpu_count() or 1 if given["workers"] is None else given["workers"]
-    }
+    options = vars(parse_arguments(build_parser(), arguments))
+    own = {k: v for k, v in options.items() if k not in COMMON and v is not None}
+    common: dict[str, Any] = {k: options[k] for k in COMMON}
+    if common["workers"] is None:
+        common["workers"] = os.cpu_count() or 1
 
     def work() -> int:
-        before = (Path(given["out"]) / "dataset.json").exists()
+        existed = (Path(options["out"]) / "dataset.json").exists()
         result = convert(**common, **own)
-        if before:
-            print(f"{given['out']} is there already, made by this very command.")
-        print(describe(result, given["out"]))
+        if existed:
+            print(f"{options['out']} exists already, made by this very command.")
+        print(describe(result, options["out"]))
         return 0
 
     return exit_code(work, "nothing is left behind, run it again")

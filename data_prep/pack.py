@@ -17,7 +17,7 @@ import tarfile
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from data_prep.dataset.command import exit_code, expand_home, float_option, parse_arguments
 from data_prep.dataset.files import is_inner_path, naming, write_whole, writing
@@ -25,7 +25,8 @@ from data_prep.dataset.schema import DataError, UsageError
 from data_prep.dataset.staging import locked, rename_folder
 
 CHUNK = 2**20
-# Ends the name of a mark `.<sha256>.done` in the staging folder: the names of a tar's files.
+# Ending of the marker files `.<sha256>.done` in the staging folder; each lists the files of a tar
+# that was unpacked completely.
 _DONE = ".done"
 
 
@@ -37,14 +38,14 @@ def pack(
 ) -> list[Path]:
     """Pack a dataset folder; returns the tar files written.
 
-    The same folder gives the same bytes. With `shard_bytes` a new tar is begun once one has that
-    much content: `signs.tar` becomes `signs-00000.tar` and so on. Tars take the place of those of
+    The same folder gives the same bytes. With `shard_bytes` another tar is begun after so much
+    content: `signs.tar` becomes `signs-00000.tar` and so on. Tars take the place of those of
     an earlier pack only when all are written; earlier ones of other names are then deleted.
 
     Raises:
-        DataError: `dataset` is none, or holds a file whose name no other system may have.
-        FileExistsError: a file is there that no earlier pack wrote, and `overwrite` is false.
-        OSError: the disk is full or cannot be written; what was packed before is as it was.
+        DataError: `dataset` is no dataset, or holds a file name that other systems do not allow.
+        FileExistsError: a file exists that no earlier pack wrote, and `overwrite` is false.
+        OSError: the disk is full or cannot be written; earlier tars are as they were.
     """
     dataset, archive = expand_home(Path(dataset)), expand_home(Path(archive))
     if not (dataset / "dataset.json").is_file():
@@ -67,7 +68,7 @@ def pack(
         for name, files, path in zip(names, parts, new):
             with writing(path) as file:
                 shards.append({"name": name, **_write_tar(dataset, files, file)})
-        # Before the tars, so that whatever a kill leaves is known as the kit's own.
+        # Written before the tars are renamed, so that after a kill it lists all of them.
         _write_manifest(archive, {"shards": shards, "replaced": older})
         for name, path in zip(names, new):
             path.replace(archive.with_name(name))
@@ -121,14 +122,14 @@ def _is_file_name(name: object) -> bool:
 
 
 def unpack(archive: str | Path, out: str | Path) -> Path:
-    """Unpack what `pack` wrote; returns the dataset folder.
+    """Unpack tars of `pack`; returns the dataset folder.
 
-    A folder that is already there in full is left alone; tars that an interrupted run unpacked
-    whole are not read again.
+    A folder that was unpacked completely is left alone; tars that an interrupted run unpacked
+    completely are not read again.
 
     Raises:
-        UsageError: `archive` is no name of a tar.
-        DataError: a tar is missing, damaged, or holds what it must not.
+        UsageError: the name of `archive` does not end in .tar.
+        DataError: a tar is missing, damaged, or holds names that no dataset has.
         OSError: the disk is full or cannot be written.
     """
     archive, out = expand_home(Path(archive)), expand_home(Path(out))
@@ -150,15 +151,15 @@ def unpack(archive: str | Path, out: str | Path) -> Path:
                 if sha256 not in finished:
                     files = _read_tar(archive.with_name(name), size, sha256, staging)
                     write_whole(staging / f".{sha256}{_DONE}", json.dumps(files))
-            for mark in staging.glob(f".*{_DONE}"):
-                mark.unlink()
+            for marker in staging.glob(f".*{_DONE}"):
+                marker.unlink()
             write_whole(staging / done.name, json.dumps({"shards": sums}))
             rename_folder(staging, out)
     return out
 
 
 def _read_manifest(archive: Path) -> list[tuple[str, int, str]]:
-    """Name, bytes and SHA-256 of every tar; DataError where the manifest cannot be used."""
+    """Read name, bytes and SHA-256 of every tar; DataError where the manifest is invalid."""
     path = _manifest_of(archive)
     try:
         manifest = json.loads(path.read_bytes())
@@ -178,7 +179,7 @@ def _read_manifest(archive: Path) -> list[tuple[str, int, str]]:
 
 
 def _unpacked_sums(path: Path) -> list[str] | None:
-    """The sums of the tars that a folder was unpacked from; None where `path` says nothing."""
+    """Read the checksums of the tars from which a folder was unpacked; None without them."""
     try:
         # Version 0.1.0 wrote the whole manifest.
         shards = json.loads(path.read_bytes())["shards"]
@@ -188,18 +189,18 @@ def _unpacked_sums(path: Path) -> list[str] | None:
 
 
 def _clear(staging: Path, sums: list[str]) -> set[str]:
-    """Delete what no tar of this manifest left there whole; returns the sums of those that did.
+    """Delete files of incompletely unpacked tars; returns the checksums of complete ones.
 
     An interrupted run may have unpacked another dataset's tars, or half of a damaged one.
     """
     finished: dict[str, list[str]] = {}
     for sha256 in sums:
-        mark = staging / f".{sha256}{_DONE}"
-        # An older version's marks list no files, and are not taken.
+        marker = staging / f".{sha256}{_DONE}"
+        # Markers of an older version list no files, and are ignored.
         with contextlib.suppress(OSError, ValueError, TypeError):
-            finished[sha256] = [mark.name, *json.loads(mark.read_bytes())]
+            finished[sha256] = [marker.name, *json.loads(marker.read_bytes())]
     keep = set(chain.from_iterable(finished.values()))
-    for path in sorted(staging.rglob("*"), reverse=True):  # a folder after what is in it
+    for path in sorted(staging.rglob("*"), reverse=True):  # a folder after its files
         if path.is_dir() and not path.is_symlink():
             with contextlib.suppress(OSError):  # it is not empty
                 path.rmdir()
@@ -213,7 +214,7 @@ def _manifest_of(archive: Path) -> Path:
 
 
 def _divide(dataset: Path, shard_bytes: int | None) -> Iterator[list[str]]:
-    """The dataset's files in a fixed order, in parts of about so many bytes."""
+    """Divide the dataset's files, in a fixed order, into shards of about `shard_bytes`."""
     names: list[str] = []
     size = 0
     files = sorted(path for path in dataset.rglob("*") if path.is_file())
@@ -234,69 +235,70 @@ def _divide(dataset: Path, shard_bytes: int | None) -> Iterator[list[str]]:
         yield names
 
 
-class _Counted:
-    """A file that counts and sums what is read from it or written to it."""
+class _HashedFile:
+    """Wrapper of a file that computes the size and checksum of the bytes read or written."""
 
-    def __init__(self, file) -> None:
+    def __init__(self, file: IO[bytes]) -> None:
         self.file, self.size, self.sum = file, 0, hashlib.sha256()
 
-    def _note(self, data: bytes) -> bytes:
+    def _update(self, data: bytes) -> bytes:
         self.size += len(data)
         self.sum.update(data)
         return data
 
     def write(self, data: bytes) -> int:
-        """Write through."""
-        return self.file.write(self._note(bytes(data)))
+        """Write bytes to the file."""
+        return self.file.write(self._update(bytes(data)))
 
     def read(self, count: int = -1) -> bytes:
-        """Read through."""
-        return self._note(self.file.read(count))
+        """Read bytes from the file."""
+        return self._update(self.file.read(count))
 
 
 def _write_tar(dataset: Path, names: list[str], file: IO[bytes]) -> dict:
-    counted = _Counted(file)
-    with tarfile.open(fileobj=counted, mode="w|", format=tarfile.PAX_FORMAT) as tar:
+    hashed = _HashedFile(file)
+    stream = cast(IO[bytes], hashed)
+    with tarfile.open(fileobj=stream, mode="w|", format=tarfile.PAX_FORMAT) as tar:
         for name in names:
             info = tarfile.TarInfo(name)
             info.size = (dataset / name).stat().st_size
             with (dataset / name).open("rb") as content:
                 tar.addfile(info, content)
-    return {"bytes": counted.size, "sha256": counted.sum.hexdigest(), "files": len(names)}
+    return {"bytes": hashed.size, "sha256": hashed.sum.hexdigest(), "files": len(names)}
 
 
 def _read_tar(path: Path, size: int, sha256: str, out: Path) -> list[str]:
-    """Unpack one tar while its sum is taken, so that it is read once; returns its files' names."""
+    """Unpack a tar and check its checksum while it is read; returns the names of its files."""
     if not path.is_file():
         raise DataError(f"{path} is missing; copy all tars of the dataset.")
     if path.stat().st_size != size:
         raise DataError(f"{path} has {path.stat().st_size} bytes, not {size}; copy it again.")
     names = []
     with path.open("rb") as file:
-        counted = _Counted(file)
+        hashed = _HashedFile(file)
         try:
-            with tarfile.open(fileobj=counted, mode="r|") as tar:
+            with tarfile.open(fileobj=cast(IO[bytes], hashed), mode="r|") as tar:
                 for member in tar:
                     _write_member(tar, member, path, out)
                     names.append(member.name)
         except tarfile.TarError as error:
             raise DataError(f"{path} is damaged ({error}); copy it again.") from None
-        while counted.read(CHUNK):
+        while hashed.read(CHUNK):
             pass
-    if counted.sum.hexdigest() != sha256:
+    if hashed.sum.hexdigest() != sha256:
         raise DataError(f"{path} differs from what was packed (SHA-256); copy it again.")
     return names
 
 
 def _write_member(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path, out: Path) -> None:
-    # A name with a dot before it could stand in for the marks of tars that are done.
+    # A hidden file could pass for the marker of an unpacked tar.
     if not member.isfile() or not is_inner_path(member.name) or member.name.startswith("."):
         raise DataError(f"{path} holds {member.name!r}, which no dataset does; it is not trusted.")
     target = out / member.name
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not atomic: no file counts before its tar is unpacked whole.
+    # Not an atomic write: no file counts before its tar is unpacked completely.
     with target.open("wb") as file:
-        shutil.copyfileobj(tar.extractfile(member), file, CHUNK)
+        shutil.copyfileobj(cast(IO[bytes], tar.extractfile(member)), file, CHUNK)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,8 +1,9 @@
-"""Makes data where there is none: `python -m data_prep.synthesize lines|invoices|receipts|toys`."""
+"""Synthetic datasets: `python -m data_prep.synthesize lines|invoices|receipts|toys`."""
 
 import argparse
 import importlib
 import sys
+from collections.abc import Callable
 
 from data_prep.dataset.command import exit_code, parse_arguments
 
@@ -30,15 +31,17 @@ def _work(arguments: list[str] | None) -> int:
         epilog="COMMAND --help tells the options of each, with examples.",
     )
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    run = None
-    for name, what in COMMANDS.items():
-        command = commands.add_parser(name, help=what, description=f"Make {what}.")
-        # Only the command that is run is imported: help comes at once, and works alone.
+    run: Callable[[argparse.Namespace], int] | None = None
+    for name, summary in COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"Make {summary}.")
+        # Only the module of the chosen command is imported, so that --help is fast.
         if arguments[:1] == [name]:
             module = importlib.import_module(f"data_prep.synthetic.{MODULES.get(name, name)}")
             module.add_arguments(command)
             run = module.run
-    return run(parse_arguments(parser, arguments))
+    options = parse_arguments(parser, arguments)
+    assert run is not None, "argparse accepts the commands of COMMANDS only"
+    return run(options)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from data_prep.dataset.arithmetic import invoice_problems
 from data_prep.dataset.check import batches, check_batch
@@ -35,6 +35,8 @@ from data_prep.dataset.split import page_key, page_of
 from data_prep.dataset.workers import ordered_map
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from jsonschema.protocols import Validator
 
 # Control tokens that models write turns and pictures with; a row whose text has one may be dropped.
@@ -305,7 +307,7 @@ def load_schema(path: str | Path) -> "Validator":
     import jsonschema
 
     try:
-        schema = parse_json(Path(path).read_bytes())
+        schema = cast("Mapping | bool", parse_json(Path(path).read_bytes()))
         kind = jsonschema.validators.validator_for(schema)
         kind.check_schema(schema)
     except (OSError, ValueError, jsonschema.SchemaError) as error:

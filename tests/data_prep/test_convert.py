@@ -312,7 +312,7 @@ def test_the_command_says_what_it_found(tmp_path, capsys):
     said = capsys.readouterr().out
     assert "3 found = 2 rows" in said and "1 rejects" in said and "1  missing image" in said
     assert main(arguments) == 0
-    assert "is there already" in capsys.readouterr().out
+    assert "exists already" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
