@@ -1,4 +1,4 @@
-"""What the AI Hub sources share: finding a label's picture, and rows of its words or of all of it.
+"""AI Hub sources: finding a label's picture, and rows of its words or of the whole picture.
 
 INPUT is the folder that holds pictures and labels, unpacked or in the zips they come in; or the
 archives of pictures (원천데이터) and of labels (라벨링데이터), each an INPUT of its own.

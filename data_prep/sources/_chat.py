@@ -1,4 +1,4 @@
-"""What the chat formats share: records, pictures named in many ways, and a row an answer."""
+"""Chat formats: records, references to pictures, and one row for each answer."""
 
 import base64
 import binascii

@@ -1,4 +1,4 @@
-"""What the CASIA HWDB formats share: bounded reading, character codes, writers."""
+"""CASIA HWDB formats: bounded reading, character codes, writers."""
 
 import re
 import struct

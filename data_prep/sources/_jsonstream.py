@@ -1,9 +1,9 @@
-"""Reads the elements of a large JSON array one by one, so that memory does not grow with it."""
+"""Streaming JSON parser: elements of a large array one by one, in constant memory."""
 
 import codecs
 import json
 from collections.abc import Iterator
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from data_prep.dataset.schema import refuse_constant
 
@@ -14,7 +14,7 @@ _DECODER = json.JSONDecoder(parse_constant=refuse_constant)
 
 
 class _Text:
-    """A text stream with a window that only grows while one element does not fit in it."""
+    """Text stream with a window that grows only for an element that does not fit in it."""
 
     def __init__(self, stream: BinaryIO) -> None:
         self.stream = stream
@@ -22,12 +22,12 @@ class _Text:
         self.window, self.at, self.ended = "", 0, False
 
     def more(self) -> bool:
-        """Read on; False at the end."""
+        """Read another chunk; False at the end."""
         if self.ended:
             return False
         if len(self.window) - self.at > MAX_ELEMENT:
             raise ValueError(f"an element is longer than {MAX_ELEMENT} characters, or broken")
-        # As much again as is waiting: a long element is tried again few times.
+        # Doubles the window, so that a long element is parsed again only a few times.
         data = self.stream.read(max(CHUNK, len(self.window) - self.at))
         self.ended = not data
         self.window = self.window[self.at :] + self.decoder.decode(data, final=self.ended)
@@ -35,7 +35,7 @@ class _Text:
         return True
 
     def next(self) -> str:
-        """The next character that is no white space, which stays to be read; "" at the end."""
+        """Peek at the next character that is no white space; "" at the end."""
         while True:
             while self.at < len(self.window):
                 if self.window[self.at] not in " \t\r\n":
@@ -45,19 +45,19 @@ class _Text:
                 return ""
 
     def skip(self, expected: str) -> None:
-        """Step over one of the expected characters."""
-        found = self.next()
-        if not found or found not in expected:
-            raise ValueError(f"{found or 'the end'!r} stands where one of {expected!r} should")
+        """Skip one of the expected characters."""
+        character = self.next()
+        if not character or character not in expected:
+            raise ValueError(f"{character or 'the end'!r} stands where one of {expected!r} should")
         self.at += 1
 
-    def value(self) -> object:
-        """The next value, whole."""
+    def value(self) -> Any:
+        """Parse the next value."""
         self.next()
         while True:
             try:
                 value, end = _DECODER.raw_decode(self.window, self.at)
-                # A number may go on behind the window's end: 1 may be 12, 1. may be 1.5.
+                # A number may continue after the window's end: 1 may be 12, 1. may be 1.5.
                 whole = not isinstance(value, int | float) or self.window[end : end + 1] in ENDINGS
                 if (whole and end < len(self.window)) or not self.more():
                     self.at = end
@@ -69,10 +69,11 @@ class _Text:
                     raise ValueError(error.msg) from None
 
 
-def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[object]:
-    """The elements of a top-level array, or of the array under a top-level object's key.
+def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[Any]:
+    """Parse the elements of a top-level array, or of the array under a top-level object's key.
 
-    ValueError where the text is no such JSON, after the elements that came before.
+    Raises:
+        ValueError: the text is no such JSON; the elements before the error were yielded.
     """
     text = _Text(stream)
     if key is None:
@@ -95,10 +96,11 @@ def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[object]:
     raise ValueError(f"there is no array under {key!r}")
 
 
-def json_members(stream: BinaryIO) -> Iterator[tuple[str, object]]:
-    """The (name, value) pairs of a top-level object, one by one.
+def json_members(stream: BinaryIO) -> Iterator[tuple[str, Any]]:
+    """Parse the (name, value) pairs of a top-level object, one by one.
 
-    ValueError where the text is no such JSON, after the members that came before.
+    Raises:
+        ValueError: the text is no such JSON; the members before the error were yielded.
     """
     text = _Text(stream)
     text.skip("{")
@@ -115,7 +117,7 @@ def json_members(stream: BinaryIO) -> Iterator[tuple[str, object]]:
     text.skip("}")
 
 
-def _array(text: _Text) -> Iterator[object]:
+def _array(text: _Text) -> Iterator[Any]:
     text.skip("[")
     more = text.next() != "]"
     while more:

@@ -1,4 +1,4 @@
-"""Rows of pictures whose words have boxes: an item a word, or a whole page in reading order."""
+"""Pages whose words have boxes: an item for each word, or one for the page in reading order."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,17 +12,17 @@ from data_prep.sources import stem
 from data_prep.sources._reading_order import reading_order
 
 MALFORMED = ("malformed box", "malformed annotation")
-# What a label file of a wrong shape raises while its fields are taken out.
+# Exceptions raised by the fields of a malformed label file.
 WRONG_SHAPE = (ValueError, KeyError, TypeError, IndexError, AttributeError)
 
 
 @dataclass
 class Word:
-    """One annotated text (None for null) and its box as annotated, None for all of the picture.
+    """An annotated text (None for null) and its points, None for the whole picture.
 
-    `problem` is the reason of a reject that the annotation itself states, such as illegible. The
-    `outline` of a word is shown as "box", its enclosing rectangle; as "quad", four corners put
-    straight; or as "mask", a polygon with white around it.
+    `problem` is the reason of a reject that the annotation states, such as illegible. `outline` is
+    "box", the enclosing rectangle; "quad", four corners that are straightened; or "mask", a polygon
+    with white around it.
     """
 
     text: object
@@ -34,7 +34,7 @@ class Word:
 
 @dataclass
 class Page:
-    """One labelled picture: its file name, its stated size if any, and its words."""
+    """A labelled picture: its file name, its annotated size if any, and its words."""
 
     image: str
     size: tuple[int, int] | None
@@ -52,28 +52,28 @@ def page_rows(
     split: str | None = None,
     group: str | None = None,
 ) -> Iterator[Item | Reject]:
-    """An item a word, or with `--task pages` one item with all words in reading order.
+    """Make an item of each word, or with `--task pages` one of all words in reading order.
 
-    `page.image` is the picture's name in the tree. A page leaves out words that say themselves that
-    nobody can read them; with a word that cannot be placed it is a reject.
+    `page.image` is the picture's name in the tree. A page leaves out words that are annotated as
+    illegible; with a malformed box it is a reject.
     """
     load, group = tree.loader(page.image), group or stem(page.image)
     whole = options.task == "pages"
     words, left_out = [], 0
     for index, word in enumerate(page.words):
         place = f"{where} word {index}"
-        found = read_word(word, place, getattr(options, "keep_illegible", False))
-        if isinstance(found, Reject) and not whole:
-            yield found
-        elif isinstance(found, Reject):
-            if found.reason in MALFORMED:
-                yield Reject(where, found.reason, f"word {index}: {found.detail}")
+        result = read_word(word, place, getattr(options, "keep_illegible", False))
+        if isinstance(result, Reject) and not whole:
+            yield result
+        elif isinstance(result, Reject):
+            if result.reason in MALFORMED:
+                yield Reject(where, result.reason, f"word {index}: {result.detail}")
                 return
             left_out += 1
         elif whole:
-            words.append(found)
+            words.append(result)
         else:
-            text, box = found
+            text, box = result
             picture = Picture(load, box, page.size, **outline_of(word))
             yield Item(
                 f"{key}-{index:04d}",
@@ -94,7 +94,7 @@ def page_rows(
 
 
 def outline_of(word: Word) -> dict[str, tuple]:
-    """How a `Picture` shows a word that is no upright rectangle."""
+    """The `quad` or `mask` of a `Picture` for a word that is no upright rectangle."""
     if word.outline == "box" or word.points is None:
         return {}
     points = read_points(word.points)
@@ -104,9 +104,9 @@ def outline_of(word: Word) -> dict[str, tuple]:
 
 
 def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | None] | Reject:
-    """(text, box) of a word; the box is None where the word is the whole picture.
+    """Return (text, box) of a word; the box is None where the word is the whole picture.
 
-    `keep` takes the text also where the annotation says that nobody can read it.
+    `keep` keeps the text of words that are annotated as illegible.
     """
     if word.problem and not keep:
         return Reject(place, word.problem, str(word.text or ""))
@@ -123,7 +123,7 @@ def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | 
 
 
 def corners(box: object) -> object:
-    """[x, y, width, height] as two corners; "malformed" where it is no such box."""
+    """Convert [x, y, width, height] to two corners; "malformed" for other values."""
     try:
         enclosing_box(box)  # numbers, all of them
         left, top, width, height = box
@@ -133,13 +133,14 @@ def corners(box: object) -> object:
 
 
 def stated_size(width: object, height: object) -> tuple[int, int] | None:
-    """A stated size, where it is one."""
-    good = all(isinstance(side, int) and side > 0 for side in (width, height))
-    return (width, height) if good else None
+    """The annotated size (width, height) in pixels; None where it is none."""
+    if not isinstance(width, int) or not isinstance(height, int):
+        return None
+    return (width, height) if width > 0 and height > 0 else None
 
 
 def read_json(tree: Tree, name: str) -> dict:
-    """A label file; ValueError if it is no JSON object."""
+    """Read a label file; ValueError if it is no JSON object."""
     try:
         value = parse_json(tree.read_text(name))
     except PictureError as error:

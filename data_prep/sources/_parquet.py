@@ -1,4 +1,4 @@
-"""Reads parquet files a small batch at a time."""
+"""Parquet files, read in small batches."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,4 +1,4 @@
-"""Puts words with boxes in reading order, for rows that show a whole page."""
+"""Reading order of words with boxes, for rows that show a whole page."""
 
 from collections.abc import Sequence
 
