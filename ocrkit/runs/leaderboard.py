@@ -1,4 +1,4 @@
-"""Runs side by side: which reads best, what one changed parameter does, and how each learned."""
+"""Leaderboard: rank runs by their metrics, compare single changes, and draw learning curves."""
 
 import json
 import math
@@ -20,8 +20,8 @@ from ocrkit.run_folder import foreign_weights, read_log, read_run, restore
 SHOWN = ("cer", "exact_match")
 # In C where PyYAML was built so: a tenth of the time.
 _YAML = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-# Where a run lies and what it says on the way; nothing of it changes what is learned.
-_BESIDE = set(
+# Settings of paths, logs and workers, which do not change the weights.
+_UNRELATED = set(
     "output_dir run_name tags project report_to resume_from_checkpoint logging_steps save_steps "
     "save_total_limit num_completions_to_print dataloader_num_workers".split()
 )
@@ -38,8 +38,8 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
         `settings` are all of a run, `parameters` those that are not the same in every run,
         `metrics` {metric: {value, low, high}} (empty without the evaluation), `minutes` how long
         it took, `state` done, failed, running, unfinished or broken (a file of it cannot be read),
-        `error` what a failed one said, or which file is broken, `foreign` why an evaluation that
-        is there does not count: it measured other weights than the run's, or does not say which.
+        `error` the message of a failed run, or which file is broken, `foreign` why an existing
+        evaluation does not count: it measured other weights than the run's, or does not name them.
 
     Raises:
         ValueError: a folder holds no run.
@@ -47,8 +47,8 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
     defaults = TrainConfig().to_dict()
     runs = [
         _run_or_broken(folder, evaluation, defaults)
-        for given in folders
-        for folder in _run_folders(Path(given))
+        for name in folders
+        for folder in _run_folders(Path(name))
     ]
     if foreign := [run for run in runs if run["foreign"]]:
         print(
@@ -56,27 +56,27 @@ def leaderboard(*folders: str | Path, evaluation: str = "tuned") -> list[dict[st
             f"{evaluation!r}, {foreign[0]['folder']} among them: {foreign[0]['foreign']}; run "
             "`python -m ocrkit evaluate` on each again."
         )
-    names = sorted({name for run in runs for name in run["settings"]} - _BESIDE)
+    names = sorted({name for run in runs for name in run["settings"]} - _UNRELATED)
     varying = [name for name in names if len({_key(run["settings"].get(name)) for run in runs}) > 1]
     for run in runs:
         run["parameters"] = {name: run["settings"].get(name) for name in varying}
-    return sorted(runs, key=_place)
+    return sorted(runs, key=_rank)
 
 
-def _place(run: dict) -> tuple:
+def _rank(run: dict) -> tuple:
     return (not run["metrics"], run["metrics"].get("cer", {}).get("value", 0), run["run"])
 
 
 def _run_folders(folder: Path) -> list[Path]:
     if _is_run(folder):
         return [folder]
-    found = sorted(filter(_is_run, folder.iterdir())) if folder.is_dir() else []
-    if not found:
+    folders = sorted(filter(_is_run, folder.iterdir())) if folder.is_dir() else []
+    if not folders:
         raise ValueError(
             f"{folder} holds no run, which is a folder with a config.yaml; give run folders or a "
             "folder of them, as `python -m ocrkit sweep` makes it."
         )
-    return found
+    return folders
 
 
 def _is_run(folder: Path) -> bool:
@@ -106,11 +106,11 @@ def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, A
     status = _read(folder / "status.json", json.loads)
     settings = _mapping(status.get("parameters") or {}, folder / "status.json")
     if saved := _read(folder / "config.yaml", lambda text: yaml.load(text, _YAML)):
-        # A setting that is younger than the run had its default then.
+        # A setting that was added to the kit later had its default then.
         settings = settings | defaults | saved
     dataset, place = str(settings.get("dataset") or ""), str(settings.get("output_dir") or "")
     if place and dataset.startswith(place):
-        # Data that a run drew for itself is no other data because its folder is another.
+        # Data that each run draws in its own folder is the same data at another path.
         settings["dataset"] = dataset.replace(place, "<run>", 1)
     state = status.get("state")
     file = folder / "eval" / evaluation / "metrics.json"
@@ -145,7 +145,7 @@ def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, A
 
 
 def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    """The mapping that a file holds; an empty one where there is no such file.
+    """Read a mapping from a file; an empty one if there is no such file.
 
     Raises:
         ValueError, OSError: the file cannot be read, or holds something else.
@@ -173,19 +173,19 @@ def _is_number(value: Any) -> bool:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """What a JSON file holds, or nothing where there is no such file or a crash cut it off."""
+    """Read a JSON object; an empty one if the file is missing or truncated."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return value if isinstance(value, dict) else {}
 
 
 def one_at_a_time(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str, Any]]:
-    """Hold runs that differ in exactly one parameter against each other, over the same rows.
+    """Compare runs that differ in exactly one parameter, over the same rows.
 
-    Within a group of runs that are equal but for one parameter, the run with its smallest value is
-    what the others are held against.
+    Within a group of runs that are equal except for one parameter, the others are compared with the
+    run that has its smallest value.
 
     Returns:
         {parameter, before, after, others, runs, differences, p} each: two values, the other
@@ -225,19 +225,19 @@ def _difference(first: dict, other: dict, metrics: Sequence[str], loaded: dict) 
         comparison = compare(*pair)
     except ValueError as error:
         return {"differences": {}, "p": None, "why": str(error)}
-    found = comparison.differences["after"]
+    differences = comparison.differences["after"]
     return {
-        "differences": {name: found[name] for name in metrics if name in found},
+        "differences": {name: differences[name] for name in metrics if name in differences},
         "p": comparison.p_values["after"].get("exact_match"),
         "why": None,
     }
 
 
 def best_beside_worst(rows: Sequence[dict]) -> Comparison:
-    """The best run held against the worst of those that read the same rows; or the best alone.
+    """Compare the best run with the worst that read the same rows; or show the best alone.
 
     Args:
-        rows: as `leaderboard` returns them, of which one at least has the evaluation.
+        rows: as `leaderboard` returns them, at least one of them with the evaluation.
 
     Raises:
         ValueError: none has.
@@ -286,7 +286,7 @@ def table(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str
 
 
 def change_table(changes: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str, str]]:
-    """What `one_at_a_time` found as cells of text."""
+    """The changes of `one_at_a_time` as cells of text."""
     return [
         {
             "changed": _change(c),
@@ -321,7 +321,7 @@ def plot_leaderboard(rows: Sequence[dict], metric: str = "cer") -> Any:
 
 
 def plot_changes(changes: Sequence[dict], metric: str = "cer") -> Any:
-    """Draw what each change did to a metric; an interval that crosses 0 shows nothing."""
+    """Draw the difference of a metric at each change; an interval across 0 is not significant."""
     scored = [change for change in changes if metric in change["differences"]][::-1]
     names = [f"{_change(c)} ({_others(c)})" if c["others"] else _change(c) for c in scored]
     points = [change["differences"][metric] for change in scored]
@@ -347,7 +347,7 @@ def _forest(names: list[str], points: list[dict], title: str) -> Any:
 
 
 def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")) -> Any:
-    """Draw what the runs logged over steps, a panel for each key, the runs overlaid."""
+    """Draw logged values over steps, one panel a key, with the runs overlaid."""
     from matplotlib import pyplot
 
     size = (5.5 * len(keys), 3.6)
@@ -374,5 +374,5 @@ def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")
 
 
 def _title(key: str) -> str:
-    """The label of a logged figure; the loss of evaluations is not that of training."""
+    """The label of a logged value; `eval_loss` keeps its name beside `loss`."""
     return key if key.endswith("loss") else label(key.removeprefix("eval_"))

@@ -1,4 +1,4 @@
-"""Sweep: run a notebook once for every combination of parameters, each in a process of its own."""
+"""Sweep: run a notebook for every combination of parameters, each in a separate process."""
 
 import ast
 import hashlib
@@ -65,7 +65,7 @@ def sweep(
         raise ConfigError(
             f"{out} is being worked on by another sweep; wait for it, or give another --out."
         ) from None
-    # A plain SIGTERM would leave the member behind, alive and on the GPU.
+    # The default SIGTERM would leave the member running and on the GPU.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for number, (name, values) in enumerate(everyone.items(), 1):
@@ -89,16 +89,16 @@ def members(grid: Mapping[str, Sequence[Any]]) -> dict[str, dict[str, Any]]:
     """
     if not grid or not all(grid.values()):
         raise ConfigError("There is nothing to vary; give --grid NAME=VALUE,VALUE or --seeds.")
-    found = {}
+    named = {}
     for values in itertools.product(*grid.values()):
         combination = dict(zip(grid, values))
         text = ",".join(f"{name}={value}" for name, value in combination.items())
         name = re.sub(r"[^\w.,=+-]+", "-", text).strip(".-")
         if name != text or len(name) > 120:
-            # Two values may look the same once what no folder can be called is gone.
+            # Two values may become equal when characters that no folder name can hold are replaced.
             name = f"{name[:100]}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-        found[name] = combination
-    return found
+        named[name] = combination
+    return named
 
 
 def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[Any]]:
@@ -107,21 +107,21 @@ def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[
     Raises:
         ConfigError: an entry that cannot be read, or a name given twice.
     """
-    found: dict[str, list[Any]] = {}
+    values_of: dict[str, list[Any]] = {}
     for entry in [*grid, *([f"seed={seeds}"] if seeds else [])]:
         name, _, values = entry.partition("=")
         parts = [part.strip() for part in _split(values)]
         if not name.isidentifier() or not all(parts):
             raise ConfigError(f"--grid {entry!r} cannot be read; write NAME=VALUE,VALUE.")
         read = [value_of(part) for part in parts]
-        if name in found or len(set(map(str, read))) < len(read):
+        if name in values_of or len(set(map(str, read))) < len(read):
             raise ConfigError(f"--grid {entry!r} comes twice; give every name and value once.")
-        found[name] = read
-    return found
+        values_of[name] = read
+    return values_of
 
 
 def _split(text: str) -> list[str]:
-    """The parts between the commas that stand in no brackets."""
+    """Split at commas outside brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character in "[{") - (character in "]}")
@@ -159,7 +159,7 @@ def _code(notebook: Path) -> list[str]:
 
 
 def _check(notebook: Path, code: list[str], members: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse what the notebook would refuse in its second cell, after a kernel has started."""
+    """Validate the members' parameters before a kernel is started for any of them."""
     try:
         statements = ast.parse(code[0]).body
     except SyntaxError as error:
@@ -181,7 +181,7 @@ def _check(notebook: Path, code: list[str], members: Iterable[Mapping[str, Any]]
 
 
 def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -> str:
-    """Run one member, or find it done; returns what to print."""
+    """Run a member unless it is done already; returns the outcome as text."""
     made = json.loads(json.dumps({"parameters": values, "notebook": digest}, default=str))
     status = read_json(folder / "status.json")
     _stop(_alive(status))
@@ -205,7 +205,7 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
     start = time.time()
     with (folder / "log.txt").open("w", encoding="utf-8") as log:
-        # A session of its own keeps the terminal's Ctrl+C from it, which `_wait` passes on.
+        # A new session keeps the terminal's Ctrl+C from the member; `_wait` passes it on.
         process = psutil.Popen(
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
@@ -224,7 +224,7 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
 
 
 def _wait(process: psutil.Popen) -> None:
-    """Wait for a member, and for what it started: a kernel outlives a papermill that is killed."""
+    """Wait for a member and its child processes: a kernel outlives a papermill that is killed."""
     started: set[psutil.Process] = set()
     try:
         while process.poll() is None:
@@ -246,27 +246,27 @@ def _wait(process: psutil.Popen) -> None:
 
 
 def _stop(processes: Collection[psutil.Process]) -> None:
-    """End processes that are still there, so that the GPU's memory is free when this returns."""
+    """Kill processes that still run, and wait until they have released the GPU's memory."""
     for process in processes:
         with suppress(psutil.NoSuchProcess):
             process.kill()
     end = time.time() + 30
-    while any(map(_at_work, processes)) and time.time() < end:
+    while any(map(_is_running, processes)) and time.time() < end:
         time.sleep(0.05)
 
 
-def _at_work(process: psutil.Process) -> bool:
-    # In a container nobody may collect an orphan that has ended; it holds no memory any more.
+def _is_running(process: psutil.Process) -> bool:
+    # In a container an orphan that has ended may stay a zombie, which holds no memory.
     with suppress(psutil.NoSuchProcess):
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 
 def _alive(status: Mapping[str, Any]) -> list[psutil.Process]:
-    """What a sweep that was itself killed left running."""
+    """Processes that an earlier sweep left running when it was killed."""
     try:
         process = psutil.Process(status["pid"])
-        # Another process may have been given the same number since.
+        # The operating system may have reused the process id.
         if process.create_time() == status["started"]:
             return [*process.children(recursive=True), process]
     except (KeyError, psutil.NoSuchProcess):
@@ -275,7 +275,7 @@ def _alive(status: Mapping[str, Any]) -> list[psutil.Process]:
 
 
 def _error(code: int, folder: Path) -> str | None:
-    """Why a member failed, in a line; None where it did not."""
+    """The error of a member in one line; None if it succeeded."""
     if code == 0:
         return None
     if code < 0:
@@ -291,11 +291,11 @@ def _error(code: int, folder: Path) -> str | None:
 
 
 def _set_aside(folder: Path) -> None:
-    """Keep a member that was done under other settings, where no leaderboard finds it."""
-    place = folder.parent / "replaced"
-    place.mkdir(exist_ok=True)
-    number = sum(1 for _ in place.glob("*")) + 1
-    folder.rename(place / f"{number}-{folder.name}")
+    """Move a member that ran with other settings to `replaced/`, outside the leaderboard."""
+    replaced = folder.parent / "replaced"
+    replaced.mkdir(exist_ok=True)
+    number = sum(1 for _ in replaced.glob("*")) + 1
+    folder.rename(replaced / f"{number}-{folder.name}")
 
 
 def _write(folder: Path, status: dict[str, Any]) -> None:
@@ -311,8 +311,8 @@ def _save(
     for row in rows:
         row["parameters"] = {name: everyone[row["run"]][name] for name in varied}
     kept = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
-    found = {"notebook": str(notebook), "hash": digest, "planned": len(everyone), "members": kept}
-    write_whole(out / "sweep.json", json.dumps(found, indent=1, default=str) + "\n")
+    summary = {"notebook": str(notebook), "hash": digest, "planned": len(everyone), "members": kept}
+    write_whole(out / "sweep.json", json.dumps(summary, indent=1, default=str) + "\n")
     return rows
 
 

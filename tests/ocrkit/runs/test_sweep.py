@@ -27,7 +27,7 @@ BODY = """
 import os, time
 from pathlib import Path
 from ocrkit import TrainConfig
-from ocrkit.evaluation import score
+from ocrkit.evaluation.evaluation import score
 
 config = TrainConfig.from_parameters(globals(), also=["wait", "fail"])
 folder = Path(config.output_dir)
