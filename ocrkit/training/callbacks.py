@@ -8,7 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import EarlyStoppingCallback, TrainerCallback
+from transformers import (
+    EarlyStoppingCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_callback import ExportableState
 
 from ocrkit.environment import decided_by_main
@@ -33,7 +39,13 @@ class LogFile(TrainerCallback):
         self.changed: dict[str, list] = {}
         self.waiting: list[dict[str, Any]] | None = []
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Drop entries that an interrupted run logged after the checkpoint that is resumed."""
         step = state.global_step
         kept = [entry for entry in read_log(self.path) if entry["step"] <= step] if step else []
@@ -43,7 +55,13 @@ class LogFile(TrainerCallback):
             kept.append({"step": step, "changed": self.changed})
         self.waiting = kept
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Take the folder over after the first step, before any process saves a checkpoint."""
         self.take_over()
 
@@ -60,7 +78,14 @@ class LogFile(TrainerCallback):
         text = "".join(json.dumps(entry) + "\n" for entry in self.waiting or ())
         self.path.write_text(text, encoding="utf-8")
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: object,
+    ) -> None:
         """Write the log as one entry."""
         if state.is_world_process_zero and logs:
             self.write({"step": state.global_step, **logs})
@@ -108,7 +133,13 @@ class StopOnSignal(TrainerCallback):
         self.caught = signal.Signals(number)
         print(f"{self.caught.name}: saving a checkpoint after this step, then stopping.")
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> Any:
         """Save and stop, in all processes at the same step.
 
         An evaluation that is due at this step still takes place: confusion weights and the counter
@@ -151,7 +182,13 @@ class ConfusionWeights(TrainerCallback, ExportableState):
         """The state that Trainer saves."""
         return {"args": {}, "attributes": {"weights": dict(self.weights)}}
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Restore the weights of the checkpoint that is resumed."""
         _restore(self, state)
         self.table = weight_table(self.weights)
@@ -179,7 +216,13 @@ class EarlyStopping(EarlyStoppingCallback):
         # transformers declares a whole number, which a share becomes when training begins.
         self.early_stopping_patience: float = patience
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Convert a share of the steps into evaluations, now that the steps are known."""
         if self.early_stopping_patience < 1:
             steps = self.early_stopping_patience * state.max_steps
@@ -187,7 +230,12 @@ class EarlyStopping(EarlyStoppingCallback):
         _restore(self, state)
 
     def on_evaluate(
-        self, args: Any, state: Any, control: Any, metrics: dict[str, float], **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float],
+        **kwargs: object,
     ) -> None:
         """Stop after too many evaluations without an improvement, and print that."""
         super().on_evaluate(args, state, control, metrics, **kwargs)
@@ -195,6 +243,6 @@ class EarlyStopping(EarlyStoppingCallback):
         if exhausted and state.is_world_process_zero and state.global_step < state.max_steps:
             print(
                 f"Early stop at step {state.global_step}: "
-                f"{args.metric_for_best_model.removeprefix('eval_')} was not better than "
+                f"{(args.metric_for_best_model or '').removeprefix('eval_')} was not better than "
                 f"{state.best_metric:.4g} in {self.early_stopping_patience_counter} evaluations."
             )

@@ -127,7 +127,7 @@ def _sweep(
     steps: int,
 ) -> tuple[list[float], list[float]]:
     import torch
-    from transformers import TrainerCallback
+    from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
     from ocrkit.errors import TrainingError
     from ocrkit.training.train import make_trainer
@@ -139,7 +139,14 @@ def _sweep(
     class Record(TrainerCallback):
         """Keeps each step's loss, and ends the sweep when it diverges."""
 
-        def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any):
+        def on_log(
+            self,
+            args: TrainingArguments,
+            state: TrainerState,
+            control: TrainerControl,
+            logs: Any = None,
+            **kwargs: object,
+        ):
             if "loss" in logs:
                 rates.append(min_lr * factor ** (state.global_step - 1))
                 losses.append(float(logs["loss"]))

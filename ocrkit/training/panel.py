@@ -12,7 +12,7 @@ from typing import Any
 
 from IPython.display import display
 from markupsafe import Markup
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from ocrkit.display.charts import learning_curves
 from ocrkit.display.notebook import (
@@ -80,7 +80,13 @@ class TrainingPanel(TrainerCallback):
             return f"Stopped after step {step}, and saved checkpoint-{step}"
         return "Ended early" if step < self.state.max_steps else "Done"
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Show the panel."""
         self.state = state
         self.first, self.started = state.global_step, time.perf_counter()
@@ -94,7 +100,13 @@ class TrainingPanel(TrainerCallback):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return widget_bundle(self.box, self._shown())
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Handle a click on the button, and draw the progress."""
         if self.handle is None:
             return
@@ -108,7 +120,14 @@ class TrainingPanel(TrainerCallback):
         if control.should_evaluate or self.stop.caught or self._due("progress", 1):
             self._draw()
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: object,
+    ) -> None:
         """Draw the curves from train_log.jsonl."""
         evaluated = "eval_cer" in (logs or {})
         if self.handle is not None and (evaluated or self._due("curves", 2)):

@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from tqdm.auto import tqdm
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.integrations import TensorBoardCallback
 
 from data_prep.dataset.pictures import open_image
@@ -74,7 +74,12 @@ class Meter(TrainerCallback):
     on_epoch_begin = on_evaluate = on_save = _mark
 
     def on_train_begin(
-        self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        model: Any = None,
+        **kwargs: object,
     ) -> None:
         """Count samples and image tokens of every forward pass from here on."""
         names = ("image_token_id", "image_token_index")
@@ -83,7 +88,13 @@ class Meter(TrainerCallback):
         self.hook = model.register_forward_pre_hook(self._count, with_kwargs=True)
         self._mark()
 
-    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Add the time spent waiting for the step's batches."""
         now = time.perf_counter()
         self.waited += now - self.last
@@ -92,7 +103,13 @@ class Meter(TrainerCallback):
             self.total += now - self.last
         self.last = now
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Add the time that the step took."""
         now = time.perf_counter()
         self.stepped += now - self.last
@@ -100,7 +117,14 @@ class Meter(TrainerCallback):
         self.steps += 1
         self.last = now
 
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: Any = None,
+        **kwargs: object,
+    ) -> None:
         """Add the measurements to the log, and warn once when too much time is waiting."""
         seconds = self.waited + self.stepped
         if logs and "loss" in logs and seconds:
@@ -180,15 +204,27 @@ class Samples(TrainerCallback):
         boards = [callback for callback in callbacks if isinstance(callback, TensorBoardCallback)]
         return [board.tb_writer for board in boards if board.tb_writer]
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Send the settings to TensorBoard; W&B has them already."""
         for writer in self._writers():
             settings = yaml.safe_dump(self.trainer.config.to_dict(), allow_unicode=True)
             writer.add_text("config", f"```\n{settings}```", state.global_step)
 
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: object,
+    ) -> None:
         """Send the samples that the evaluation of this step logged."""
-        log = read_log(Path(args.output_dir) / LOG)
+        log = read_log(Path(args.output_dir or "") / LOG)
         entries = [e for e in log if e["step"] == state.global_step and e.get("samples")]
         rows = self.trainer.eval_dataset
         if rows is None or not entries or not state.is_world_process_zero:
