@@ -1,4 +1,4 @@
-"""Every architecture of the recipes, from loading to a merged model, on tiny random ones."""
+"""Architectures of the recipes, from loading to a merged model, with tiny random models."""
 
 import json
 import re
@@ -74,8 +74,8 @@ def _config(folder, output_dir, **changes) -> TrainConfig:
     return TrainConfig.from_dict({**settings, **changes})
 
 
-def _part(name: str) -> tuple[str, str]:
-    """(tower, block) that a module's name belongs to."""
+def _tower_and_block(name: str) -> tuple[str, str]:
+    """(tower, block) of a module name."""
     tower = "vision" if re.search("visual|vision_model", name) else "language"
     return tower, "mlp" if ".mlp." in name else "attention"
 
@@ -87,7 +87,9 @@ def test_finetune_flags_select_towers_and_blocks(folder, tmp_path):
             flags |= {f"finetune_{b}_modules": b in blocks for b in ("attention", "mlp")}
             model, _ = load_model(_config(folder, tmp_path, **flags))
             names = [n for n, _ in model.named_modules() if n.endswith(".lora_A.default")]
-            assert {_part(name) for name in names} == {(t, b) for t in towers for b in blocks}
+            assert {_tower_and_block(name) for name in names} == {
+                (t, b) for t in towers for b in blocks
+            }
 
 
 def test_train_read_save_merge(folder, data, tmp_path):
@@ -119,9 +121,9 @@ def test_train_read_save_merge(folder, data, tmp_path):
 
 
 def test_train_read_save_merge_in_4_bits(folder, data, tmp_path, monkeypatch):
-    """What a GPU does with transformers and PEFT, by bitsandbytes' kernels for a CPU."""
+    """The 4-bit path of transformers and PEFT, with bitsandbytes' CPU kernels."""
     monkeypatch.setattr("ocrkit.models.load.supports_4bit", lambda: True)
-    # As recipes for a GPU have it.
+    # Settings of the recipes for a GPU.
     settings = {"load_in_4bit": True, "gradient_checkpointing": True, "optim": "adamw_8bit"}
     settings["attn_implementation"] = None
     config = _config(folder, tmp_path / "run", **settings)
@@ -129,7 +131,7 @@ def test_train_read_save_merge_in_4_bits(folder, data, tmp_path, monkeypatch):
     assert model.is_loaded_in_4bit
     packed = {n: w for n, w in model.named_parameters() if hasattr(w, "quant_state")}
     assert packed and not any(weight.requires_grad for weight in packed.values())
-    # As under Unsloth, which leaves what is named so in 16 bits.
+    # Unsloth leaves the same modules in 16 bits.
     assert not [name for name in packed if "visual" in name or "multi_modal" in name]
     result = train(model, processor, data, config)
     losses = [entry["loss"] for entry in result.history if "loss" in entry]
@@ -190,9 +192,9 @@ def test_sdpa_and_patch_embedding_give_the_stock_logits(folder, data, tmp_path):
     config = _config(folder, tmp_path, use_peft=False, attn_implementation=None)
     model, processor = load_model(config)
     assert model.config._attn_implementation == "sdpa"
-    # Llama's convolution goes over whole tiles.
-    products = [m for m in model.modules() if type(m).__name__.startswith("_PatchConv")]
-    assert len(products) == 1
+    # Llama's convolution slides over whole tiles, but is converted as well.
+    converted = [m for m in model.modules() if type(m).__name__.startswith("_PatchConv")]
+    assert len(converted) == 1
     batch = Collator(processor)([data["train"][i] for i in range(3)])
     batch.pop("labels")
     with torch.no_grad():

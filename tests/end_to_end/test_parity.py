@@ -1,4 +1,4 @@
-"""Command line, YAML, notebook and Python are four ways to say the same."""
+"""Settings and results are equal from Python, command line, YAML and notebook."""
 
 import os
 import subprocess
@@ -39,8 +39,8 @@ VALUES = {
     "locale": "de",
     "sft_kwargs": {"adam_beta1": 0.8},
 }
-# What a setting needs beside it.
-BESIDE = {
+# Other settings that a setting needs.
+REQUIRED = {
     "load_best_model_at_end": {"eval_steps": 100, "save_steps": 100},
     "early_stopping_patience": {"eval_steps": 100, "metric_for_best_model": "cer"},
     "streaming": {"max_steps": 5},
@@ -67,7 +67,7 @@ def value_for(name):
 
 
 def as_text(value):
-    """As people type it into a shell."""
+    """Value as typed into a shell."""
     if isinstance(value, list | dict):
         return yaml.safe_dump(value, default_flow_style=True).strip()
     return str(value)
@@ -76,27 +76,27 @@ def as_text(value):
 @pytest.mark.parametrize("name", FIELDS)
 def test_settings_are_equal_from_every_interface(name, tmp_path):
     value = value_for(name)
-    given = {**BESIDE.get(name, {}), name: value}
-    python = TrainConfig.from_recipe("quickstart", **given)
+    settings = {**REQUIRED.get(name, {}), name: value}
+    python = TrainConfig.from_recipe("quickstart", **settings)
     assert getattr(python, name) == value
     assert value != getattr(TrainConfig.from_recipe("quickstart"), name), "a value that changes it"
 
-    options = [part for key, v in given.items() for part in (f"--{key}", as_text(v))]
+    options = [part for key, v in settings.items() for part in (f"--{key}", as_text(v))]
     arguments = _parser().parse_args(["train", "--recipe", "quickstart", *options])
     assert _config(arguments) == python
 
     recipe = yaml.safe_load((RECIPES / "quickstart.yaml").read_text())
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({**recipe, **given}))
-    # Whether a model's code runs is the user's to say, and no file's.
-    own_word = {name: value} if name == "trust_remote_code" else {}
-    assert TrainConfig.from_recipe(str(path), **own_word) == python
+    path.write_text(yaml.safe_dump({**recipe, **settings}))
+    # A file cannot set trust_remote_code.
+    consent = {name: value} if name == "trust_remote_code" else {}
+    assert TrainConfig.from_recipe(str(path), **consent) == python
 
-    parameters = {key: as_papermill_reads(as_text(v)) for key, v in given.items()}
+    parameters = {key: as_papermill_reads(as_text(v)) for key, v in settings.items()}
     assert TrainConfig.from_parameters({"recipe": "quickstart", **parameters}) == python
 
     python.save(path)
-    assert TrainConfig.from_recipe(str(path), **own_word) == python
+    assert TrainConfig.from_recipe(str(path), **consent) == python
 
 
 @pytest.mark.slow
@@ -139,7 +139,7 @@ def test_same_seed_gives_the_same_weights_from_every_interface(thermal, tmp_path
     for way, command in ways.items():
         # The number of threads decides the order of sums, and so their last bits.
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(
+        process = subprocess.run(
             [sys.executable, *command],
             cwd=ROOT,
             env=environment,
@@ -147,7 +147,7 @@ def test_same_seed_gives_the_same_weights_from_every_interface(thermal, tmp_path
             text=True,
             check=False,
         )
-        assert done.returncode == 0, (way, done.stderr[-2000:])
+        assert process.returncode == 0, (way, process.stderr[-2000:])
         weights[way] = load_file(tmp_path / way / "adapter" / "adapter_model.safetensors")
     first = weights["python"]
     assert any(tensor.abs().sum() > 0 for name, tensor in first.items() if "lora_B" in name)

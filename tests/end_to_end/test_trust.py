@@ -1,4 +1,4 @@
-"""A model folder widens no trust: no command runs code that a stranger's folder brings along."""
+"""Remote code: no command runs code or pickles in a downloaded folder without consent."""
 
 import json
 import os
@@ -20,8 +20,8 @@ from ocrkit.training.checkpoints import seal
 
 CODE = """
 from pathlib import Path
-Path({written!r}).write_text("the stranger's code ran")
-raise RuntimeError("which shall go no further")
+Path({written!r}).write_text("the remote code ran")
+raise RuntimeError("remote code ran")
 """
 CLASSES = {
     "AutoConfig": "evil.Config",
@@ -32,8 +32,8 @@ CLASSES = {
 }
 
 
-def strangers_run(folder, thermal, written, known):
-    """A run folder whose model, config.yaml and adapter name code that would write a file.
+def untrusted_run(folder, thermal, written, known):
+    """Run folder whose model and config.yaml name remote code that would write a file.
 
     Args:
         known: whether the model also loads without its code.
@@ -83,9 +83,9 @@ COMMANDS = {
 @pytest.mark.parametrize("command", COMMANDS)
 def test_no_command_runs_remote_code(command, known, thermal, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("builtins.input", lambda *_: "y")  # nobody is asked either
+    monkeypatch.setattr("builtins.input", lambda *_: "y")  # no question is asked
     written = tmp_path / "written"
-    run = strangers_run(tmp_path / "run", thermal, written, known)
+    run = untrusted_run(tmp_path / "run", thermal, written, known)
     Image.new("RGB", (60, 32), "white").save(tmp_path / "a.png")
     places = {"picture": tmp_path / "a.png", "tmp": tmp_path}
     arguments = [argument.format(**places) for argument in COMMANDS[command]]
@@ -94,13 +94,13 @@ def test_no_command_runs_remote_code(command, known, thermal, tmp_path, capsys, 
     error = capsys.readouterr().err
     assert known or "give --trust_remote_code true" in error
     assert f"From {run / 'config.yaml'}: load_in_4bit=false, " in error
-    assert not (tmp_path / "elsewhere").exists(), "where the stranger wanted files"
+    assert not (tmp_path / "elsewhere").exists(), "output_dir of an untrusted config.yaml"
 
 
 @pytest.mark.parametrize("command", ["compare", "leaderboard"])
 def test_compare_and_leaderboard_run_no_remote_code(command, thermal, tmp_path):
     written = tmp_path / "written"
-    run = strangers_run(tmp_path / "run", thermal, written, known=False)
+    run = untrusted_run(tmp_path / "run", thermal, written, known=False)
     if command == "compare":
         assert main(["compare", str(run / "eval" / "tuned"), "--out", str(tmp_path / "page")]) == 0
     else:
@@ -113,7 +113,7 @@ def test_sweep_runs_no_remote_code(thermal, tmp_path):
     import nbformat
 
     written = tmp_path / "written"
-    run = strangers_run(tmp_path / "run", thermal, written, known=False)
+    run = untrusted_run(tmp_path / "run", thermal, written, known=False)
     cells = [
         "output_dir = 'runs/x'\nseed = 1\nmodel_name_or_path = None",
         "from ocrkit import TrainConfig, load_model\n"
@@ -135,21 +135,21 @@ def test_trust_remote_code_on_the_command_line_runs_the_code(thermal, tmp_path, 
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "m"))
     monkeypatch.syspath_prepend(str(tmp_path / "m"))
     written = tmp_path / "written"
-    run = strangers_run(tmp_path / "run", thermal, written, known=False)
-    given = ["evaluate", "--model", str(run), "--trust_remote_code", "true"]
-    config = _config(_parser().parse_args(given))
+    run = untrusted_run(tmp_path / "run", thermal, written, known=False)
+    arguments = ["evaluate", "--model", str(run), "--trust_remote_code", "true"]
+    config = _config(_parser().parse_args(arguments))
     assert config.trust_remote_code
-    with pytest.raises(ModelError, match="which shall go no further"):
+    with pytest.raises(ModelError, match="remote code ran"):
         load_model(config)
     assert written.exists()
 
 
 def test_only_reading_settings_are_taken_from_a_model_folder(thermal, tmp_path):
-    run = strangers_run(tmp_path / "run", thermal, tmp_path / "written", known=True)
-    taken = settings_of_run(run)
-    assert set(taken) <= {*READING_SETTINGS, "dataset", "output_dir"}
-    assert taken["output_dir"] == str(run) and taken["dataset"] == str(thermal)
-    assert TrainConfig.from_dict(taken).image_height == 32
+    run = untrusted_run(tmp_path / "run", thermal, tmp_path / "written", known=True)
+    settings = settings_of_run(run)
+    assert set(settings) <= {*READING_SETTINGS, "dataset", "output_dir"}
+    assert settings["output_dir"] == str(run) and settings["dataset"] == str(thermal)
+    assert TrainConfig.from_dict(settings).image_height == 32
     settings = yaml.safe_load((run / "config.yaml").read_text()) | {"dataset": "no/folder"}
     (run / "config.yaml").write_text(yaml.safe_dump(settings))
     assert "dataset" not in settings_of_run(run)
@@ -186,7 +186,7 @@ class _Writes:
 
 
 def test_pickles_in_checkpoints_are_not_executed(config, tmp_path, capsys):
-    """Neither the optimizer's state, the schedule's, nor that of the random numbers."""
+    """States of optimizer, schedule and random numbers, training arguments, and .bin weights."""
     config.max_steps = config.save_steps = 1
     config.save(tmp_path / "recipe.yaml")
     recipe = ["--recipe", str(tmp_path / "recipe.yaml")]

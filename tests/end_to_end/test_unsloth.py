@@ -1,4 +1,4 @@
-"""The GPU path without a GPU: the real Unsloth classes, driven through the kit's own verbs."""
+"""Unsloth backend on a CPU: the real Unsloth classes, driven through the public functions."""
 
 import inspect
 import json
@@ -21,10 +21,10 @@ from ocrkit.models.load import load_model
 from ocrkit.models.read import predict
 from ocrkit.training.train import train
 from tests.helpers.architectures import build
-from tests.helpers.llama_cpp import reader_for_llama_cpp, taught
+from tests.helpers.llama_cpp import patched_llama_cpp, reader_for_llama_cpp
 
 ROOT = Path(__file__).parents[2]
-# What Unsloth supports of the recipes' models beside that of the embedded one, Qwen3-VL.
+# Architectures of the recipes that Unsloth supports, beside the embedded model's Qwen3-VL.
 OTHERS = ("mllama", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl")
 
 
@@ -44,13 +44,13 @@ def _job(folder: Path, config: TrainConfig, **changes) -> dict:
 
 
 def _has_gpu() -> bool:
-    """Whether there is a GPU to give to a process; this one sees none, whatever the machine."""
+    """Whether the machine has a GPU, which this process cannot see."""
     command = shutil.which("nvidia-smi")
     return bool(command and subprocess.run([command, "-L"], capture_output=True).stdout)
 
 
 def _drive(folder: Path, *jobs: dict, gpu: bool = False, **environment: str) -> list[dict]:
-    """What a process of its own, which sees a GPU if it is to, made of the jobs one by one."""
+    """Results of the jobs, run one by one in a separate process that sees a GPU if `gpu`."""
     paths = [folder / f"job-{number}.json" for number in range(len(jobs))]
     for path, job in zip(paths, jobs):
         path.write_text(json.dumps(job))
@@ -58,7 +58,7 @@ def _drive(folder: Path, *jobs: dict, gpu: bool = False, **environment: str) -> 
     environment = os.environ | hidden | environment
     if gpu:
         environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] or "0"
-    done = subprocess.run(
+    process = subprocess.run(
         [
             sys.executable,
             str(Path(__file__).parents[1] / "helpers" / "unsloth_on_cpu.py"),
@@ -70,9 +70,9 @@ def _drive(folder: Path, *jobs: dict, gpu: bool = False, **environment: str) -> 
         text=True,
         check=False,
     )
-    assert done.returncode == 0, done.stderr[-3000:]
+    assert process.returncode == 0, process.stderr[-3000:]
     results = [json.loads(Path(job["result"]).read_text()) for job in jobs]
-    return [result | {"output": done.stdout + done.stderr} for result in results]
+    return [result | {"output": process.stdout + process.stderr} for result in results]
 
 
 def _quickstart(thermal: Path, **changes) -> TrainConfig:
@@ -96,7 +96,7 @@ def _quickstart(thermal: Path, **changes) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def driven(thermal, tmp_path_factory):
-    """What Unsloth did with the embedded model, and the config that it was given."""
+    """Job, result, config and folder of the embedded model, trained with adapters by Unsloth."""
     folder = tmp_path_factory.mktemp("unsloth")
     config = _quickstart(thermal)
     job = _job(folder, config)
@@ -107,7 +107,7 @@ def driven(thermal, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(thermal, tmp_path_factory):
-    """The same where every weight is trained, for two steps; then compilation is turned off."""
+    """As `driven`, without adapters, for two steps; then compilation is turned off."""
     folder = tmp_path_factory.mktemp("whole")
     config = _quickstart(
         thermal,
@@ -135,8 +135,8 @@ def test_unsloth_is_imported_first(driven):
     assert "Backend: unsloth" in result["output"]
 
 
-def _does_the_same_on_transformers(job, theirs, config, folder):
-    """Train and read from the very adapters that Unsloth began with; returns the rows."""
+def _check_same_on_transformers(job, theirs, config, folder):
+    """Train with transformers from the adapters that Unsloth began with; returns the rows."""
     ours = {"backend": "transformers", "dtype": "float32", "output_dir": str(folder / "ours")}
     config = _with(config, model_name_or_path=job["start"], **ours)
     data = load_data(config)
@@ -154,10 +154,10 @@ def _does_the_same_on_transformers(job, theirs, config, folder):
 def test_both_backends_train_the_same_adapters_to_the_same_losses(driven):
     job, theirs, config, folder = driven
     assert len(theirs["losses"]) == 4
-    _does_the_same_on_transformers(job, theirs, config, folder)
+    _check_same_on_transformers(job, theirs, config, folder)
 
 
-def _computes_logits_once(result):
+def _check_logits_computed_once(result):
     calls = result["calls"]
     assert calls["model"] > 0
     assert calls["head"] == calls["model"]
@@ -165,17 +165,17 @@ def _computes_logits_once(result):
 
 def test_logits_are_computed_once(driven):
     """Unsloth computes it a second time where UNSLOTH_RETURN_LOGITS asks for logits."""
-    _computes_logits_once(driven[1])
+    _check_logits_computed_once(driven[1])
 
 
-def _recomputes_layers(result):
+def _check_layers_recomputed(result):
     """Checkpointing runs a layer once more for each backward pass."""
     calls = result["calls"]
     assert calls["layer"] >= calls["model"] + len(result["losses"])
 
 
-def test_unsloths_gradient_checkpointing_recomputes_layers(driven):
-    _recomputes_layers(driven[1])
+def test_unsloths_gradient_checkpointing_check_layers_recomputed(driven):
+    _check_layers_recomputed(driven[1])
 
 
 def test_finetune_flags_select_the_same_layers_on_both_backends(driven):
@@ -201,7 +201,7 @@ def test_both_backends_train_every_weight_to_the_same_losses(whole):
 
     job, theirs, config, folder = whole
     assert theirs["targets"] == [] and len(theirs["losses"]) == 2
-    _does_the_same_on_transformers(job, theirs, config, folder)
+    _check_same_on_transformers(job, theirs, config, folder)
     saved = Path(job["config"]["output_dir"]) / "adapter"
     assert not (saved / "adapter_config.json").exists()
     before, after = (load_file(Path(f) / "model.safetensors") for f in (job["start"], saved))
@@ -215,7 +215,7 @@ def test_compilation_stays_off_when_unsloth_changes_modes(whole):
     assert whole[1]["stances"] == ["force_eager", "force_eager"]
 
 
-# The compiler of what torch makes of a model for a CPU; its own optimisation would take minutes.
+# C++ compiler for torch.compile on a CPU, without optimisation, which would take minutes.
 COMPILER = """#!/bin/sh
 case "$*" in *-c*) {first} ;; esac
 exec g++ "$@" -O0
@@ -223,13 +223,13 @@ exec g++ "$@" -O0
 
 
 def _compiled(folder: Path, config: TrainConfig, first: str) -> tuple[dict, dict]:
-    """A job and its result where Unsloth compiles, by a compiler that does `first` at each file."""
+    """Job and result with compilation on, by a compiler that runs `first` before each file."""
     compiler = folder / "compiler"
     compiler.write_text(COMPILER.format(first=first))
     compiler.chmod(0o755)
     # A merge that is read again would be compiled again.
     job = _job(folder, config) | {"samples": 0}
-    # Where torch keeps kernels; Unsloth takes its own setting for that away.
+    # The folder for kernels; Unsloth removes TORCHINDUCTOR_CACHE_DIR.
     (folder / "kernels").mkdir()
     places = {"TMPDIR": str(folder / "kernels"), "CXX": str(compiler)}
     (result,) = _drive(folder, job, UNSLOTH_COMPILE_DISABLE="0", **places)
@@ -246,11 +246,11 @@ def test_compiled_models_train_and_read_like_transformers(thermal, tmp_path):
     config = _quickstart(thermal, max_steps=2)
     job, theirs = _compiled(tmp_path, config, first=":")
     assert "compilation is turned off" not in theirs["output"]
-    # Kernels were made.
+    # Kernels were compiled.
     assert len([*(tmp_path / "kernels").rglob("*.so")]) > 20
-    _computes_logits_once(theirs)
-    _recomputes_layers(theirs)
-    _does_the_same_on_transformers(job, theirs, config, tmp_path)
+    _check_logits_computed_once(theirs)
+    _check_layers_recomputed(theirs)
+    _check_same_on_transformers(job, theirs, config, tmp_path)
 
 
 @pytest.mark.slow
@@ -258,10 +258,10 @@ def test_compiled_models_train_and_read_like_transformers(thermal, tmp_path):
 def test_kernels_that_do_not_compile_run_in_eager_mode(thermal, tmp_path):
     config = _quickstart(thermal, max_steps=2)
     job, theirs = _compiled(tmp_path, config, first="exit 1")
-    # Unsloth goes round most of them itself, and not round those of the training step.
+    # Unsloth falls back for most of them itself, but not for those of the training step.
     assert "could not generate code for apply_rotary_pos_emb_vision" in theirs["output"]
     assert theirs["output"].count("A kernel does not compile on this machine") == 1
-    _does_the_same_on_transformers(job, theirs, config, tmp_path)
+    _check_same_on_transformers(job, theirs, config, tmp_path)
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_kernels_that_do_not_compile_run_in_eager_mode(thermal, tmp_path):
 def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
     source = Path(os.environ["UNSLOTH_LLAMA_CPP_PATH"])
     (tmp_path / "llama.cpp").mkdir()
-    found = {"UNSLOTH_LLAMA_CPP_PATH": str(taught(source, tmp_path / "llama.cpp"))}
+    place = {"UNSLOTH_LLAMA_CPP_PATH": str(patched_llama_cpp(source, tmp_path / "llama.cpp"))}
     config = _quickstart(thermal)
     config.model_name_or_path = str(reader_for_llama_cpp(tmp_path / "reader"))
     kinds = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
@@ -278,7 +278,7 @@ def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
     jobs |= {name: _job(tmp_path / name, settings) for name, settings in small.items()}
     for name, job in jobs.items():
         job["gguf"] = str(tmp_path / name / "gguf")
-    results = _drive(tmp_path, *jobs.values(), UNSLOTH_OFFLINE="1", **found)
+    results = _drive(tmp_path, *jobs.values(), UNSLOTH_OFFLINE="1", **place)
     program = str(tmp_path / "llama.cpp" / "llama-mtmd-cli")
     for name, job, result in zip(jobs, jobs.values(), results):
         assert "error" not in result, (name, result["error"])
@@ -297,7 +297,7 @@ def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
 
 
 def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
-    """The settings of a short run of a tiny model of an architecture, which is written there."""
+    """Settings of a short run of a tiny model of an architecture, which is built in `folder`."""
     settings = {
         "model_name_or_path": str(build(name, folder / "base")),
         "dataset": str(dataset),
@@ -319,7 +319,7 @@ def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def others(thermal, tmp_path_factory):
-    """Name of each other model: the job, what Unsloth did with it, and the config."""
+    """Job, result, config and folder of each other architecture, by name."""
     folder = tmp_path_factory.mktemp("others")
     configs = {name: _small(name, folder / name, thermal) for name in OTHERS}
     jobs = {name: _job(folder / name, config) for name, config in configs.items()}
@@ -339,9 +339,9 @@ def test_other_architectures_train_and_read_alike_on_both_backends(name, others)
     job, theirs, config, folder = others[name]
     assert "error" not in theirs, theirs["error"]
     assert len(theirs["losses"]) == 3
-    _computes_logits_once(theirs)
-    _recomputes_layers(theirs)
-    data = _does_the_same_on_transformers(job, theirs, config, folder)
+    _check_logits_computed_once(theirs)
+    _check_layers_recomputed(theirs)
+    data = _check_same_on_transformers(job, theirs, config, folder)
     merged = _with(config, model_name_or_path=job["merged"], use_peft=False, backend="transformers")
     texts = predict(*load_model(merged), data["test"], merged)
     # The merged weights are rounded to 16 bits, which may tip a close decision.
@@ -371,7 +371,7 @@ def test_both_backends_train_and_read_alike_in_four_bits(name, in_four_bits, mon
     job, theirs, config, folder = in_four_bits[name]
     assert "error" not in theirs, theirs["error"]
     assert theirs["quantized"] and len(theirs["losses"]) == 3
-    _does_the_same_on_transformers(job, theirs, config, folder)
+    _check_same_on_transformers(job, theirs, config, folder)
     ours = {"backend": "transformers", "output_dir": str(folder / "alone")}
     for place, packed in (("merged", False), ("merged_4bit", True)):
         alone = _with(config, model_name_or_path=job[place], load_in_4bit=packed, **ours)
@@ -381,7 +381,7 @@ def test_both_backends_train_and_read_alike_in_four_bits(name, in_four_bits, mon
 
 @pytest.mark.slow
 def test_eager_attention_is_refused_for_unsloths_boolean_masks(others):
-    """It adds masks to scores, and Unsloth's of Llama-3.2-Vision are true and false."""
+    """Eager attention adds masks to scores; Unsloth's masks of Llama-3.2-Vision are boolean."""
     assert "attn_implementation='eager' adds attention masks" in others["eager"][1]["error"]
 
 
@@ -401,7 +401,7 @@ def test_four_bit_trains_reads_and_merges_on_a_gpu(thermal, tmp_path):
         assert result["device"] == "cuda" and result["quantized"], name
         assert len(result["losses"]) == 2 and all(0 < loss < 20 for loss in result["losses"]), name
         assert len(result["after"]) == len(result["before"]) > 0, name
-        _computes_logits_once(result)
+        _check_logits_computed_once(result)
 
 
 def _parameters(path: str, name: str, owner: str) -> set[str]:
@@ -457,7 +457,7 @@ def test_trl_has_the_arguments_that_are_passed(config):
 
     settings = sft_config(config, evaluated=False)
     assert set(settings.to_dict()) >= {"train_sampling_strategy"}
-    # Not None either, which Unsloth takes for leave to join rows itself.
+    # Not None: Unsloth would then join rows itself.
     assert settings.packing is False and settings.padding_free is False
     accepted = set(inspect.signature(SFTTrainer.__init__).parameters)
     assert {"model", "args", "data_collator", "train_dataset", "eval_dataset"} <= accepted

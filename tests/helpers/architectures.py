@@ -1,8 +1,7 @@
-"""Tiny models of the five architectures that the recipes name, random, saved with processors.
+"""Tiny random models of the recipes' five architectures, saved with their processors.
 
-Every geometry is small and every token is a byte or a special token of the architecture, but the
-classes, the processors, the way pictures enter and the style of the chat template are the real
-ones, so what breaks here breaks on a GPU.
+All sizes are small and every token is a byte or a special token, but classes, processors, picture
+inputs and the style of the chat template are the real ones, so a failure here is one on a GPU.
 """
 
 from pathlib import Path
@@ -46,7 +45,7 @@ _PADDLE_TOKENS = (
     "<unk> <|begin_of_sentence|> </s> <|IMAGE_START|> <|IMAGE_END|> <|IMAGE_PLACEHOLDER|> "
     "<|video_pad|>"
 ).split()
-# The picture's token comes last: Mllama's output layer has no row for it.
+# The image token comes last: Mllama's output layer has no row for it.
 _LLAMA_TOKENS = (
     "<|begin_of_text|> <|end_of_text|> <|finetune_right_pad_id|> <|start_header_id|> "
     "<|end_header_id|> <|eot_id|> <|python_tag|> <|image|>"
@@ -110,8 +109,7 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
 
 
 def _tokenizer(special: list[str], **named: Any) -> PreTrainedTokenizerFast:
-    """A token for each byte and one for two (llama.cpp takes no vocabulary that merges nothing),
-    then the special ones."""
+    """Tokenizer of bytes, one merge (llama.cpp refuses a vocabulary without merges), specials."""
     symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
     vocabulary = {symbol: n for n, symbol in enumerate(symbols)}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h")]))
@@ -129,7 +127,7 @@ def _random(kind: Any, config: Any, seed: int) -> Any:
 
 
 def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
-    """Tokenizer, picture settings and the token ids of a Qwen config."""
+    """Tokenizer, image processor settings and token ids of a Qwen config."""
     tokenizer = _tokenizer(
         _QWEN_TOKENS,
         pad_token="<|endoftext|>",
@@ -160,7 +158,7 @@ def _text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict:
     return {**_TEXT, "vocab_size": len(tokenizer), **tokens, **more}
 
 
-# Classes of each Qwen, and what its text model and its vision tower have of their own.
+# Classes of each Qwen model, and settings of its own for text model and vision tower.
 _QWEN = {
     "qwen2_vl": (
         (Qwen2VLConfig, Qwen2VLForConditionalGeneration, Qwen2VLProcessor, Qwen2VLVideoProcessor),
@@ -284,7 +282,7 @@ def _mllama(seed: int) -> tuple[Any, Any]:
         chat_template=_LLAMA_TEMPLATE,
     )
     model = _random(MllamaForConditionalGeneration, config, seed)
-    # Closed gates, as they are initialised, would make the model blind.
+    # The gates are initialised to 0, which would hide pictures from the model.
     with torch.no_grad():
         for parameter_name, weight in model.named_parameters():
             if "gate" in parameter_name.rpartition(".")[2] and weight.numel() == 1:

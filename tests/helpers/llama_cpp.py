@@ -1,7 +1,7 @@
-"""A built llama.cpp and a model for it, for the test that reads GGUF files with the real one.
+"""llama.cpp for tests: a patched copy and a model that it can convert and read with.
 
-The embedded reader as it is cannot become one: llama.cpp knows the tokenizers that it was told of
-by name, and vision towers of Qwen's kind by two frames a patch.
+llama.cpp cannot convert the embedded model: it knows tokenizers by name, and Qwen's vision towers
+with two frames a patch.
 """
 
 import json
@@ -20,12 +20,12 @@ _NEEDED = (
 _UNKNOWN = 'raise NotImplementedError("BPE pre-tokenizer was not recognized'
 
 
-def taught(source: Path, folder: Path) -> Path:
-    """A copy of a built llama.cpp whose converter takes an unknown tokenizer for GPT-2's kind."""
+def patched_llama_cpp(source: Path, folder: Path) -> Path:
+    """Copy a built llama.cpp and patch its converter to treat unknown tokenizers as GPT-2's."""
     for name in _NEEDED:
-        found = next(p for p in (source / name, source / "build" / "bin" / name) if p.exists())
-        copy = shutil.copytree if found.is_dir() else shutil.copy2
-        copy(found, folder / name)
+        path = next(p for p in (source / name, source / "build" / "bin" / name) if p.exists())
+        copy = shutil.copytree if path.is_dir() else shutil.copy2
+        copy(path, folder / name)
     converter = folder / "conversion" / "base.py"
     text = converter.read_text(encoding="utf-8")
     assert _UNKNOWN in text
@@ -34,29 +34,29 @@ def taught(source: Path, folder: Path) -> Path:
 
 
 def reader_for_llama_cpp(folder: Path) -> Path:
-    """The embedded reader with the same tokens, spelled as bytes, and two frames a patch."""
+    """Write the embedded model with a byte-level tokenizer (same ids) and two frames a patch."""
     shutil.copytree(TINY, folder)
     path = folder / "tokenizer.json"
-    path.write_text(json.dumps(_of_bytes(json.loads(path.read_text(encoding="utf-8")))))
-    for name, part in (("config", "vision_config"), ("processor_config", "image_processor")):
+    path.write_text(json.dumps(_byte_level(json.loads(path.read_text(encoding="utf-8")))))
+    for name, section in (("config", "vision_config"), ("processor_config", "image_processor")):
         path = folder / f"{name}.json"
         settings = json.loads(path.read_text(encoding="utf-8"))
-        settings[part]["temporal_patch_size"] = 2
+        settings[section]["temporal_patch_size"] = 2
         path.write_text(json.dumps(settings))
     weights = load_file(folder / "model.safetensors")
     name = "model.visual.patch_embed.proj.weight"
-    # A picture is shown as two equal frames.
+    # A picture is fed as two equal frames.
     weights[name] = torch.cat([weights[name] / 2] * 2, dim=2).contiguous()
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 
-def _of_bytes(tokenizer: dict) -> dict:
-    """A tokenizer of characters as one of bytes, as GPT-2's, that gives ASCII the same ids.
+def _byte_level(tokenizer: dict) -> dict:
+    """Convert a tokenizer of characters to a byte-level one, as GPT-2's, with the same ids.
 
-    Of other characters it merges those of two bytes; the model still writes all that it knows.
+    Characters of two bytes become merges; longer ones are not encoded, but still decoded.
     """
-    names = _names_of_bytes()
+    names = _byte_names()
     special = {token["content"] for token in tokenizer["added_tokens"]}
     old = tokenizer["model"]["vocab"]
     vocabulary, merges = {}, []
@@ -65,7 +65,7 @@ def _of_bytes(tokenizer: dict) -> dict:
         name = token if token in special else "".join(names[byte] for byte in code)
         if token.startswith("<0x"):
             byte = int(token[3:5], 16)
-            # A byte that is a character by itself has that character's id.
+            # A byte that is an ASCII character has that character's id.
             name = f"<byte {byte}>" if byte < 128 and chr(byte) in old else names[byte]
         elif len(token) == 1 and len(code) == 2:
             merges.append([names[code[0]], names[code[1]]])
@@ -81,8 +81,8 @@ def _of_bytes(tokenizer: dict) -> dict:
     }
 
 
-def _names_of_bytes() -> list[str]:
-    """A printable character for each byte: its own where that is one, else one from 256 on."""
+def _byte_names() -> list[str]:
+    """GPT-2's printable character for each byte: the byte itself, or a character from 256 on."""
     printable = {*range(33, 127), *range(161, 173), *range(174, 256)}
     others = iter(range(256, 512))
     return [chr(byte if byte in printable else next(others)) for byte in range(256)]

@@ -1,8 +1,8 @@
 """Drive the real Unsloth classes on a machine without a GPU: `unsloth_on_cpu.py JOB.json...`.
 
-Unsloth has no CPU path for vision models, but what it does to a model can be run on a CPU once
-its questions about the graphics card are answered. Started in a process of its own, because
-Unsloth patches transformers for good. On a machine with CUDA nothing is stood in for.
+Unsloth has no CPU path for vision models, but runs on a CPU with stand-ins for its queries of the
+GPU. It runs in a separate process, because Unsloth patches transformers for the whole process. On
+a machine with CUDA there are no stand-ins.
 """
 
 import json
@@ -23,13 +23,13 @@ from tests.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # n
 
 
 def stand_in_for_four_bits() -> None:
-    """Let Unsloth hold weights in 4 bits on a CPU, where bitsandbytes has slow kernels for that."""
+    """Let Unsloth load weights in 4 bits on a CPU, with the slow CPU kernels of bitsandbytes."""
     import_unsloth()
     import bitsandbytes.nn.modules as modules
     import unsloth.models.loader as loader
 
     loader.ALLOW_BITSANDBYTES = True
-    # Some CPUs' own layout of weights in 4 bits gives no gradient.
+    # The 4-bit layout of CPUs with AVX512-BF16 gives no gradient.
     modules.has_avx512bf16 = lambda: False
 
 
@@ -41,12 +41,12 @@ if in_4_bits and jobs[0]["config"]["device_map"] == "cpu":
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
 
-def _count(calls: dict, name: str, *given: object) -> None:
+def _count(calls: dict, name: str, *inputs: object) -> None:
     calls[name] += 1
 
 
 def drive(job: dict) -> dict:
-    """Load, export, read, train, read, merge; what came of it."""
+    """Load, export, read, train, read and merge; return losses, texts and counts of calls."""
     config = TrainConfig.from_dict(job["config"])
     data = load_data(config)
     names = ("unsloth", "transformers", "trl", "peft")
@@ -55,10 +55,10 @@ def drive(job: dict) -> dict:
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
     calls = {"model": 0, "head": 0, "layer": 0}
     base = model.get_base_model() if hasattr(model, "peft_config") else model
-    parts = {"model": base.model, "head": base.get_output_embeddings()}
-    parts["layer"] = base.model.language_model.layers[0]
-    for name, part in parts.items():
-        part.register_forward_pre_hook(partial(_count, calls, name))
+    modules = {"model": base.model, "head": base.get_output_embeddings()}
+    modules["layer"] = base.model.language_model.layers[0]
+    for name, module in modules.items():
+        module.register_forward_pre_hook(partial(_count, calls, name))
     export(model, processor, job["start"])
     before = predict(model, processor, data["test"], config)
     outcome = train(model, processor, data, config)
@@ -80,13 +80,13 @@ def drive(job: dict) -> dict:
         "losses": losses,
         "calls": calls,
         "unsloth": "unsloth" in sys.modules,
-        # Last, since it holds for what this process does from then on.
+        # Last, since it changes the rest of the process.
         "stances": stances(model) if job.get("stances") else [],
     }
 
 
 def stances(model) -> list[str]:
-    """How torch takes compiled functions after each change of mode, once compilation is off."""
+    """Stance of torch.compile inside and after inference mode, with compilation turned off."""
     from torch._dynamo import eval_frame
 
     from ocrkit.models.backend import inference_mode
@@ -103,6 +103,6 @@ for job in jobs:
     try:
         result = drive(job)
     except Exception:
-        # The other jobs of this process are worth their results.
+        # The other jobs of this process still run.
         result = {"error": traceback.format_exc()}
     Path(job["result"]).write_text(json.dumps(result))
