@@ -49,9 +49,33 @@ def test_no_chain_of_imports_is_longer_than_12_files(imports):
     assert not deep
 
 
+def test_wings_and_top_level_files_of_ocrkit_lie_on_8_floors(imports):
+    def wing(module: str) -> str:
+        return ".".join(module.split(".")[:2])
+
+    wings: dict[str, set[str]] = {}
+    for module, targets in imports.items():
+        if module.startswith("ocrkit."):
+            own = {wing(name) for name in targets if name.startswith("ocrkit.")}
+            wings.setdefault(wing(module), set()).update(own - {wing(module)})
+    assert max(depths(wings).values()) <= 8, depths(wings)
+
+
 def test_ocrkit_has_at_most_18_entries():
     entries = [path.name for path in (ROOT / "ocrkit").iterdir() if path.name != "__pycache__"]
     assert len(entries) <= 18, sorted(entries)
+
+
+def test_test_files_of_a_package_are_named_after_the_module_they_test():
+    """As `test_collate.py` or, for a topic of its own, `test_collate_control_tokens.py`."""
+    strays = []
+    for package in PACKAGES:
+        for path in (ROOT / "tests" / package).rglob("test_*.py"):
+            folder = ROOT / path.parent.relative_to(ROOT / "tests")
+            names = [module.stem.strip("_") for module in folder.glob("*.py")] + [folder.name]
+            if not any(f"{path.stem}_".startswith(f"test_{name}_") for name in names):
+                strays.append(str(path.relative_to(ROOT)))
+    assert not strays
 
 
 def test_only_house_rules_lie_directly_in_tests():
