@@ -1,4 +1,7 @@
-"""`python -m ocrkit`: the notebook's verbs as commands."""
+"""Command line of ocrkit, `python -m ocrkit COMMAND`: the notebook's verbs as commands.
+
+One file, above 400 lines, so that a command's options and the function that runs it are together.
+"""
 
 import argparse
 import re
@@ -41,15 +44,15 @@ _EPILOG = """examples:
 """
 
 _SWEEP = """\
-Every combination of the --grid values is a member: the notebook, run headless by papermill in a
-process of its own, so its memory and its GPU are free again before the next one starts. Its folder
+Every combination of the --grid values is a member: the notebook, run headless by papermill in its
+own process, so that memory and GPU are free again before the next member starts. Its folder
 OUT/NAME is named after its parameters and holds
 
   notebook.ipynb   the notebook as executed             log.txt   what it printed, as it comes
   status.json      parameters, state, time, error       and the run folder's own files
 
-A member that fails or is killed is recorded and the others go on. The same command started again
-goes on after a stop: members that are done are skipped, the others run, with `-p
+A member that fails or is killed is recorded, and the others run. The same command started again
+continues after a stop: members that are done are skipped, the others run, with `-p
 resume_from_checkpoint auto` from their last checkpoint.
 
   python -m ocrkit sweep notebooks/quickstart.ipynb --grid learning_rate=0.002,0.005,0.01
@@ -64,7 +67,7 @@ every member is done; 1: some are not; 2: wrong usage, and nothing was run.
 
 
 def _parser(settings: bool = True) -> argparse.ArgumentParser:
-    """The command line; without `settings` it needs no package that could be missing."""
+    """Build the parser; without `settings` it imports no package that could be missing."""
     parser = argparse.ArgumentParser(
         prog="python -m ocrkit",
         description="Fine-tune vision-language models to read, and measure how well they do.",
@@ -85,11 +88,11 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             name,
             help=help,
             description=f"{help.capitalize()}.",
-            # Seventy settings would bury what the command itself takes; they are listed below it.
+            # Not argparse's own usage line, which would list all seventy settings.
             usage=f"%(prog)s {'IMAGE... ' * (name == 'predict')}[OPTION...] [--SETTING VALUE...]",
             epilog="\n".join(["example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
-            # `--lr` would otherwise be taken for lr_scheduler_type.
+            # Otherwise `--lr` would mean --lr_scheduler_type.
             allow_abbrev=False,
         )
         command.set_defaults(run=run)
@@ -157,7 +160,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
     command = commands.add_parser(
         "compare",
         help="compare evaluations of the same rows",
-        description="Compare evaluations of the same rows; the others are held against the first.",
+        description="Compare evaluations of the same rows, each with the first.",
         allow_abbrev=False,
     )
     command.set_defaults(run=_compare)
@@ -198,7 +201,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         help="a parameter that every member shares",
     )
     command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
-    command = commands.add_parser("doctor", help="look at this machine before a run")
+    command = commands.add_parser("doctor", help="check this machine before a run")
     command.set_defaults(run=_doctor)
     command.add_argument("--output_dir", default=".", help="the run's folder (%(default)s)")
     commands.add_parser("recipes", help="list the recipes").set_defaults(run=_recipes)
@@ -212,7 +215,7 @@ def _add_overwrite(command: argparse.ArgumentParser) -> None:
 
 
 def _repository(text: str) -> str:
-    """The `type` of an option that takes a repository of the Hub, user/name."""
+    """Parse a repository of the Hub, user/name; the `type` of an argparse option."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
         raise argparse.ArgumentTypeError(f"{text!r} is no repository; give USER/NAME")
     return text
@@ -223,10 +226,10 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
     command.add_argument(
         "--recipe",
-        help=f"one of {', '.join(recipes())}, or a YAML file; without it quickstart, or what "
-        "the run folder given as --model_name_or_path says of reading and its dataset",
+        help=f"one of {', '.join(recipes())}, or a YAML file; without it quickstart, or, where "
+        "--model_name_or_path is a run folder, that run's dataset and settings of reading",
     )
-    group = command.add_argument_group("settings (what is not given comes from the recipe)")
+    group = command.add_argument_group("settings (others come from the recipe)")
     hints = typing.get_type_hints(TrainConfig)
     for spec in fields(TrainConfig):
         options = typing.get_args(hints[spec.name]) or (hints[spec.name],)
@@ -237,23 +240,25 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
 
 
 def _config(arguments: argparse.Namespace) -> "TrainConfig":
-    """Settings from the recipe, or from the run that the model came from; options replace them."""
+    """Build the config from the recipe or the model's run folder; options override both."""
     from ocrkit.config import TrainConfig
 
     names = {spec.name for spec in fields(TrainConfig)}
-    given = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
-    model = given.get("model_name_or_path")
+    options = {k: v for k, v in vars(arguments).items() if k in names and v is not None}
+    model = options.get("model_name_or_path")
     if arguments.recipe or not model:
-        return TrainConfig.from_recipe(arguments.recipe or "quickstart", **given)
+        return TrainConfig.from_recipe(arguments.recipe or "quickstart", **options)
     folder = run_folder(model)
-    taken = settings_of_run(folder) if folder else {}
+    if folder is None:
+        return TrainConfig.from_dict(options)
+    settings = settings_of_run(folder)
     if arguments.command == "train":
-        taken.pop("output_dir", None)  # a run of its own, beside the one that it begins with
-    taken = {name: value for name, value in taken.items() if name not in given}
-    if taken and is_main_process():
-        listed = ", ".join(f"{name}={value}" for name, value in taken.items())
+        settings.pop("output_dir", None)  # the new run must not replace the one it starts from
+    settings = {name: value for name, value in settings.items() if name not in options}
+    if settings and is_main_process():
+        listed = ", ".join(f"{name}={value}" for name, value in settings.items())
         print(f"From {folder / 'config.yaml'}: {listed}", file=sys.stderr)
-    return TrainConfig.from_dict({**taken, **given})
+    return TrainConfig.from_dict({**settings, **options})
 
 
 def _train(arguments: argparse.Namespace, config: "TrainConfig") -> None:
@@ -280,25 +285,25 @@ def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import find_lr, load_data, load_model
     from ocrkit.training.lr_finder import check_range
 
-    check_range(arguments.min_lr, arguments.max_lr, arguments.steps)  # before anything is read
+    check_range(arguments.min_lr, arguments.max_lr, arguments.steps)  # before data is loaded
     data = load_data(config)
-    sweep = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
-    find_lr(config, data, *load_model(config), **sweep)
+    limits = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
+    find_lr(config, data, *load_model(config), **limits)
 
 
 def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.evaluation.evaluate import eval_folder
     from ocrkit.evaluation.evaluation import fails, parse_condition
 
-    # Before anything is read.
+    # Options are checked before data and model are loaded.
     if arguments.fail_if:
         _usage(parse_condition, arguments.fail_if)
     if arguments.name:
         _usage(eval_folder, config.output_dir, arguments.name)
     if arguments.predictions and arguments.engine:
         raise ConfigError(
-            f"--predictions {arguments.predictions} are read already, and --engine "
-            f"{arguments.engine} would read anew: give one of the two."
+            f"--predictions {arguments.predictions} scores a file, and --engine "
+            f"{arguments.engine} reads the pictures anew: give one of the two."
         )
     evaluation = _evaluated(arguments, config)
     print(evaluation)
@@ -309,7 +314,7 @@ def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
 
 
 def _usage(check: Any, *values: Any) -> None:
-    """Check what was given, where a mistake is wrong usage and no failure."""
+    """Call a check of options; its ValueError becomes wrong usage, exit code 2."""
     try:
         check(*values)
     except ValueError as error:
@@ -321,22 +326,26 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     from ocrkit.errors import DataError
     from ocrkit.evaluation.evaluate import eval_folder, evaluate_engine, evaluate_file
 
-    given = {"profile": config.normalization_profile, "locale": config.locale}
+    profile, locale = config.normalization_profile, config.locale
     if arguments.predictions:
-        found = evaluate_file(arguments.predictions, arguments.name, **given)
+        evaluation = evaluate_file(
+            arguments.predictions, arguments.name, profile=profile, locale=locale
+        )
         if arguments.output_dir:
-            found.save(eval_folder(config.output_dir, found.name))
-        return found
+            evaluation.save(eval_folder(config.output_dir, evaluation.name))
+        return evaluation
     data = load_data(config)
     if arguments.split not in data:
-        raise DataError(f"--split {arguments.split}: the dataset has {', '.join(data)}.")
+        raise DataError(f"--split {arguments.split}: the dataset has {', '.join(map(str, data))}.")
     rows = data[arguments.split]
-    tuned = "tuned" if run_folder(config.model_name_or_path) else "base"
-    # Another split must not take the place of the test split's evaluation.
-    part = "" if arguments.split == "test" else f"-{arguments.split}"
-    name = arguments.name or (arguments.engine or tuned) + part
+    model = "tuned" if run_folder(config.model_name_or_path) else "base"
+    # Another split's evaluation must not replace the test split's.
+    suffix = "" if arguments.split == "test" else f"-{arguments.split}"
+    name = arguments.name or (arguments.engine or model) + suffix
     if arguments.engine:
-        return evaluate_engine(arguments.engine, rows, config.output_dir, name, **given)
+        return evaluate_engine(
+            arguments.engine, rows, config.output_dir, name, profile=profile, locale=locale
+        )
     return evaluate(*load_model(config), rows, config, name=name)
 
 
@@ -446,13 +455,14 @@ def _recipes(arguments: argparse.Namespace, config: Any) -> None:
         print(f"{name:12} {TrainConfig.from_recipe(name).model_name_or_path}")
 
 
-def _way_on(arguments: argparse.Namespace) -> str:
-    """How a command goes on that was stopped; nothing where it begins anew."""
+def _resume_hint(arguments: argparse.Namespace) -> str:
+    """Tell how to resume a stopped command; empty where it starts over."""
     if arguments.command == "train":
         return "; go on with --resume_from_checkpoint auto"
-    kept = arguments.command in ("evaluate", "sweep")
-    kept = kept or (arguments.command == "predict" and arguments.out)
-    return "; the same command again goes on from here" if kept else ""
+    resumable = arguments.command in ("evaluate", "sweep")
+    if resumable or (arguments.command == "predict" and arguments.out):
+        return "; the same command again goes on from here"
+    return ""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -460,14 +470,14 @@ def main(argv: list[str] | None = None) -> int:
     argv = sys.argv[1:] if argv is None else argv
     escape_unprintable()
     try:
-        return _work(argv)
+        return _run(argv)
     except ImportError as error:
         print(f"ocrkit: {import_problem(error)}", file=sys.stderr)
         return 1
 
 
-def _work(argv: list[str]) -> int:
-    # The doctor is who says what is missing.
+def _run(argv: list[str]) -> int:
+    # The doctor has to start without the packages that it reports missing.
     parser = _parser(settings=argv[:1] != ["doctor"])
     check_arguments(parser, argv)
     arguments, unknown = parser.parse_known_args(argv)
@@ -487,7 +497,7 @@ def _work(argv: list[str]) -> int:
     try:
         code = arguments.run(arguments, config)
     except KeyboardInterrupt:
-        print(f"ocrkit: stopped{_way_on(arguments)}", file=sys.stderr)
+        print(f"ocrkit: stopped{_resume_hint(arguments)}", file=sys.stderr)
         return 1
     except (ValueError, OSError, RuntimeError) as error:
         text = sentence(error) if isinstance(error, OSError) else str(error)

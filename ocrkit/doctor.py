@@ -1,4 +1,4 @@
-"""Look at this machine before a run: `python -m ocrkit doctor`, one line a finding."""
+"""Check this machine before a run: `python -m ocrkit doctor`, one line a finding."""
 
 import os
 import platform
@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.dataset.command import can_be_found, import_problem
-from ocrkit.environment import where
+from ocrkit.environment import notebook_host
 from ocrkit.errors import DataError
 
-# (ok, warn or fail; what it is about; what was found and the way out)
+# (ok, warn or fail; subject; finding and the way out)
 Finding = tuple[str, str, str]
 
 REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
-# Without these there is no run on any machine; the others serve a part of the kit.
+# Packages that every run needs; the others serve a part of the kit.
 ESSENTIAL = (
     "torch",
     "transformers",
@@ -33,18 +33,18 @@ ESSENTIAL = (
     "regex",
     "tqdm",
 )
-# Free space under which a run of a 2-billion model, its checkpoints and a merge do not end well.
+# Free space that a 2-billion model, its checkpoints and a merge need.
 DISK_GB, MEMORY_GB, GPU_GB = 20, 8, 8
 
 
 def doctor(output_dir: str | Path = ".") -> list[Finding]:
-    """Look at packages, GPU, memory, disk, fonts, Tesseract and the place that this runs in.
+    """Check Python, packages, backend, GPU, memory, disk, fonts and Tesseract.
 
     Args:
         output_dir: the folder whose disk a run would fill.
     """
-    looks: dict[str, Callable[[], Iterator[Finding]]] = {
-        "Python": _place,
+    checks: dict[str, Callable[[], Iterator[Finding]]] = {
+        "Python": _python,
         "packages": _packages,
         "backend": _backend,
         "GPU": _gpu,
@@ -54,32 +54,32 @@ def doctor(output_dir: str | Path = ".") -> list[Finding]:
         "Tesseract": _tesseract,
     }
     findings: list[Finding] = []
-    for subject, look in looks.items():
+    for subject, check in checks.items():
         try:
-            findings.extend(look())
+            findings.extend(check())
         except ImportError as error:
-            findings.append(("warn", subject, f"not looked at: {import_problem(error)}"))
-        except Exception as error:  # one look that fails must not hide what the others tell
+            findings.append(("warn", subject, f"not checked: {import_problem(error)}"))
+        except Exception as error:  # a check that fails must not hide the others
             cause = " ".join(f"{type(error).__name__}: {error}".split())
-            findings.append(("warn", subject, f"not looked at: {cause}"))
+            findings.append(("warn", subject, f"not checked: {cause}"))
     return findings
 
 
 def table(findings: list[Finding]) -> str:
-    """The findings as lines for people."""
+    """Format findings as lines."""
     return "\n".join(f"{state:5}{subject:14}{text}" for state, subject, text in findings)
 
 
-def _place() -> Iterator[Finding]:
-    place = {
+def _python() -> Iterator[Finding]:
+    host = {
         "colab": "Colab: the disk goes with the machine, so put output_dir on Drive",
         "kaggle": "Kaggle: /kaggle/input is read-only, so put output_dir under /kaggle/working",
         "local": "this machine",
-    }[where()]
+    }[notebook_host()]
     version = platform.python_version_tuple()
     state = "ok" if (3, 11) <= (int(version[0]), int(version[1])) <= (3, 13) else "warn"
     hint = "" if state == "ok" else "; the kit is tested on 3.11 to 3.13"
-    yield state, "Python", f"{platform.python_version()} on {place}{hint}"
+    yield state, "Python", f"{platform.python_version()} on {host}{hint}"
 
 
 def _packages() -> Iterator[Finding]:
@@ -88,7 +88,7 @@ def _packages() -> Iterator[Finding]:
     if not REQUIREMENTS.is_file():
         yield "warn", "packages", f"{REQUIREMENTS} is missing, so versions cannot be compared"
         return
-    good = []
+    tested = []
     for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
         text = line.partition("#")[0].strip()
         if not text:
@@ -99,20 +99,20 @@ def _packages() -> Iterator[Finding]:
         essential = wanted.name in ESSENTIAL
         fix = f"`pip install '{wanted.name}{wanted.specifier}'`"
         try:
-            found = metadata.version(wanted.name)
+            installed = metadata.version(wanted.name)
         except metadata.PackageNotFoundError:
-            found = None
-        if found is None or not can_be_found(wanted.name):
+            installed = None
+        if installed is None or not can_be_found(wanted.name):
             state = "fail" if essential else "warn"
             yield state, wanted.name, f"is not installed: {fix}"
             continue
         # A build such as 2.9.0+cu128 is version 2.9.0.
-        if wanted.specifier.contains(found.partition("+")[0], prereleases=True):
-            good.append(wanted.name)
+        if wanted.specifier.contains(installed.partition("+")[0], prereleases=True):
+            tested.append(wanted.name)
         else:
-            text = f"{found} lies outside the tested {wanted.specifier}: {fix}"
+            text = f"{installed} lies outside the tested {wanted.specifier}: {fix}"
             yield "warn", wanted.name, text
-    yield "ok", "packages", f"{len(good)} have tested versions"
+    yield "ok", "packages", f"{len(tested)} have tested versions"
 
 
 def _backend() -> Iterator[Finding]:
@@ -161,24 +161,23 @@ def _gpu() -> Iterator[Finding]:
 
 
 def has_kernels(capability: tuple[int, int], built: Sequence[str]) -> bool:
-    """Whether a card can run a torch build.
+    """Whether a torch build has kernels for a GPU.
 
     Args:
-        capability: (major, minor) of the card.
-        built: as `torch.cuda.get_arch_list()` names them: `sm_86` is machine code for every card
-            of the same major and at least this minor version; `compute_86` is PTX, which the
-            driver compiles for every later card; a letter behind binds it to the card itself (a),
-            or to its family (f).
+        capability: compute capability of the GPU, (major, minor).
+        built: `torch.cuda.get_arch_list()`: `sm_86` is machine code for GPUs of the same major and
+            at least this minor version; `compute_86` is PTX, which the driver compiles for every
+            later GPU; the suffix `a` restricts it to this capability, `f` to its family.
     """
     for arch in built:
         match = re.fullmatch(r"(sm|compute)_(\d+)(\d)([af]?)", arch)
-        if match is None:  # not CUDA, so nothing is known
+        if match is None:  # not CUDA
             return True
-        kind, major, minor, bound = match.groups()
+        kind, major, minor, suffix = match.groups()
         least = (int(major), int(minor))
-        if bound == "a":
+        if suffix == "a":
             fits = capability == least
-        elif kind == "sm" or bound == "f":
+        elif kind == "sm" or suffix == "f":
             fits = capability[0] == least[0] and capability >= least
         else:
             fits = capability >= least
@@ -197,17 +196,17 @@ def _memory() -> Iterator[Finding]:
 
 
 def _disk(folder: Path) -> Iterator[Finding]:
-    place = folder.resolve()
-    while not place.exists():
-        place = place.parent
-    if not os.access(place, os.W_OK):
+    existing = folder.resolve()
+    while not existing.exists():
+        existing = existing.parent
+    if not os.access(existing, os.W_OK):
         yield "fail", "disk", f"{folder} cannot be written: give another output_dir"
         return
-    free = shutil.disk_usage(place).free / 1e9
+    free = shutil.disk_usage(existing).free / 1e9
     state = "ok" if free >= DISK_GB else "warn"
-    hint = "" if state == "ok" else "; a 2-billion model, its checkpoints and a merge want "
-    hint += f"{DISK_GB}" if hint else ""
-    yield state, "disk", f"{free:.1f} GB free under {place}{hint}"
+    hint = "; a 2-billion model, its checkpoints and a merge want "
+    hint = "" if state == "ok" else f"{hint}{DISK_GB}"
+    yield state, "disk", f"{free:.1f} GB free under {existing}{hint}"
 
 
 def _fonts() -> Iterator[Finding]:
@@ -239,5 +238,5 @@ def _tesseract() -> Iterator[Finding]:
 
         languages = ", ".join(pytesseract.get_languages())
         yield "ok", "Tesseract", f"{pytesseract.get_tesseract_version()}: {languages}"
-    except Exception as error:  # whatever the program or its wrapper trips over
+    except Exception as error:  # the wrapper passes on many kinds of errors
         yield "warn", "Tesseract", f"{program} cannot be run: {' '.join(str(error).split())}"

@@ -1,21 +1,33 @@
-"""Which of several processes this is, as torchrun and accelerate say it in the environment."""
+"""Environment of a run: processes of a launcher, Colab or Kaggle and its secrets, versions."""
 
 import os
-from collections.abc import Callable
-from typing import Any
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
 
 from ocrkit.errors import ConfigError
 
+T = TypeVar("T")
+# Packages whose versions a run records.
+PACKAGES = (
+    "ocrkit unsloth torch transformers trl peft accelerate datasets bitsandbytes kornia jiwer "
+    "rapidfuzz"
+).split()
+
 
 def process_count() -> int:
-    """Processes that train together; 1 without a launcher.
+    """Number of processes that train together; 1 without a launcher.
 
     Raises:
-        ConfigError: accelerate was asked for several and started one.
+        ConfigError: `accelerate launch` was asked for several processes and started one.
     """
-    # Where it has no GPUs it says nothing of that, but has told the one where all are to meet.
-    told = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= set(os.environ)
-    if told and "WORLD_SIZE" not in os.environ:
+    # Without GPUs accelerate starts one process but sets the address at which several would meet.
+    launched = {"ACCELERATE_USE_CPU", "MASTER_ADDR"} <= set(os.environ)
+    if launched and "WORLD_SIZE" not in os.environ:
         raise ConfigError(
             "accelerate launch was given several processes and started one, since there are not as "
             "many GPUs; start it without accelerate, or `torchrun --nproc_per_node N -m ocrkit`."
@@ -24,22 +36,22 @@ def process_count() -> int:
 
 
 def process_rank() -> int:
-    """This process's number among them, from 0."""
+    """Number of this process among all that train together, from 0."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
-    """Whether this process is the one that prints and writes what all share."""
+    """Whether this is the process that prints and writes shared files."""
     return process_rank() == 0
 
 
-def decided_by_main(decide: Callable[[], Any]) -> Any:
-    """What `decide` returns or raises on the main process, returned or raised on all of them.
+def broadcast_from_main(call: Callable[[], T]) -> T:
+    """Call a function on the main process alone; return or raise its outcome on every process.
 
-    Processes that each look at a shared file system may see different files.
+    So that processes decide alike: on a shared file system each may see other files.
     """
     if process_count() == 1:
-        return decide()
+        return call()
     import torch
     from accelerate import PartialState
     from accelerate.utils import broadcast_object_list
@@ -47,7 +59,7 @@ def decided_by_main(decide: Callable[[], Any]) -> Any:
     outcome: list[Any] = [None, None]
     if is_main_process():
         try:
-            outcome = [decide(), None]
+            outcome = [call(), None]
         except Exception as error:
             outcome = [None, error]
     PartialState(cpu=not torch.cuda.is_available())
@@ -60,32 +72,32 @@ def decided_by_main(decide: Callable[[], Any]) -> Any:
 SECRETS = ("HF_TOKEN", "WANDB_API_KEY")
 
 
-def where() -> str:
-    """The place that this runs in: colab, kaggle or local."""
+def notebook_host() -> str:
+    """Name the host of this process: colab, kaggle or local."""
     if "COLAB_RELEASE_TAG" in os.environ:
         return "colab"
     return "kaggle" if "KAGGLE_KERNEL_RUN_TYPE" in os.environ else "local"
 
 
 def load_secret(name: str) -> bool:
-    """Put a token from Colab's or Kaggle's own store into the environment; True if it is there.
+    """Copy a token from Colab's or Kaggle's secrets to the environment; True where it is set.
 
-    What the environment has already is kept, and no value is printed. A secret that the store does
-    not have, or does not let this notebook read, is said in a line.
+    A value that is set already is kept, and no value is printed. A line names a secret that is
+    missing or that this notebook has no access to.
     """
-    if not os.environ.get(name) and where() != "local":
+    if not os.environ.get(name) and notebook_host() != "local":
         try:
             if secret := (_secret(name) or "").strip():
                 os.environ[name] = secret
             else:
-                print(f"{name}: empty in {where()}'s secrets.")
-        except Exception as error:  # each store has errors of its own
-            print(f"{name}: {_why_not(error)}")
+                print(f"{name}: empty in {notebook_host()}'s secrets.")
+        except Exception as error:  # Colab and Kaggle raise different errors
+            print(f"{name}: {_secret_problem(error)}")
     return bool(os.environ.get(name))
 
 
-def _why_not(error: Exception) -> str:
-    """Why a secret could not be read, from the name of the store's error, and the way out."""
+def _secret_problem(error: Exception) -> str:
+    """Explain why a secret could not be read, by the name of the error, with the way out."""
     kind = type(error).__name__
     if kind == "NotebookAccessError":
         return (
@@ -94,7 +106,7 @@ def _why_not(error: Exception) -> str:
         )
     if kind == "TimeoutException":
         return "colab did not answer whether this notebook may read it: run the cell again."
-    if where() == "kaggle":
+    if notebook_host() == "kaggle":
         # Kaggle gives one answer for a secret that does not exist and one that is not attached.
         return (
             f"not in kaggle's secrets, or not attached to this notebook: tick it under Add-ons, "
@@ -104,17 +116,45 @@ def _why_not(error: Exception) -> str:
 
 
 def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
-    """`load_secret` for all of them; prints and returns the names that are there."""
-    found = [name for name in names if load_secret(name)]
-    print(f"Secrets: {', '.join(found) or 'none, so only public models and data'}.")
-    return found
+    """Load several secrets with `load_secret`; print and return the names that are set."""
+    loaded = [name for name in names if load_secret(name)]
+    print(f"Secrets: {', '.join(loaded) or 'none, so only public models and data'}.")
+    return loaded
 
 
 def _secret(name: str) -> str:
-    if where() == "colab":
+    if notebook_host() == "colab":
         from google.colab import userdata
 
         return userdata.get(name)
     from kaggle_secrets import UserSecretsClient
 
     return UserSecretsClient().get_secret(name)
+
+
+def package_versions(names: Iterable[str]) -> dict[str, str | None]:
+    """Look up the version of each package, None for one that is not installed."""
+    versions: dict[str, str | None] = {}
+    for name in names:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    return versions
+
+
+def software_versions() -> dict[str, Any]:
+    """Versions of Python and `PACKAGES`, number of processes, and the kit's Git commit."""
+    commit = ""
+    if shutil.which("git"):
+        command = ["git", "rev-parse", "HEAD"]
+        process = subprocess.run(
+            command, cwd=Path(__file__).parent, capture_output=True, text=True, check=False
+        )
+        commit = process.stdout.strip()
+    return {
+        "python": platform.python_version(),
+        "packages": package_versions(PACKAGES),
+        "processes": process_count(),
+        "commit": commit or None,
+    }

@@ -1,4 +1,4 @@
-"""ConfigError and `choice()`: reject invalid settings."""
+"""Exceptions of the kit, and `choice()`, which rejects invalid settings."""
 
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -7,14 +7,14 @@ from data_prep.dataset.schema import DataError as DataError
 
 
 class ConfigError(ValueError):
-    """A setting that cannot be: the message states the value, the cause and the way out."""
+    """Invalid setting: the message states the value, the cause and the way out."""
 
 
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among the allowed ones.
 
     Raises:
-        ConfigError: with the name, the value, what it may be and which is the nearest.
+        ConfigError: with the setting's name, the value, the allowed ones and the nearest.
     """
     if value not in allowed:
         nearest = get_close_matches(value, allowed, n=1)
@@ -23,7 +23,7 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> None:
 
 
 class ModelError(RuntimeError):
-    """A model that cannot be loaded or written: value, cause and way out in one sentence."""
+    """Model that cannot be loaded or written: value, cause and way out in one sentence."""
 
 
 class HubError(RuntimeError):
@@ -31,4 +31,4 @@ class HubError(RuntimeError):
 
 
 class TrainingError(RuntimeError):
-    """A run that cannot go on: the message states where, the cause and the way out."""
+    """Training that cannot continue: the message states the place, the cause and the way out."""

@@ -1,4 +1,4 @@
-"""Where a notebook runs and where its data lies: Colab, Kaggle, Drive, archives, samples."""
+"""Data and results in notebooks: Google Drive, archives, raw data, shipped samples, downloads."""
 
 import os
 import shutil
@@ -10,15 +10,15 @@ from typing import Any
 from data_prep.dataset.command import expand_home
 from data_prep.dataset.files import writing
 from data_prep.dataset.manifest import check_own, content_hash, note_files
-from ocrkit.environment import where
+from ocrkit.environment import notebook_host
 
 SAMPLES = Path(__file__).parent / "assets" / "samples"
 DRIVE = "/content/drive"
 
 
 def mount_drive(*paths: str | Path) -> bool:
-    """Mount Google Drive on Colab where one of `paths` lies on it; tells whether it did."""
-    if where() != "colab" or not any(str(path).startswith(DRIVE) for path in paths):
+    """Mount Google Drive on Colab if one of `paths` lies on it; return whether it was mounted."""
+    if notebook_host() != "colab" or not any(str(path).startswith(DRIVE) for path in paths):
         return False
     from google.colab import drive
 
@@ -27,19 +27,19 @@ def mount_drive(*paths: str | Path) -> bool:
 
 
 def off_drive(folder: str | Path) -> str:
-    """A folder for many small files: as given, or its like under ./data where it lies on Drive.
+    """Return a folder for many small files: `folder`, or one under ./data if it lies on Drive.
 
-    Every file on Drive is a request of its own, so thousands of them take hours.
+    Drive takes a request for every file, so thousands of files take hours.
     """
     on_drive = Path(folder).is_relative_to(DRIVE)
     return str("data" / Path(folder).relative_to(DRIVE) if on_drive else folder)
 
 
 def sample(domain: str) -> Path:
-    """The dataset folder of a small sample that ships with the kit.
+    """Return the dataset folder of a small sample that ships with the kit.
 
     Raises:
-        ValueError: there is no sample of that name.
+        ValueError: no sample has that name.
     """
     names = sorted(path.name for path in SAMPLES.iterdir() if path.is_dir())
     if domain not in names:
@@ -53,41 +53,41 @@ def local_dataset(
     raw_data: str = "",
     source: str = "",
     local: str | Path = "data",
-    **options: str,
+    **options: Any,
 ) -> str:
-    """The dataset folder to train on, brought to the local disk where that takes something.
+    """Return the dataset folder to train on, unpacked or converted to the local disk if needed.
 
-    Converting takes a process a core, so a script that asks for it needs the usual
+    Converting starts a process a core, so a script that converts needs the usual
     `if __name__ == "__main__"`.
 
     Args:
         dataset: a dataset folder; a tar as `data_prep.pack` makes it, which is unpacked; or
             nothing, for the shipped sample or for what `raw_data` becomes.
-        domain: the sample to take where nothing else is given.
+        domain: the sample to take without `dataset` and `raw_data`.
         raw_data: a file or folder in a data set's own format, which is converted.
         source: that format, one of `python -m data_prep.convert --list`.
-        local: the folder to unpack and convert into. What is done there already is kept; what was
-            converted before `raw_data` changed is put aside as `<folder>.old` and converted anew.
-        options: of `data_prep.convert`, such as `task`; an empty one is not given.
+        local: the folder to unpack and convert into. A finished dataset there is kept, but one
+            older than `raw_data` is moved to `<folder>.old` and converted anew.
+        options: of `data_prep.convert`, such as `task`; empty ones are left out.
 
     Raises:
-        ValueError: the data cannot be used as asked; the message says why.
+        ValueError: the data cannot be converted or unpacked; the message says why.
     """
     dataset, raw_data, local = map(expand_home, (dataset, raw_data, local))
     if raw_data:
         from data_prep.convert import convert
 
         out = Path(local) / (source or "unknown")
-        given = {name: value for name, value in options.items() if value}
+        options = {name: value for name, value in options.items() if value}
         state = ""
-        if (made := out / "dataset.json").is_file():
+        if (description := out / "dataset.json").is_file():
             state = f"; {out} was there already, delete it to convert anew"
-            if _changed_since(made.stat().st_mtime, raw_data, *given.values()):
+            if _changed_since(description.stat().st_mtime, raw_data, *options.values()):
                 old = out.with_name(f"{out.name}.old")
                 shutil.rmtree(old, ignore_errors=True)
                 out.rename(old)
                 state = f"; converted anew, as {old} is older than its source"
-        rows = convert(source, raw_data, out, workers=os.cpu_count() or 1, **given)["rows"]
+        rows = convert(source, raw_data, out, workers=os.cpu_count() or 1, **options)["rows"]
         counts = ", ".join(f"{split} {count:,}" for split, count in rows.items())
         print(f"{raw_data} as {source}: {counts} rows{state}")
         return str(out)
@@ -99,27 +99,27 @@ def local_dataset(
 
 
 def _changed_since(time: float, *paths: str) -> bool:
-    """Whether any of these is a file that was changed since, or a folder that holds one.
+    """Whether a file, or a file in a folder, was changed since `time`.
 
-    A file that was added or taken away changes its folder. Options that are no path tell nothing.
+    Adding or removing a file changes its folder. Paths that do not exist count as unchanged.
     """
     files = chain.from_iterable((Path(path), *Path(path).rglob("*")) for path in paths)
     return any(file.stat().st_mtime > time for file in files if file.exists())
 
 
 def download(output_dir: str | Path, *folders: str | Path, overwrite: bool = False) -> Any:
-    """Zip folders of a run into `<output_dir>/results.zip` and offer it: returns a link to it.
+    """Zip folders of a run to `<output_dir>/results.zip` and return a link to it.
 
-    On Colab the browser downloads it at once; on Kaggle it lies among the notebook's output.
+    On Colab the browser downloads it at once; on Kaggle it is part of the notebook's output.
 
     Args:
         output_dir: the run folder.
-        folders: what to take along, such as its report and its adapter.
-        overwrite: replace a results.zip that is not of such a download, too.
+        folders: to put into the archive, such as the run's report and adapter.
+        overwrite: also replace a results.zip that this function did not write.
 
     Raises:
-        FileExistsError: there is such a results.zip.
-        OSError: the disk is full or cannot be written; an older results.zip is as it was.
+        FileExistsError: a results.zip of another origin exists.
+        OSError: the disk is full or cannot be written; an older results.zip stays.
     """
     from IPython.display import FileLink
 
@@ -134,7 +134,7 @@ def download(output_dir: str | Path, *folders: str | Path, overwrite: bool = Fal
         line = {"file": path.name, "sha256": content_hash(Path(file.name))}
         note_files(output_dir, [line])
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
-    if where() == "colab":
+    if notebook_host() == "colab":
         from google.colab import files
 
         files.download(str(path))

@@ -4,13 +4,11 @@ The same names serve a YAML recipe, the command line (`--learning_rate 1e-4`), a
 parameters cell and papermill's `-p`.
 """
 
-import re
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
 from difflib import get_close_matches
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -19,56 +17,21 @@ import yaml
 from data_prep.dataset.command import LARGEST_INT, MOST_WORKERS, expand_home
 from data_prep.dataset.files import write_whole
 from ocrkit.config.augmentation import augmentation_ranges
-from ocrkit.config.setting_values import (
-    ATTENTION,
-    OPTIMIZERS,
-    SCHEDULES,
-    parse_setting,
-    read_settings,
-    setting,
-)
-from ocrkit.errors import ConfigError, choice
-from ocrkit.metrics.names import METRICS
-from ocrkit.metrics.text import LOCALES
+from ocrkit.config.checks import check_settings
+from ocrkit.config.names import LOSSES, OPTIMIZERS, RENAMED, SCHEDULES
+from ocrkit.config.values import parse_setting, read_settings, setting
+from ocrkit.errors import ConfigError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
-# Tasks whose prompt may be set for all rows; in the others (vqa) every row asks for itself.
-PROMPTED_TASKS = ("transcription", "extraction")
-LOSSES = (
-    "cross_entropy",
-    "label_smoothing",
-    "focal",
-    "confusion_weighted",
-    "focal_confusion_weighted",
-)
-
-# Names that people bring from older versions and other kits, and what they are called now.
-_HEIRS = {
-    "warmup_ratio": "warmup_steps (a fraction under 1 is a share of all steps)",
-    "max_seq_length": "max_length",
-    "group_by_length": "train_sampling_strategy in sft_kwargs (length grouping is on by default)",
-    "evaluation_strategy": "eval_steps",
-    "eval_strategy": "eval_steps",
-    "model_name": "model_name_or_path",
-    "model": "model_name_or_path",
-    "r": "lora_r",
-    "batch_size": "per_device_train_batch_size",
-    "epochs": "num_train_epochs",
-    "lr": "learning_rate",
-    "target_modules": "lora_target_modules",
-    "use_gradient_checkpointing": "gradient_checkpointing",
-    "tokenizer": "model_name_or_path",
-    "data": "dataset",
-}
-
-_DEVICE_MAP = re.compile(
-    r"auto|balanced|balanced_low_0|sequential|(cpu|cuda|mps|xpu|npu|hpu|mlu)(:\d+)?", re.ASCII
-)
 
 
 @dataclass
 class TrainConfig:
-    """Everything that decides a run; see each field's help in `python -m ocrkit train --help`."""
+    """All settings of a run; `python -m ocrkit train --help` explains each.
+
+    Raises:
+        ConfigError: a setting has another type, lies out of bounds, or contradicts another.
+    """
 
     # Model
     model_name_or_path: str = setting(
@@ -120,7 +83,7 @@ class TrainConfig:
     # Data
     dataset: str = setting("", "dataset folder as data_prep.convert writes it", may_be_empty=True)
     prompts: dict = setting(
-        {}, "what to ask for instead of the rows' own prompts, by task: {transcription: 'OCR:'}"
+        {}, "prompts instead of the rows' own, by task: {transcription: 'OCR:'}"
     )
     max_train_samples: int | None = setting(None, "use only the first N training rows", at_least=1)
     max_eval_samples: int | None = setting(
@@ -129,7 +92,7 @@ class TrainConfig:
     streaming: bool = setting(False, "read training rows as they are needed (needs max_steps)")
     shuffle_buffer_size: int = setting(1000, "rows that a stream is shuffled among", at_least=1)
     augmentation: dict = setting(
-        {}, "damage to training pictures: {name: strength or [low, high], probability: 0.5}"
+        {}, "changes to training pictures: {name: strength or [low, high], probability: 0.5}"
     )
     curriculum: str | None = setting(
         None, "easy first by length, density, base_cer or a column; none: all rows at once"
@@ -229,122 +192,21 @@ class TrainConfig:
     sft_kwargs: dict = setting({}, "whatever else TRL's SFTConfig takes")
 
     def __post_init__(self) -> None:
-        kinds = _types()
+        types = _types()
         for spec in fields(self):
             name, value = spec.name, expand_home(getattr(self, spec.name))
-            setattr(self, name, parse_setting(name, kinds[name], value, spec.metadata["limits"]))
-        if re.split("[-_]", self.locale.lower())[0] not in LOCALES:
-            choice("locale", self.locale, tuple(LOCALES))
-        if self.max_steps < 1 and self.max_steps != -1:
-            raise ConfigError(
-                f"max_steps={self.max_steps} must be at least 1, or -1 for num_train_epochs to "
-                "decide."
-            )
-        batch = self.per_device_train_batch_size
-        if isinstance(batch, str) and batch != "auto":
-            raise ConfigError(
-                f"per_device_train_batch_size={batch!r} is not one of a number, auto."
-            )
-        if self.device_map and not _DEVICE_MAP.fullmatch(self.device_map):
-            raise ConfigError(
-                f"device_map={self.device_map!r} is unknown; give auto, balanced, sequential, or a "
-                "device such as cuda:0."
-            )
-        self._check_attention()
-        if self.min_pixels and self.max_pixels and self.min_pixels > self.max_pixels:
-            raise ConfigError(
-                f"min_pixels={self.min_pixels} is above max_pixels={self.max_pixels}, "
-                "so no picture fits; lower one or raise the other."
-            )
-        if not self.use_peft and self.load_in_4bit:
-            raise ConfigError(
-                "load_in_4bit=True cannot train every weight (use_peft=False); "
-                "set load_in_4bit=False or use_peft=True."
-            )
-        for task, prompt in self.prompts.items():
-            choice("prompts: task", task, PROMPTED_TASKS)
-            if not isinstance(prompt, str) or not prompt.strip():
-                raise ConfigError(f"prompts: {task}={prompt!r} must be a text that asks for it.")
-        self._check_training()
-        self._check_trackers()
+            setattr(self, name, parse_setting(name, types[name], value, spec.metadata["limits"]))
         augmentation_ranges(self.augmentation)
-        if self.augmentation.get("device") == "cuda" and self.dataloader_num_workers:
-            raise ConfigError(
-                f"augmentation on device=cuda cannot run in dataloader_num_workers="
-                f"{self.dataloader_num_workers} processes; set it to 0, or device=cpu."
-            )
-        for name in self.sft_kwargs:
-            if name in {spec.name for spec in fields(self)}:
-                raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
-            if name in ("packing", "eval_packing", "padding_free") and self.sft_kwargs[name]:
-                raise ConfigError(
-                    f"sft_kwargs has {name}, which joins texts and cannot join rows with pictures; "
-                    "leave it out: batches hold rows of like length as it is."
-                )
-
-    def _check_attention(self) -> None:
-        """Refuse attention kernels that are unknown, or the Hub's without the user's word."""
-        name = self.attn_implementation
-        if name and "/" in name and not self.trust_remote_code:
-            raise ConfigError(
-                f"attn_implementation={name!r} is code of the Hub, which runs only by your own "
-                f"word: give --trust_remote_code true too, or one of {', '.join(ATTENTION)}."
-            )
-        if name and "/" not in name:
-            choice("attn_implementation", name, ATTENTION)
-
-    def _check_training(self) -> None:
-        """Refuse what contradicts itself before a model is loaded."""
-        never = "eval_steps is none, so nothing is evaluated; set eval_steps."
-        metric = (self.metric_for_best_model or "loss").removeprefix("eval_")
-        if metric not in METRICS:
-            nearest = get_close_matches(metric, METRICS, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
-            raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
-        if self.load_best_model_at_end and not self.eval_steps:
-            raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")
-        if self.load_best_model_at_end and self.save_steps % (self.eval_steps or 1):
-            raise ConfigError(
-                f"load_best_model_at_end needs a checkpoint at evaluations only: "
-                f"save_steps={self.save_steps} is no multiple of eval_steps={self.eval_steps}."
-            )
-        if self.early_stopping_patience is not None:
-            if not self.eval_steps:
-                raise ConfigError(f"early_stopping_patience needs evaluations: {never}")
-            if not self.metric_for_best_model:
-                raise ConfigError(
-                    "early_stopping_patience needs a metric: set metric_for_best_model, e.g. cer."
-                )
-        if "confusion" in self.loss and not self.eval_steps:
-            raise ConfigError(f"loss={self.loss!r} takes its weights from evaluations: {never}")
-        if self.streaming and self.max_steps < 1:
-            raise ConfigError("streaming=True has no known length; set max_steps.")
-        if self.streaming and self.curriculum:
-            raise ConfigError(
-                f"curriculum={self.curriculum!r} orders all rows and streaming=True never sees "
-                "them together; set one of the two."
-            )
+        check_settings(self)
 
     @property
     def trackers(self) -> list[str]:
         """The trackers that `report_to` names."""
         return [n for n in map(str.strip, self.report_to.split(",")) if n not in ("none", "")]
 
-    def _check_trackers(self) -> None:
-        for name in self.trackers:
-            choice("report_to", name, ("none", "tensorboard", "wandb"))
-            try:
-                # Not whether it can be imported: W&B's run folder `wandb` passes for a package.
-                metadata.version(name)
-            except metadata.PackageNotFoundError:
-                raise ConfigError(
-                    f"report_to={name!r} needs the package {name}, which is not installed: "
-                    f"`pip install {name}`, or set report_to=none."
-                ) from None
-
     @classmethod
     def from_recipe(cls, recipe: str, **overrides: Any) -> "TrainConfig":
-        """Read a recipe, by its name or as a YAML file, and replace what is given.
+        """Read a recipe, by its name or as a YAML file; overrides replace its settings.
 
         A `num_train_epochs` among the overrides beats a `max_steps` of the recipe.
 
@@ -361,7 +223,7 @@ class TrainConfig:
             raise ConfigError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.{hint}")
         values = read_settings(path)
         if "trust_remote_code" in values and "trust_remote_code" not in overrides:
-            # Else whoever wrote the file would decide that a model's code runs on this machine.
+            # No file may decide that a model's code runs on this machine.
             trust = values.pop("trust_remote_code")
             if cls.from_dict({"trust_remote_code": trust}).trust_remote_code:
                 raise ConfigError(
@@ -370,7 +232,7 @@ class TrainConfig:
                     "trust_remote_code=True) beside the file."
                 )
         if "num_train_epochs" in overrides and "max_steps" not in overrides:
-            # max_steps overrules num_train_epochs, and the recipe's must not overrule the user's.
+            # The recipe's max_steps would overrule the user's num_train_epochs.
             values.pop("max_steps", None)
         return cls.from_dict({**values, **overrides})
 
@@ -379,7 +241,7 @@ class TrainConfig:
         """Build a config from names and values.
 
         Raises:
-            ConfigError: a name that is no setting; the message names the nearest.
+            ConfigError: an unknown name, with the nearest setting; a wrong value.
         """
         for name in values:
             check_name(name)
@@ -391,11 +253,14 @@ class TrainConfig:
     ) -> "TrainConfig":
         """Build a config from a notebook's globals, right after its parameters cell.
 
-        `recipe` names the recipe that the parameters override; None leaves the recipe's value.
-        `also` declares parameters that the notebook itself uses.
+        A parameter named `recipe` chooses the recipe; the others override its settings, but None
+        keeps the recipe's value.
+
+        Args:
+            also: parameters that the notebook itself uses.
 
         Raises:
-            ConfigError: a plain value under a name that nothing uses, such as a misspelt `-p`.
+            ConfigError: a parameter under a name that nothing uses, such as a misspelt `-p`.
         """
         also = {*also, "recipe"}
         values = {}
@@ -411,7 +276,7 @@ class TrainConfig:
         return cls.from_recipe(recipe, **values) if recipe else cls.from_dict(values)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain names and values."""
+        """Return the settings as plain names and values."""
         return asdict(self)
 
     def save(self, path: str | Path) -> None:
@@ -420,29 +285,29 @@ class TrainConfig:
         write_whole(path, text)
 
 
-# What IPython itself puts among a notebook's globals.
+# Names that IPython adds to a notebook's globals.
 _NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 
 def recipes() -> list[str]:
-    """Names of the recipes that come with the kit."""
+    """List the names of the kit's recipes."""
     return sorted(path.stem for path in RECIPES.glob("*.yaml"))
 
 
 def check_name(name: str, also: Iterable[str] = ()) -> None:
-    """Refuse a name that is no setting, with the one that is meant.
+    """Refuse an unknown name of a setting.
 
     Args:
-        also: names that are known besides.
+        also: further allowed names.
 
     Raises:
-        ConfigError: nothing has this name.
+        ConfigError: the name is unknown; the message has the nearest setting.
     """
     names = [spec.name for spec in fields(TrainConfig)]
     if name in names:
         return
-    if name in _HEIRS:
-        raise ConfigError(f"{name!r} is no setting; it is called {_HEIRS[name]}.")
+    if name in RENAMED:
+        raise ConfigError(f"{name!r} is no setting; it is called {RENAMED[name]}.")
     nearest = get_close_matches(name, [*names, *also], n=1)
     hint = f"did you mean {nearest[0]!r}?" if nearest else "see `python -m ocrkit train --help`."
     raise ConfigError(f"{name!r} is no setting; {hint}")
@@ -450,5 +315,5 @@ def check_name(name: str, also: Iterable[str] = ()) -> None:
 
 @cache
 def _types() -> dict[str, Any]:
-    """{setting: its type}, which takes a millisecond to find out."""
+    """{setting: its type}, cached because it takes a millisecond."""
     return typing.get_type_hints(TrainConfig)

@@ -1,4 +1,4 @@
-"""Augmentations of training pictures: their names, bounds and ranges of strength."""
+"""Augmentation settings: the ranges that each augmentation of training pictures may have."""
 
 from collections.abc import Mapping
 from difflib import get_close_matches
@@ -6,8 +6,7 @@ from typing import Any
 
 from ocrkit.errors import ConfigError, choice
 
-# Damage that training pictures may take, with the lowest and highest value that makes sense; a
-# number s instead of [low, high] stands for the range beside it.
+# {augmentation: (lowest, highest sensible value, the range [low, high] that one number s means)}
 AUGMENTATIONS = {
     "rotation": (-15, 15, "[-s, s] degrees"),
     "perspective": (0, 0.3, "[0, s]: way of each corner as a share of width and height"),
@@ -23,13 +22,13 @@ AUGMENTATIONS = {
 
 
 def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of every augmentation that `settings` names; empty: none.
+    """Return the lowest and highest value of every augmentation that `settings` names.
 
-    Besides the names of `AUGMENTATIONS` it may hold `probability` (0 to 1, of each augmentation to
-    take part) and `device` (cpu or cuda).
+    Besides the names of `AUGMENTATIONS` the settings may hold `probability` (0 to 1, of each
+    augmentation by itself) and `device` (cpu or cuda).
 
     Raises:
-        ConfigError: an unknown name, with the nearest; a value out of bounds; nothing to do.
+        ConfigError: an unknown name, with the nearest; a value out of bounds; no augmentation.
     """
     ranges = {}
     for name, value in settings.items():
@@ -42,7 +41,7 @@ def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, f
             nearest = get_close_matches(str(name), names, n=1)
             hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
             raise ConfigError(f"{name!r} is no augmentation; {hint}")
-        pair = list(value) if isinstance(value, list | tuple) else _spread(name, value)
+        pair = list(value) if isinstance(value, list | tuple) else _range_of(name, value)
         fits = all(type(v) in (int, float) and low <= v <= high for v in pair)
         if len(pair) != 2 or not fits or pair[0] > pair[1]:
             raise ConfigError(
@@ -59,8 +58,8 @@ def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, f
     return ranges
 
 
-def _spread(name: str, strength: Any) -> list:
-    """The range that one number stands for; what is no number is left for the caller to refuse."""
+def _range_of(name: str, strength: Any) -> list:
+    """Return the range that one number means; a value of another type stays, to be refused."""
     if type(strength) not in (int, float):
         return [strength, strength]
     if name == "rotation":

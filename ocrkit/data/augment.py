@@ -1,8 +1,8 @@
-"""Seeded damage to training pictures, as cameras, scanners, printers and paper do it.
+"""Augmentation of training pictures, as cameras, scanners, printers and paper change them.
 
-What happens to a picture depends on the seed, the row's id and how often the row was seen before,
-and on nothing else: not on workers, batches, processes or where a run was stopped. A picture keeps
-its width and height, so its token count stays, and nothing of it is moved out of the frame.
+An augmentation depends only on the seed, the row's id and how often the row was seen before, not
+on workers, batches, processes or a resume. A picture keeps its width and height, so its token count
+stays, and nothing of it leaves the frame.
 """
 
 import hashlib
@@ -10,7 +10,7 @@ import io
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -22,18 +22,25 @@ from PIL import Image, ImageDraw
 
 from ocrkit.config import TrainConfig
 from ocrkit.config.augmentation import AUGMENTATIONS, augmentation_ranges
+from ocrkit.data.collate import scaled_pictures
+from ocrkit.data.rows import Row
 from ocrkit.errors import DataError
 
-# A picture that is turned shrinks to stay in its frame, and its text at most to this.
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ocrkit.data.load import Splits
+
+# Lowest scale of a rotated picture, which shrinks to stay in its frame.
 _SMALLEST_SCALE = 0.8
 
 
-def augmenter(config: TrainConfig) -> Callable[[Sequence[dict], list], list] | None:
-    """What a collator does to the pictures of training rows; None where the config names nothing.
+def augmenter(config: TrainConfig) -> Callable[[Sequence[Row], list], list] | None:
+    """Make the collator's augmentation function; None where the config names no augmentation.
 
-    The function takes rows and their pictures (a list of PIL pictures in RGB for each row). Rows
-    that carry `epoch`, how often they were seen before, come back augmented, all others as they
-    are: only training rows carry it.
+    The function takes rows and their pictures (a list of PIL pictures in RGB for each row) and
+    returns the pictures. It augments rows that carry `epoch`, how often they were seen before:
+    training rows.
     """
     ranges = augmentation_ranges(config.augmentation)
     if not ranges:
@@ -48,7 +55,7 @@ def augmenter(config: TrainConfig) -> Callable[[Sequence[dict], list], list] | N
 
 
 def _augment_rows(
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     pictures: list[list[Image.Image]],
     ranges: dict[str, tuple[float, float]],
     probability: float,
@@ -62,13 +69,15 @@ def _augment_rows(
             rng = np.random.default_rng(int.from_bytes(key[:16], "little"))
             places.append((i, j))
             drawn.append(draw(np.asarray(picture), ranges, probability, rng))
-    # One by one on a CPU, so that no neighbour in the batch can change a rounding.
-    together = len(places) if device != "cpu" else 1
+    # One by one on a CPU: in a batch, rounding would depend on the other pictures.
+    batch_size = len(places) if device != "cpu" else 1
     pictures = [list(row) for row in pictures]
-    for start in range(0, len(places), max(1, together)):
-        chosen = places[start : start + together]
-        done = apply([pictures[i][j] for i, j in chosen], drawn[start : start + together], device)
-        for (i, j), picture in zip(chosen, done):
+    for start in range(0, len(places), max(1, batch_size)):
+        chosen = places[start : start + batch_size]
+        augmented = apply(
+            [pictures[i][j] for i, j in chosen], drawn[start : start + batch_size], device
+        )
+        for (i, j), picture in zip(chosen, augmented):
             pictures[i][j] = picture
     return pictures
 
@@ -79,28 +88,28 @@ def draw(
     probability: float,
     rng: np.random.Generator,
 ) -> dict[str, tuple]:
-    """What shall be done to a picture: for each operation its arguments, as plain numbers.
+    """Draw the augmentations of a picture: {operation: its arguments, as plain numbers}.
 
     Args:
         pixels: the picture, uint8 of shape (height, width, 3).
         ranges: lowest and highest value of each augmentation (`AUGMENTATIONS`).
-        probability: that an augmentation takes part, each by itself.
+        probability: that an augmentation is applied, independently of the others.
     """
     height, width = pixels.shape[:2]
-    # Drawn for every augmentation, taking part or not: leaving one out changes no other.
-    takes_part = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS)) < probability))
+    # Numbers are drawn for every augmentation, so that leaving one out changes no other.
+    is_applied = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS)) < probability))
     shares = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS))))
     corners, slopes, noise_seed = rng.random((4, 2)), rng.random(3), rng.integers(1 << 62)
     values = {
         name: low + (high - low) * shares[name]
         for name, (low, high) in ranges.items()
-        if takes_part[name]
+        if is_applied[name]
     }
     border = [pixels[0], pixels[-1], pixels[:, 0], pixels[:, -1]]
     paper = np.median(np.concatenate(border), axis=0) / 255
     mean = pixels.mean(dtype=np.float64) / 255
     drawn: dict[str, tuple] = {}
-    # Both at once would wipe out thin strokes for good.
+    # Erosion and dilation are netted: one after the other would erase thin strokes.
     ink = values.get("dilation", 0.0) - values.get("erosion", 0.0)
     if ink:
         drawn["ink"] = (ink if paper.mean() > mean else -ink,)
@@ -127,10 +136,15 @@ def draw(
 def apply(
     pictures: list[Image.Image], drawn: list[dict[str, tuple]], device: str = "cpu"
 ) -> list[Image.Image]:
-    """The pictures with what was drawn for each done to it, of the same sizes, on any device.
+    """Apply the drawn augmentations to pictures in one batch; sizes stay.
 
-    Several are done in one batch, the smaller ones padded; what is outside of a picture never
-    shows in it, so alone or in company it comes out the same but for the last bit of a float.
+    Smaller pictures are padded, and padding never shows in a picture: alone or in a batch it comes
+    out the same but for the last bit of a float.
+
+    Args:
+        pictures: in RGB.
+        drawn: of `draw`, for each picture.
+        device: of torch.
     """
     sizes = [(picture.height, picture.width) for picture in pictures]
     tall, wide = map(max, zip(*sizes))
@@ -139,7 +153,7 @@ def apply(
         pixels = torch.from_numpy(np.array(picture)).to(device)
         image[:, : picture.height, : picture.width] = pixels.permute(2, 0, 1) / 255
     for name, operation in _OPERATIONS.items():
-        chosen = [i for i, what in enumerate(drawn) if name in what]
+        chosen = [i for i, operations in enumerate(drawn) if name in operations]
         if not chosen:
             continue
         arguments = [
@@ -149,44 +163,42 @@ def apply(
             for column in zip(*(drawn[i][name] for i in chosen))
         ]
         every = len(chosen) == len(batch)
-        part = _padded(batch if every else batch[chosen], [sizes[i] for i in chosen])
-        done = operation(part, *arguments).clamp_(0, 1)
+        padded = _pad(batch if every else batch[chosen], [sizes[i] for i in chosen])
+        augmented = operation(padded, *arguments).clamp_(0, 1)
         if every:
-            batch = done
+            batch = augmented
         else:
-            batch[chosen] = done
+            batch[chosen] = augmented
     pixels = (batch * 255).round_().to(torch.uint8).permute(0, 2, 3, 1).cpu().numpy()
     return [Image.fromarray(p[:h, :w].copy()) for p, (h, w) in zip(pixels, sizes)]
 
 
 def preview_augmentations(
-    data: Any, config: TrainConfig, n: int = 4, epochs: int = 3, width: int = 420
+    data: "Splits | Dataset", config: TrainConfig, n: int = 4, epochs: int = 3, width: int = 420
 ) -> Image.Image:
-    """A grid for the notebook: `n` training pictures, each beside what the first epochs see of it.
+    """Draw a grid of `n` training pictures, each beside its augmentations in the first epochs.
 
     Args:
-        data: what `load_data` gave, or one split of it.
-        config: its `augmentation` and `seed` are used as in training, and its `image_height`.
+        data: of `load_data`, or one split of it.
+        config: its `augmentation`, `seed` and `image_height` are used as in training.
         n: rows of the grid, taken evenly from the data.
         epochs: columns beside the original.
         width: of a column in pixels; wider pictures are shown smaller.
 
     Raises:
-        DataError: the config names no augmentation, so there is nothing to see.
+        DataError: the config names no augmentation.
     """
-    from ocrkit.data.collate import scaled_pictures
-
     augment = augmenter(config)
     if augment is None:
         raise DataError(
             "augmentation names nothing to do; give e.g. augmentation={'rotation': 1, 'blur': 0.6}."
         )
-    rows = data["train"] if hasattr(data, "keys") else data
+    rows: Any = data["train"] if hasattr(data, "keys") else data
     rows = rows.take(n) if rows.num_rows is None else rows  # a stream
     lines = []
     for i in np.linspace(0, len(rows) - 1, min(n, len(rows))).round().astype(int).tolist():
         picture = scaled_pictures(rows[i], config.image_height)[:1]
-        seen = [{"id": rows[i]["id"], "epoch": epoch} for epoch in range(epochs)]
+        seen: list[Row] = [{"id": rows[i]["id"], "epoch": epoch} for epoch in range(epochs)]
         versions = [picture, *augment(seen, [picture] * epochs)]
         lines.append([shown for (shown,) in versions])
     for line in lines:
@@ -207,16 +219,16 @@ def preview_augmentations(
 
 
 def _frame(height: int, width: int) -> np.ndarray:
-    """Corners of a picture, (4, 2) of x and y in pixels, clockwise from the upper left."""
+    """Return a picture's corners, (4, 2) of x and y in pixels, clockwise from the upper left."""
     return np.array([[0, 0], [width - 1, 0], [width - 1, height - 1], [0, height - 1]], float)
 
 
 def _corners(height: int, width: int, degrees: float, inward: np.ndarray) -> np.ndarray:
-    """Where the corners of a picture go: turned, shrunk until all are inside, then moved inward.
+    """Move a picture's corners: rotate, scale until all are inside the frame, then move inward.
 
     Args:
-        degrees: of the turn; less where the text would shrink to less than four fifths.
-        inward: (4, 2), the way of each corner as a share of width and height.
+        degrees: of the rotation; reduced where the scale would fall below four fifths.
+        inward: (4, 2), distance of each corner as a share of width and height.
     """
     short, long = sorted((height - 1, width - 1))
     most = math.asin((1 / _SMALLEST_SCALE - 1) * short / long)
@@ -231,8 +243,8 @@ def _corners(height: int, width: int, degrees: float, inward: np.ndarray) -> np.
     return turned + np.sign(middle - frame) * inward * (width, height)
 
 
-def _padded(batch: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
-    """The batch with each picture's last row and column repeated where it is smaller."""
+def _pad(batch: torch.Tensor, sizes: list[tuple[int, int]]) -> torch.Tensor:
+    """Pad a batch: repeat the last row and column of each smaller picture."""
     tall, wide = batch.shape[2:]
     if all(size == (tall, wide) for size in sizes):
         return batch
@@ -246,9 +258,9 @@ def _column(values: torch.Tensor) -> torch.Tensor:
 
 
 def _ink(x: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
-    """Strokes thicker (above 0) or thinner by so many pixels, for dark ink; light ink by −pixels.
+    """Dilate (above 0) or erode dark strokes by so many pixels; light strokes the other way.
 
-    Parts of a pixel blend the neighbouring steps.
+    Fractions of a pixel blend the neighbouring steps.
     """
     kernel = torch.ones(3, 3, device=x.device)
     sign = _column(-pixels.sign())
@@ -261,16 +273,18 @@ def _ink(x: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
 def _warp(
     x: torch.Tensor, frame: torch.Tensor, target: torch.Tensor, paper: torch.Tensor
 ) -> torch.Tensor:
-    """Turned and tilted in one resampling; what comes into view has the border's colour."""
+    """Rotate and tilt in one resampling; new background has the border's colour."""
     matrix = get_perspective_transform(frame, target)
     paper = paper.view(-1, 3, 1, 1)
     inside = _inside(x, frame)
     x = torch.where(inside, x, paper)
-    return warp_perspective(x, matrix, x.shape[2:], padding_mode="fill", fill_value=paper)
+    return warp_perspective(
+        x, matrix, (x.shape[2], x.shape[3]), padding_mode="fill", fill_value=paper
+    )
 
 
 def _inside(x: torch.Tensor, frame: torch.Tensor) -> torch.Tensor:
-    """(pictures, 1, height, width): whether a place of the batch belongs to its picture."""
+    """Mask of shape (pictures, 1, height, width): whether a pixel is the picture's, not padding."""
     last = frame[:, 2]
     rows = torch.arange(x.shape[2], device=x.device).view(1, 1, -1, 1) <= _column(last[:, 1])
     columns = torch.arange(x.shape[3], device=x.device).view(1, 1, 1, -1) <= _column(last[:, 0])
@@ -286,7 +300,7 @@ def _shadow(
     height: torch.Tensor,
     width: torch.Tensor,
 ) -> torch.Tensor:
-    """One side of a soft line across the picture darkened by a share."""
+    """Darken one side of a soft line across the picture by a share."""
     angle = 2 * math.pi * direction
     rows = torch.arange(x.shape[2], device=x.device).view(1, 1, -1, 1) / _column(height) - 0.5
     columns = torch.arange(x.shape[3], device=x.device).view(1, 1, 1, -1) / _column(width) - 0.5
@@ -296,14 +310,14 @@ def _shadow(
 
 
 def _blur(x: torch.Tensor, sigma: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """Gaussian blur of `sigma` pixels; one kernel size for all, so that company changes nothing."""
+    """Blur by a Gaussian of `sigma` pixels; one kernel size for all, alone or in a batch."""
     size = 2 * int(radius[0]) + 1
     sigmas = sigma.clamp(min=0.05)[:, None].expand(-1, 2)
     return gaussian_blur2d(x, (size, size), sigmas, border_type="replicate")
 
 
 def _noise(x: torch.Tensor, *arguments: Sequence) -> torch.Tensor:
-    """Grey Gaussian noise of a standard deviation, drawn by numpy so that no device changes it."""
+    """Add grey Gaussian noise, drawn by numpy so that it is the same on every device."""
     x = x.clone()
     for image, (strength, seed, height, width) in zip(x, zip(*arguments)):
         noise = np.random.default_rng(seed).standard_normal((height, width), dtype=np.float32)
@@ -312,20 +326,20 @@ def _noise(x: torch.Tensor, *arguments: Sequence) -> torch.Tensor:
 
 
 def _jpeg(x: torch.Tensor, quality: torch.Tensor) -> torch.Tensor:
-    """What JPEG of a quality leaves: by libjpeg on a CPU, some ten times as fast, else kornia's."""
+    """Compress as JPEG: with libjpeg on a CPU, some ten times as fast, else with kornia."""
     if x.device.type != "cpu":
         return jpeg_codec_differentiable(x, quality)
-    done = []
+    decoded = []
     for image, level in zip(x, quality.int().tolist()):
         pixels = (image * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
         file = io.BytesIO()
         Image.fromarray(pixels).save(file, "JPEG", quality=level)
         pixels = torch.from_numpy(np.array(Image.open(file)))
-        done.append(pixels.permute(2, 0, 1) / 255)
-    return torch.stack(done)
+        decoded.append(pixels.permute(2, 0, 1) / 255)
+    return torch.stack(decoded)
 
 
-# In the order in which print, paper, light, lens, sensor and file damage a text.
+# In the order in which print, paper, light, lens, sensor and file change a picture.
 _OPERATIONS: dict[str, Callable[..., torch.Tensor]] = {
     "ink": _ink,
     "warp": _warp,

@@ -1,45 +1,48 @@
-"""Read a dataset folder into what trains: rows with their pictures opened only when needed."""
+"""Load a dataset folder as a DatasetDict whose pictures are opened only when a row is taken."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from datasets import DatasetDict
 
 from data_prep.dataset.schema import SPLITS, convert_line
 from ocrkit.config import TrainConfig
-from ocrkit.data.rows import MEASURED_COLUMNS, dataset_of, features, raw_rows, text_of, usable_row
+from ocrkit.data.read_rows import raw_rows, usable_row
+from ocrkit.data.rows import MEASURED_COLUMNS, Row, dataset_of, features, text_of
 from ocrkit.environment import is_main_process
 from ocrkit.errors import DataError
 from ocrkit.run_folder import record_skipped
 
-# What is not taken from a parquet file as it stands there.
-_OURS = (*MEASURED_COLUMNS, "prompt", "answers")
-# Rows that are Python's at once: Arrow holds them in a sixth of the memory.
-_PART = 1000
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+# Columns of a parquet file that are replaced by the checked ones.
+_CHECKED_COLUMNS = (*MEASURED_COLUMNS, "prompt", "answers")
+# Flush to Arrow every 1,000 rows, which takes a sixth of the memory of Python's objects.
+_FLUSH_ROWS = 1000
 
 
-def load_data(config: TrainConfig) -> Any:
-    """Read `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict (`Splits`).
+def load_data(config: TrainConfig) -> "Splits":
+    """Load `config.dataset`, a folder as data_prep.convert writes it, as a DatasetDict.
 
     Rows hold `id`, `prompt`, `completion`, `images` (decoded when a row is taken), `sizes` (width
-    and height in pixels of each picture; of the first also as `width` and `height`), and what else
-    the folder has. Rows of a task that `config.prompts` names are asked for by that prompt. A row
-    that cannot be used (broken line, several turns, missing or unreadable picture) is left out;
-    every one of them is listed in `<output_dir>/skipped.jsonl`, and their number is printed. A
-    completion without text is left out of train alone: in the other splits it is the truth of a
-    blank picture. Of pictures with several frames the first is taken, and their number printed.
+    and height in pixels of each picture; of the first also as `width` and `height`), and the
+    folder's other columns. `config.prompts` replaces the prompts of the tasks that it names. Rows
+    that cannot be used (broken line, several turns, missing or unreadable picture) are left out,
+    listed in `<output_dir>/skipped.jsonl` and counted. A completion without text is left out of
+    train alone: in the other splits it is the truth of a blank picture. Of pictures with several
+    frames the first is taken, and their number printed.
 
-    With `streaming` the train split is a `RowStream`, read while it trains.
+    With `streaming` the train split is a `RowStream`, which reads rows while it trains.
 
     Raises:
-        DataError: no such folder, or none of its splits holds a usable row; later, a split that is
-            asked for and is not there.
+        DataError: no such folder, or none of its splits holds a usable row; later, a split that the
+            folder lacks is asked for.
     """
-
     folder = Path(config.dataset)
     if not config.dataset or not folder.is_dir():
         raise DataError(
@@ -51,7 +54,9 @@ def load_data(config: TrainConfig) -> Any:
             f"{folder} holds none of {', '.join(f'{s}/metadata.jsonl' for s in SPLITS)}, and no "
             f"data/<split>-*.parquet; {_way_to_convert(folder)}."
         )
-    splits, skipped, several = {}, [], 0
+    splits: dict[str, Any] = {}
+    skipped: list[dict[str, str]] = []
+    several = 0
     for split, paths in files.items():
         if split == "train" and config.streaming:
             continue
@@ -73,7 +78,7 @@ def load_data(config: TrainConfig) -> Any:
 
 
 def split_files(folder: Path) -> dict[str, list[Path]]:
-    """The files of each split that is there: a metadata.jsonl, parquet files, or messages."""
+    """List the files of each split that exists: a metadata.jsonl, parquet files, or messages."""
     for pattern in ("{}/metadata.jsonl", "data/{}-*.parquet", "{}.jsonl"):
         files = {split: sorted(folder.glob(pattern.format(split))) for split in SPLITS}
         if any(files.values()):
@@ -82,7 +87,7 @@ def split_files(folder: Path) -> dict[str, list[Path]]:
 
 
 def _way_to_convert(folder: Path) -> str:
-    """What to do with a folder that is no dataset, by the first row of what lies in it."""
+    """Say how to convert a folder that is no dataset, by the first row of its JSONL files."""
     for path in sorted([*folder.glob("*.jsonl"), *folder.glob("*/metadata.jsonl")]):
         try:
             with path.open(encoding="utf-8-sig") as lines:
@@ -93,13 +98,12 @@ def _way_to_convert(folder: Path) -> str:
     return "it is not a dataset that data_prep.convert wrote"
 
 
-def without_knowledge(rows: Any) -> Any:
-    """Rows of questions whose prompts have lost what was told before the question.
+def without_knowledge(rows: "Dataset") -> "Dataset":
+    """Remove the knowledge that prompts of questions state before the question.
 
     Knowledge stands before the question with an empty line between, in rows whose `meta` has
     `need_external_knowledge`; the others stay as they are.
     """
-
     prompts = []
     for row in rows.remove_columns("images"):
         *before, last = row["prompt"]
@@ -113,75 +117,79 @@ def without_knowledge(rows: Any) -> Any:
 def _split(
     paths: list[Path],
     limit: int | None,
-    skipped: list[dict],
-    prompts: dict,
+    skipped: list[dict[str, str]],
+    prompts: dict[str, str],
     blank: bool,
-) -> tuple[Any, int]:
-    """The usable rows of a split as a Dataset, and how many of their pictures have several frames.
-
-    None where no row can be used.
+) -> tuple["Dataset | None", int]:
+    """Read a split: (its usable rows, None without any; number of pictures with several frames).
 
     Args:
+        limit: read the first N usable rows; None: all.
         skipped: rows that cannot be used are added to it.
         blank: keep rows whose completion has no text.
     """
     from datasets import concatenate_datasets
 
-    rows, parts, numbers, found, frames = [], [], [], 0, 0
+    parts: list[Dataset] = []
+    rows: list[Row] = []
+    numbers: list[int] = []
+    count = frames = 0
     parquet = paths[0].suffix == ".parquet"
     for path in paths:
         for number, raw in raw_rows(path):
             row, problem = usable_row(path, number, raw, prompts, blank)
             if row is None:
-                skipped.append(problem)
+                skipped.append(problem or {})
                 continue
-            found += 1
+            count += 1
             frames += row["first_frames"]
             if parquet:
-                # It keeps its pictures inside; only which rows are good is kept in memory.
-                rows.append({name: row.get(name) for name in _OURS})
+                # Pictures stay in the file; memory holds numbers of rows and checked columns.
+                checked: Any = {name: row.get(name) for name in _CHECKED_COLUMNS}
+                rows.append(checked)
                 numbers.append(number - 1)
             else:
                 rows.append(row)
-                if len(rows) == _PART:
+                if len(rows) == _FLUSH_ROWS:
                     parts.append(dataset_of(rows))
                     rows = []
-            if found == limit:
+            if count == limit:
                 break
         if parquet and numbers:
             parts.append(_parquet_rows(path, numbers, rows))
             rows, numbers = [], []
-        if found == limit:
+        if count == limit:
             break
     if rows:
         parts.append(dataset_of(rows))
-    dataset = _once(concatenate_datasets(parts), paths[0], skipped) if parts else None
+    dataset = _without_duplicates(concatenate_datasets(parts), paths[0], skipped) if parts else None
     return dataset, frames
 
 
-def _parquet_rows(path: Path, numbers: list[int], rows: list[dict]) -> Any:
-    """Rows of a parquet file by their numbers from 0, as a Dataset that opens pictures when read.
+def _parquet_rows(path: Path, numbers: list[int], rows: Sequence[Row]) -> "Dataset":
+    """Select rows of a parquet file as a Dataset that opens pictures when a row is taken.
 
     Args:
-        rows: what each of them has in the columns `_OURS`.
+        numbers: of the rows, from 0.
+        rows: their checked columns, `_CHECKED_COLUMNS`.
     """
     from datasets import Dataset
 
     columns = features()
     with without_bars():
         part = Dataset.from_parquet(str(path)).select(numbers)
-        part = part.remove_columns([name for name in part.column_names if name in _OURS])
-        for name in _OURS:
-            part = part.add_column(name, [row[name] for row in rows], feature=columns[name])
+        part = part.remove_columns([name for name in part.column_names if name in _CHECKED_COLUMNS])
+        for name in _CHECKED_COLUMNS:
+            part = part.add_column(name, [row.get(name) for row in rows], feature=columns[name])
         for name in columns:
             if name not in part.column_names:
                 part = part.add_column(name, [None] * len(rows), feature=columns[name])
         return part.select_columns(list(columns)).cast(columns)
 
 
-def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
-    """The rows but those whose id came before: predictions are matched with rows by id."""
-    # Hashes in an array: a set of ids takes ten times the memory, as pyarrow's count_distinct does.
+def _without_duplicates(rows: "Dataset", path: Path, skipped: list[dict[str, str]]) -> "Dataset":
+    """Remove rows whose id came before: predictions are matched with rows by id."""
+    # An array of hashes takes a tenth of the memory of a set of ids or pyarrow's count_distinct.
     names = (name for chunk in rows.data.column("id").chunks for name in chunk.to_pylist())
     hashes = np.sort(np.fromiter(map(hash, names), np.int64, len(rows)))
     if (hashes[1:] != hashes[:-1]).all():
@@ -198,8 +206,8 @@ def _once(rows: Any, path: Path, skipped: list[dict]) -> Any:
 
 
 @contextmanager
-def without_bars() -> Iterator[None]:
-    """No bars of datasets' own: two for every file, which call each split `train`, and more."""
+def without_bars() -> Generator[None]:
+    """Disable the progress bars of datasets: several a file, all labelled `train`."""
     import datasets
 
     hidden = datasets.are_progress_bars_disabled()
@@ -212,19 +220,18 @@ def without_bars() -> Iterator[None]:
 
 
 class Splits(DatasetDict):
-    """A DatasetDict of one dataset folder; with `streaming` its train split is a `RowStream`."""
+    """A DatasetDict whose missing split raises a DataError with instructions.
+
+    With `streaming` its train split is a `RowStream`.
+    """
 
     def __init__(self, splits: dict[str, Any], folder: str = ""):
-        super().__init__(splits)
+        super().__init__(**splits)
         self.folder = folder
 
     def __missing__(self, split: str) -> None:
-        """Say which splits there are.
-
-        Raises:
-            DataError: always.
-        """
+        """Raise a DataError that lists the splits of the folder."""
         raise DataError(
-            f"{self.folder} has no {split} split; it has {', '.join(self)}. Deal it anew: "
-            "`python -m data_prep.convert ... --split 0.8,0.1,0.1`."
+            f"{self.folder} has no {split} split; it has {', '.join(map(str, self))}. Deal it "
+            "anew: `python -m data_prep.convert ... --split 0.8,0.1,0.1`."
         )

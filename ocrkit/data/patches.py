@@ -1,9 +1,9 @@
-"""Pictures to patches, number for number as Qwen-VL's and PaddleOCR-VL's image processors cut them.
+"""Patches of pictures, equal to those of Qwen-VL's and PaddleOCR-VL's image processors, but faster.
 
-They turn pixels into floats first and bring them to their places by way of several copies of those.
-Here bytes are brought to their places, a row of a patch at a time, and become floats where they
-stay. The order of patches and of the numbers in one is that of `patchify` of
-`transformers.models.qwen2_vl.image_processing_qwen2_vl` and of `...paddleocr_vl`.
+The processors convert pixels to floats first and copy the floats several times. Here bytes are
+copied, a row of a patch at a time, and converted to floats last. The order of patches and of the
+numbers in a patch is that of `patchify` in
+`transformers.models.qwen2_vl.image_processing_qwen2_vl` and `...paddleocr_vl`.
 """
 
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ import numpy as np
 import torch
 from PIL import Image
 
-# Whether patches that are merged into one token follow each other.
-_MERGED_TOGETHER = {"Qwen2VLImageProcessor": True, "PaddleOCRVLImageProcessor": False}
-# Numbers that become floats at once: what a core's own cache holds.
+# Whether the patches that are merged into a token are neighbours in the sequence of patches.
+_MERGED_ARE_NEIGHBOURS = {"Qwen2VLImageProcessor": True, "PaddleOCRVLImageProcessor": False}
+# Numbers converted to floats at once, so that they fit a core's cache.
 _BLOCK = 1 << 17
 
 
-def cuts(processor: Any) -> bool:
-    """Whether `cut_patches` does what this image processor does."""
+def supports_cut_patches(processor: Any) -> bool:
+    """Whether `cut_patches` returns what this image processor does."""
     kind = type(processor)
     return (
-        kind.__name__ in _MERGED_TOGETHER
+        kind.__name__ in _MERGED_ARE_NEIGHBOURS
         and kind.__module__.startswith("transformers.models.")
         and processor.do_resize
         and processor.do_rescale
@@ -34,11 +34,11 @@ def cuts(processor: Any) -> bool:
 
 
 def cut_patches(pictures: Sequence[Image.Image], processor: Any) -> dict[str, torch.Tensor]:
-    """`pixel_values` and `image_grid_thw` of pictures, as `processor(pictures)` gives them.
+    """Compute `pixel_values` and `image_grid_thw` of pictures, equal to `processor(pictures)`.
 
     Args:
         pictures: in mode L or RGB.
-        processor: an image processor that `cuts` holds for.
+        processor: an image processor that `supports_cut_patches` accepts.
 
     Raises:
         ValueError: a picture more than 200 times as long as it is wide.
@@ -51,15 +51,16 @@ def cut_patches(pictures: Sequence[Image.Image], processor: Any) -> dict[str, to
         grids.append((1, height // patch, width // patch))
     grid = np.array(grids)
     counts = grid.prod(axis=1)
-    # A grey picture has one plane, and three that are equal only beside pictures in colour.
+    # Grey pictures keep one channel, unless the batch also holds pictures in colour.
     channels = max(len(plane) for plane in planes)
-    moved = np.empty((counts.sum(), channels, patch, patch), np.uint8)
-    together = _MERGED_TOGETHER[type(processor).__name__]
+    patches = np.empty((counts.sum(), channels, patch, patch), np.uint8)
+    neighbours = _MERGED_ARE_NEIGHBOURS[type(processor).__name__]
     for plane, (_, high, wide), end in zip(planes, grids, counts.cumsum()):
-        part = moved[end - high * wide : end]
-        _move(np.broadcast_to(plane, (channels, *plane.shape[1:])), part, merge if together else 1)
-    values = _floats(moved, processor, frames)
-    shape = (3 * frames * patch * patch,) if together else (3 * frames, patch, patch)
+        own = patches[end - high * wide : end]
+        plane = np.broadcast_to(plane, (channels, *plane.shape[1:]))
+        _cut(plane, own, merge if neighbours else 1)
+    values = _floats(patches, processor, frames)
+    shape = (3 * frames * patch * patch,) if neighbours else (3 * frames, patch, patch)
     return {
         "pixel_values": values.view(len(values), *shape),
         "image_grid_thw": torch.from_numpy(grid),
@@ -67,20 +68,21 @@ def cut_patches(pictures: Sequence[Image.Image], processor: Any) -> dict[str, to
 
 
 def fitted(picture: Image.Image, processor: Any) -> Image.Image:
-    """A picture in the size in which a processor that `cuts` holds for gives it to its model.
+    """Resize a picture to the size in which the processor passes it to its model.
 
     Args:
         picture: in mode L or RGB; the mode stays.
+        processor: an image processor that `supports_cut_patches` accepts.
 
     Raises:
-        ValueError: it is more than 200 times as long as it is wide.
+        ValueError: the picture is more than 200 times as long as it is wide.
     """
     planes = _pixels(picture, *_fit(picture, processor))
     return Image.fromarray(np.moveaxis(planes, 0, -1) if len(planes) > 1 else planes[0])
 
 
 def _fit(picture: Image.Image, processor: Any) -> tuple[int, int]:
-    """(height, width) in pixels within the processor's budget, each a multiple of a token's."""
+    """Return (height, width) within the processor's pixel budget, multiples of a token's side."""
     size = dict(processor.size)
     return import_module(type(processor).__module__).smart_resize(
         picture.height,
@@ -92,19 +94,19 @@ def _fit(picture: Image.Image, processor: Any) -> tuple[int, int]:
 
 
 def _pixels(picture: Image.Image, height: int, width: int) -> np.ndarray:
-    """Bytes of shape (1 or 3, height, width)."""
+    """Resize a picture to bytes of shape (1 or 3, height, width)."""
     if (picture.height, picture.width) == (height, width):
         return np.stack([np.asarray(band) for band in picture.split()])
     pixels = torch.from_numpy(np.array(picture)).view(1, picture.height, picture.width, -1)
-    # On bytes, as torchvision does it for these processors: Pillow rounds otherwise.
+    # Resized as bytes, as torchvision does for these processors: Pillow rounds differently.
     scaled = torch.nn.functional.interpolate(
         pixels.permute(0, 3, 1, 2), size=(height, width), mode="bicubic", antialias=True
     )
     return scaled[0].contiguous().numpy()
 
 
-def _move(planes: np.ndarray, patches: np.ndarray, merge: int) -> None:
-    """Put bytes of shape (channels, height, width) into patches (patches, channels, side, side).
+def _cut(planes: np.ndarray, patches: np.ndarray, merge: int) -> None:
+    """Copy bytes of shape (channels, height, width) to patches (patches, channels, side, side).
 
     Patches go from left to right and down, in squares of `merge` times `merge` of them.
     """
@@ -118,7 +120,7 @@ def _move(planes: np.ndarray, patches: np.ndarray, merge: int) -> None:
 
 
 def _floats(patches: np.ndarray, processor: Any, frames: int) -> torch.Tensor:
-    """Normalised patches of shape (patches, 3, frames, side, side), in the processor's arithmetic.
+    """Normalize patches to (patches, 3, frames, side, side), in the processor's arithmetic.
 
     Args:
         patches: bytes of shape (patches, 1 or 3, side, side).
@@ -131,7 +133,7 @@ def _floats(patches: np.ndarray, processor: Any, frames: int) -> torch.Tensor:
     if patches.shape[1] == 1 and len(mean.unique()) == len(std.unique()) == 1:
         mean, std = mean[:1], std[:1]
     count, _, side, _ = patches.shape
-    # Numpy asks the system for large pages; torch's small ones would cost more than the numbers.
+    # Numpy allocates in huge pages; page faults on torch's small pages cost more than the sums.
     values = torch.from_numpy(np.empty((count, 3, frames, side, side), np.float32))
     step = max(1, _BLOCK // (3 * side * side))
     for start in range(0, count, step):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.dataset.files import naming, write_whole
 from ocrkit.data.rows import (
+    Row,
     first_picture,
     first_picture_files,
     picture_hashes,
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from ocrkit.config import TrainConfig
 
-    Rows = Dataset | Sequence[Mapping[str, Any]]
+    Rows = Dataset | Sequence[Row]
 
 
 def evaluate(

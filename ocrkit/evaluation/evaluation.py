@@ -15,6 +15,7 @@ from data_prep.dataset.files import finish_together, naming, write_together
 from data_prep.dataset.manifest import check_own
 from data_prep.dataset.schema import one_line
 from ocrkit.display.tables import columns_of_text, heading_table, interval
+from ocrkit.environment import package_versions
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.records import (
@@ -28,7 +29,7 @@ from ocrkit.evaluation.scoring import SampleCounts, cross_check
 from ocrkit.metrics import fields
 from ocrkit.metrics.names import METRICS, label
 from ocrkit.metrics.text import PROFILE_VERSION
-from ocrkit.run_folder import UNKNOWN, package_versions
+from ocrkit.run_folder import UNKNOWN
 
 #: File in the folder of an unfinished evaluation: a fingerprint, then records.
 UNFINISHED = "unfinished.jsonl"

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
     from ocrkit.config import TrainConfig
+    from ocrkit.data.rows import Row
 
 DOCUMENTS = (
     "json_parse_rate field_accuracy field_f1 nted numeric_accuracy teds teds_structure"
@@ -175,7 +176,7 @@ def document_table(comparison: Comparison, schema: Mapping[str, Any] | None = No
     return Table(rows, "95 % intervals over documents")
 
 
-def loss_table(row: dict[str, Any], processor: "ProcessorMixin", config: "TrainConfig") -> Table:
+def loss_table(row: "Row", processor: "ProcessorMixin", config: "TrainConfig") -> Table:
     """Tokens of a row without loss and tokens trained on, from a collated batch.
 
     Args:

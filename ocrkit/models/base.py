@@ -89,7 +89,7 @@ def settings_of_run(folder: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: the file cannot be read.
     """
-    from ocrkit.config.setting_values import read_settings
+    from ocrkit.config.values import read_settings
 
     saved = read_settings(Path(folder) / "config.yaml")
     settings = {name: saved[name] for name in READING_SETTINGS if name in saved}

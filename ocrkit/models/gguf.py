@@ -13,8 +13,8 @@ from tqdm.auto import tqdm
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import scaled_pictures
-from ocrkit.data.patches import cuts, fitted
-from ocrkit.data.rows import IMAGE_MARK, text_of
+from ocrkit.data.patches import fitted, supports_cut_patches
+from ocrkit.data.rows import IMAGE_MARK, Row, text_of
 from ocrkit.errors import ModelError
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def read_gguf(
     program: str,
     folder: Path,
     processor: "ProcessorMixin",
-    rows: Sequence[dict],
+    rows: Sequence[Row],
     config: TrainConfig,
 ) -> list[str]:
     """Text that llama.cpp reads on each row, greedily, with the files that `write_gguf` wrote.
@@ -132,14 +132,14 @@ def read_gguf(
 
 
 def _arguments(
-    row: dict, processor: "ProcessorMixin", config: TrainConfig, folder: Path
+    row: Row, processor: "ProcessorMixin", config: TrainConfig, folder: Path
 ) -> list[str]:
     """llama.cpp's arguments for a row: pictures, saved in `folder`, prompt and limits."""
     pictures = scaled_pictures(row, config.image_height)
     # Room for the picture tokens of a model whose number of tokens is not known.
     tokens: list[int] = [4096]
     arguments: list[Any] = []
-    if pictures and cuts(processor.image_processor):
+    if pictures and supports_cut_patches(processor.image_processor):
         pictures = [fitted(picture, processor.image_processor) for picture in pictures]
         side = processor.image_processor.patch_size * processor.image_processor.merge_size
         tokens = [picture.width * picture.height // side**2 for picture in pictures]

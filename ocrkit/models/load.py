@@ -12,8 +12,8 @@ import torch
 from data_prep.dataset.command import import_problem
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
-from ocrkit.data.rows import drawn_rows
-from ocrkit.environment import is_main_process, load_secret, process_count, where
+from ocrkit.data.read_rows import drawn_rows
+from ocrkit.environment import is_main_process, load_secret, notebook_host, process_count
 from ocrkit.errors import ConfigError, ModelError
 from ocrkit.models.backend import (
     choose_backend,
@@ -70,7 +70,7 @@ def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
         backend, reason = "transformers", no_gpu
     if is_main_process():
         print(f"Backend: {backend} ({reason}); model: {config.model_name_or_path}")
-    if where() == "kaggle":  # on Colab huggingface_hub reads the secret by itself
+    if notebook_host() == "kaggle":  # on Colab huggingface_hub reads the secret by itself
         load_secret("HF_TOKEN")
     dtype = weights_dtype(config, embedded=base == str(TINY))
     load = load_with_unsloth if backend == "unsloth" else _load_with_transformers

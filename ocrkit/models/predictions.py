@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 from data_prep.dataset.files import naming, write_whole
 from data_prep.dataset.manifest import content_hash, note_files, read_manifest
 from ocrkit.config import TrainConfig
+from ocrkit.data.rows import Row
 from ocrkit.errors import ConfigError, DataError
 from ocrkit.models.read_files import Picture, read_pictures
 
@@ -92,7 +93,7 @@ def write_predictions(
 
     check_out(pictures, out, overwrite)
     # As an evaluation's, of a row without a picture: weights, prompt and settings.
-    row = {"id": "", "prompt": [{"role": "user", "content": prompt}], "images": []}
+    row: Row = {"id": "", "prompt": [{"role": "user", "content": prompt}], "images": []}
     stamp = fingerprint(model, processor, [row], config)
     checksums = _Checksums()
     is_jsonl = out.suffix == ".jsonl"

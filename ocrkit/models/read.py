@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
@@ -13,15 +13,16 @@ from tqdm.auto import tqdm
 
 from data_prep.dataset.pictures import PictureError, read_header
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator, picture_sizes
-from ocrkit.data.rows import picture_hashes
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import picture_sizes
+from ocrkit.data.rows import Row, picture_hashes
 from ocrkit.models.backend import inference_mode
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import PreTrainedModel, ProcessorMixin
 
-    Rows = Dataset | Sequence[Mapping[str, Any]]
+    Rows = Dataset | Sequence[Row]
 
 # Start of the error of a row whose logits are NaN or infinite.
 NAN_LOGITS = "the model computed no numbers"
@@ -104,7 +105,7 @@ class Reader:
             while start < len(order):
                 batch = order[start : start + self.batch_size]
                 try:
-                    results = self._read_batch([dict(rows[i]) for i in batch])
+                    results = self._read_batch([cast("Row", rows[i]) for i in batch])
                 except torch.cuda.OutOfMemoryError:
                     if self.batch_size > 1:
                         self.batch_size = halve_batch(self.batch_size)
@@ -137,12 +138,12 @@ class Reader:
             tqdm.write(f"{count}: {_nan_message(self.model)}", file=sys.stderr)
         self._nan_rows = self._rows = 0
 
-    def _read_batch(self, rows: list[dict]) -> list[Prediction]:
+    def _read_batch(self, rows: Sequence[Row]) -> list[Prediction]:
         return read_batch(self.model, self.collate, rows, self.config)
 
     def _read_row(self, rows: "Rows", index: int, id: str) -> Prediction:
         try:
-            return self._read_batch([dict(rows[index])])[0]
+            return self._read_batch([cast("Row", rows[index])])[0]
         except Exception as error:
             return _failed(id, error)
 
@@ -191,7 +192,7 @@ def predict(
 
 @torch.inference_mode()
 def read_batch(
-    model: "PreTrainedModel", collate: Collator, rows: list[dict], config: TrainConfig
+    model: "PreTrainedModel", collate: Collator, rows: Sequence[Row], config: TrainConfig
 ) -> list[Prediction]:
     """Read rows as one batch; the model has to be in `inference_mode`.
 

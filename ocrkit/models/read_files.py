@@ -14,6 +14,7 @@ from data_prep.dataset.command import expand_home
 from data_prep.dataset.pictures import Opened, PictureError, check_regular, count_pages, plain
 from data_prep.dataset.schema import printable
 from ocrkit.config import TrainConfig
+from ocrkit.data.rows import Message, Row
 from ocrkit.errors import DataError
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def read_pictures(
     reader = Reader(model, processor, config)
     warned, animated = False, 0
     for start in range(0, len(pictures), _CHUNK):
-        rows = []
+        rows: list[Row] = []
         for picture in pictures[start : start + _CHUNK]:
             try:
                 opened = picture.open()
@@ -167,7 +168,7 @@ def read_pictures(
                     "on: cut pages into lines first.",
                     file=sys.stderr,
                 )
-            message = {"role": "user", "content": prompt}
+            message: Message = {"role": "user", "content": prompt}
             rows.append({"id": picture.id, "prompt": [message], "images": [image]})
         if rows:
             yield from reader.read(rows)

@@ -4,7 +4,7 @@ import copy
 import math
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast
 from data_prep.dataset.files import naming, write_whole
 from data_prep.dataset.manifest import check_own, publish, staged, write_folder
 from ocrkit.config import TrainConfig
-from ocrkit.data.rows import drawn_rows, text_of
+from ocrkit.data.read_rows import drawn_rows
+from ocrkit.data.rows import Row, text_of
 from ocrkit.errors import ConfigError, ModelError, choice
 from ocrkit.models.base import EXPORT_FORMATS, check_memory, in_16_bits, settings_of_run
 from ocrkit.models.budget import fit_tiles
@@ -33,7 +34,7 @@ def export(
     processor: "ProcessorMixin",
     output_dir: str | Path,
     format: str = "adapter",
-    rows: "Dataset | Sequence[Mapping[str, Any]] | None" = None,
+    rows: "Dataset | Sequence[Row] | None" = None,
     config: TrainConfig | None = None,
     samples: int = 20,
     min_equal: float = 0.5,
@@ -99,12 +100,12 @@ def export(
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
     question = text_of(rows[0]["prompt"][-1:]) if rows is not None and len(rows) else None
     texts: list[str] = []
-    sample_rows: list[dict] = []
+    sample_rows: Sequence[Row] = []
     settings = config or TrainConfig(max_new_tokens=64)
     if rounded and samples:
         if rows is None:
             rows = drawn_rows(samples)
-        sample_rows = [dict(rows[i]) for i in range(min(samples, len(rows)))]
+        sample_rows = [cast("Row", rows[i]) for i in range(min(samples, len(rows)))]
         # Read before it is written: a merge into 4 bits changes the model.
         texts = predict(model, processor, sample_rows, settings)
     title = push_to_hub or output_dir.resolve().name
@@ -290,7 +291,7 @@ def _merge(model: "PreTrainedModel") -> "PreTrainedModel":
     return cast("PreTrainedModel", merged).to(torch.bfloat16)
 
 
-def _count_equal(texts: list[str], rows: list[dict], config: TrainConfig) -> int:
+def _count_equal(texts: list[str], rows: Sequence[Row], config: TrainConfig) -> int:
     """Number of rows that the exported model reads as the trained model did.
 
     Args:

@@ -17,7 +17,7 @@ from transformers import (
 )
 from transformers.trainer_callback import ExportableState
 
-from ocrkit.environment import decided_by_main
+from ocrkit.environment import broadcast_from_main
 from ocrkit.run_folder import append_log, read_log
 from ocrkit.training.losses import update_weights, weight_table
 
@@ -69,8 +69,8 @@ class LogFile(TrainerCallback):
         """Make the folder this run's, if it is not yet; all processes have to call this."""
         if self.waiting is None:
             return
-        # `decided_by_main` lets an error end all processes, and makes them wait for it.
-        decided_by_main(self._begin)
+        # `broadcast_from_main` lets an error end all processes, and makes them wait for it.
+        broadcast_from_main(self._begin)
         self.waiting = None
 
     def _begin(self) -> None:

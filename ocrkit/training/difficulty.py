@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import picture_tokens
+from ocrkit.data.lengths import picture_tokens
 from ocrkit.data.rows import picture_hashes, text_of
 from ocrkit.environment import is_main_process, process_count, process_rank
 from ocrkit.errors import DataError

@@ -4,14 +4,15 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
 
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator, picture_canvases, picture_sizes, token_lengths
-from ocrkit.data.rows import text_of
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import picture_canvases, picture_sizes, row_lengths, token_lengths
+from ocrkit.data.rows import Row, text_of
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
@@ -140,7 +141,7 @@ def plan(
     """
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     collator = Collator(processor, config.image_height)
-    images, texts = token_lengths(rows, processor, config, collator)
+    images, texts = token_lengths(rows, processor, config, collator.conversation)
     tokens = [image + text for image, text in zip(images, texts)]
     whole, usable = len(rows), [i for i, count in enumerate(tokens) if math.isfinite(count)]
     if len(usable) < whole:  # training leaves these rows out
@@ -260,7 +261,7 @@ def _throughput(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds: list[float] = []
-    collated = (collator([rows[i] for i in batch]) for batch in batches)
+    collated = (collator(cast("list[Row]", [rows[i] for i in batch])) for batch in batches)
     try:
         for waiting, working in timed_steps(model, collated, config):
             seconds.append(waiting + working)
@@ -311,8 +312,7 @@ def measure(
     config = replace(config, **settings)
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     collator = Collator(processor, config.image_height)
-    images, texts = token_lengths(rows, processor, config, collator)
-    lengths = [image + text for image, text in zip(images, texts)]
+    lengths = row_lengths(rows, processor, config, collator.conversation)
     usable = [i for i, length in enumerate(lengths) if math.isfinite(length)]
     rows, lengths = rows.select(usable), [lengths[i] for i in usable]
     config = resolve_batch(config, model, collator, rows, lengths)

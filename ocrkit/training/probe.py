@@ -15,7 +15,7 @@ import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
-from ocrkit.data.rows import drawn_rows
+from ocrkit.data.read_rows import drawn_rows
 from ocrkit.errors import TrainingError
 from ocrkit.models.backend import autocast
 from ocrkit.training.losses import loss_terms, supervised_loss

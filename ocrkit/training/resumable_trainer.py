@@ -13,7 +13,7 @@ from trl import SFTTrainer
 
 from data_prep.dataset.files import DiskError, naming
 from ocrkit.config import TrainConfig
-from ocrkit.environment import decided_by_main
+from ocrkit.environment import broadcast_from_main
 from ocrkit.errors import ConfigError
 from ocrkit.models.read import weights_fingerprint
 from ocrkit.run_folder import describe_changes, read_run, write_run
@@ -124,7 +124,7 @@ class ResumableTrainer(SFTTrainer):
     def _load_best_model(self) -> None:
         """As Trainer, unless the best checkpoint is damaged."""
         best = self.state.best_model_checkpoint
-        problem = decided_by_main(lambda: damage(best) if best else None)
+        problem = broadcast_from_main(lambda: damage(best) if best else None)
         if problem is None:
             super()._load_best_model()
         elif self.is_world_process_zero():

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator, refusal, token_lengths
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import refusal, row_lengths
 from ocrkit.data.load import without_bars
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import process_count
@@ -48,8 +49,7 @@ def train_rows(
             f"No train row of {config.dataset} can be used: each is unreadable or longer than the "
             f"context of {context} tokens; raise max_length or lower max_pixels."
         )
-    images, texts = token_lengths(sample, collator.processor, config, collator)
-    lengths = [image + text for image, text in zip(images, texts)]
+    lengths = row_lengths(sample, collator.processor, config, collator.conversation)
     config = resolve_batch(config, model, collator, sample, lengths)
     rows_per_batch = resolved_batch_size(config) * process_count()
     batches = saved["step"] * config.gradient_accumulation_steps if saved else 0
@@ -78,8 +78,7 @@ def fit_context(
         DataError: no row fits.
     """
     processor = collator.processor
-    images, texts = token_lengths(rows, processor, config, collator)
-    lengths = [image + text for image, text in zip(images, texts)]
+    lengths = row_lengths(rows, processor, config, collator.conversation)
     context = context_length(model, config)
     kept, left_out = [], []
     for number, (name, length) in enumerate(zip(rows["id"], lengths)):
@@ -88,7 +87,9 @@ def fit_context(
             "detail": f"{length} tokens, the context holds {context}",
         }
         if math.isinf(length):
-            problem = refusal(rows.remove_columns("images")[number], processor, config, collator)
+            problem = refusal(
+                rows.remove_columns("images")[number], processor, config, collator.conversation
+            )
             lengths[number] = 0
         if length <= context or (math.isinf(length) and split != "train"):
             kept.append(number)

@@ -11,24 +11,24 @@ from data_prep.dataset.manifest import check_own
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.stream import RowStream
-from ocrkit.environment import decided_by_main, is_main_process
+from ocrkit.environment import broadcast_from_main, is_main_process
 from ocrkit.errors import DataError
 from ocrkit.models.kernels import try_kernels
 from ocrkit.models.write import export
 from ocrkit.run_folder import (
     LOG,
     begin_run,
-    belongings,
+    continues_run,
     holds_run,
-    id_of_run,
     locked,
-    path_after,
+    moved_path,
+    next_run_id,
+    paths_of_run,
     read_log,
     read_run,
     record_skipped,
-    resumes,
+    replacing_run,
     skipped_counts,
-    taken_over,
     write_run,
 )
 from ocrkit.training.arguments import sft_config
@@ -103,7 +103,7 @@ def train(
     """
     with ExitStack() as stack:
         # The main process locks the folder for all processes.
-        decided_by_main(lambda: stack.enter_context(locked(Path(config.output_dir))))
+        broadcast_from_main(lambda: stack.enter_context(locked(Path(config.output_dir))))
         return _train(model, processor, data, config, callbacks or [], panel)
 
 
@@ -125,8 +125,8 @@ def _train(
     if not (folder / "versions.json").is_file():  # no run folder yet
         written = ("README.md", "config.json", "adapter_config.json")
         check_own(folder / "adapter", written, way_out="move it, or give another output_dir")
-    checkpoint, saved = decided_by_main(lambda: _checkpoint_and_description(config))
-    if saved:
+    checkpoint, saved = broadcast_from_main(lambda: _checkpoint_and_description(config))
+    if checkpoint and saved:
         config = checked_settings(config, saved, checkpoint)
     stop = StopOnSignal()
     panels = []
@@ -139,7 +139,7 @@ def _train(
         record_skipped(folder, [])  # rows left out are listed beside those of the earlier run
     all_callbacks = [log, *panels, stop, *callbacks]
     trainer = make_trainer(model, processor, data, config, all_callbacks, saved)
-    if saved:
+    if checkpoint and saved:
         log.changed = trainer.resume_with_changes(saved, checkpoint)
     if panels:
         from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
@@ -148,12 +148,12 @@ def _train(
         trainer.quiet = True
     run: dict[str, Any] = {}
     if is_main_process():
-        resumed = resumes(folder, checkpoint)
+        resumed = continues_run(folder, checkpoint)
         run = read_run(folder) if resumed else {}
-        run |= {"id": id_of_run(checkpoint)}
+        run |= {"id": next_run_id(checkpoint)}
         run.setdefault("start", weights_fingerprint(model))
         # Listed before trackers write files of this run into the folder.
-        names = [] if resumed else belongings(folder, run["start"], [config.dataset])
+        names = [] if resumed else paths_of_run(folder, run["start"], [config.dataset])
         step = saved["step"] if saved else 0
         log.begin = lambda: _begin(trainer, model, run, names, step)
     try:
@@ -215,13 +215,13 @@ def _begin(
     """
     config = trainer.config
     folder = Path(config.output_dir)
-    with taken_over(folder, names) as moved_to:
-        path = path_after(config.model_name_or_path, folder, names, moved_to)
+    with replacing_run(folder, names) as moved_to:
+        path = moved_path(config.model_name_or_path, folder, names, moved_to)
         trainer.config = replace(config, model_name_or_path=path)
         trainer.description["settings"]["model_name_or_path"] = path
         for adapters in getattr(model, "peft_config", {}).values():
             base = adapters.base_model_name_or_path or ""
-            adapters.base_model_name_or_path = path_after(base, folder, names, moved_to)
+            adapters.base_model_name_or_path = moved_path(base, folder, names, moved_to)
         set_aside_later(folder, step)
         begin_run(folder, trainer.config, run, trainer.description["changes"])
     model.ocrkit_run = run["id"]

@@ -39,7 +39,7 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         if task == "plan":
             from transformers import AutoProcessor
 
-            from ocrkit.data.collate import token_lengths
+            from ocrkit.data.lengths import token_lengths
             from ocrkit.models.base import TINY
 
             processor = AutoProcessor.from_pretrained(TINY)

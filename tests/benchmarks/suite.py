@@ -10,8 +10,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ocrkit.environment import package_versions
 from ocrkit.errors import ConfigError
-from ocrkit.run_folder import package_versions
 from tests.benchmarks import collating, gpu, preparing, reading, training
 from tests.benchmarks.measure import table
 

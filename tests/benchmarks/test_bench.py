@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ocrkit.data.collate import Collator, _equal
+from ocrkit.data.collate import Collator, same_batch
 from ocrkit.data.load import load_data
 from ocrkit.data.order import TrainRows
-from ocrkit.data.patches import cut_patches, cuts
+from ocrkit.data.patches import cut_patches, supports_cut_patches
 from ocrkit.errors import ConfigError
 from tests.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
 from tests.benchmarks.drawn import noisy_pairs, street_signs, write_pages
@@ -36,12 +36,12 @@ def _picture(mode, size, seed=0):
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl"])
-def test_the_shortcut_makes_the_processors_batches(name, tmp_path):
+def test_the_fast_makes_the_processors_batches(name, tmp_path):
     """Bit for bit: pixels, grids, ids, kinds of token; grey, in colour, scaled up and down."""
     from transformers import AutoProcessor
 
     processor = AutoProcessor.from_pretrained(build(name, tmp_path / name))
-    assert cuts(processor.image_processor)
+    assert supports_cut_patches(processor.image_processor)
     rows = []
     for number, size in enumerate(SHAPES):
         modes = ("L",) if number % 3 == 0 else ("RGB",) if number % 3 == 1 else ("L", "RGB")
@@ -50,9 +50,9 @@ def test_the_shortcut_makes_the_processors_batches(name, tmp_path):
         completion = [{"role": "assistant", "content": f"No. {number}"}]
         rows.append({"prompt": prompt, "completion": completion, "images": images})
     short, own = Collator(processor), Collator(processor)
-    own._shortcut = False  # The processor itself.
+    own._fast = False  # The processor itself.
     short(rows[:1])
-    assert short._shortcut is True
+    assert short._fast is True
     for part in (rows, rows[:1], rows[1:2], rows[2:4]):
         ours, theirs = short(part), own(part)
         assert ours.keys() == theirs.keys()
@@ -71,7 +71,7 @@ def test_a_processor_that_was_changed_is_left_to_its_own(processor):
             *theirs(self, *a, **k)[1:],
         )
         negative = changed([{**row, "completion": []}])["pixel_values"]
-        assert changed._shortcut is False
+        assert changed._fast is False
         again = changed([{**row, "completion": []}])["pixel_values"]
         assert torch.equal(negative, again)
     finally:
@@ -81,10 +81,10 @@ def test_a_processor_that_was_changed_is_left_to_its_own(processor):
 
 def test_equal_finds_every_difference():
     one = {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)}
-    assert _equal(one, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
-    assert not _equal(one, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
-    assert not _equal(one, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
-    assert not _equal(one, {**one, "mm_token_type_ids": [[0, 0]]})
+    assert same_batch(one, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
+    assert not same_batch(one, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
+    assert not same_batch(one, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
+    assert not same_batch(one, {**one, "mm_token_type_ids": [[0, 0]]})
 
 
 def test_stored_rows_are_the_decoded_ones(config, processor):
@@ -119,7 +119,7 @@ def test_an_upright_tag_is_obeyed(tmp_path, processor):
 def test_a_batch_that_is_refused_decides_nothing(processor):
     row = {"prompt": [{"role": "user", "content": "Read."}]}
     collate, own = (Collator(processor, generation=True) for _ in range(2))
-    own._shortcut = False
+    own._fast = False
     with pytest.raises(ValueError, match="aspect ratio"):
         collate([{**row, "images": [Image.new("L", (4000, 8))]}])
     good = [{**row, "images": [_picture("L", (64, 32))]}]
@@ -127,7 +127,7 @@ def test_a_batch_that_is_refused_decides_nothing(processor):
         batch, theirs = collate(good), own(good)
         assert batch.keys() == theirs.keys()
         assert all(torch.equal(batch[key], theirs[key]) for key in theirs)
-    assert collate._shortcut is True
+    assert collate._fast is True
 
 
 def test_patches_of_a_picture_too_long_are_refused(processor):

@@ -162,7 +162,7 @@ def padding(folder: Path, count: int = 2000, batch: int = 8) -> list[dict[str, A
     """Share of the tokens of a batch that are padding, beside batches at random."""
     from transformers import AutoProcessor
 
-    from ocrkit.data.collate import token_lengths
+    from ocrkit.data.lengths import token_lengths
     from ocrkit.data.load import load_data
     from ocrkit.data.order import TrainSampler
     from ocrkit.models.base import TINY

@@ -46,7 +46,7 @@ def collator(processor: Any) -> Callable[[Sequence[dict]], dict]:
     import torch
     from unsloth.trainer import UnslothVisionDataCollator
 
-    from ocrkit.data.collate import with_image_parts
+    from ocrkit.data.conversation import with_image_parts
 
     vision = SimpleNamespace(patch_size=processor.image_processor.patch_size)
     # What the collator asks of a model.

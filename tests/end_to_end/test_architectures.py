@@ -9,7 +9,8 @@ from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText
 
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator, token_lengths
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import token_lengths
 from ocrkit.data.rows import dataset_of
 from ocrkit.errors import ConfigError
 from ocrkit.models.load import load_model

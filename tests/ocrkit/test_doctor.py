@@ -17,7 +17,7 @@ def test_every_part_is_looked_at(tmp_path):
     for subject in ("Python", "packages", "backend", "GPU", "memory", "disk", "Tesseract"):
         assert subjects.count(subject) == 1
     assert subjects.count("fonts") == 4
-    assert not any("not looked at" in text for _, _, text in findings)
+    assert not any("not checked" in text for _, _, text in findings)
     # Tests hide every GPU.
     assert ("ok", "backend") in [(state, subject) for state, subject, _ in findings]
     lines = doctor.table(findings).splitlines()
@@ -63,7 +63,7 @@ def test_a_machine_without_fonts_and_programs_gets_the_whole_table(tmp_path):
 @pytest.mark.parametrize(
     "broken",
     [
-        "ocrkit.doctor.where",
+        "ocrkit.doctor.notebook_host",
         "importlib.metadata.version",
         "shutil.disk_usage",
         "packaging.requirements.Requirement",
@@ -77,7 +77,7 @@ def test_a_look_that_fails_is_one_finding(broken, error, tmp_path, monkeypatch):
     monkeypatch.setattr(broken, fail)
     findings = doctor.doctor(tmp_path)
     assert {subject for _, subject, _ in findings} == whole
-    failed = [text for _, _, text in findings if text.startswith("not looked at: ")]
+    failed = [text for _, _, text in findings if text.startswith("not checked: ")]
     assert len(failed) == 1 and type(error).__name__ in failed[0] and "\n" not in failed[0]
 
 

@@ -1,6 +1,22 @@
-import pytest
+import platform
+import sys
+from types import SimpleNamespace
 
-from ocrkit.environment import decided_by_main, is_main_process, process_count, process_rank, where
+import pytest
+from huggingface_hub import get_token
+
+from ocrkit.environment import (
+    PACKAGES,
+    broadcast_from_main,
+    is_main_process,
+    load_secret,
+    load_secrets,
+    notebook_host,
+    package_versions,
+    process_count,
+    process_rank,
+    software_versions,
+)
 from ocrkit.errors import ConfigError
 
 
@@ -31,14 +47,71 @@ def test_accelerate_that_started_one_process_of_several_is_refused(monkeypatch):
 
 
 def test_a_single_process_decides_by_itself():
-    assert decided_by_main(lambda: 7) == 7
+    assert broadcast_from_main(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
-        decided_by_main(lambda: 1 / 0)
+        broadcast_from_main(lambda: 1 / 0)
 
 
 def test_colab_and_kaggle_are_known_by_their_variables(monkeypatch):
-    assert where() == "local"
+    assert notebook_host() == "local"
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
-    assert where() == "kaggle"
+    assert notebook_host() == "kaggle"
     monkeypatch.setenv("COLAB_RELEASE_TAG", "release")
-    assert where() == "colab"
+    assert notebook_host() == "colab"
+
+
+def test_a_package_that_is_missing_has_no_version():
+    versions = package_versions(["torch", "no-such-package"])
+    assert versions["torch"][0].isdigit() and versions["no-such-package"] is None
+
+
+def test_software_versions_name_python_packages_and_processes():
+    versions = software_versions()
+    assert (versions["python"], versions["processes"]) == (platform.python_version(), 1)
+    assert list(versions["packages"]) == PACKAGES
+
+
+def test_a_missing_secret_is_told_and_no_error(monkeypatch, capsys):
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert "HF_TOKEN" not in load_secrets(("HF_TOKEN",))
+    assert "HF_TOKEN: not in kaggle's secrets" in capsys.readouterr().out
+
+
+def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
+    client = SimpleNamespace(get_secret={"HF_TOKEN": "hf_of_kaggle"}.__getitem__)
+    module = SimpleNamespace(UserSecretsClient=lambda: client)
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
+    monkeypatch.setenv("HF_TOKEN", "")
+    assert not load_secret("HF_TOKEN")
+    monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
+    assert load_secret("HF_TOKEN")
+    assert get_token() == "hf_of_kaggle"
+
+
+@pytest.mark.parametrize(
+    ("place", "error", "said"),
+    [
+        ("COLAB_RELEASE_TAG", "NotebookAccessError", "has no access: switch it on beside"),
+        ("COLAB_RELEASE_TAG", "SecretNotFoundError", "not in colab's secrets: add it"),
+        ("COLAB_RELEASE_TAG", "TimeoutException", "run the cell again"),
+        ("COLAB_RELEASE_TAG", "", "empty in colab's secrets"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "BackendError", "or not attached to this notebook: tick it"),
+        ("KAGGLE_KERNEL_RUN_TYPE", "", "empty in kaggle's secrets"),
+    ],
+)
+def test_why_a_secret_cannot_be_read_is_told(place, error, said, monkeypatch, capsys):
+    def get(name):
+        if error:
+            raise type(error, (Exception,), {})("x")
+        return " \n"
+
+    colab = SimpleNamespace(userdata=SimpleNamespace(get=get))
+    client = SimpleNamespace(UserSecretsClient=lambda: SimpleNamespace(get_secret=get))
+    monkeypatch.setitem(sys.modules, "google.colab", colab)
+    monkeypatch.setitem(sys.modules, "kaggle_secrets", client)
+    monkeypatch.setenv(place, "x")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    assert not load_secret("HF_TOKEN")
+    printed = capsys.readouterr().out
+    assert printed.startswith("HF_TOKEN: ") and said in printed and printed.count("\n") == 1

@@ -2,7 +2,6 @@ import errno
 import hashlib
 import json
 import os
-import platform
 import re
 import shutil
 from contextlib import suppress
@@ -11,40 +10,34 @@ from pathlib import Path
 import pytest
 
 from ocrkit import TrainConfig
+from ocrkit.environment import PACKAGES
 from ocrkit.run_folder import (
-    PACKAGES,
     append_log,
     append_skipped,
     begin_run,
-    belongings,
+    continues_run,
+    dataset_hash,
     foreign_weights,
     locked,
-    package_versions,
-    path_after,
+    moved_path,
+    paths_of_run,
     read_log,
     read_run,
     record_skipped,
+    replacing_run,
     restore,
-    resumes,
     skipped_counts,
-    taken_over,
-    versions,
     write_run,
 )
 
 
-def test_a_package_that_is_missing_has_no_version():
-    found = package_versions(["torch", "no-such-package"])
-    assert found["torch"][0].isdigit() and found["no-such-package"] is None
-
-
-def test_a_run_knows_what_it_was_made_with(thermal, tmp_path):
-    found = versions(TrainConfig(dataset=str(thermal)))
-    assert (found["python"], found["processes"]) == (platform.python_version(), 1)
-    assert list(found["packages"]) == PACKAGES
+def test_versions_json_holds_packages_and_the_hash_of_the_dataset(thermal, tmp_path):
+    begin_run(tmp_path, TrainConfig(dataset=str(thermal)), {"id": "first"}, [{"step": 1}])
+    versions = json.loads((tmp_path / "versions.json").read_text())
+    assert list(versions["packages"]) == PACKAGES and versions["changes"] == [{"step": 1}]
     digest = hashlib.sha256((thermal / "dataset.json").read_bytes()).hexdigest()
-    assert digest.startswith(found["dataset"]) and len(found["dataset"]) == 16
-    assert versions(TrainConfig(dataset=str(tmp_path)))["dataset"] is None
+    assert digest.startswith(versions["dataset"]) and len(versions["dataset"]) == 16
+    assert dataset_hash(tmp_path) is None
 
 
 def test_a_log_cut_off_by_a_crash_is_read(tmp_path):
@@ -109,17 +102,17 @@ def test_what_belongs_to_a_run_is_known_and_nothing_else(run):
     mine = {"config.yaml", "run.json", "versions.json", "train_log.jsonl", "checkpoint-2"}
     mine |= {"adapter", "tensorboard/events.1", "report", "merged", "gguf"}
     mine |= {"eval/tuned", "eval/halfway", "eval/old"}
-    assert set(belongings(run, "base")) == mine
+    assert set(paths_of_run(run, "base")) == mine
     # What a new run begins from or reads stays.
-    assert set(belongings(run, "trained")) == mine - {"eval/tuned"}
-    assert set(belongings(run, "base", [run / "merged" / "data"])) == mine - {"merged"}
-    assert belongings(run / "data", "base") == []
+    assert set(paths_of_run(run, "trained")) == mine - {"eval/tuned"}
+    assert set(paths_of_run(run, "base", [run / "merged" / "data"])) == mine - {"merged"}
+    assert paths_of_run(run / "data", "base") == []
 
 
 @pytest.mark.parametrize("body", ["kill", "error"])
 def test_a_takeover_that_is_cut_off_anywhere_is_undone(run, monkeypatch, body):
     """A kill before every rename in turn, and after the last."""
-    before, names = tree(run), belongings(run, "base")
+    before, names = tree(run), paths_of_run(run, "base")
     config = TrainConfig(output_dir=str(run), seed=2)
     replace, cut = Path.replace, 0
 
@@ -140,7 +133,7 @@ def test_a_takeover_that_is_cut_off_anywhere_is_undone(run, monkeypatch, body):
         if not child:
             with monkeypatch.context() as patched:
                 patched.setattr(Path, "replace", cut_after(cut))
-                with suppress(OSError), taken_over(run, names):
+                with suppress(OSError), replacing_run(run, names):
                     begin_run(run, config, {"id": "second"})
             if body == "kill":
                 os._exit(0)
@@ -167,19 +160,19 @@ def test_paths_into_what_moved_lead_to_its_new_place(run):
         ("tiny", "tiny"),
         ("", ""),
     ):
-        assert path_after(str(old), run, ["merged", "adapter"], place) == str(new)
-    assert path_after(str(run), run, [], None) == str(run)
+        assert moved_path(str(old), run, ["merged", "adapter"], place) == str(new)
+    assert moved_path(str(run), run, [], None) == str(run)
 
 
 def test_a_checkpoint_of_the_run_in_the_folder_resumes_it(run, tmp_path):
     checkpoint = run / "checkpoint-2"
-    assert resumes(run, checkpoint)  # of version 0.1.0, without an id
+    assert continues_run(run, checkpoint)  # of version 0.1.0, without an id
     write_run(checkpoint, {"id": "first"})
-    assert resumes(run, checkpoint) and not resumes(run, None)
+    assert continues_run(run, checkpoint) and not continues_run(run, None)
     copied = shutil.copytree(checkpoint, tmp_path / "elsewhere" / "checkpoint-2")
-    assert resumes(run, copied)
+    assert continues_run(run, copied)
     write_run(copied, {"id": "another"})
-    assert not resumes(run, copied)
+    assert not continues_run(run, copied)
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ from typing import Any
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
+from ocrkit.environment import package_versions
 from ocrkit.models.base import TINY
-from ocrkit.run_folder import package_versions
 from tests.benchmarks.preparing import peak_memory
 from tests.tools.check_readme import aims_of, update_readme
 

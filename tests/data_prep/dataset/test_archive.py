@@ -17,7 +17,7 @@ from PIL import Image
 from data_prep.convert import convert, main
 from data_prep.dataset.archive import Tree
 from ocrkit.__main__ import main as kit
-from ocrkit.data.rows import usable_row
+from ocrkit.data.read_rows import usable_row
 from ocrkit.models.read_files import list_pictures
 
 

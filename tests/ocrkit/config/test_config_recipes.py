@@ -13,7 +13,7 @@ from transformers import (
 )
 
 from ocrkit.config import RECIPES, TrainConfig, recipes
-from ocrkit.data.collate import picture_canvases, picture_tokens
+from ocrkit.data.lengths import picture_canvases, picture_tokens
 from ocrkit.models.budget import apply_pixel_budget
 from ocrkit.models.load import lora_targets
 from tests.helpers.architectures import build

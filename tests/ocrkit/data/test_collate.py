@@ -3,7 +3,8 @@ import torch
 from datasets import load_dataset
 from PIL import Image
 
-from ocrkit.data.collate import Collator, picture_sizes, token_lengths
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import picture_sizes, token_lengths
 from ocrkit.data.load import load_data
 from ocrkit.data.rows import text_of
 

@@ -9,9 +9,11 @@ from PIL import Image
 
 from data_prep.dataset.pictures import PictureError
 from data_prep.dataset.schema import DataError
-from ocrkit.data.collate import Collator, RowRefused, token_lengths
+from ocrkit.data.collate import Collator
+from ocrkit.data.conversation import RowRefused
+from ocrkit.data.lengths import token_lengths
 from ocrkit.data.load import load_data
-from ocrkit.data.rows import drawn_rows, usable_row
+from ocrkit.data.read_rows import drawn_rows, usable_row
 from ocrkit.models.read import predict_stream
 from ocrkit.training.rows import fit_context
 
@@ -58,10 +60,13 @@ def test_a_label_with_control_tokens_is_trained_whole(processor, config, text):
 
 def test_a_label_that_cannot_be_spelt_is_refused_and_not_cut(processor, monkeypatch, config):
     collate = Collator(processor)
-    monkeypatch.setattr(collate, "_split", lambda text: None)
+    monkeypatch.setattr(collate.conversation, "_spell", lambda text: None)
     with pytest.raises(RowRefused, match=r"control token in the text: 'ABC <.im_end.> DEF'"):
         collate([row(), row(HOSTILE[0])])
-    assert token_lengths([row(HOSTILE[0]), row()], processor, config, collate)[1][0] == torch.inf
+    assert (
+        token_lengths([row(HOSTILE[0]), row()], processor, config, collate.conversation)[1][0]
+        == torch.inf
+    )
 
 
 @pytest.mark.parametrize("token", ["<|image_pad|>", "<|im_end|>", "<|vision_start|>"])

@@ -8,7 +8,8 @@ from PIL import Image
 
 from data_prep.dataset.schema import DataError
 from ocrkit.data.load import load_data
-from ocrkit.data.rows import picture_hashes, text_of, usable_row
+from ocrkit.data.read_rows import usable_row
+from ocrkit.data.rows import picture_hashes, text_of
 from ocrkit.run_folder import skipped_counts
 
 

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ocrkit.data.patches import cut_patches, fitted
-from ocrkit.data.rows import drawn_rows
+from ocrkit.data.read_rows import drawn_rows
 from ocrkit.errors import ModelError
 from ocrkit.models.gguf import llama_cpp_reader, read_gguf, write_gguf
 from ocrkit.models.load import load_model

@@ -10,7 +10,7 @@ from torch._inductor.exc import InductorError
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.load import load_data
-from ocrkit.data.rows import drawn_rows
+from ocrkit.data.read_rows import drawn_rows
 from ocrkit.errors import ModelError
 from ocrkit.models.kernels import (
     compiler_error,

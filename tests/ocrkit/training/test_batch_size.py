@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator, token_lengths
+from ocrkit.data.collate import Collator
+from ocrkit.data.lengths import token_lengths
 from ocrkit.data.load import load_data
 from ocrkit.models.load import load_model
 from ocrkit.training import batch_size, probe

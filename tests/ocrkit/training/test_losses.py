@@ -2,7 +2,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from ocrkit.config import LOSSES, TrainConfig
+from ocrkit.config import TrainConfig
+from ocrkit.config.names import LOSSES
 from ocrkit.data.collate import Collator
 from ocrkit.data.load import load_data
 from ocrkit.models.load import load_model

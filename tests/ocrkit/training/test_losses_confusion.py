@@ -2,7 +2,8 @@ import pytest
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from ocrkit.data.collate import Collator, touched
+from ocrkit.data.collate import Collator
+from ocrkit.data.conversation import token_characters
 from ocrkit.data.load import load_data
 from ocrkit.training.losses import heaviest, label_weights, update_weights, weight_table
 
@@ -58,7 +59,7 @@ def _byte_alphabet():
 @pytest.mark.parametrize("text", [BANGLA, "ক্ষ ঔষধ  é 漢字 😀\n12", "র‍্য", " ", ""])
 def test_a_token_touches_the_characters_of_its_bytes(text, trim):
     tokenizer = _byte_level(trim)
-    assert touched(tokenizer, text) == _by_bytes(tokenizer, text)
+    assert token_characters(tokenizer, text) == _by_bytes(tokenizer, text)
 
 
 def test_tokens_are_parts_of_a_character_one_and_several():
@@ -75,7 +76,7 @@ def test_tokens_are_parts_of_a_character_one_and_several():
 def test_byte_fallback_touches_the_character_that_it_spells():
     tokenizer = _byte_fallback()
     text = "due ঔক্ষ é"
-    found = touched(tokenizer, text)
+    found = token_characters(tokenizer, text)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
     assert [points for token, points in zip(tokens, found) if token.startswith("<0x")] == (
         [[ord("ঔ")]] * 3 + [[ord("é")]] * 2

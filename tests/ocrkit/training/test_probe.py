@@ -3,7 +3,7 @@ import torch
 
 from ocrkit import load_model
 from ocrkit.data.collate import Collator
-from ocrkit.data.rows import drawn_rows
+from ocrkit.data.read_rows import drawn_rows
 from ocrkit.training.probe import out_of_memory, peak_memory, resident_memory, timed_steps
 
 

@@ -57,7 +57,7 @@ def test_the_log_holds_throughput_waiting_and_memory(config):
 
 
 def test_image_tokens_are_counted_as_the_plan_counts_them(config, processor):
-    from ocrkit.data.collate import token_lengths
+    from ocrkit.data.lengths import token_lengths
 
     counted = {}
 

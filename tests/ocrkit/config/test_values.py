@@ -9,7 +9,8 @@ import pytest
 from data_prep.dataset.command import parse_float, parse_int
 from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
-from ocrkit.config.setting_values import ATTENTION, OPTIMIZERS, SCHEDULES, read_settings
+from ocrkit.config.names import ATTENTION, OPTIMIZERS, SCHEDULES
+from ocrkit.config.values import read_settings
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation.evaluation import score
 from ocrkit.training.lr_finder import check_range

@@ -19,27 +19,6 @@ import yaml
 from data_prep.dataset.command import LARGEST_INT, parse_float, parse_int, range_error
 from ocrkit.errors import ConfigError, choice
 
-# Names that transformers knows, held against it by a test: importing it here would take seconds,
-# and would come before Unsloth, which has to be first.
-OPTIMIZERS = tuple(
-    """adamw_torch adamw_torch_fused adamw_torch_xla adamw_torch_npu_fused adafactor
-    adamw_anyprecision adamw_torch_4bit adamw_torch_8bit ademamix sgd adagrad adamw_bnb_8bit
-    adamw_8bit ademamix_8bit lion_8bit lion_32bit paged_adamw_32bit paged_adamw_8bit
-    paged_ademamix_32bit paged_ademamix_8bit paged_lion_32bit paged_lion_8bit rmsprop rmsprop_bnb
-    rmsprop_bnb_8bit rmsprop_bnb_32bit galore_adamw galore_adamw_8bit galore_adafactor
-    galore_adamw_layerwise galore_adamw_8bit_layerwise galore_adafactor_layerwise lomo adalomo
-    grokadamw schedule_free_radam schedule_free_adamw schedule_free_sgd apollo_adamw
-    apollo_adamw_layerwise stable_adamw""".split()
-)
-SCHEDULES = tuple(
-    """linear cosine cosine_with_restarts polynomial constant constant_with_warmup inverse_sqrt
-    reduce_lr_on_plateau cosine_with_min_lr cosine_warmup_with_min_lr warmup_stable_decay
-    greedy""".split()
-)
-ATTENTION = (
-    "eager sdpa flash_attention_2 flash_attention_3 flash_attention_4 flex_attention"
-).split()
-
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _NONE = ("none", "null", "~", "")
 _EXAMPLES = {
@@ -77,7 +56,7 @@ def setting(
 
 
 def parse_setting(name: str, kind: Any, value: Any, limits: typing.Mapping[str, Any]) -> Any:
-    """Parse a setting's value by its type and hold it against its limits.
+    """Parse a setting's value by its type and check its limits.
 
     Args:
         kind: the type, such as `int | None`; of several, text is parsed as the first.
@@ -114,7 +93,7 @@ def parse_setting(name: str, kind: Any, value: Any, limits: typing.Mapping[str, 
 
 
 def _converted(target: type, value: Any) -> Any:
-    """The value as the target type; as it is where it cannot be converted."""
+    """Convert a value to the target type; return it unchanged where that is impossible."""
     if isinstance(value, bool):
         return value
     with suppress(ValueError, OverflowError, RecursionError, yaml.YAMLError):
@@ -140,7 +119,7 @@ def _converted(target: type, value: Any) -> Any:
 
 
 def _names(value: Any) -> Any:
-    """A list of names from a list or from text such as `a,b` or `[a, b]`; others as they are."""
+    """Parse a list of names, from a list or text such as `a,b` or `[a, b]`; None for a bad one."""
     if isinstance(value, str):
         listed = value.strip().startswith(("[", "{"))
         value = yaml.load(value, yaml.BaseLoader) if listed else value.split(",")
@@ -152,7 +131,7 @@ def _names(value: Any) -> Any:
 
 
 class _CoreLoader(yaml.SafeLoader):
-    """A YAML loader that reads scalars as YAML 1.2 does; what it does not know stays text."""
+    """A YAML loader with the scalars of YAML 1.2's core schema; all others stay text."""
 
 
 _CoreLoader.yaml_implicit_resolvers = {}
@@ -174,7 +153,7 @@ for _tag, _pattern, _first in (
 
 
 def read_settings(path: str | Path) -> dict[str, Any]:
-    """Read a YAML file of settings; a scalar stays the text that it is written as, or None.
+    """Read a YAML file of settings; scalars stay text as written, but nulls are None.
 
     Raises:
         ConfigError: the file cannot be read, or holds no `name: value`.
