@@ -8,6 +8,7 @@ import re
 import sys
 import types
 import typing
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -313,7 +314,7 @@ def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     return 0
 
 
-def _usage(check: Any, *values: Any) -> None:
+def _usage(check: Callable, *values: Any) -> None:
     """Call a check of options; its ValueError becomes wrong usage, exit code 2."""
     try:
         check(*values)
@@ -406,7 +407,7 @@ def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     print(f"{arguments.format} in {folder}")
 
 
-def _compare(arguments: argparse.Namespace, config: Any) -> int:
+def _compare(arguments: argparse.Namespace, config: object) -> int:
     from ocrkit import compare
     from ocrkit.evaluation.compare import CHANGE, training_of
     from ocrkit.evaluation.evaluation import load_evaluations, parse_condition
@@ -430,7 +431,7 @@ def _compare(arguments: argparse.Namespace, config: Any) -> int:
     return 0
 
 
-def _sweep(arguments: argparse.Namespace, config: Any) -> int:
+def _sweep(arguments: argparse.Namespace, config: object) -> int:
     from ocrkit.runs.sweep import parse_grid, report, sweep, value_of
 
     grid = parse_grid(arguments.grid, arguments.seeds)
@@ -440,7 +441,7 @@ def _sweep(arguments: argparse.Namespace, config: Any) -> int:
     return 1 if any(row["state"] != "done" for row in rows) else 0
 
 
-def _doctor(arguments: argparse.Namespace, config: Any) -> int:
+def _doctor(arguments: argparse.Namespace, config: object) -> int:
     from ocrkit.doctor import doctor, table
 
     findings = doctor(arguments.output_dir)
@@ -448,7 +449,7 @@ def _doctor(arguments: argparse.Namespace, config: Any) -> int:
     return 1 if any(state == "fail" for state, *_ in findings) else 0
 
 
-def _recipes(arguments: argparse.Namespace, config: Any) -> None:
+def _recipes(arguments: argparse.Namespace, config: object) -> None:
     from ocrkit.config import TrainConfig, recipes
 
     for name in recipes():

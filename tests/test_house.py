@@ -66,6 +66,19 @@ def test_ocrkit_has_at_most_18_entries():
     assert len(entries) <= 18, sorted(entries)
 
 
+def modules() -> list[Path]:
+    """Files of both packages, but for __init__.py."""
+    paths = [path for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return sorted(path.relative_to(ROOT) for path in paths if path.name != "__init__.py")
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_every_module_has_its_test_file(module):
+    expected = Path("tests") / module.parent / f"test_{module.stem.strip('_')}.py"
+    text = (ROOT / expected).read_text("utf-8") if (ROOT / expected).is_file() else ""
+    assert "def test_" in text, f"{module} has no tests in {expected}"
+
+
 def test_test_files_of_a_package_are_named_after_the_module_they_test():
     """As `test_collate.py` or, for a topic of its own, `test_collate_control_tokens.py`."""
     strays = []

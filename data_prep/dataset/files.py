@@ -190,7 +190,7 @@ def finish_together(folder: str | Path, names: Iterable[str]) -> None:
 # --- names that come from elsewhere
 
 
-def is_inner_path(name: Any) -> bool:
+def is_inner_path(name: object) -> bool:
     """Whether a name from a manifest or an archive is that of a file below its own folder.
 
     Each part between its slashes must be one path element of any system: not empty, `.` or `..`,

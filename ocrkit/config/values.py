@@ -118,7 +118,7 @@ def _converted(target: type, value: Any) -> Any:
     return value
 
 
-def _names(value: Any) -> Any:
+def _names(value: object) -> Any:
     """Parse a list of names, from a list or text such as `a,b` or `[a, b]`; None for a bad one."""
     if isinstance(value, str):
         listed = value.strip().startswith(("[", "{"))

@@ -176,14 +176,14 @@ def _marked(row: dict[str, Any]) -> list[Message]:
     return messages
 
 
-def _is_picture(value: Any) -> bool:
+def _is_picture(value: object) -> bool:
     """Whether a value is a file's name, or a picture as a parquet file holds it."""
     if not isinstance(value, dict):
         return isinstance(value, str)
     return isinstance(value.get("bytes"), bytes)
 
 
-def _is_message(value: Any) -> bool:
+def _is_message(value: object) -> bool:
     """Whether a value has a role, and for its content a text or parts whose texts are texts."""
     if not isinstance(value, dict) or not isinstance(value.get("role"), str):
         return False

@@ -242,7 +242,7 @@ class Browser:
             and (self.field.value is None or self.field.value in samples.wrong[number])
         )
 
-    def filter(self, change: Any = None) -> None:
+    def filter(self, change: object = None) -> None:
         """List the samples that fit all filters, and show the first."""
         self.chosen = [n for n in self.samples.order(self.order.value) if self._fits(n)]
         self.list.options = [(self.samples.label(n), n) for n in self.chosen[:LISTED]]
@@ -255,7 +255,7 @@ class Browser:
         if 0 <= place < len(self.list.options):
             self.list.index = place
 
-    def _show(self, change: Any = None) -> None:
+    def _show(self, change: object = None) -> None:
         place, listed = self.list.index, len(self.list.options)
         self.previous.disabled = not place
         self.next.disabled = place is None or place + 1 >= listed

@@ -132,7 +132,7 @@ def leaves(value: Any, path: FieldPath = ()) -> Iterator[tuple[FieldPath, Any]]:
         yield path, value
 
 
-def _canonical(value: Any) -> Any:
+def _canonical(value: object) -> Any:
     """Normalise a leaf for field accuracy: text under the strict profile; null stays null."""
     if value is None:
         return None

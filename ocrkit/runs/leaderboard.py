@@ -161,13 +161,13 @@ def _read(path: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
     return _mapping({} if value is None else value, path)
 
 
-def _mapping(value: Any, path: Path) -> dict[str, Any]:
+def _mapping(value: object, path: Path) -> dict[str, Any]:
     if not isinstance(value, dict) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{path} holds no names with values where it should.")
     return value
 
 
-def _is_number(value: Any) -> bool:
+def _is_number(value: object) -> bool:
     numeric = isinstance(value, int | float) and not isinstance(value, bool)
     return numeric and math.isfinite(value)
 
@@ -259,14 +259,14 @@ def _evaluation(row: dict) -> Evaluation:
     return replace(Evaluation.load(folder), name=row["run"])
 
 
-def _key(value: Any) -> str:
+def _key(value: object) -> str:
     try:
         return json.dumps(value, sort_keys=True, default=str)
     except (TypeError, ValueError):  # keys of several types, or a value that holds itself
         return repr(value)
 
 
-def _order(value: Any) -> tuple:
+def _order(value: object) -> tuple:
     number = isinstance(value, int | float)
     return (not number, value if number else 0, _key(value))
 
@@ -309,7 +309,7 @@ def _others(change: dict) -> str:
     return ", ".join(f"{name} {_text(value)}" for name, value in change["others"].items())
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     return format(value, "g") if isinstance(value, float) else str(value)
 
 

@@ -123,5 +123,5 @@ def _plain_types(hint: Any) -> tuple[type, ...]:
     return (*classes, int) if float in classes and int not in classes else tuple(classes)
 
 
-def _is_union(hint: Any) -> bool:
+def _is_union(hint: object) -> bool:
     return typing.get_origin(hint) in (typing.Union, types.UnionType)

@@ -83,7 +83,7 @@ class LogFile(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Any = None,
+        logs: dict[str, Any] | None = None,
         **kwargs: object,
     ) -> None:
         """Write the log as one entry."""
@@ -127,7 +127,7 @@ class StopOnSignal(TrainerCallback):
         """Request a stop, as the first Ctrl+C does."""
         self.caught = self.caught or signal.SIGINT
 
-    def _catch(self, number: int, frame: Any) -> None:
+    def _catch(self, number: int, frame: object) -> None:
         if self.caught:
             raise KeyboardInterrupt
         self.caught = signal.Signals(number)

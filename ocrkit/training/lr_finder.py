@@ -144,10 +144,10 @@ def _sweep(
             args: TrainingArguments,
             state: TrainerState,
             control: TrainerControl,
-            logs: Any = None,
+            logs: dict[str, Any] | None = None,
             **kwargs: object,
         ):
-            if "loss" in logs:
+            if logs and "loss" in logs:
                 rates.append(min_lr * factor ** (state.global_step - 1))
                 losses.append(float(logs["loss"]))
                 means = np.convolve(losses, np.ones(3) / 3, "valid")

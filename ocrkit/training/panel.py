@@ -125,7 +125,7 @@ class TrainingPanel(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Any = None,
+        logs: dict[str, Any] | None = None,
         **kwargs: object,
     ) -> None:
         """Draw the curves from train_log.jsonl."""

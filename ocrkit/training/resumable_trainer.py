@@ -140,7 +140,7 @@ class ResumableTrainer(SFTTrainer):
             return
         super()._run_epoch(*args, **kwargs)
 
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+    def _save_checkpoint(self, model: Any, trial: object) -> None:
         """As Trainer, then write the seal; older checkpoints are deleted only after that."""
         run = Path(self._get_output_dir(trial))
         folder = run / f"checkpoint-{self.state.global_step}"
@@ -175,7 +175,7 @@ class ResumableTrainer(SFTTrainer):
                 write_run(folder, {**run, "weights": weights})
             seal(folder)
 
-    def _determine_best_metric(self, metrics: dict[str, float], trial: Any) -> bool:
+    def _determine_best_metric(self, metrics: dict[str, float], trial: object) -> bool:
         best = super()._determine_best_metric(metrics, trial)
         if best and self.args.load_best_model_at_end:
             # Trainer would save only at the next multiple of save_steps, with other weights.

@@ -122,7 +122,7 @@ class Meter(TrainerCallback):
         args: TrainingArguments,
         state: TrainerState,
         control: TrainerControl,
-        logs: Any = None,
+        logs: dict[str, Any] | None = None,
         **kwargs: object,
     ) -> None:
         """Add the measurements to the log, and warn once when too much time is waiting."""

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.tools import check_types
-from tests.tools.check_types import run_ty
+from tests.tools.check_types import MOST_ANY, MOST_ERRORS, TYPED, read_baseline, run_ty
 
 SCRIPT = """
 from ocrkit import TrainConfig, compare, evaluate, export
@@ -24,6 +24,13 @@ find_lr(config, data, model, processor)
 
 def test_no_file_has_more_type_errors_than_the_baseline(capsys):
     assert check_types.main([]) == 0, capsys.readouterr().out
+
+
+def test_the_baseline_keeps_its_limits():
+    baseline = read_baseline()
+    assert sum(baseline["errors"].values()) <= MOST_ERRORS
+    assert baseline["any_parameters"] <= MOST_ANY
+    assert not [name for name in baseline["errors"] if name.startswith(TYPED)]
 
 
 @pytest.mark.parametrize(("setting", "count"), [("lora_r", 0), ("lora_rr", 1)])
