@@ -3,7 +3,8 @@
 A run folder holds one run. `run.json` holds the run's id and fingerprints of weights, here and in
 every checkpoint, adapter and export. A new run in the folder of an earlier one replaces it when the
 new run's first step is done: the earlier run's files move to `replaced/<id>/`. Until then the
-folder stays as it is. A journal of the moves lets a killed replacement be undone.
+folder stays as it is. A journal of the moves lets a killed replacement be undone. The module is a
+little above 400 lines, so that everything that knows which files belong to a run is in one file.
 """
 
 import errno

@@ -2,7 +2,8 @@
 
 Names are relative to the tree's root with "/" between their parts. A zip or tar inside a folder
 counts as a folder of that name. Members that are no plain files (links, devices) are left out, and
-nothing is extracted, so no name leads out of an archive.
+nothing is extracted, so no name leads out of an archive. The module is a little above 400 lines, so
+that folders, zips and tars answer the same calls beside each other.
 """
 
 import codecs
