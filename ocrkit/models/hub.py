@@ -163,7 +163,7 @@ def card(
         block = markdown_block(text.rstrip("\n"), "yaml")
         sections += ["## Recipe", f"Settings that differ from the defaults:\n\n{block}"]
         for change in versions.get("changes", []):
-            changes = markdown_text(describe_changes(change["changed"]))
+            changes = markdown_code(describe_changes(change["changed"]))
             sections.append(f"Changed at step {markdown_text(change['step'])}: {changes}.")
     if versions:
         packages = {"python": versions.get("python"), **versions.get("packages", {})}
