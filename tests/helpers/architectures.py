@@ -4,6 +4,7 @@ All sizes are small and every token is a byte or a special token, but classes, p
 inputs and the style of the chat template are the real ones, so a failure here is one on a GPU.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +81,7 @@ _LLAMA_TEMPLATE = (
 )
 
 # Vision tower and language model, both tiny.
-_TEXT = {
+TEXT = {
     "hidden_size": 64,
     "intermediate_size": 96,
     "num_hidden_layers": 2,
@@ -108,27 +109,40 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
     return folder
 
 
-def _tokenizer(special: list[str], **named: Any) -> PreTrainedTokenizerFast:
-    """Tokenizer of bytes, one merge (llama.cpp refuses a vocabulary without merges), specials."""
-    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), "th"]
+def byte_tokenizer(
+    special: Sequence[str],
+    merges: Sequence[tuple[str, str]] = (("t", "h"),),
+    plain: Sequence[str] = (),
+    **named: Any,
+) -> PreTrainedTokenizerFast:
+    """Tokenizer of bytes and a few merges (llama.cpp refuses a vocabulary without merges).
+
+    Args:
+        special: special tokens.
+        merges: pairs of symbols that become a token.
+        plain: added tokens that are not special.
+        named: settings of the tokenizer, such as the names of its special tokens.
+    """
+    symbols = [*sorted(pre_tokenizers.ByteLevel.alphabet()), *map("".join, merges)]
     vocabulary = {symbol: n for n, symbol in enumerate(symbols)}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[("t", "h")]))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[*merges]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in special])
+    tokenizer.add_tokens([AddedToken(t, normalized=False) for t in plain])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, clean_up_tokenization_spaces=False, **named
     )
 
 
-def _random(kind: Any, config: Any, seed: int) -> Any:
+def random_model(kind: Any, config: Any, seed: int) -> Any:
     torch.manual_seed(seed)
     return kind._from_config(config, attn_implementation="eager")
 
 
 def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
     """Tokenizer, image processor settings and token ids of a Qwen config."""
-    tokenizer = _tokenizer(
+    tokenizer = byte_tokenizer(
         _QWEN_TOKENS,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
@@ -149,13 +163,13 @@ def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
     return tokenizer, pictures, ids
 
 
-def _text(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict:
+def text_config(tokenizer: PreTrainedTokenizerFast, **more: Any) -> dict:
     tokens = {
         "pad_token_id": tokenizer.pad_token_id,
         "bos_token_id": tokenizer.bos_token_id,
         "eos_token_id": tokenizer.eos_token_id,
     }
-    return {**_TEXT, "vocab_size": len(tokenizer), **tokens, **more}
+    return {**TEXT, "vocab_size": len(tokenizer), **tokens, **more}
 
 
 # Classes of each Qwen model, and settings of its own for text model and vision tower.
@@ -200,7 +214,7 @@ def _qwen(name: str, seed: int) -> tuple[Any, Any]:
     # llama.cpp finds the layers between tower and language model by numbers below the depth.
     sizes = {"depth": 3, "hidden_size": 64, "num_heads": 4, "patch_size": 8}
     config = config(
-        text_config=_text(tokenizer, **text),
+        text_config=text_config(tokenizer, **text),
         vision_config={**sizes, **vision, "initializer_range": 0.2},
         **ids,
     )
@@ -210,11 +224,11 @@ def _qwen(name: str, seed: int) -> tuple[Any, Any]:
         video_processor=video(**pictures),
         chat_template=_QWEN_TEMPLATE,
     )
-    return processor, _random(model, config, seed)
+    return processor, random_model(model, config, seed)
 
 
 def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
-    tokenizer = _tokenizer(
+    tokenizer = byte_tokenizer(
         _PADDLE_TOKENS,
         unk_token="<unk>",
         bos_token="<|begin_of_sentence|>",
@@ -224,7 +238,7 @@ def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
     )
     token = tokenizer.convert_tokens_to_ids
     config = PaddleOCRVLConfig(
-        text_config=_text(tokenizer, head_dim=16, rope_parameters=_MROPE),
+        text_config=text_config(tokenizer, head_dim=16, rope_parameters=_MROPE),
         vision_config={
             "hidden_size": 64,
             "intermediate_size": 96,
@@ -243,18 +257,18 @@ def _paddleocr_vl(seed: int) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         chat_template=_PADDLE_TEMPLATE,
     )
-    return processor, _random(PaddleOCRVLForConditionalGeneration, config, seed)
+    return processor, random_model(PaddleOCRVLForConditionalGeneration, config, seed)
 
 
 def _mllama(seed: int) -> tuple[Any, Any]:
-    tokenizer = _tokenizer(
+    tokenizer = byte_tokenizer(
         _LLAMA_TOKENS,
         bos_token="<|begin_of_text|>",
         eos_token="<|eot_id|>",
         pad_token="<|finetune_right_pad_id|>",
     )
     config = MllamaConfig(
-        text_config=_text(
+        text_config=text_config(
             tokenizer,
             vocab_size=len(tokenizer) - 1,
             num_hidden_layers=3,
@@ -281,7 +295,7 @@ def _mllama(seed: int) -> tuple[Any, Any]:
         tokenizer=tokenizer,
         chat_template=_LLAMA_TEMPLATE,
     )
-    model = _random(MllamaForConditionalGeneration, config, seed)
+    model = random_model(MllamaForConditionalGeneration, config, seed)
     # The gates are initialised to 0, which would hide pictures from the model.
     with torch.no_grad():
         for parameter_name, weight in model.named_parameters():
