@@ -202,13 +202,15 @@ def test_without_a_device_the_cpu_is_measured_and_named(tmp_path, monkeypatch, c
         suite.benchmark("gpu", tmp_path, ["signs"])
 
 
-def test_the_readme_shows_what_was_measured(tmp_path):
-    from tests.tools.bench import README, RESULTS, update_readme
+def test_the_page_of_figures_shows_what_was_measured(tmp_path):
+    from tests.tools.bench import RESULTS, ROOT, update_page
+    from tests.tools.check_readme import FIGURES_PAGE
 
+    page = (ROOT / FIGURES_PAGE).read_text(encoding="utf-8")
     copy = tmp_path / "README.md"
-    copy.write_text(README.read_text(encoding="utf-8"), encoding="utf-8")
-    update_readme(copy, RESULTS)
-    assert copy.read_text(encoding="utf-8") == README.read_text(encoding="utf-8")
+    copy.write_text(page, encoding="utf-8")
+    update_page(copy, RESULTS)
+    assert copy.read_text(encoding="utf-8") == page
     row = limit_row("x", 3, "s", 2)
     result = {
         "parts": {"p": {"date": "2026-01-01 10:00", "rows": [row]}},
@@ -216,7 +218,7 @@ def test_the_readme_shows_what_was_measured(tmp_path):
     }
     result |= {"device": "d", "cores": 2, "python": "3"}
     (tmp_path / "bench.json").write_text(json.dumps(result))
-    update_readme(copy, tmp_path)
+    update_page(copy, tmp_path)
     assert "| x | 3 s |  |  |  | at most 2 (**below aim**) |" in copy.read_text(encoding="utf-8")
 
 

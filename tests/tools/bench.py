@@ -1,4 +1,4 @@
-"""Benchmark command of `make bench`: measure speed and memory, update bench.json and the README.
+"""Benchmark command of `make bench`: measure speed and memory, update the page of figures.
 
 `python -m tests.tools.bench PART...` measures some parts again; `--hardware gpu` the parts that
 need CUDA. Exit code 1 if a figure misses its aim.
@@ -10,28 +10,23 @@ import shutil
 import sys
 from pathlib import Path
 
+from tests.tools.check_readme import FIGURES_PAGE, write_marks
+
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "benchmarks"
-README = ROOT / "README.md"
 WORK = ROOT / "runs" / "bench"
 
 
-def update_readme(readme: Path, results: Path) -> None:
-    """Write the tables of bench.json and bench-gpu.json between the marks in the README."""
+def update_page(page: Path, results: Path) -> None:
+    """Write the tables of bench.json and bench-gpu.json between the marks of `page`."""
     from tests.benchmarks.suite import markdown
 
-    tables = []
-    for name in ("bench.json", "bench-gpu.json"):
-        if (results / name).is_file():
-            tables.append(markdown(json.loads((results / name).read_text(encoding="utf-8"))))
-    before, _, rest = readme.read_text(encoding="utf-8").partition("<!-- bench -->\n")
-    after = rest.partition("<!-- end of bench -->")[2]
-    text = "\n\n".join(tables)
-    if text:
-        text += "\n"
-    readme.write_text(
-        f"{before}<!-- bench -->\n{text}<!-- end of bench -->{after}", encoding="utf-8"
-    )
+    tables = [
+        markdown(json.loads((results / name).read_text(encoding="utf-8")))
+        for name in ("bench.json", "bench-gpu.json")
+        if (results / name).is_file()
+    ]
+    write_marks(page, {"bench": "\n\n".join(tables)})
 
 
 def main(arguments: list[str]) -> int:
@@ -50,7 +45,7 @@ def main(arguments: list[str]) -> int:
     print(markdown(result))
     # Without CUDA the parts for the CPU are measured, also with --hardware gpu.
     shutil.copy(WORK / ("bench.json" if result["hardware"] == "cpu" else "bench-gpu.json"), RESULTS)
-    update_readme(README, RESULTS)
+    update_page(ROOT / FIGURES_PAGE, RESULTS)
     return 1 if missed(result) else 0
 
 

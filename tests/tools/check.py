@@ -24,7 +24,7 @@ from notebooks.run import run as run_notebook
 from ocrkit.environment import package_versions
 from ocrkit.models.base import TINY
 from tests.benchmarks.preparing import peak_memory
-from tests.tools.check_readme import aims_of, update_readme
+from tests.tools.check_readme import aims_of, update_pages
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "runs" / "check"
@@ -339,7 +339,7 @@ def main(chosen: list[str]) -> int:
         # Write after every part, so that an interrupted run keeps its figures.
         text = json.dumps(result, indent=1, ensure_ascii=False)
         RESULT.write_text(text + "\n", encoding="utf-8")
-        update_readme(result)
+        update_pages(result)
     missed = 0
     for part, name, figure in aims_of(result):
         state = "met" if figure["met"] else "BELOW AIM"

@@ -1,4 +1,4 @@
-"""README figures: write the figures of `check.json` between the marks in the README."""
+"""Figures of `check.json`: written between the marks of the front page and the page of figures."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,18 +22,28 @@ def aims_of(result: dict) -> Iterator[tuple[str, str, dict]]:
                 yield part, name, figure
 
 
-def update_readme(result: dict) -> None:
-    """Write the figures between the marks in the README; unmeasured parts stay unchanged."""
-    path = ROOT / "README.md"
-    parts = {"demo": demo, "receipts": receipts, "handwriting": handwriting}
-    marks = {"figures": "\n\n".join(part(result) for name, part in parts.items() if name in result)}
-    parts = {"notebooks": notebooks, "training": training, "memory": memory}
-    marks |= {name: part(result) for name, part in parts.items() if name in result}
-    for mark, text in marks.items():
-        before, _, rest = path.read_text(encoding="utf-8").partition(f"<!-- {mark} -->\n")
-        end = f"<!-- end of {mark} -->"
-        after = rest.partition(end)[2]
-        path.write_text(f"{before}<!-- {mark} -->\n{text}\n{end}{after}", encoding="utf-8")
+def update_pages(result: dict, root: Path = ROOT) -> None:
+    """Write the figures between their marks in `PAGES`; unmeasured parts stay unchanged."""
+    for page, parts in PAGES.items():
+        texts = {name: draw(result) for name, draw in parts.items() if name in result}
+        write_marks(root / page, texts)
+
+
+def write_marks(page: Path, texts: dict[str, str]) -> None:
+    """Replace what stands between `<!-- name -->` and `<!-- end of name -->` in a Markdown page.
+
+    Raises:
+        ValueError: the page has no such marks.
+    """
+    content = page.read_text(encoding="utf-8")
+    for name, text in texts.items():
+        start, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->"
+        before, opening, rest = content.partition(start)
+        _, closing, after = rest.partition(end)
+        if not opening or not closing:
+            raise ValueError(f"{page} has no place for {name}: put {start.strip()}{end} into it.")
+        content = f"{before}{start}{text}\n{end}{after}"
+    page.write_text(content, encoding="utf-8")
 
 
 def table(*rows: list[str]) -> str:
@@ -167,3 +177,17 @@ def notebooks(result: dict) -> str:
         rows.append([name, title, cell(run["before"]), after, seconds])
     head = ["notebook on its sample, two CPU cores", "measure", "before", "after", "seconds"]
     return table(head, *rows)
+
+
+# Each figure stands on one page.
+FIGURES_PAGE = "notebooks/benchmarks/README.md"
+PAGES = {
+    "README.md": {"demo": demo},
+    FIGURES_PAGE: {
+        "receipts": receipts,
+        "handwriting": handwriting,
+        "notebooks": notebooks,
+        "training": training,
+        "memory": memory,
+    },
+}

@@ -1,4 +1,4 @@
-"""The README's figures are those of check.json: nobody typed them."""
+"""Figures on the pages are those of check.json: nobody typed them."""
 
 import json
 
@@ -19,15 +19,23 @@ def test_tables_of_the_readme_were_measured_with_the_model_that_ships(result, pa
     assert result[part]["model"] == model_digest()
 
 
-def test_the_readme_shows_what_was_measured(result, tmp_path, monkeypatch):
-    readme = (check_readme.ROOT / "README.md").read_text(encoding="utf-8")
-    (tmp_path / "README.md").write_text(readme, encoding="utf-8")
-    monkeypatch.setattr(check_readme, "ROOT", tmp_path)
-    check_readme.update_readme(result)
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == readme
+def test_the_pages_show_what_was_measured(result, tmp_path):
+    pages = {name: (check_readme.ROOT / name).read_text("utf-8") for name in check_readme.PAGES}
+    for name, text in pages.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    check_readme.update_pages(result, tmp_path)
+    assert {name: (tmp_path / name).read_text("utf-8") for name in pages} == pages
     result["demo"]["runs"]["42"]["tuned"]["cer"]["value"] = 0.9
-    check_readme.update_readme(result)
+    check_readme.update_pages(result, tmp_path)
     assert "90.0% [" in (tmp_path / "README.md").read_text(encoding="utf-8")
+
+
+def test_a_page_without_marks_is_an_error(tmp_path):
+    (tmp_path / "page.md").write_text("# Figures\n<!-- demo -->\n", encoding="utf-8")
+    with pytest.raises(ValueError, match=r"page\.md has no place for demo"):
+        check_readme.write_marks(tmp_path / "page.md", {"demo": "text"})
+    assert (tmp_path / "page.md").read_text("utf-8") == "# Figures\n<!-- demo -->\n"
 
 
 def test_results_apart_from_plain_training_are_counted(result):
