@@ -31,7 +31,10 @@ from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
 if typing.TYPE_CHECKING:
     from ocrkit.config import TrainConfig
 
-_EPILOG = """examples:
+_EPILOG = """first, on a new machine:
+  python -m ocrkit doctor
+
+examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
   torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit plan --recipe bangla --dataset data/bn
@@ -442,10 +445,10 @@ def _sweep(arguments: argparse.Namespace, config: object) -> int:
 
 
 def _doctor(arguments: argparse.Namespace, config: object) -> int:
-    from ocrkit.doctor import doctor, table
+    from ocrkit.doctor import doctor, next_step, table
 
     findings = doctor(arguments.output_dir)
-    print(table(findings))
+    print(f"{table(findings)}\n\n{next_step(findings)}")
     return 1 if any(state == "fail" for state, *_ in findings) else 0
 
 

@@ -70,6 +70,26 @@ def table(findings: list[Finding]) -> str:
     return "\n".join(f"{state:5}{subject:14}{text}" for state, subject, text in findings)
 
 
+def next_step(findings: list[Finding]) -> str:
+    """Say what to do first on this machine, with the lines to copy."""
+    failed = [subject for state, subject, _ in findings if state == "fail"]
+    if failed:
+        return f"first: what is marked fail ({', '.join(failed)}), then the doctor again"
+    gpu = any(state == "ok" and subject.startswith("GPU") for state, subject, _ in findings)
+    if gpu:
+        text = "first: see which recipe is for you, and what it will take on your data"
+        commands = ["python -m ocrkit recipes"]
+        commands += ["python -m ocrkit plan --recipe korean --dataset DIR"]
+    else:
+        text = "first: fine-tune the embedded reader, which takes minutes on a CPU"
+        commands = [
+            "python -m data_prep.synthesize receipts --out data/receipts",
+            "python -m ocrkit train --recipe quickstart --dataset data/receipts "
+            "--output_dir runs/first",
+        ]
+    return "\n".join([text, *(f"  {command}" for command in commands)])
+
+
 def _python() -> Iterator[Finding]:
     host = {
         "colab": "Colab: the disk goes with the machine, so put output_dir on Drive",

@@ -149,3 +149,31 @@ def test_little_disk_and_the_place_are_told(tmp_path, monkeypatch):
     monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
     found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path / "new")}
     assert found["disk"][0] == "warn" and "put output_dir on Drive" in found["Python"][1]
+
+
+def commands_of(text):
+    return [line.split() for line in text.splitlines() if line.startswith("  python -m ")]
+
+
+@pytest.mark.parametrize(
+    ("findings", "words"),
+    [
+        ([("fail", "torch", "is not installed"), ("warn", "GPU", "none")], "marked fail (torch)"),
+        ([("ok", "GPU 0", "T4")], "python -m ocrkit plan --recipe korean --dataset DIR"),
+        ([("warn", "GPU", "none")], "python -m ocrkit train --recipe quickstart"),
+    ],
+)
+def test_the_doctor_says_what_to_do_first(findings, words):
+    assert words in doctor.next_step(findings)
+
+
+def test_commands_to_copy_on_a_cpu_run(tmp_path, monkeypatch):
+    from data_prep import synthesize
+
+    monkeypatch.chdir(tmp_path)
+    first, second = commands_of(doctor.next_step([("warn", "GPU", "none")]))
+    assert first[2] == "data_prep.synthesize" and second[2] == "ocrkit"
+    assert synthesize.main([*first[3:], "--count", "4"]) == 0
+    short = ["--max_steps", "1", "--eval_samples", "2", "--per_device_train_batch_size", "2"]
+    assert main([*second[3:], *short]) == 0
+    assert (tmp_path / "runs" / "first" / "adapter").is_dir()
