@@ -9,14 +9,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from data_prep.dataset.command import can_be_found, import_problem
+from data_prep.dataset.command import can_be_found, import_problem, requirement_lines
 from ocrkit.environment import notebook_host
 from ocrkit.errors import DataError
 
 # (ok, warn or fail; subject; finding and the way out)
 Finding = tuple[str, str, str]
 
-REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 # Packages that every run needs; the others serve a part of the kit.
 ESSENTIAL = (
     "torch",
@@ -105,15 +104,13 @@ def _python() -> Iterator[Finding]:
 def _packages() -> Iterator[Finding]:
     from packaging.requirements import Requirement
 
-    if not REQUIREMENTS.is_file():
-        yield "warn", "packages", f"{REQUIREMENTS} is missing, so versions cannot be compared"
+    lines = requirement_lines()
+    if not lines:
+        yield "warn", "packages", "no requirements.txt, so versions cannot be compared"
         return
     tested = []
-    for line in REQUIREMENTS.read_text(encoding="utf-8").splitlines():
-        text = line.partition("#")[0].strip()
-        if not text:
-            continue
-        wanted = Requirement(text)
+    for line in lines:
+        wanted = Requirement(line)
         if wanted.marker and not wanted.marker.evaluate():
             continue
         essential = wanted.name in ESSENTIAL

@@ -196,8 +196,8 @@ def exit_code(work: Callable[[], int], advice: str = "") -> int:
         return 1
 
 
-def requirements() -> dict[str, str]:
-    """Requirements of the kit by package, such as "pillow>=11,<14", without markers."""
+def requirement_lines() -> list[str]:
+    """Requirements of the kit, such as "pillow>=11,<14; python_version < '3.13'"."""
     try:
         lines = REQUIREMENTS.read_text(encoding="utf-8").splitlines()
     except OSError:  # installed as a package: its metadata has them
@@ -205,9 +205,14 @@ def requirements() -> dict[str, str]:
             lines = metadata.requires("ocrkit") or []
         except metadata.PackageNotFoundError:
             lines = []
-    texts = [re.split("[#;]", line)[0].strip() for line in lines]
-    matches = [(re.match(r"[\w.-]+", text), text) for text in texts]
-    return {match[0]: text for match, text in matches if match}
+    texts = (line.partition("#")[0].strip() for line in lines)
+    return [text for text in texts if re.match(r"[\w.-]+", text)]
+
+
+def requirements() -> dict[str, str]:
+    """Requirements of the kit by package, such as "pillow>=11,<14", without markers."""
+    texts = [line.partition(";")[0].strip() for line in requirement_lines()]
+    return {re.split(r"[^\w.-]", text)[0]: text for text in texts}
 
 
 def can_be_found(package: str) -> bool:

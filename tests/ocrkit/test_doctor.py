@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from data_prep.dataset import command
 from ocrkit import doctor
 from ocrkit.__main__ import main
 
@@ -35,14 +36,25 @@ def test_every_part_is_looked_at(tmp_path):
 )
 def test_versions_are_held_against_the_tested_ones(line, state, message, tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text(f"# tested\n{line}\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(command, "REQUIREMENTS", tmp_path / "requirements.txt")
     found = [f for f in doctor.doctor(tmp_path) if message in f[2]]
     assert [f[0] for f in found] == [state]
 
 
+def test_without_a_clone_the_metadata_of_the_package_has_the_versions(tmp_path, monkeypatch):
+    monkeypatch.setattr(command, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(command.metadata, "requires", lambda name: ["pyyaml>=1", "torch>=99"])
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert findings["packages"] == ("ok", "1 have tested versions")
+    assert findings["torch"][0] == "warn" and ">=99" in findings["torch"][1]
+    monkeypatch.setattr(command.metadata, "requires", lambda name: None)
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert findings["packages"][0] == "warn"
+
+
 def test_a_missing_essential_package_fails(tmp_path, monkeypatch, capsys):
     (tmp_path / "requirements.txt").write_text("no-such-package\n")
-    monkeypatch.setattr(doctor, "REQUIREMENTS", tmp_path / "requirements.txt")
+    monkeypatch.setattr(command, "REQUIREMENTS", tmp_path / "requirements.txt")
     assert main(["doctor"]) == 0
     monkeypatch.setattr(doctor, "ESSENTIAL", ("no-such-package",))
     assert main(["doctor"]) == 1
@@ -52,8 +64,8 @@ def test_a_missing_essential_package_fails(tmp_path, monkeypatch, capsys):
 def test_a_machine_without_fonts_and_programs_gets_the_whole_table(tmp_path):
     (tmp_path / "fonts.conf").write_text("<fontconfig/>")
     bare = {"FONTCONFIG_FILE": str(tmp_path / "fonts.conf"), "PATH": str(tmp_path)}
-    command = [sys.executable, "-m", "ocrkit", "doctor"]
-    done = subprocess.run(command, capture_output=True, text=True, env=os.environ | bare)
+    arguments = [sys.executable, "-m", "ocrkit", "doctor"]
+    done = subprocess.run(arguments, capture_output=True, text=True, env=os.environ | bare)
     assert len(done.stdout.splitlines()) >= 10 and done.stderr == ""
     assert "Bangla families: print 0, handwriting 0, sign 0; to draw lines: apt-get" in done.stdout
     assert "install fontconfig fonts-" in done.stdout and "only --engine tesseract" in done.stdout
