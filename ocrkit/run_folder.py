@@ -113,16 +113,21 @@ def record_skipped(output_dir: str | Path, skipped: list[dict[str, str]], place:
 
 
 def append_skipped(output_dir: str | Path, entry: dict[str, str]) -> None:
-    """List a row that a stream skipped, in one write, so that processes do not mix their lines."""
+    """List a row that was skipped in training, in one write: processes do not mix their lines.
+
+    A row that is listed already is not listed again: a resumed run meets it once more.
+    """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     line = _line(entry).encode()
     # The file of a run that has not begun yet exists from the start of training on.
     for name, create in ((_SKIPPED_NEXT, 0), (SKIPPED, os.O_CREAT)):
         with suppress(FileNotFoundError):
-            descriptor = os.open(folder / name, os.O_WRONLY | os.O_APPEND | create, 0o666)
-            with os.fdopen(descriptor, "ab", buffering=0) as file:
-                file.write(line)
+            descriptor = os.open(folder / name, os.O_RDWR | os.O_APPEND | create, 0o666)
+            with os.fdopen(descriptor, "ab+", buffering=0) as file:
+                file.seek(0)
+                if line not in file.readlines():
+                    file.write(line)
             return
 
 

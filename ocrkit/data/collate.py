@@ -22,6 +22,9 @@ from ocrkit.errors import DataError
 if TYPE_CHECKING:
     from transformers import ProcessorMixin
 
+# Start of the `where` of training rows whose pictures cannot be decoded.
+UNREADABLE = "unreadable train row "
+
 # Per-token sequences that processors return beside input_ids, with their padding values.
 _TOKEN_KEYS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
 
@@ -36,11 +39,14 @@ class Collator:
         generation: collate prompts only, padded on the left, for `model.generate`.
         characters: add `label_characters` of shape (rows, tokens, most), the code points of each
             label's token, padded with 0; a loss with weights per character looks them up.
-        with_ids: add the rows' `ids`, which the trainer names in errors and keeps from the model.
+        with_ids: add the rows' `ids` and the `unreadable` training rows, as `{where, reason,
+            detail}`, which the trainer names and keeps from the model.
         augment: of `ocrkit.data.augment.augmenter`: augmentation of the pictures of training rows.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
-    a label does not count, and the processor's own image tensors.
+    a label does not count, and the processor's own image tensors. A training row (it carries
+    `epoch`) whose picture cannot be decoded becomes a blank page without labels, so that nothing is
+    learnt from it and the other rows come when they would have come.
     """
 
     def __init__(
@@ -67,11 +73,12 @@ class Collator:
 
         Raises:
             RowRefused: a row's text cannot be encoded for this model.
-            DataError: a picture cannot be opened, with `with_ids`, which lets the error name its
-                row; without, PictureError.
+            DataError: a picture of a row that is no training row cannot be opened, with `with_ids`,
+                which lets the error name its row; without, PictureError.
         """
         rendered = [self.conversation.render(row) for row in rows]
-        pictures = [self._pictures(row) for row in rows]
+        unreadable: dict[int, dict[str, str]] = {}
+        pictures = [self._pictures(row, n, unreadable) for n, row in enumerate(rows)]
         if self.augment:
             pictures = self.augment(rows, pictures)
         batch = self._processed([row.prompt for row in rendered], pictures)
@@ -95,7 +102,8 @@ class Collator:
         for row, (start, prompt, length) in enumerate(zip(starts, prompts, lengths)):
             batch["attention_mask"][row, start : start + length] = 1
             batch["input_ids"][row, start + prompt : start + length] = completions[row]
-            labels[row, start + prompt : start + length] = completions[row]
+            if row not in unreadable:
+                labels[row, start + prompt : start + length] = completions[row]
         if not self.generation:
             batch["labels"] = labels
             if self.characters:
@@ -103,7 +111,10 @@ class Collator:
         if crossing is not None:
             batch["cross_attention_mask"] = _extend(crossing, prompts, lengths, self.generation)
         batch = {key: torch.as_tensor(value) for key, value in batch.items()}
-        return {**batch, "ids": [row["id"] for row in rows]} if self.with_ids else batch
+        if self.with_ids:
+            problems = [*unreadable.values()]
+            return {**batch, "ids": [row["id"] for row in rows], "unreadable": problems}
+        return batch
 
     def _answers(self, rows: Sequence[Row], rendered: Sequence[Rendered]) -> list[Answer]:
         """Encode the rows' completions; RowRefused for one that holds control tokens."""
@@ -112,11 +123,18 @@ class Collator:
             self.conversation.check_text(rows[answers.index(None)])
         return [answer for answer in answers if answer is not None]
 
-    def _pictures(self, row: Row) -> list[Image.Image]:
-        """Open the row's pictures; an error names the row."""
+    def _pictures(
+        self, row: Row, number: int, unreadable: dict[int, dict[str, str]]
+    ) -> list[Image.Image]:
+        """Open a row's pictures; blank ones of a training row, which is added to `unreadable`."""
         try:
             return scaled_pictures(row, self.image_height, grey=self.augment is None)
         except PictureError as error:
+            if "epoch" in row:
+                where, reason = f"{UNREADABLE}{row['id']}", error.reason.replace("image", "picture")
+                unreadable[number] = {"where": where, "reason": reason, "detail": error.detail}
+                blank = [Image.new("RGB", tuple(size), "white") for size in row["sizes"]]
+                return scaled_pictures({"images": blank}, self.image_height)
             if not self.with_ids:
                 raise
             raise DataError(

@@ -28,10 +28,11 @@ RawRow = tuple[Path, int, str | dict]
 class RowStream(IterableDataset):
     """Endless stream of a split's rows; each epoch is shuffled in a buffer of rows.
 
-    The order depends only on the files, the seed and the number of workers, and each worker reads
-    its own share. A row holds what those of `load_data` do, with pictures that are not decoded
-    yet, and `epoch`, how often it was read before. Rows that cannot be used are listed in
-    `<output_dir>/skipped.jsonl` as they are met.
+    The order depends only on the files and the seed: every worker reads and checks all rows and
+    hands on those of its own batches, so that a run resumes with any number of workers. A row holds
+    what those of `load_data` do, with pictures that are not decoded yet, and `epoch`, how often it
+    was read before. Rows that cannot be used are listed in `<output_dir>/skipped.jsonl` as they are
+    met.
 
     Args:
         files: metadata.jsonl or parquet files of one split.
@@ -79,34 +80,34 @@ class RowStream(IterableDataset):
         """Iterate over rows, from the batch on at which the stream begins."""
         worker = get_worker_info()
         count, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        # The loader asks its workers in turn, beginning with the first; a resumed stream has to
-        # begin with the worker whose turn it was.
-        share = (number + self.batches_read) % count
-        skip = self.batches_read // count + (share < self.batches_read % count)
-        skip *= self.batch_rows
+        for index, row in enumerate(self._usable(lists=number == 0)):
+            batch = index // self.batch_rows - self.batches_read
+            # The loader asks its workers for batches in turn, beginning with the first.
+            if batch >= 0 and batch % count == number:
+                yield row
+
+    def _usable(self, lists: bool) -> Iterator[Row]:
+        """Iterate over the usable rows of all epochs.
+
+        Args:
+            lists: list the rows of the first epoch that cannot be used.
+        """
         epoch, has_rows = 0, True
         while has_rows:
             rng, has_rows = np.random.default_rng([self.config.seed, epoch]), False
-            for row, problem in self._checked(self._raw(rng, share, count)):
-                has_rows = has_rows or row is not None
-                if row is None:
-                    if problem and not epoch and is_main_process():
-                        append_skipped(self.config.output_dir, problem)
-                elif skip:
-                    skip -= 1
-                else:
+            for row, problem in self._checked(self._raw(rng)):
+                if row is not None:
+                    has_rows = True
                     yield {**row, "epoch": epoch}
+                elif problem and lists and not epoch and is_main_process():
+                    append_skipped(self.config.output_dir, problem)
             epoch += 1
 
-    def _raw(
-        self, rng: np.random.Generator | None = None, share: int = 0, count: int = 1
-    ) -> Iterator[RawRow]:
-        """Read one of `count` shares of the rows, shuffled where `rng` is set."""
+    def _raw(self, rng: np.random.Generator | None = None) -> Iterator[RawRow]:
+        """Read the rows as their files hold them, shuffled where `rng` is set."""
         order = rng.permutation(len(self.files)) if rng else range(len(self.files))
         rows = ((self.files[i], *row) for i in order for row in raw_rows(self.files[i]))
-        if rng:
-            rows = _shuffled(rows, self.config.shuffle_buffer_size, rng)
-        return (row for index, row in enumerate(rows) if index % count == share)
+        return _shuffled(rows, self.config.shuffle_buffer_size, rng) if rng else rows
 
     def _checked(
         self, rows: Iterator[RawRow]

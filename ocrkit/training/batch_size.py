@@ -2,14 +2,14 @@
 
 import math
 from dataclasses import replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
-from ocrkit.data.rows import Row
+from ocrkit.data.order import TrainRows
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import ConfigError
 from ocrkit.training.probe import peak_memory, probe_step, training_mode
@@ -50,8 +50,8 @@ def largest_batch(
                 if not cuda and not _doubled_batch_fits(peaks):
                     break
                 tried = 2 * size or 1
-                batch = cast("list[Row]", [rows[i] for i in order[:tried]])
-                probe_step(model, collator(batch), config)
+                batch = collator(TrainRows(rows).__getitems__(order[:tried]))
+                probe_step(model, batch, config)
                 peaks.append(peak_memory(model.device))
                 if cuda and peaks[-1] > _gpu_limit(model):
                     break

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,7 +12,8 @@ import torch
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import picture_canvases, picture_sizes, row_lengths, token_lengths
-from ocrkit.data.rows import Row, text_of
+from ocrkit.data.order import TrainRows
+from ocrkit.data.rows import text_of
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
@@ -261,13 +262,13 @@ def _throughput(
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()
     seconds: list[float] = []
-    collated = (collator(cast("list[Row]", [rows[i] for i in batch])) for batch in batches)
+    collated = (collator(TrainRows(rows).__getitems__(batch)) for batch in batches)
     try:
         for waiting, working in timed_steps(model, collated, config):
             seconds.append(waiting + working)
     except torch.cuda.OutOfMemoryError as error:
         batch = batches[len(seconds)]
-        ids = [rows[i]["id"] for i in batch]
+        ids = rows.select_columns("id")[batch]["id"]
         raise out_of_memory("in a trial", [tokens[i] for i in batch], ids) from error
     return size * steps / sum(seconds[1:]), peak_memory(model.device) / GIB
 
@@ -319,7 +320,7 @@ def measure(
     size = resolved_batch_size(config)
     order = [n % len(rows) for n in range(size * (batches + _WARM_UP))]
     loader = torch.utils.data.DataLoader(
-        torch.utils.data.Subset(rows, order),
+        torch.utils.data.Subset(TrainRows(rows), order),
         batch_size=size,
         num_workers=config.dataloader_num_workers,
         collate_fn=collator,

@@ -171,6 +171,12 @@ def checked_settings(
     if saved["base"] is None and before.get("curriculum"):
         # The order of the rows depends on the run's length, which 0.1.0 did not save.
         kept |= {n for n in ("max_steps", "num_train_epochs") if before[n] != after[n]}
+    if saved["base"] is None and before.get("streaming") and before["dataloader_num_workers"] > 1:
+        raise ConfigError(
+            f"{checkpoint} was saved by ocrkit 0.1.0, whose "
+            f"dataloader_num_workers={before['dataloader_num_workers']} read a stream in an order "
+            "of their own: leave resume_from_checkpoint out and train anew."
+        )
     differing: dict[str, tuple] = {n: (before[n], after[n]) for n in sorted(kept)}
     differing |= {
         f"sft_kwargs {name}": values
@@ -258,11 +264,6 @@ def _processes(count: int) -> str:
 
 def _order(settings: Mapping[str, Any], batch: tuple[int, int, int]) -> str:
     """The settings that the order of the rows depends on, besides the samples of a step."""
-    workers = settings["dataloader_num_workers"]
-    if settings["streaming"] and workers > 1:
-        # Each worker reads its own share of the rows, and batches come from them in turn.
-        unit = batch[0] * batch[2]
-        return f"streaming=True, dataloader_num_workers={workers} and batches of {unit} rows"
     if settings["sft_kwargs"].get("dataloader_drop_last"):
         return f"dataloader_drop_last=True and {_product(batch)}"
     return "one order of all rows"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from data_prep.dataset.files import naming
 from data_prep.dataset.manifest import check_own
 from ocrkit.config import TrainConfig
-from ocrkit.data.collate import Collator
+from ocrkit.data.collate import UNREADABLE, Collator
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import broadcast_from_main, is_main_process
 from ocrkit.errors import DataError
@@ -136,7 +136,8 @@ def _train(
         panels = [TrainingPanel(folder, stop)]
     log = LogFile(folder / LOG)
     if holds_run(folder):
-        record_skipped(folder, [])  # rows left out are listed beside those of the earlier run
+        # Rows left out are listed beside the earlier run's, which a resumed run goes on with.
+        record_skipped(folder, [], place="" if checkpoint else UNREADABLE)
     all_callbacks = [log, *panels, stop, *callbacks]
     trainer = make_trainer(model, processor, data, config, all_callbacks, saved)
     if checkpoint and saved:
@@ -165,7 +166,7 @@ def _train(
             "loaded; give a checkpoint that this kit wrote."
         ) from None
     log.take_over()  # for a run without a step
-    if config.streaming:
+    if config.streaming or trainer.unreadable:
         left_out = sum(skipped_counts(folder).values())
         listed = f"; see {folder / 'skipped.jsonl'}" if left_out else ""
         print(f"{left_out} rows left out so far{listed}")

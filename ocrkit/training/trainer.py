@@ -16,17 +16,22 @@ from tqdm.auto import tqdm
 from transformers.trainer_utils import EvalLoopOutput
 
 from ocrkit.config import TrainConfig
+from ocrkit.data.load import without_bars
 from ocrkit.data.order import TrainRows, TrainSampler
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record, scored_text
 from ocrkit.models.read import Reader
+from ocrkit.run_folder import SKIPPED, append_skipped
 from ocrkit.training.callbacks import ConfusionWeights, LogFile
 from ocrkit.training.losses import heaviest, label_mass, label_weights, loss_terms, supervised_loss
 from ocrkit.training.probe import out_of_memory
 from ocrkit.training.resumable_trainer import ResumableTrainer
 from ocrkit.training.schedule import check_schedule
 from ocrkit.training.validation import cross_entropy_of_rows, scores
+
+# Steps in a row without one readable picture after which a run ends: their disk is probably gone.
+MOST_EMPTY_STEPS = 5
 
 
 class OCRTrainer(ResumableTrainer):
@@ -46,9 +51,13 @@ class OCRTrainer(ResumableTrainer):
             # SFTTrainer accepts only datasets of Hugging Face, and inspects one row.
             inspected = datasets.IterableDataset.from_generator(train_dataset.__iter__)
             super().__init__(*args, train_dataset=inspected, config=config, **kwargs)
-            self.train_dataset = train_dataset
         else:
-            super().__init__(*args, train_dataset=train_dataset, config=config, **kwargs)
+            # It inspects the first row, whose picture may be one that cannot be decoded.
+            stored = datasets.List(datasets.Image(decode=False))
+            with without_bars():
+                inspected = train_dataset.select(range(1)).cast_column("images", stored)
+            super().__init__(*args, train_dataset=inspected, config=config, **kwargs)
+        self.train_dataset = train_dataset
         # SFTTrainer rounds adapters over a 4-bit base to bfloat16, where small steps get lost, and
         # whose gradients cannot be unscaled on a GPU that has only float16.
         for name, weight in model.named_parameters():
@@ -56,6 +65,9 @@ class OCRTrainer(ResumableTrainer):
                 weight.data = exact[name]
         # Keeps the batch size that fits the memory from evaluation to evaluation.
         self.reader: Reader | None = None
+        # Training rows whose pictures could not be decoded, and steps in a row without any other.
+        self.unreadable: set[str] = set()
+        self.empty_steps = 0
         # A training panel shows samples of evaluations instead of printing them.
         self.quiet = False
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
@@ -176,7 +188,20 @@ class OCRTrainer(ResumableTrainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         # A batch carries its rows' ids for error messages; the model does not take them.
         self.batch_ids = inputs.pop("ids", [])
+        self._list_unreadable(inputs.pop("unreadable", []))
         return super()._prepare_inputs(inputs)
+
+    def _list_unreadable(self, entries: Sequence[dict[str, str]]) -> None:
+        """List training rows whose pictures could not be decoded, each once."""
+        for entry in entries:
+            if entry["where"] not in self.unreadable:
+                append_skipped(self.config.output_dir, entry)
+                if not self.unreadable:
+                    tqdm.write(
+                        f"{entry['where']} is left out ({entry['reason']}: {entry['detail']}); "
+                        f"it and others like it are listed in {self.config.output_dir}/{SKIPPED}"
+                    )
+                self.unreadable.add(entry["where"])
 
     def train(self, *args: Any, **kwargs: Any) -> Any:
         """As Trainer; out of memory outside a batch becomes a TrainingError.
@@ -228,13 +253,28 @@ class OCRTrainer(ResumableTrainer):
         return label_weights(characters, self.confusions.table)
 
     def get_batch_samples(self, *args: Any, **kwargs: Any) -> tuple[list, Any]:
-        """The batches of a step and the divisor of their losses: labels, or sum of weights."""
+        """The batches of a step and the divisor of their losses: labels, or sum of weights.
+
+        Raises:
+            TrainingError: the last steps had no row whose picture could be decoded.
+        """
         batches, count = super().get_batch_samples(*args, **kwargs)
         if self.confusions is not None and batches:
             masses = [label_mass(batch["labels"], self._label_weights(batch)) for batch in batches]
             count = sum(masses[1:], masses[0]).to(self.args.device)
             if self.args.average_tokens_across_devices:
                 count = self.accelerator.gather(count).sum()
+        if batches and not count:
+            count, self.empty_steps = 1, self.empty_steps + 1
+            if self.empty_steps >= MOST_EMPTY_STEPS:
+                problems = [problem for batch in batches for problem in batch.get("unreadable", [])]
+                raise TrainingError(
+                    f"No picture of the last {self.empty_steps} steps could be decoded (the last: "
+                    f"{problems[-1]['where']}, {problems[-1]['detail']}): see whether "
+                    f"{self.config.dataset} is still there and whole, and resume the run."
+                )
+        elif batches:
+            self.empty_steps = 0
         return batches, count
 
     def compute_loss(
