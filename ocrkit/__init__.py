@@ -20,6 +20,7 @@ _MODULE_OF = {
     "train": "training.train",
     "predict": "models.read",
     "evaluate": "evaluation.evaluate",
+    "baseline": "evaluation.baseline",
     "compare": "evaluation.compare",
 }
 __all__ = sorted(_MODULE_OF)
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from ocrkit.config import TrainConfig as TrainConfig
     from ocrkit.data.augment import preview_augmentations as preview_augmentations
     from ocrkit.data.load import load_data as load_data
+    from ocrkit.evaluation.baseline import baseline as baseline
     from ocrkit.evaluation.compare import compare as compare
     from ocrkit.evaluation.evaluate import evaluate as evaluate
     from ocrkit.models.load import load_model as load_model

@@ -24,6 +24,7 @@ from data_prep.dataset.command import (
 )
 from data_prep.dataset.files import sentence
 from data_prep.dataset.schema import one_line
+from ocrkit.config.names import ENGINES
 from ocrkit.environment import is_main_process
 from ocrkit.errors import ConfigError
 from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
@@ -39,6 +40,7 @@ examples:
   torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit plan --recipe bangla --dataset data/bn
   python -m ocrkit find-lr --recipe quickstart --dataset data/sroie --output_dir runs/s1
+  python -m ocrkit baseline data/sroie
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit compare runs/s1/eval/tuned runs/s2/eval/tuned --fail-if "change of cer > 0"
@@ -109,9 +111,7 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
                 help="name of the evaluation (of a run's model: tuned, of another: base, of an "
                 "engine or a file: its own; a split other than test is added, as tuned-validation)",
             )
-            command.add_argument(
-                "--engine", choices=("tesseract",), help="read with this engine instead"
-            )
+            command.add_argument("--engine", choices=ENGINES, help="read with this engine instead")
             command.add_argument(
                 "--predictions",
                 type=Path,
@@ -161,6 +161,23 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             command.add_argument(
                 "--hub_private_repo", action="store_true", default=None, help="which is private"
             )
+    command = commands.add_parser(
+        "baseline",
+        help="read some rows with RapidOCR and Tesseract: what is left to win",
+        description="Read some rows with OCR engines that need no training, and say what is left "
+        "for fine-tuning to win.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_baseline)
+    command.add_argument("dataset", metavar="DATASET", help="dataset folder")
+    command.add_argument("--split", default="test", help="split to read (%(default)s)")
+    command.add_argument(
+        "--samples",
+        type=int_option(at_least=1, at_most=LARGEST_INT),
+        default=100,
+        help="rows to read, drawn at random (%(default)s)",
+    )
+    command.add_argument("--output_dir", help="keep what was read in OUTPUT_DIR/eval")
     command = commands.add_parser(
         "compare",
         help="compare evaluations of the same rows",
@@ -351,6 +368,18 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
             arguments.engine, rows, config.output_dir, name, profile=profile, locale=locale
         )
     return evaluate(*load_model(config), rows, config, name=name)
+
+
+def _baseline(arguments: argparse.Namespace, config: object) -> None:
+    from tempfile import TemporaryDirectory
+
+    from ocrkit import TrainConfig, baseline, load_data
+
+    with TemporaryDirectory() as scratch:
+        folder = arguments.output_dir or scratch
+        config = TrainConfig(dataset=arguments.dataset, output_dir=folder)
+        rows = load_data(config)[arguments.split]
+        print(baseline(rows, config, arguments.samples))
 
 
 def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:

@@ -110,10 +110,10 @@ budget = plan(config, data, model, processor)
 
 # %%
 from ocrkit import evaluate
-from ocrkit.evaluation.evaluate import tesseract_baseline
+from ocrkit.evaluation.baseline import evaluate_engines
 
 before = evaluate(model, processor, data["test"], config, name="base")
-tesseract = tesseract_baseline(data["test"], config)
+engines = evaluate_engines(data["test"], config)
 before
 
 # %% [markdown]
@@ -141,7 +141,7 @@ from ocrkit import compare
 from ocrkit.evaluation.tables import metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
-comparison = compare(before, *tesseract, after)
+comparison = compare(before, *engines, after)
 metric_table(comparison, ["cer", "cer_grapheme", "wer", "exact_match", "normalized_match"])
 
 # %% [markdown]

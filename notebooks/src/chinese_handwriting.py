@@ -158,10 +158,10 @@ Table(steps, "measured on this machine; no weight changed")
 
 # %%
 from ocrkit import evaluate, train
-from ocrkit.evaluation.evaluate import tesseract_baseline
+from ocrkit.evaluation.baseline import evaluate_engines
 
 before = evaluate(model, processor, data["test"], config, name="base")
-tesseract = tesseract_baseline(data["test"], config)
+engines = evaluate_engines(data["test"], config)
 before
 
 # %%
@@ -177,7 +177,7 @@ from ocrkit import compare
 from ocrkit.evaluation.tables import confusion_table, metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
-comparison = compare(before, *tesseract, after)
+comparison = compare(before, *engines, after)
 metric_table(comparison, ["cr", "ar", "cer", "exact_match", "normalized_match"])
 
 # %%

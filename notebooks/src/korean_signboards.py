@@ -111,10 +111,10 @@ budget = plan(config, data, model, processor)
 
 # %%
 from ocrkit import evaluate
-from ocrkit.evaluation.evaluate import tesseract_baseline
+from ocrkit.evaluation.baseline import evaluate_engines
 
 before = evaluate(model, processor, data["test"], config, name="base")
-tesseract = tesseract_baseline(data["test"], config)
+engines = evaluate_engines(data["test"], config)
 before
 
 # %% [markdown]
@@ -143,7 +143,7 @@ from ocrkit import compare
 from ocrkit.evaluation.tables import metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
-comparison = compare(before, *tesseract, after)
+comparison = compare(before, *engines, after)
 metric_table(comparison, ["exact_match", "normalized_match", "share_similar", "cer"])
 
 # %% [markdown]

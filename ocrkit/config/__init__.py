@@ -19,6 +19,7 @@ from data_prep.dataset.files import write_whole
 from ocrkit.config.augmentation import augmentation_ranges
 from ocrkit.config.checks import check_settings
 from ocrkit.config.names import LOSSES, OPTIMIZERS, RENAMED, SCHEDULES
+from ocrkit.config.parameters import parameters
 from ocrkit.config.values import parse_setting, read_settings, setting
 from ocrkit.errors import ConfigError
 
@@ -251,10 +252,11 @@ class TrainConfig:
     def from_parameters(
         cls, namespace: Mapping[str, Any], also: Iterable[str] = ()
     ) -> "TrainConfig":
-        """Build a config from a notebook's globals, right after its parameters cell.
+        """Build a config from a notebook's globals, in a cell after its parameters cell.
 
-        A parameter named `recipe` chooses the recipe; the others override its settings, but None
-        keeps the recipe's value.
+        Only names that the parameters cell and papermill's `-p` assigned count, so the cell may be
+        run again, whatever other cells have assigned since. A parameter named `recipe` chooses the
+        recipe; the others override its settings, but None keeps the recipe's value.
 
         Args:
             also: parameters that the notebook itself uses.
@@ -264,14 +266,11 @@ class TrainConfig:
         """
         also = {*also, "recipe"}
         values = {}
-        for name, value in namespace.items():
-            if name.startswith("_") or name in _NOTEBOOK_NAMES or name in also:
-                continue
-            if not isinstance(value, str | int | float | bool | list | dict | None):
-                continue
-            check_name(name, also)
-            if value is not None:
-                values[name] = value
+        for name, value in parameters(namespace).items():
+            if name not in also:
+                check_name(name, also)
+                if value is not None:
+                    values[name] = value
         recipe = namespace.get("recipe")
         return cls.from_recipe(recipe, **values) if recipe else cls.from_dict(values)
 
@@ -283,10 +282,6 @@ class TrainConfig:
         """Write the settings as YAML, which `from_recipe` reads again."""
         text = yaml.safe_dump(self.to_dict(), sort_keys=False, allow_unicode=True)
         write_whole(path, text)
-
-
-# Names that IPython adds to a notebook's globals.
-_NOTEBOOK_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open"}
 
 
 def recipes() -> list[str]:

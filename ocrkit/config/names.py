@@ -4,6 +4,8 @@ Those of transformers are compared with it by a test: importing it here would ta
 Unsloth has to be imported first.
 """
 
+# OCR engines that are evaluated beside a model.
+ENGINES = ("rapidocr", "tesseract")
 # Tasks whose prompt may be set for all rows; in vqa every row holds its own question.
 PROMPTED_TASKS = ("transcription", "extraction")
 LOSSES = (

@@ -18,9 +18,9 @@ from ocrkit.data.rows import (
     text_of,
     without_images,
 )
+from ocrkit.evaluation.engines import open_engine, read_rows
 from ocrkit.evaluation.evaluation import UNFINISHED, Evaluation, check_evaluation_folder, score
 from ocrkit.evaluation.records import Record, read_predictions, record_line
-from ocrkit.evaluation.tesseract import check_tesseract, read_rows, tesseract_language
 from ocrkit.metrics import fields
 from ocrkit.metrics.text import PROFILE_VERSION
 from ocrkit.run_folder import run_id_of_model
@@ -91,51 +91,28 @@ def evaluate_engine(
     """Evaluate an OCR engine on the rows of `data`, streamed and resumed as for a model.
 
     Args:
-        engine: `tesseract` (the program, through pytesseract).
+        engine: `rapidocr` (PP-OCR models inside the package) or `tesseract` (the program).
         data: as for `evaluate`.
         output_dir: results go to `<output_dir>/eval/<name>`.
         name: name of the evaluation's folder; None takes the engine's name.
-        language: Tesseract's own code, such as `eng` or `kor+eng`; None takes each row's language.
-        psm: page segmentation mode; None takes 7 (one line) for pictures at least three times as
-            wide as high and 6 (one block) for the others.
+        language: Tesseract's own code, as for `engines.open_engine`.
+        psm: Tesseract's page segmentation mode, as for `engines.open_engine`.
         profile: normalisation profile of `normalized_match`.
         locale: how amounts in JSON are written.
 
     Raises:
-        ValueError: the engine is unknown, Tesseract lacks a language, or `name` is no folder name.
-        RuntimeError: Tesseract or pytesseract is not installed.
+        ValueError: the engine is unknown, an option is not its own, Tesseract lacks a language, or
+            `name` is no folder name.
+        RuntimeError: the engine is not installed.
 
     """
-    if engine != "tesseract":
-        raise ValueError(f"Engine {engine!r} is unknown: use 'tesseract', or score a file.")
     folder = eval_folder(output_dir, name or engine)
-    rows = [(row["id"], language or tesseract_language(row)) for row in without_images(data)]
-    version = check_tesseract({code for _, code in rows})
-    stamp = json.dumps([engine, version, psm, rows, picture_hashes(data)])
-    stream = partial(read_rows, language=language, psm=psm)
+    texts = without_images(data)
+    opened = open_engine(engine, texts, language, psm)
+    rows = [(row["id"], opened.language_of(row)) for row in texts]
+    stamp = json.dumps([engine, opened.version, psm, rows, picture_hashes(data)])
+    stream = partial(read_rows, engine=opened)
     return _evaluate_stream(data, folder, stamp, stream, profile, locale)
-
-
-def tesseract_baseline(data: "Rows", config: "TrainConfig") -> list[Evaluation]:
-    """Evaluate Tesseract on the rows of `data`, as a baseline in a comparison.
-
-    Returns:
-        A list of one evaluation; an empty list, and a printed line, where Tesseract is not
-        installed or lacks a language.
-
-    """
-    try:
-        evaluation = evaluate_engine(
-            "tesseract",
-            data,
-            config.output_dir,
-            profile=config.normalization_profile,
-            locale=config.locale,
-        )
-    except (RuntimeError, ValueError) as error:
-        print(f"Left out: {error}")
-        return []
-    return [evaluation]
 
 
 def evaluate_file(

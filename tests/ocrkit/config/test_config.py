@@ -95,7 +95,7 @@ def test_a_recipe_may_be_a_file(tmp_path):
 
 def test_parameters_come_from_a_notebook():
     namespace = {"recipe": "quickstart", "seed": 3, "learning_rate": None, "receipts": 5}
-    namespace |= {"In": ["x"], "_": 1, "TrainConfig": TrainConfig, "pytest": pytest}
+    namespace |= {"_": 1, "TrainConfig": TrainConfig, "pytest": pytest}
     config = TrainConfig.from_parameters(namespace, also=["receipts"])
     assert config == TrainConfig.from_recipe("quickstart", seed=3)
 

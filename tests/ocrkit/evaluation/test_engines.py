@@ -13,7 +13,7 @@ from data_prep.convert import convert
 from data_prep.dataset.schema import DataError
 from data_prep.synthetic.fonts import find_fonts
 from data_prep.synthetic.render import load_font
-from ocrkit.evaluation import tesseract
+from ocrkit.evaluation import engines
 from ocrkit.evaluation.evaluate import evaluate_engine
 from tests.helpers.sources_common import real_data
 
@@ -47,9 +47,9 @@ def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
 
     def read(picture, language, psm):
         asked.append(language)
-        return {"prediction": str(picture.getpixel((0, 0))), "confidence": 0.9}
+        return engines.Reading(str(picture.getpixel((0, 0))), 0.9)
 
-    monkeypatch.setattr(tesseract, "_read", read)
+    monkeypatch.setattr(engines, "_read_with_tesseract", read)
     evaluate_engine("tesseract", rows(2), tmp_path)
     evaluate_engine("tesseract", rows(2), tmp_path)
     assert asked == ["eng"] * 2
@@ -77,7 +77,7 @@ def test_tesseract_reads_lines_and_resumes(tmp_path, monkeypatch):
     assert all(0.3 < r["confidence"] <= 1 for r in evaluated.records[:2])
     assert evaluated.failed == 1 and evaluated.records[2]["error"] == "the row has no picture"
     asked = []
-    monkeypatch.setattr(tesseract, "_read", lambda *a: asked.append(a) or {})
+    monkeypatch.setattr(engines, "_read_with_tesseract", lambda *a, psm: asked.append(a))
     evaluate_engine("tesseract", data, tmp_path)
     assert asked == []  # the two that were read are kept, the third has nothing to read
 
@@ -90,7 +90,7 @@ def test_tesseract_without_a_language_is_one_sentence(tmp_path):
 
 def reader_of(language):
     """Tesseract's name of a language, or a skip that names the package of its data."""
-    name = tesseract.TESSERACT[language]
+    name = engines.TESSERACT[language]
     installed = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True)
     if name not in installed.stdout.split():
         pytest.skip(f"needs tesseract-ocr-{name.replace('_', '-')}")
@@ -126,7 +126,7 @@ def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
 
 def test_a_row_chooses_tesseracts_language():
     codes = ("bn", "ko-KR", "zh", "zh_CN", "zh-Hans-CN", "zh-Hant", "zh-TW", "EN", None, "fr")
-    chosen = [tesseract.tesseract_language({"language": code}) for code in codes]
+    chosen = [engines.tesseract_language({"language": code}) for code in codes]
     assert chosen == [
         *("ben", "kor", "chi_sim", "chi_sim", "chi_sim", "chi_tra", "chi_tra", "eng", "eng", "fr")
     ]
@@ -149,8 +149,71 @@ def test_tesseract_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
         raise pytesseract.TesseractNotFoundError
 
     monkeypatch.setattr(pytesseract, "get_tesseract_version", missing)
-    with pytest.raises(RuntimeError, match="Tesseract cannot be run"):
-        evaluate_engine("tesseract", rows(1), tmp_path)
+    korean = [rows(1)[0] | {"language": "ko"}]
+    with pytest.raises(RuntimeError, match="apt-get install tesseract-ocr tesseract-ocr-kor`"):
+        evaluate_engine("tesseract", korean, tmp_path)
+
+
+def line_picture(text, size=32):
+    font = ImageFont.load_default(size)
+    picture = Image.new("L", (int(font.getlength(text)) + 24, size + 24), 255)
+    ImageDraw.Draw(picture).text((12, 8), text, font=font, fill=0)
+    return picture
+
+
+def test_rapidocr_reads_lines_and_resumes(tmp_path, monkeypatch):
+    data = rows(3)
+    for row in data[:2]:
+        row["images"] = [line_picture(row["completion"][0]["content"])]
+    data[2]["images"] = []
+    evaluated = evaluate_engine("rapidocr", data, tmp_path)
+    assert [r["prediction"] for r in evaluated.records[:2]] == ["line 0", "line 1"]
+    assert all(0.5 < r["confidence"] <= 1 for r in evaluated.records[:2])
+    assert evaluated.records[2]["error"] == "the row has no picture"
+    asked = []
+    monkeypatch.setattr(engines, "_read_with_rapidocr", lambda *a: asked.append(a))
+    evaluate_engine("rapidocr", data, tmp_path)
+    assert asked == []
+
+
+def test_rapidocr_reads_a_page_line_by_line():
+    page = Image.new("RGB", (740, 740), "white")  # a size that is not enlarged
+    for text, place in (("Receipt", (20, 20)), ("TOTAL", (20, 120)), ("9.00", (360, 121))):
+        page.paste(line_picture(text), place)
+    reading = engines.read_picture("rapidocr", page)
+    assert reading.text.split("\n") == ["Receipt", "TOTAL 9.00"]
+    assert 0.5 < reading.confidence <= 1
+
+
+def test_a_blank_picture_reads_as_nothing():
+    assert engines.read_picture("rapidocr", Image.new("RGB", (300, 40), "white")).text == ""
+
+
+def test_rapidocr_takes_none_of_tesseracts_options(tmp_path):
+    with pytest.raises(ValueError, match="are Tesseract's"):
+        evaluate_engine("rapidocr", rows(1), tmp_path, language="eng")
+    with pytest.raises(ValueError, match="'paddle' is unknown: use rapidocr or tesseract"):
+        evaluate_engine("paddle", rows(1), tmp_path)
+
+
+def test_rapidocr_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
+    engines._rapidocr.cache_clear()
+    monkeypatch.setitem(sys.modules, "rapidocr", None)
+    with pytest.raises(RuntimeError, match="`pip install rapidocr onnxruntime`"):
+        evaluate_engine("rapidocr", rows(1), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "share", "script"),
+    [("Total 9.00", 0, "other"), ("今天", 0, "other"), ("서울 ab", 0.5, "Hangul")],
+)
+def test_letters_that_rapidocr_cannot_write(text, share, script):
+    assert engines.unknown_letters([text]) == (share, script)
+
+
+def test_scripts_that_rapidocr_has_no_model_for():
+    for text in ("আমার সোনার বাংলা", "привет", "สวัสดี", "नमस्ते", "مرحبا"):
+        assert engines.unknown_letters([text])[0] > 0.9, text
 
 
 @pytest.mark.real_data
