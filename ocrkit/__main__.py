@@ -31,6 +31,7 @@ from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
 
 if typing.TYPE_CHECKING:
     from ocrkit.config import TrainConfig
+    from ocrkit.models.read_files import PictureReader
 
 _EPILOG = """first, on a new machine:
   python -m ocrkit doctor
@@ -45,6 +46,7 @@ examples:
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit compare runs/s1/eval/tuned runs/s2/eval/tuned --fail-if "change of cer > 0"
   python -m ocrkit predict scans/ invoice.pdf --model runs/s1 --out predictions.jsonl
+  python -m ocrkit predict scans/ --server http://localhost:8000/v1 --model NAME --out texts/
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
   python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43
 """
@@ -118,6 +120,8 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
                 help="score this file instead, and with --output_dir write the evaluation there",
             )
             command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
+        if name in ("evaluate", "predict"):
+            _add_server(command)
         if name == "find-lr":
             rate, steps = float_option(above=0), int_option(at_least=10, at_most=100_000)
             command.add_argument("--min_lr", type=rate, default=1e-6, help="first (%(default)s)")
@@ -235,6 +239,47 @@ def _add_overwrite(command: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_server(command: argparse.ArgumentParser) -> None:
+    group = command.add_argument_group(
+        "reading by a server", "any OpenAI-compatible one; its key is taken from OPENAI_API_KEY"
+    )
+    group.add_argument(
+        "--server", metavar="URL", help="such as http://localhost:8000/v1, with --model its name"
+    )
+    group.add_argument(
+        "--requests",
+        type=int_option(at_least=1, at_most=1024),
+        default=8,
+        help="requests at once (%(default)s)",
+    )
+    group.add_argument(
+        "--timeout",
+        type=float_option(above=0, at_most=86400),
+        default=120.0,
+        help="seconds to wait for an answer (%(default)s)",
+    )
+    group.add_argument(
+        "--price",
+        metavar="READ,WRITTEN",
+        type=_price,
+        help="of a million tokens read and of a million written, such as 0.1,0.4: tells the cost",
+    )
+    group.add_argument(
+        "--processor",
+        metavar="MODEL",
+        help="resize pictures as this run's or model's processor does; a run's settings are taken",
+    )
+
+
+def _price(text: str) -> tuple[float, float]:
+    """Parse two prices; the `type` of an argparse option."""
+    try:
+        read, written = map(float_option(at_least=0), text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no pair of prices such as 0.1,0.4") from None
+    return read, written
+
+
 def _repository(text: str) -> str:
     """Parse a repository of the Hub, user/name; the `type` of an argparse option."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", text, re.ASCII):
@@ -269,7 +314,7 @@ def _config(arguments: argparse.Namespace) -> "TrainConfig":
     model = options.get("model_name_or_path")
     if arguments.recipe or not model:
         return TrainConfig.from_recipe(arguments.recipe or "quickstart", **options)
-    folder = run_folder(model)
+    folder = run_folder(getattr(arguments, "processor", None) or model)
     if folder is None:
         return TrainConfig.from_dict(options)
     settings = settings_of_run(folder)
@@ -326,12 +371,28 @@ def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
             f"--predictions {arguments.predictions} scores a file, and --engine "
             f"{arguments.engine} reads the pictures anew: give one of the two."
         )
+    if arguments.server and (arguments.predictions or arguments.engine):
+        raise ConfigError("--server reads by a server: leave --engine and --predictions out.")
+    _check_server(arguments)
     evaluation = _evaluated(arguments, config)
     print(evaluation)
     if arguments.fail_if and fails(evaluation, arguments.fail_if):
         print(f"ocrkit: {evaluation.name} has {arguments.fail_if}", file=sys.stderr)
         return 1
     return 0
+
+
+def _check_server(arguments: argparse.Namespace) -> None:
+    if not arguments.server:
+        for name in ("price", "processor"):
+            if getattr(arguments, name):
+                raise ConfigError(f"--{name} is for a server: give --server URL, or leave it out.")
+        return
+    from ocrkit.evaluation.server import check_url
+
+    check_url(arguments.server)
+    if not arguments.model_name_or_path:
+        raise ConfigError("--server needs --model NAME, which the server knows the model by.")
 
 
 def _usage(check: Callable, *values: Any) -> None:
@@ -345,7 +406,12 @@ def _usage(check: Callable, *values: Any) -> None:
 def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     from ocrkit import evaluate, load_data, load_model
     from ocrkit.errors import DataError
-    from ocrkit.evaluation.evaluate import eval_folder, evaluate_engine, evaluate_file
+    from ocrkit.evaluation.evaluate import (
+        eval_folder,
+        evaluate_engine,
+        evaluate_file,
+        evaluate_server,
+    )
 
     profile, locale = config.normalization_profile, config.locale
     if arguments.predictions:
@@ -360,12 +426,28 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
         raise DataError(f"--split {arguments.split}: the dataset has {', '.join(map(str, data))}.")
     rows = data[arguments.split]
     model = "tuned" if run_folder(config.model_name_or_path) else "base"
+    if arguments.server:
+        from ocrkit.evaluation.server import evaluation_name
+
+        model = evaluation_name(config.model_name_or_path)
     # Another split's evaluation must not replace the test split's.
     suffix = "" if arguments.split == "test" else f"-{arguments.split}"
     name = arguments.name or (arguments.engine or model) + suffix
     if arguments.engine:
         return evaluate_engine(
             arguments.engine, rows, config.output_dir, name, profile=profile, locale=locale
+        )
+    if arguments.server:
+        return evaluate_server(
+            arguments.server,
+            config.model_name_or_path,
+            rows,
+            config,
+            name,
+            requests=arguments.requests,
+            timeout=arguments.timeout,
+            price=arguments.price,
+            processor=arguments.processor,
         )
     return evaluate(*load_model(config), rows, config, name=name)
 
@@ -388,23 +470,23 @@ def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.models.predictions import check_out, write_predictions
     from ocrkit.models.read_files import list_pictures, read_pictures
 
+    _check_server(arguments)
     prompts = PROMPTS | config.prompts
     prompt = arguments.prompt or prompts["transcription"]
     pictures = list_pictures(arguments.images)
     if arguments.out:
         check_out(pictures, arguments.out, arguments.overwrite)
-    from ocrkit.models.load import load_model
-
+    reader = _reader(arguments, config)
     if arguments.out:
         read, failed = write_predictions(
-            *load_model(config), pictures, prompt, config, arguments.out, arguments.overwrite
+            reader, pictures, prompt, arguments.out, arguments.overwrite
         )
         print(
             f"{read} read, {failed} failed, {len(pictures) - read - failed} were there "
             f"already; in {arguments.out}"
         )
         return 1 if failed else 0
-    results = read_pictures(*load_model(config), pictures, prompt, config)
+    results = read_pictures(reader, pictures, prompt)
     by_id = {result["id"]: result for result in results}
     failed = [picture.id for picture in pictures if by_id[picture.id]["error"]]
     for name in failed:
@@ -415,6 +497,26 @@ def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
         if picture.id not in failed:
             print(f"{one_line(picture.id)}\t{by_id[picture.id]['prediction']}")
     return 0
+
+
+def _reader(arguments: argparse.Namespace, config: "TrainConfig") -> "PictureReader":
+    """Reader of pictures: the server, or the model, which is loaded."""
+    if arguments.server:
+        from ocrkit.evaluation.server import ServerReader
+
+        return ServerReader(
+            arguments.server,
+            config.model_name_or_path,
+            config,
+            arguments.requests,
+            arguments.timeout,
+            price=arguments.price,
+            processor=arguments.processor,
+        )
+    from ocrkit.models.load import load_model
+    from ocrkit.models.read import Reader
+
+    return Reader(*load_model(config), config)
 
 
 def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:

@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict
 
@@ -121,6 +121,15 @@ def without_images(data: Any) -> Any:
     if hasattr(data, "remove_columns") and "images" in data.column_names:
         return data.remove_columns("images")
     return data
+
+
+def undecoded(rows: "Dataset | Sequence[Row]") -> Iterator[Row]:
+    """Rows of a Dataset with pictures as `{path, bytes}`, so that opening one fails alone."""
+    if isinstance(rows, Sequence):
+        yield from rows
+        return
+    for batch in rows.with_format("arrow").iter(batch_size=16):
+        yield from batch.to_pylist()
 
 
 def first_picture_files(data: Any) -> list[str | None]:

@@ -1,14 +1,18 @@
-"""Evaluate a model, an OCR engine, or a file of predictions."""
+"""Evaluate a model, an OCR engine, a server, or a file of predictions."""
 
 import hashlib
 import json
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from tqdm.auto import tqdm
+
 from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.schema import one_line
 from ocrkit.data.rows import (
     Row,
     first_picture,
@@ -16,6 +20,7 @@ from ocrkit.data.rows import (
     picture_hashes,
     select_rows,
     text_of,
+    undecoded,
     without_images,
 )
 from ocrkit.evaluation.engines import open_engine, read_rows
@@ -30,6 +35,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
     from ocrkit.config import TrainConfig
+    from ocrkit.models.read import Prediction
 
     Rows = Dataset | Sequence[Row]
 
@@ -115,6 +121,50 @@ def evaluate_engine(
     return _evaluate_stream(data, folder, stamp, stream, profile, locale)
 
 
+def evaluate_server(
+    url: str,
+    model: str,
+    data: "Rows",
+    config: "TrainConfig",
+    name: str | None = None,
+    requests: int = 8,
+    timeout: float = 120.0,
+    price: tuple[float, float] | None = None,
+    processor: str | None = None,
+) -> Evaluation:
+    """Evaluate a model behind an OpenAI-compatible address, streamed and resumed as for a model.
+
+    Args:
+        url: the address up to its version, such as http://localhost:8000/v1.
+        model: the model's name on the server.
+        data: as for `evaluate`.
+        config: settings of reading, profile and locale; results go into its `output_dir`.
+        name: name of the evaluation's folder; None takes the end of the model's name.
+        requests: number of requests at once.
+        timeout: seconds to wait for an answer, of which several are tried.
+        price: of a million tokens read and of a million written.
+        processor: a model or run folder that decides the size of pictures; see `ServerReader`.
+
+    Raises:
+        ConfigError: the address or the processor cannot be used.
+        RuntimeError: the server is not there, is no chat endpoint, refuses the key or the model,
+            sees no pictures, or answers no more.
+
+    """
+    from ocrkit.evaluation.server import ServerReader, evaluation_name
+
+    folder = eval_folder(config.output_dir, name or evaluation_name(model))
+    reader = ServerReader(url, model, config, requests, timeout, price=price, processor=processor)
+    return _evaluate_stream(
+        data,
+        folder,
+        reader.fingerprint(data),
+        lambda rows: _failures_shown(reader.read_stream(undecoded(rows)), len(rows)),
+        config.normalization_profile,
+        config.locale,
+    )
+
+
 def evaluate_file(
     path: str | Path, name: str | None = None, profile: str = "strict", locale: str = "en"
 ) -> Evaluation:
@@ -193,6 +243,14 @@ def _evaluate_stream(
     evaluation.save(folder)
     path.unlink()
     return evaluation
+
+
+def _failures_shown(answers: "Iterable[Prediction]", total: int) -> "Iterator[Prediction]":
+    """Answers as they come, with a progress bar and a line on stderr for each that failed."""
+    for answer in tqdm(answers, total=total, desc="server", delay=2):
+        if answer["error"]:
+            tqdm.write(f"{one_line(answer['id'])} failed: {answer['error']}", file=sys.stderr)
+        yield answer
 
 
 def _update(record: Record, values: Mapping[str, Any]) -> None:

@@ -1,8 +1,12 @@
 """Pixel budget: bound the size of pictures in pixels, or in tiles (Llama-3.2-Vision)."""
 
+import math
 from typing import TYPE_CHECKING
 
+from PIL import Image
+
 from ocrkit.config import TrainConfig
+from ocrkit.data.patches import supports_cut_patches
 from ocrkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -63,6 +67,37 @@ def _check_bounds(
             f"max_pixels={high} is less than the {side} x {side} pixels of a single token; raise "
             "it."
         )
+
+
+def within_budget(
+    picture: Image.Image, min_pixels: int | None = None, max_pixels: int | None = None
+) -> Image.Image:
+    """Scale a picture to at least `min_pixels` and at most `max_pixels`; None: no bound."""
+    pixels = picture.width * picture.height
+    wanted = min(max(pixels, min_pixels or 0), max_pixels or math.inf)
+    if wanted == pixels:
+        return picture
+    scale, rounded = math.sqrt(wanted / pixels), math.floor if wanted < pixels else math.ceil
+    size = max(1, rounded(picture.width * scale)), max(1, rounded(picture.height * scale))
+    return picture.resize(size, Image.Resampling.BICUBIC)
+
+
+def image_processor_of(name: str, config: TrainConfig) -> "BaseImageProcessor":
+    """Image processor of a base model (a Hub id or folder), within the config's pixel budget.
+
+    Raises:
+        ConfigError: the kit cannot foresee how this image processor resizes.
+    """
+    from transformers import AutoProcessor
+
+    processor = AutoProcessor.from_pretrained(name)
+    apply_pixel_budget(processor, config)
+    if not supports_cut_patches(processor.image_processor):
+        raise ConfigError(
+            f"{type(processor.image_processor).__name__} of {name!r} resizes pictures in a way "
+            "that the kit does not repeat: leave the processor out, and the server's own does it."
+        )
+    return processor.image_processor
 
 
 def fit_tiles(model: "PreTrainedModel", max_tiles: int | None) -> None:

@@ -2,21 +2,18 @@
 
 import json
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from tqdm.auto import tqdm
 
 from data_prep.dataset.files import naming, write_whole
 from data_prep.dataset.manifest import content_hash, note_files, read_manifest
-from ocrkit.config import TrainConfig
 from ocrkit.data.rows import Row
 from ocrkit.errors import ConfigError, DataError
-from ocrkit.models.read_files import Picture, read_pictures
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+from ocrkit.models.read_files import Picture, PictureReader, read_pictures
 
 # Keys of a line by version 0.1.0; later versions add a fingerprint and the picture's checksum.
 _KEYS = {"id", "prediction", "confidence", "finish_reason", "error"}
@@ -60,11 +57,9 @@ def text_file(picture: Picture, out: Path) -> Path:
 
 
 def write_predictions(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
+    reader: PictureReader,
     pictures: list[Picture],
     prompt: str,
-    config: TrainConfig,
     out: Path,
     overwrite: bool = False,
 ) -> tuple[int, int]:
@@ -73,14 +68,13 @@ def write_predictions(
     Each prediction is written at once, so an interrupted run resumes where it stopped: pictures
     that the same model read with the same prompt and settings are skipped, unless they failed or
     changed since. Predictions of version 0.1.0, which carry no fingerprint, are kept, with a line
-    on stderr. A picture that failed gets a line with its error, or no text file, and is named.
+    on stderr. A picture that failed gets a line with its error, or no text file, and is named. At
+    the end the lines are put in the order of the pictures.
 
     Args:
-        model: from `load_model`.
-        processor: from `load_model`.
+        reader: of a model or a server.
         pictures: pictures to read.
         prompt: the user's message for every picture.
-        config: settings of the run.
         out: the .jsonl file or the folder.
         overwrite: read every picture, and replace earlier predictions.
 
@@ -89,12 +83,10 @@ def write_predictions(
             or other settings.
         OSError: the disk is full or cannot be written; the file or folder is named.
     """
-    from ocrkit.models.read import fingerprint
-
     check_out(pictures, out, overwrite)
     # As an evaluation's, of a row without a picture: weights, prompt and settings.
     row: Row = {"id": "", "prompt": [{"role": "user", "content": prompt}], "images": []}
-    stamp = fingerprint(model, processor, [row], config)
+    stamp = reader.fingerprint([row])
     checksums = _Checksums()
     is_jsonl = out.suffix == ".jsonl"
     with naming(out):
@@ -109,9 +101,8 @@ def write_predictions(
         unread = _unread_in_folder(pictures, out, stamp, checksums)
     by_id = {picture.id: picture for picture in unread}
     failed = 0
-    for result in tqdm(
-        read_pictures(model, processor, unread, prompt, config), total=len(unread), desc="pictures"
-    ):
+    results = read_pictures(reader, unread, prompt)
+    for result in tqdm(results, total=len(unread), desc="pictures"):
         if result["error"]:
             failed += 1
             tqdm.write(f"{result['id']} failed: {result['error']}")
@@ -123,6 +114,8 @@ def write_predictions(
                 file.write(line.encode("utf-8", "backslashreplace"))
         elif not result["error"]:
             _write_text(text_file(picture, out), out, result["prediction"] + "\n", marks)
+    if is_jsonl and unread:
+        _sort_jsonl(out, pictures)
     return len(unread) - failed, failed
 
 
@@ -160,6 +153,18 @@ def _read_jsonl(path: Path) -> list[dict[str, Any]]:
             )
         records.append(record)
     return records
+
+
+def _sort_jsonl(out: Path, pictures: list[Picture]) -> None:
+    """Put lines in the order of the pictures, whatever was read first; others come last."""
+    order = {picture.id: number for number, picture in enumerate(pictures)}
+    records = _read_jsonl(out)
+    write_whole(out, _jsonl(sorted(records, key=lambda r: order.get(r["id"], len(order)))))
+
+
+def _jsonl(records: Iterable[dict[str, Any]]) -> bytes:
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _is_incomplete(line: bytes) -> bool:
@@ -202,8 +207,7 @@ def _unread_in_jsonl(
         unmarked += "fingerprint" not in record
         kept[record["id"] if picture else number] = record
     _warn_of_unmarked(unmarked, out)
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept.values())
-    content = text.encode("utf-8", "backslashreplace")
+    content = _jsonl(kept.values())
     if out.is_file() and content != out.read_bytes():
         write_whole(out, content)
     return [picture for picture in pictures if picture.id not in kept]

@@ -5,7 +5,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 import torch
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     Rows = Dataset | Sequence[Row]
 
+# Rows of a stream that are held at the same time, with their pictures.
+CHUNK = 64
 # Start of the error of a row whose logits are NaN or infinite.
 NAN_LOGITS = "the model computed no numbers"
 
@@ -37,7 +40,7 @@ class Prediction(TypedDict):
 
     id: str
     prediction: str
-    confidence: float
+    confidence: float | None
     finish_reason: str
     error: str | None
 
@@ -89,7 +92,7 @@ class Reader:
     def __init__(
         self, model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
     ) -> None:
-        self.model, self.config = model, config
+        self.model, self.processor, self.config = model, processor, config
         self.collate = Collator(processor, config.image_height, generation=True)
         self.batch_size = config.per_device_eval_batch_size
         self._nan_rows = 0
@@ -130,6 +133,17 @@ class Reader:
                 yield from results
                 progress.update(len(batch))
                 start += len(batch)
+
+    def read_stream(self, rows: Iterable[Row]) -> Iterator[Prediction]:
+        """Read any number of rows, `CHUNK` at a time, of which the largest come first."""
+        stream = iter(rows)
+        while chunk := list(islice(stream, CHUNK)):
+            yield from self.read(chunk)
+        self.warn_of_nan()
+
+    def fingerprint(self, rows: "Rows") -> str:
+        """Checksum of weights, pictures, prompts and settings; see `fingerprint`."""
+        return fingerprint(self.model, self.processor, rows, self.config)
 
     def warn_of_nan(self) -> None:
         """Print how many rows failed because of NaN logits, if any, and the way out."""

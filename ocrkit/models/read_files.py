@@ -1,11 +1,11 @@
-"""Read picture files: list files, folders, globs and PDFs, and read them in chunks."""
+"""Read picture files: list files, folders, globs and PDFs, and read them one after another."""
 
 import glob
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from PIL import Image
 from tqdm.auto import tqdm
@@ -18,16 +18,12 @@ from ocrkit.data.rows import Message, Row
 from ocrkit.errors import DataError
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
-
     from ocrkit.models.read import Prediction
 
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".pdf")
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 # Resolution at which the pages of a PDF are rendered, in pixels per inch.
 PDF_DPI = 200
-# Number of pictures that are open at the same time.
-_CHUNK = 64
 # A picture that is higher than wide, and higher than this many of the lines that a model reads, is
 # taken for a page.
 _LINES_OF_PAGE = 8
@@ -126,55 +122,68 @@ def _is_tiff(file: Path) -> bool:
         return False
 
 
+class PictureReader(Protocol):
+    """What reads rows: a model (`ocrkit.models.read.Reader`) or a server."""
+
+    config: TrainConfig
+
+    def read_stream(self, rows: Iterable[Row]) -> "Iterator[Prediction]":
+        """Read rows as they come, and yield a prediction for each, in any order."""
+        ...
+
+    def fingerprint(self, rows: Sequence[Row]) -> str:
+        """Checksum of all that the predictions of these rows depend on."""
+        ...
+
+
 def read_pictures(
-    model: "PreTrainedModel",
-    processor: "ProcessorMixin",
-    pictures: list[Picture],
-    prompt: str,
-    config: TrainConfig,
+    reader: PictureReader, pictures: list[Picture], prompt: str
 ) -> "Iterator[Prediction]":
     """Read pictures and yield a prediction for each.
 
-    Only 64 pictures are open at the same time, so a folder may be of any size; within a chunk the
-    largest come first. The first picture that looks like a page, given to a model that reads
-    lines, is named in a warning.
+    Pictures are opened as the reader takes them, so a folder may be of any size. The first picture
+    that looks like a page, given to a model that reads lines, is named in a warning.
     """
-    from ocrkit.models.read import Reader
+    unread: list[Prediction] = []
+    for result in reader.read_stream(_open_rows(pictures, prompt, reader.config, unread)):
+        yield from unread
+        unread.clear()
+        yield result
+    yield from unread
 
-    # A Reader keeps the batch size that fits the memory from chunk to chunk.
-    reader = Reader(model, processor, config)
+
+def _open_rows(
+    pictures: list[Picture], prompt: str, config: TrainConfig, unread: "list[Prediction]"
+) -> Iterator[Row]:
+    """A row for each picture; one that cannot be opened is appended to `unread` as failed."""
     warned, animated = False, 0
-    for start in range(0, len(pictures), _CHUNK):
-        rows: list[Row] = []
-        for picture in pictures[start : start + _CHUNK]:
-            try:
-                opened = picture.open()
-                image = plain(opened.image)
-            except (OSError, ValueError, RuntimeError) as error:
-                cause = " ".join(str(error).split())
-                yield {
-                    "id": picture.id,
-                    "prediction": "",
-                    "confidence": 0.0,
-                    "finish_reason": "error",
-                    "error": f"cannot be opened: {cause}",
-                }
-                continue
-            animated += opened.frames > 1
-            if not warned and (warned := _is_page(image, config.image_height)):
-                tqdm.write(
-                    f"{picture.id} has {image.width} x {image.height} pixels and is read "
-                    f"{config.image_height} pixels high, as the lines that this model was trained "
-                    "on: cut pages into lines first.",
-                    file=sys.stderr,
-                )
-            message: Message = {"role": "user", "content": prompt}
-            rows.append({"id": picture.id, "prompt": [message], "images": [image]})
-        if rows:
-            yield from reader.read(rows)
+    for picture in pictures:
+        try:
+            opened = picture.open()
+            image = plain(opened.image)
+        except (OSError, ValueError, RuntimeError) as error:
+            cause = " ".join(str(error).split())
+            failed: Prediction = {
+                "id": picture.id,
+                "prediction": "",
+                "confidence": 0.0,
+                "finish_reason": "error",
+                "error": f"cannot be opened: {cause}",
+            }
+            unread.append(failed)
+            continue
+        animated += opened.frames > 1
+        if not warned and (warned := _is_page(image, config.image_height)):
+            tqdm.write(
+                f"{picture.id} has {image.width} x {image.height} pixels and is read "
+                f"{config.image_height} pixels high, as the lines that this model was trained "
+                "on: cut pages into lines first.",
+                file=sys.stderr,
+            )
+        message: Message = {"role": "user", "content": prompt}
+        yield {"id": picture.id, "prompt": [message], "images": [image]}
     if animated:
         print(f"{animated} pictures hold several frames; the first was read.", file=sys.stderr)
-    reader.warn_of_nan()
 
 
 def _is_page(image: Image.Image, image_height: int | None) -> bool:

@@ -192,10 +192,11 @@ def test_predict_reads_pictures(tmp_path, capsys):
     ],
 )
 def test_predict_asks_as_the_model_was_trained(given, asked, tmp_path, monkeypatch, capsys):
-    def read(model, processor, pictures, prompt, config):
+    def read(reader, pictures, prompt):
         return [{"id": picture.id, "prediction": prompt, "error": None} for picture in pictures]
 
     monkeypatch.setattr("ocrkit.models.load.load_model", lambda config: (None, None))
+    monkeypatch.setattr("ocrkit.models.read.Reader", lambda *_: None)
     monkeypatch.setattr("ocrkit.models.read_files.read_pictures", read)
     (tmp_path / "a.png").touch()
     assert main(["predict", str(tmp_path / "a.png"), *given]) == 0

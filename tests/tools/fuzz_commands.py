@@ -166,7 +166,7 @@ def replaced(loads: list):
 
         return score([{"id": "a", "reference": "A", "prediction": "A"}], name)
 
-    def read(model, processor, pictures, prompt, config):
+    def read(reader, pictures, prompt):
         return [{"id": p.id, "prediction": prompt, "error": None} for p in pictures]
 
     verbs = {
@@ -177,6 +177,7 @@ def replaced(loads: list):
         "ocrkit.plan": lambda *_: None,
         "ocrkit.find_lr": lambda *_, **__: None,
         "ocrkit.export": lambda *_, **__: Path("exported"),
+        "ocrkit.models.read.Reader": lambda *_: None,
         "ocrkit.models.read_files.read_pictures": read,
         "ocrkit.models.predictions.write_predictions": lambda *_, **__: (1, 0),
         "data_prep.validate.draw": lambda *_: b"",

@@ -216,10 +216,11 @@ def test_predict_lists_strange_files_and_counts_what_is_none(tmp_path, monkeypat
             with pytest.raises((OSError, ValueError), match="is a FIFO"):
                 listed.open()
 
-    def read(model, processor, pictures, prompt, config):
+    def read(reader, pictures, prompt):
         return [{"id": p.id, "prediction": "A", "error": None} for p in pictures]
 
     monkeypatch.setattr("ocrkit.models.load.load_model", lambda config: (None, None))
+    monkeypatch.setattr("ocrkit.models.read.Reader", lambda *_: None)
     monkeypatch.setattr("ocrkit.models.read_files.read_pictures", read)
     assert kit(["predict", str(scans)]) == 0
     printed = capsys.readouterr().out

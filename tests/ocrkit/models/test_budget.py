@@ -1,10 +1,12 @@
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
-from ocrkit.models.budget import apply_pixel_budget
+from ocrkit.models.base import TINY
+from ocrkit.models.budget import apply_pixel_budget, image_processor_of, within_budget
 
 
 def _counting_pixels(low=3136, high=100_000):
@@ -48,3 +50,22 @@ def test_tile_budget_is_set_on_the_processor():
 def test_budget_that_no_picture_meets(processor, settings, message):
     with pytest.raises(ConfigError, match=message):
         apply_pixel_budget(processor, TrainConfig(**settings))
+
+
+@pytest.mark.parametrize(
+    ("size", "bounds", "expected"),
+    [
+        ((100, 40), (None, None), (100, 40)),
+        ((100, 40), (4000, 4000), (100, 40)),
+        ((100, 40), (None, 1000), (50, 20)),
+        ((100, 40), (16000, None), (200, 80)),
+        ((1, 4000), (None, 100), (1, 632)),
+    ],
+)
+def test_pictures_are_scaled_into_a_budget_of_pixels(size, bounds, expected):
+    assert within_budget(Image.new("L", size), *bounds).size == expected
+
+
+def test_image_processor_of_a_model_has_the_budget_of_the_settings():
+    image_processor = image_processor_of(str(TINY), TrainConfig(max_pixels=50_000))
+    assert image_processor.size["longest_edge"] == 50_000

@@ -11,6 +11,7 @@ from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
 from ocrkit.models.load import load_model
 from ocrkit.models.predictions import write_predictions
+from ocrkit.models.read import Reader
 from ocrkit.models.read_files import list_pictures
 
 
@@ -113,14 +114,15 @@ def test_predictions_of_another_model_are_refused(name, model, scans, tmp_path):
 
     config = TrainConfig.from_recipe("quickstart")
     pictures, out = list_pictures([str(scans)]), tmp_path / name
-    assert write_predictions(*model, pictures, "Read.", config, out) == (3, 0)
-    assert write_predictions(*model, pictures, "Read.", config, out) == (0, 0)
+    reader = Reader(*model, config)
+    assert write_predictions(reader, pictures, "Read.", out) == (3, 0)
+    assert write_predictions(reader, pictures, "Read.", out) == (0, 0)
     weight = next(w for n, w in model[0].named_parameters() if "lora_B" in n)
     with torch.no_grad():
         weight += 1e-3
     try:
         with pytest.raises(ValueError, match="by another model"):
-            write_predictions(*model, pictures, "Read.", config, out)
+            write_predictions(reader, pictures, "Read.", out)
     finally:
         with torch.no_grad():
             weight -= 1e-3

@@ -12,6 +12,7 @@ from ocrkit.__main__ import main
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
 from ocrkit.models.predictions import check_out, text_file
+from ocrkit.models.read import Reader
 from ocrkit.models.read_files import Picture, list_pictures, read_pictures
 
 
@@ -120,10 +121,10 @@ def test_smaller_batch_size_is_kept_across_chunks(tmp_path, processor, monkeypat
     for number in range(8):
         Image.new("L", (64, 32)).save(tmp_path / f"{number}.png")
     monkeypatch.setattr(import_module("ocrkit.models.read"), "read_batch", two_only)
-    monkeypatch.setattr("ocrkit.models.read_files._CHUNK", 4)
+    monkeypatch.setattr(import_module("ocrkit.models.read"), "CHUNK", 4)
     config = TrainConfig.from_recipe("quickstart", per_device_eval_batch_size=4)
     pictures = list_pictures([str(tmp_path)])
-    read = list(read_pictures(torch.nn.Module(), processor, pictures, "Read.", config))
+    read = list(read_pictures(Reader(torch.nn.Module(), processor, config), pictures, "Read."))
     assert [result["prediction"] for result in read] == ["read"] * 8
     assert tried == [4, 2, 2, 2, 2]
     # The caller's config is not changed.
