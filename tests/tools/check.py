@@ -25,6 +25,7 @@ from ocrkit.environment import package_versions
 from ocrkit.models.base import TINY
 from tests.benchmarks.preparing import peak_memory
 from tests.tools.check_readme import aims_of, update_pages
+from tests.tools.front_picture import front_picture
 
 ROOT = Path(__file__).parents[2]
 RUNS = ROOT / "runs" / "check"
@@ -74,6 +75,7 @@ def demo() -> dict:
     ratios = [run["tuned"]["cer"]["value"] / run["base"]["cer"]["value"] for run in runs.values()]
     apart = [run["tuned"]["cer"]["high"] < run["base"]["cer"]["low"] for run in runs.values()]
     seconds = runs[str(first)]["seconds"]
+    front_picture(RUNS / f"demo-{first}").save(RESULT.with_name("before_after.png"), optimize=True)
     return {
         "runs": runs,
         "aims": {

@@ -16,7 +16,7 @@ from ocrkit.data.load import load_data
 from ocrkit.evaluation.evaluation import Evaluation
 from ocrkit.metrics import cer
 
-WIDTH, LINE_HEIGHT, MARGIN, COLUMN = 1000, 96, 32, 150
+WIDTH, LINE_HEIGHT, MARGIN, COLUMN = 640, 96, 32, 120
 RED, GREEN, GREY = "#b3261e", "#1a7f37", "#57606a"
 
 
