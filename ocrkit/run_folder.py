@@ -131,6 +131,12 @@ def append_skipped(output_dir: str | Path, entry: dict[str, str]) -> None:
             return
 
 
+def discard_skipped(output_dir: str | Path) -> None:
+    """Delete the list of rows that a run skipped which did not replace the folder's run."""
+    if is_main_process():
+        (Path(output_dir) / _SKIPPED_NEXT).unlink(missing_ok=True)
+
+
 def skipped_counts(output_dir: str | Path) -> dict[str, int]:
     """Count the rows that this run skipped, by reason."""
     return dict(Counter(entry["reason"] for entry in _skipped(Path(output_dir) / SKIPPED)))
@@ -156,11 +162,16 @@ def read_run(folder: str | Path) -> dict[str, Any]:
         `id` of the run; `start`: fingerprint of the weights that the run began from; `weights`:
         fingerprint of the weights beside the file (`ocrkit.models.read.weights_fingerprint`).
     """
-    with suppress(OSError, ValueError):
-        run = json.loads((Path(folder) / RUN).read_text(encoding="utf-8"))
-        if isinstance(run, dict):
-            # The id becomes a folder's name, and a run folder may come from a stranger.
-            return run if re.fullmatch(r"[\w-]{1,64}", str(run.get("id"))) else run | {"id": None}
+    run = read_json(Path(folder) / RUN)
+    # The id becomes a folder's name, and a run folder may come from a stranger.
+    return run if re.fullmatch(r"[\w-]{1,64}", str(run.get("id", "none"))) else run | {"id": None}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read a JSON object; {} where the file is missing, broken or holds something else."""
+    with suppress(OSError, ValueError, RecursionError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else {}
     return {}
 
 
@@ -291,7 +302,7 @@ def paths_of_run(folder: Path, start: str, used: Iterable[str | Path] = ()) -> l
     paths += [path for name in _TRACKERS for path in sorted((folder / name).glob("*"))]
     paths += [path for path in sorted(folder.iterdir()) if _is_output(path)]
     for metrics in sorted(folder.glob("eval/*/metrics.json")):
-        summary = json.loads(metrics.read_text(encoding="utf-8"))
+        summary = read_json(metrics)
         measured = summary.get("weights", UNKNOWN)
         of_the_run = measured in (UNKNOWN, run.get("weights", "")) or (
             summary.get("run") == run.get("id", "")

@@ -7,19 +7,17 @@ content still has the checksum of a line; every other file is somebody else's, a
 
 import contextlib
 import hashlib
-import io
 import json
-import os
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
+from tqdm.auto import tqdm
+
 from data_prep.dataset.files import is_inner_path, naming, to_bytes, write_together, write_whole
 
 MANIFEST = ".ocrkit.jsonl"
-# Larger files are hashed by 64 pieces of a MiB, as 15 GB of weights take minutes.
-_LARGE = 64 * 2**20
 # Files by which a folder of version 0.1.0, which wrote no manifest, is recognized: a pattern of
 # their content, and the names that are then the kit's own (None: all).
 _FIRST_VERSION: dict[str, tuple[bytes, set[str] | None]] = {
@@ -28,22 +26,26 @@ _FIRST_VERSION: dict[str, tuple[bytes, set[str] | None]] = {
         rb'\A\{\s*"ok": (true|false),\s*"rows": ',
         {"validation.json", "validation.png"},
     ),
+    "lr_finder.json": (rb'\A\{\s*"learning_rates": ', {"lr_finder.json", "lr_finder.png"}),
     "index.html": (rb"--page: #f6f5f2; --card: #fff;", {"index.html", "report.md", "report.json"}),
 }
 
 
 def content_hash(content: Path | bytes) -> str:
-    """SHA-256 of a file or of bytes; of more than 64 MiB, of its size and 64 pieces of a MiB."""
-    with io.BytesIO(content) if isinstance(content, bytes) else content.open("rb") as file:
-        size = file.seek(0, os.SEEK_END)
-        file.seek(0)
-        if size <= _LARGE:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-        digest = hashlib.sha256(str(size).encode())
-        for piece in range(64):
-            file.seek(piece * (size - 2**20) // 63)
-            digest.update(file.read(2**20))
+    """SHA-256 of a file or of bytes; a progress bar appears after two seconds."""
+    digest = hashlib.sha256()
+    if isinstance(content, bytes):
+        digest.update(content)
         return digest.hexdigest()
+    size = content.stat().st_size
+    with (
+        content.open("rb") as file,
+        tqdm(total=size, unit="B", unit_scale=True, desc=content.name, delay=2) as bar,
+    ):
+        while piece := file.read(2**20):
+            digest.update(piece)
+            bar.update(len(piece))
+    return digest.hexdigest()
 
 
 def read_manifest(folder: str | Path) -> list[dict]:

@@ -1,6 +1,5 @@
 """Push an export to the Hugging Face Hub, with a model card; check for refusals before the work."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.display.markdown import markdown_block, markdown_code, markdown_text
 from ocrkit.environment import load_secret
 from ocrkit.errors import HubError
-from ocrkit.run_folder import describe_changes, foreign_weights, read_run
+from ocrkit.run_folder import describe_changes, foreign_weights, read_json, read_run
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -123,8 +122,8 @@ def card(
             `weights`. Evaluations in `run` of other trained weights are not shown.
         question: a prompt of the training rows; None where none is known.
     """
-    data = _json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
-    versions = _json(run / "versions.json") if run else {}
+    data = read_json(Path(config.dataset) / "dataset.json") if config and config.dataset else {}
+    versions = read_json(run / "versions.json") if run else {}
     head: dict[str, Any] = {
         "pipeline_tag": "image-text-to-text",
         "library_name": "peft" if adapters else "gguf" if format == "gguf" else "transformers",
@@ -205,8 +204,10 @@ def _use(title: str, format: str, question: str | None, config: TrainConfig) -> 
     return f"{markdown_block(command, 'sh')}\n\n{note}"
 
 
-def _json(path: Path) -> dict:
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+def _number(metric: object, key: str) -> str:
+    """Format a number of a metric; empty where it is none."""
+    value = metric.get(key) if isinstance(metric, dict) else None
+    return f"{value:.4f}" if isinstance(value, int | float) else ""
 
 
 def _metrics(run: Path, weights: str) -> str:
@@ -220,19 +221,22 @@ def _metrics(run: Path, weights: str) -> str:
     is_of_run = weights in (record.get("weights"), record.get("start"))
     expected = {"weights": weights, "start": record.get("start") if is_of_run else None}
     for path in sorted(run.glob("eval/*/metrics.json")):
-        summary = _json(path)
+        summary = read_json(path)
+        if not isinstance(summary.get("metrics"), dict):
+            notes.append(f"\n{markdown_code(f'eval/{path.parent.name}')} cannot be read.")
+            continue
         if problem := foreign_weights(summary, expected):
             notes.append(
                 f"\nThe evaluation {markdown_code(path.parent.name)} is not shown: "
                 f"{markdown_text(problem)}. Run `python -m ocrkit evaluate` again."
             )
             continue
-        evaluation = markdown_text(summary["name"])
+        evaluation = markdown_text(summary.get("name", path.parent.name))
         for name, metric in summary["metrics"].items():
-            value, low, high = metric["value"], metric.get("low"), metric.get("high")
-            interval = "" if low is None or high is None else f"{low:.4f} to {high:.4f}"
-            rows.append(f"| {evaluation} | {markdown_text(name)} | {value:.4f} | {interval} |")
-        n, failed = markdown_text(summary["n"]), markdown_text(summary["failed"])
+            value, low, high = (_number(metric, key) for key in ("value", "low", "high"))
+            interval = f"{low} to {high}" if low and high else ""
+            rows.append(f"| {evaluation} | {markdown_text(name)} | {value or '?'} | {interval} |")
+        n, failed = (markdown_text(summary.get(key, "?")) for key in ("n", "failed"))
         rows.append(f"| {evaluation} | rows | {n} | {failed} failed |")
     if rows:
         rows[:0] = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]

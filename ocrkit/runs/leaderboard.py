@@ -172,15 +172,6 @@ def _is_number(value: object) -> bool:
     return numeric and math.isfinite(value)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object; an empty one if the file is missing or truncated."""
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
 def one_at_a_time(rows: Sequence[dict], metrics: Sequence[str] = SHOWN) -> list[dict[str, Any]]:
     """Compare runs that differ in exactly one parameter, over the same rows.
 

@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
-from ocrkit.runs.leaderboard import leaderboard, read_json, table
+from ocrkit.run_folder import read_json
+from ocrkit.runs.leaderboard import leaderboard, table
 
 _DONE_BEFORE = "done before"
 
@@ -190,11 +191,12 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
         return _DONE_BEFORE
     if status and not same:
         _set_aside(folder)
-    if not status and (folder / "notebook.ipynb").exists():
-        raise ConfigError(
-            f"{folder} holds a notebook.ipynb but no status.json, so no sweep ran it: move it, or "
-            "give another --out."
-        )
+    for name in ("notebook.ipynb", "log.txt"):
+        if not status and (folder / name).exists():
+            raise ConfigError(
+                f"{folder} holds a {name} but no status.json, so no sweep wrote it: move it, or "
+                "give another --out."
+            )
     folder.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-output"]
     command += [str(notebook), str(folder / "notebook.ipynb")]

@@ -1,5 +1,6 @@
 """LR finder: raise the learning rate step by step until the loss diverges, and suggest one."""
 
+import io
 import json
 import math
 import random
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.manifest import check_own, write_folder
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     import torch
     from datasets import DatasetDict
     from transformers import PreTrainedModel, ProcessorMixin
+
+_FILES = ("lr_finder.json", "lr_finder.png")
 
 
 @dataclass
@@ -63,17 +66,17 @@ def find_lr(
     Raises:
         ConfigError: `min_lr`, `max_lr` or `steps` make no sweep.
         DataError, ConfigError, TrainingError: as `train`.
+        FileExistsError: a file of that name there was not written by the kit.
     """
     check_range(min_lr, max_lr, steps)
+    folder = Path(config.output_dir)
+    check_own(folder, _FILES, way_out="move it, or give another output_dir")  # before the sweep
     with _restored_random_states(), _restored_weights(model):
         rates, losses = _sweep(config, data, model, processor, min_lr, max_lr, steps)
     curve = LRCurve(rates, losses, smooth(losses), None)
     curve.suggestion = steepest(rates, curve.smoothed)
-    folder = Path(config.output_dir)
-    with naming(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / "lr_finder.json", json.dumps(asdict(curve), indent=1) + "\n")
-        _plot(curve, folder / "lr_finder.png")
+    table = json.dumps(asdict(curve), indent=1) + "\n"
+    write_folder(folder, dict(zip(_FILES, (table, _plot(curve)))))
     print(f"{curve} Curve: {folder / 'lr_finder.png'}")
     return curve
 
@@ -215,7 +218,8 @@ def _restored_random_states() -> Generator[None]:
         np.random.set_state(states[1])
 
 
-def _plot(curve: LRCurve, path: Path) -> None:
+def _plot(curve: LRCurve) -> bytes:
+    """Plot the curve as a PNG."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 3.5), layout="constrained")
@@ -228,4 +232,6 @@ def _plot(curve: LRCurve, path: Path) -> None:
     top = max(curve.smoothed[0], min(curve.smoothed)) * 1.5
     axes.set(xscale="log", xlabel="learning rate", ylabel="loss", ylim=(0, top))
     axes.legend()
-    figure.savefig(path, dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, dpi=120)
+    return png.getvalue()

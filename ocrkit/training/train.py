@@ -19,6 +19,7 @@ from ocrkit.run_folder import (
     LOG,
     begin_run,
     continues_run,
+    discard_skipped,
     holds_run,
     locked,
     moved_path,
@@ -104,6 +105,8 @@ def train(
     with ExitStack() as stack:
         # The main process locks the folder for all processes.
         broadcast_from_main(lambda: stack.enter_context(locked(Path(config.output_dir))))
+        # Those of a run that ends before its first step; of others there are none by then.
+        stack.callback(discard_skipped, config.output_dir)
         return _train(model, processor, data, config, callbacks or [], panel)
 
 

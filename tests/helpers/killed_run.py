@@ -90,29 +90,44 @@ def kill_again_and_again(config: TrainConfig, kills: int, rng: random.Random) ->
 
 
 def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dict:
-    """Kill a second run around its first step, and read what the first one has read before."""
+    """Kill a second run before, while and after it sets the first aside, and read the first."""
     folder = Path(config.output_dir)
     first, kept = read_run(folder)["id"], folder.with_name("kept")
     shutil.copytree(folder, kept)
     before = readings(config, kept)
-    same = early = 0
+    same = early = late = 0
     for number in range(kills):
         child = start(config)
-        if number % 3:
+        if number % 3 == 0:
+            time.sleep(rng.uniform(0, 2))
+        elif number % 3 == 1:
             # The folder is taken over in some milliseconds, during which the kill falls.
             wait_until(child, (folder / "replaced").is_dir)
             time.sleep(rng.uniform(0, 0.03))
         else:
-            time.sleep(rng.uniform(0, 2))
+            wait_until(child, lambda: taken_over(folder))
+            time.sleep(rng.uniform(0, 1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
         restore(folder)
         in_place = read_run(folder).get("id") == first
         early += in_place
+        late += number % 3 == 2 and not in_place
         same += readings(config, folder if in_place else folder / "replaced" / first) == before
         shutil.rmtree(folder)
         shutil.copytree(kept, folder)
-    return {"kills": kills, "reads as before": same, "before the first step": early}
+    return {
+        "kills": kills,
+        "reads as before": same,
+        "before the first step": early,
+        "after it was set aside": late,
+    }
+
+
+def taken_over(folder: Path) -> bool:
+    """Whether a second run has set the first aside and written its own run.json."""
+    replaced = folder / "replaced"
+    return replaced.is_dir() and not (replaced / "moving.json").exists()
 
 
 def readings(config: TrainConfig, folder: Path) -> list[str]:

@@ -4,7 +4,6 @@ import shutil
 
 import pytest
 
-from data_prep.dataset import manifest
 from data_prep.dataset.manifest import (
     MANIFEST,
     check_own,
@@ -105,14 +104,13 @@ def test_what_the_first_version_wrote_is_known_by_its_card_and_its_report(tmp_pa
     check_own(tmp_path, ["README.md", "README.md"])
 
 
-def test_large_files_are_hashed_by_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(manifest, "_LARGE", 2**20)
+def test_every_byte_of_a_file_counts(tmp_path):
     data = bytearray(3 * 2**20)
     first = content_hash(bytes(data))
     (tmp_path / "a").write_bytes(data)
     assert content_hash(tmp_path / "a") == first
-    for place in (0, len(data) // 2, len(data) - 1):
+    for place in (0, 2**20, len(data) // 2 + 7, len(data) - 1):
         changed = data[:]
         changed[place] = 1
-        assert content_hash(bytes(changed)) != first
-    assert content_hash(bytes(data[:-1])) != first
+        (tmp_path / "a").write_bytes(changed)
+        assert content_hash(tmp_path / "a") == content_hash(bytes(changed)) != first

@@ -187,3 +187,22 @@ def test_card_escapes_markdown_in_names(tmp_path):
     assert len(rows) == 5
     assert {len(re.findall(r"(?<!\\)\|", row)) for row in rows} == {5}
     assert "| exact_match |" in text and "other`weights" in text
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{",
+        "[1]",
+        '{"weights": "w"}',
+        '{"weights": "w", "metrics": {"cer": {"value": "<b>", "low": [1]}}}',
+        '{"weights": "w", "metrics": {"cer": 3}, "n": null}',
+    ],
+)
+def test_a_card_is_written_beside_metrics_that_are_none(tmp_path, written):
+    folder = tmp_path / "run" / "eval" / "x"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(written)
+    made_by = {"id": "a", "weights": "w"}
+    text = card("m", "merged_16bit", False, "base", tmp_path / "run", None, "", made_by)
+    assert "eval/x` cannot be read" in text or "| x | cer | ? |  |" in text

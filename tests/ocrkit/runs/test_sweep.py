@@ -273,6 +273,9 @@ def test_a_notebook_that_no_sweep_ran_is_not_overwritten(notebook, tmp_path):
     with pytest.raises(ConfigError, match=r"holds a notebook\.ipynb but no status\.json"):
         sweep(notebook, {"lora_r": [8]}, {}, tmp_path / "out")
     assert (folder / "notebook.ipynb").read_text() == "mine"
+    (folder / "notebook.ipynb").rename(folder / "log.txt")
+    with pytest.raises(ConfigError, match=r"holds a log\.txt but no status\.json"):
+        sweep(notebook, {"lora_r": [8]}, {}, tmp_path / "out")
     (tmp_path / "out" / "sweep.json").write_text('["mine"]')
     with pytest.raises(ConfigError, match=r"sweep\.json is of no sweep: move it"):
         sweep(notebook, {"lora_r": [9]}, {}, tmp_path / "out")

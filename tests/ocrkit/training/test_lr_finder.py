@@ -48,6 +48,7 @@ def test_a_sweep_suggests_a_rate_and_changes_nothing(config, tmp_path):
     assert written["suggestion"] == curve.suggestion
     assert (tmp_path / "run" / "lr_finder.png").stat().st_size > 5000
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == [
+        ".ocrkit.jsonl",
         "lr_finder.json",
         "lr_finder.png",
     ]
@@ -68,3 +69,11 @@ def test_a_sweep_that_does_not_fit_says_what_to_change(config, monkeypatch):
 def test_a_sweep_that_is_none_is_refused(config):
     with pytest.raises(ValueError, match=r"min_lr=1, max_lr=0.1, steps=60 make no sweep"):
         find_lr(config, None, None, None, min_lr=1.0)
+
+
+def test_a_strangers_file_of_that_name_is_kept(config, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "lr_finder.png").write_text("mine")
+    with pytest.raises(FileExistsError, match=r"lr_finder\.png exists and was not .* output_dir"):
+        find_lr(config, {}, None, None)
+    assert (tmp_path / "run" / "lr_finder.png").read_text() == "mine"
