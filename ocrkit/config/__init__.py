@@ -62,6 +62,11 @@ class TrainConfig:
         "most tiles of a picture, for models that count tiles (Llama-3.2-Vision: 4)",
         at_least=1,
     )
+    processor_kwargs: dict = setting(
+        {},
+        "numbers and booleans of the image processor, for models whose pictures max_pixels cannot "
+        "bound: {max_patches: 6}, {max_soft_tokens: 560}, {longest_edge: 1024}",
+    )
     image_height: int | None = setting(
         None, "scale every picture to this height first (lines)", at_least=1, at_most=16384
     )

@@ -70,6 +70,13 @@ def _check_model(config: "TrainConfig") -> None:
             f"min_pixels={config.min_pixels} is above max_pixels={config.max_pixels}, "
             "so no picture fits; lower one or raise the other."
         )
+    for name, value in config.processor_kwargs.items():
+        if name in {spec.name for spec in fields(config)}:
+            raise ConfigError(f"{name} is set in processor_kwargs; set it as a field of its own.")
+        if not isinstance(value, bool | int | float):
+            raise ConfigError(
+                f"processor_kwargs: {name}={value!r} must be a number, true or false."
+            )
     if not config.use_peft and config.load_in_4bit:
         raise ConfigError(
             "load_in_4bit=True cannot train every weight (use_peft=False); "

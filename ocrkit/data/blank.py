@@ -6,7 +6,7 @@ picture instead.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 from unittest.mock import patch
@@ -25,28 +25,59 @@ _LARGEST_WHITE = 1 << 24
 Resizes = list[tuple[tuple[int, int], tuple[int, int]]]
 
 
-class BlankResult(NamedTuple):
-    """What a processor makes of a blank picture.
+class BlankSize(NamedTuple):
+    """What a picture becomes before its model sees it.
 
     Attributes:
-        tokens: of the picture in the text.
         size: (height, width) in pixels to which the picture is resized, before it is cut into tiles
             or padded; of several versions (tiles and a thumbnail) the largest. None: not known.
         is_cropped: whether parts of the resized picture are cut off.
+        numbers: floating-point numbers that the processor makes of it.
     """
 
-    tokens: int
     size: tuple[int, int] | None
     is_cropped: bool
+    numbers: int
 
 
-def process_blank(
-    processor: "ProcessorMixin", prompt: str, prompt_tokens: int, size: tuple[int, int]
-) -> BlankResult:
-    """Process a blank picture of (height, width) pixels with a rendered prompt.
+def blank_size(
+    process: Callable[[Any], Mapping[str, Any]], size: tuple[int, int]
+) -> tuple[BlankSize, Mapping[str, Any]]:
+    """Measure what `process` makes of a blank picture of (height, width) pixels.
 
     Args:
-        processor: of a vision-language model.
+        process: processes a picture to a batch: an image processor, or a processor with a prompt.
+        size: (height, width) of the picture in pixels.
+
+    Returns:
+        The measured size, and the batch.
+
+    Raises:
+        ValueError: the processor refuses the picture, or it is too large to be drawn.
+    """
+    height, width = size
+    with record_resizes() as resizes:
+        try:
+            batch = process(torch.zeros(3, height, width, dtype=torch.uint8, device="meta"))
+        except Exception as error:
+            if height * width > _LARGEST_WHITE:
+                raise ValueError(str(error)) from error
+            resizes.clear()
+            batch = process(Image.new("RGB", (width, height), "white"))
+    numbers = max((_count(value) for value in batch.values()), default=0)
+    if not resizes and numbers < 3 * height * width:
+        # Resized by other means than torch and PIL.
+        return BlankSize(None, False, numbers), batch
+    high, wide = _final_size(size, resizes)
+    return BlankSize((high, wide), numbers < 3 * high * wide, numbers), batch
+
+
+def blank_tokens(
+    processor: "ProcessorMixin", prompt: str, prompt_tokens: int, size: tuple[int, int]
+) -> int:
+    """Count the tokens of a picture of (height, width) pixels, as `processor` writes them.
+
+    Args:
         prompt: rendered by the chat template, with the placeholder of one picture.
         prompt_tokens: tokens of the prompt, of which the placeholder is one.
         size: (height, width) of the picture in pixels.
@@ -54,35 +85,17 @@ def process_blank(
     Raises:
         ValueError: the processor refuses the picture, or it is too large to be drawn.
     """
-    height, width = size
-    blank: Any = torch.zeros(3, height, width, dtype=torch.uint8, device="meta")
-    try:
-        batch, resizes = _process(processor, prompt, blank)
-    except Exception as error:
-        if height * width > _LARGEST_WHITE:
-            raise ValueError(f"{width}x{height} pixels are too many for a blank picture") from error
-        batch, resizes = _process(processor, prompt, Image.new("RGB", (width, height), "white"))
-    tokens = len(batch["input_ids"][0]) - prompt_tokens + 1
-    numbers = max((_count(value) for value in batch.values()), default=0)
-    seen = _final_size(size, resizes)
-    if not resizes and numbers < 3 * height * width:
-        # Resized by other means than torch and PIL.
-        return BlankResult(tokens, None, False)
-    return BlankResult(tokens, seen, numbers < 3 * seen[0] * seen[1])
 
-
-def _process(
-    processor: "ProcessorMixin", prompt: str, blank: object
-) -> tuple[dict[str, Any], Resizes]:
-    """Process the prompt with the picture; the batch, and how pictures were resized."""
-    options = {"text": [prompt], "padding": False, "add_special_tokens": False}
-    with record_resizes() as resizes:
+    def process(blank: object) -> Mapping[str, Any]:
+        options = {"text": [prompt], "padding": False, "add_special_tokens": False}
         try:
-            return dict(processor(images=[[blank]], **options)), resizes
+            return processor(images=[[blank]], **options)
         except Exception:
             # Some processors take a flat list of pictures.
-            resizes.clear()
-            return dict(processor(images=[blank], **options)), resizes
+            return processor(images=[blank], **options)
+
+    _, batch = blank_size(process, size)
+    return len(batch["input_ids"][0]) - prompt_tokens + 1
 
 
 def _count(value: object) -> int:

@@ -15,6 +15,7 @@ from ocrkit.data.collate import Collator
 from ocrkit.data.read_rows import drawn_rows
 from ocrkit.environment import is_main_process, load_secret, notebook_host, process_count
 from ocrkit.errors import ConfigError, ModelError
+from ocrkit.models.adapters import add_lora, describe_adapters
 from ocrkit.models.backend import (
     choose_backend,
     inference_mode,
@@ -35,7 +36,7 @@ from ocrkit.models.kernels import convert_patch_embedding, try_kernels
 from ocrkit.models.read import read_batch
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, ProcessorMixin
+    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 # Patterns of modules that stay in 16 bits in a 4-bit model, the same as Unsloth's: adapters that
 # were trained with one backend also load with the other.
@@ -116,6 +117,13 @@ def _prepare(
             f"model_name_or_path={base!r} is a model that reads no pictures; take a "
             "vision-language model, such as those of `python -m ocrkit recipes`."
         )
+    if not getattr(processor, "chat_template", None):
+        raise ModelError(
+            f"model_name_or_path={base!r} has no chat template, so it does not say how a question "
+            "is asked; take the model that was trained on instructions, or put its "
+            "chat_template.jinja beside the weights."
+        )
+    refuse_encoder_decoder(model.config, base)
     apply_pixel_budget(processor, config)
     tokenizer = processor.tokenizer
     if tokenizer.pad_token_id is None:
@@ -123,6 +131,10 @@ def _prepare(
     # By vars(): torch's types allow only tensors and modules as attributes of a module.
     vars(model).update(ocrkit_backend=backend, ocrkit_trust_remote_code=config.trust_remote_code)
     convert_patch_embedding(model)
+    if hasattr(model, "peft_config") and is_main_process():
+        print(describe_adapters(model, config))
+    if config.processor_kwargs:
+        _try_processor_kwargs(model, processor, config)
     if backend == "unsloth":
         try_kernels(lambda: _read_one_line(model, processor, config))
     return model, processor
@@ -134,6 +146,32 @@ def _read_one_line(
     collate = Collator(processor, config.image_height, generation=True)
     with inference_mode(model):
         read_batch(model, collate, drawn_rows(1), replace(config, max_new_tokens=2))
+
+
+def _try_processor_kwargs(
+    model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
+) -> None:
+    """Read a drawn line: a ConfigError if the model cannot take such pictures."""
+    try:
+        _read_one_line(model, processor, config)
+    except torch.cuda.OutOfMemoryError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            f"processor_kwargs={config.processor_kwargs} makes pictures that the model cannot take "
+            f"({' '.join(str(error).split())[:200]}); set other values."
+        ) from None
+
+
+def refuse_encoder_decoder(settings: "PretrainedConfig", base: str) -> None:
+    """Raise a ModelError for an encoder-decoder, whose answer does not go on from a prompt."""
+    if settings.is_encoder_decoder:
+        kind = (settings.architectures or [settings.model_type])[0]
+        raise ModelError(
+            f"model_name_or_path={base!r} is an encoder-decoder ({kind}), which is asked by no "
+            "conversation; take a vision-language model with a decoder alone, such as those of "
+            "`python -m ocrkit recipes`."
+        )
 
 
 def _load_failure(error: BaseException, base: str, adapter: str | None) -> str | None:
@@ -202,7 +240,12 @@ def _load_with_transformers(
     # torchao, and bitsandbytes' about CPU kernels when peft imports it.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    from transformers import AutoModelForImageTextToText, AutoProcessor, BitsAndBytesConfig
+    from transformers import (
+        AutoConfig,
+        AutoModelForImageTextToText,
+        AutoProcessor,
+        BitsAndBytesConfig,
+    )
 
     cuda = torch.cuda.is_available()
     device = int(os.environ.get("LOCAL_RANK", "0"))
@@ -234,6 +277,7 @@ def _load_with_transformers(
         way_out = "set dtype=bfloat16, or take a smaller model"
         check_memory(base, options["dtype"].itemsize, way_out)
     processor = AutoProcessor.from_pretrained(base, **trust)
+    refuse_encoder_decoder(AutoConfig.from_pretrained(base, **trust), base)
     # transformers' types leave out that `output_loading_info` returns a pair.
     model, loading_info = cast(
         "tuple[PreTrainedModel, dict[str, Any]]",
@@ -261,59 +305,5 @@ def _load_with_transformers(
         adapted.peft_config["default"].base_model_name_or_path = base
         return cast("PreTrainedModel", adapted), processor
     if config.use_peft:
-        model = _add_lora(model, config)
+        model = add_lora(model, config)
     return model, processor
-
-
-def _add_lora(model: "PreTrainedModel", config: TrainConfig) -> "PreTrainedModel":
-    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
-
-    if getattr(model, "is_loaded_in_4bit", False):
-        model = prepare_model_for_kbit_training(
-            model, use_gradient_checkpointing=config.gradient_checkpointing
-        )
-    torch.manual_seed(config.seed)
-    lora = LoraConfig(
-        r=config.lora_r,
-        lora_alpha=config.lora_alpha,
-        lora_dropout=config.lora_dropout,
-        use_rslora=config.use_rslora,
-        target_modules=lora_targets(model, config),
-        task_type="CAUSAL_LM",
-    )
-    # PEFT's wrapper passes every attribute of the model on.
-    return cast("PreTrainedModel", get_peft_model(model, lora))
-
-
-def lora_targets(model: torch.nn.Module, config: TrainConfig) -> str | list[str]:
-    """LoRA target modules: the config's own list, or a pattern made of the finetune_* flags.
-
-    The pattern selects linear layers of attention and feed-forward blocks, in the vision tower
-    and in the language model, as Unsloth does for the same flags.
-
-    Raises:
-        ConfigError: the flags select no layer.
-    """
-    if config.lora_target_modules:
-        return config.lora_target_modules
-    towers, blocks = [], []
-    if config.finetune_vision_layers:
-        towers.append("vision|visual|image|patch")
-    if config.finetune_language_layers:
-        towers.append("language|text")
-    if config.finetune_attention_modules:
-        blocks.append("attn|attention")
-    if config.finetune_mlp_modules:
-        blocks.append("mlp|feed_forward|ffn")
-    pattern = rf".*(?:{'|'.join(towers)}).*(?:{'|'.join(blocks)}).*\."
-    linear = [name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)]
-    leaves = {
-        name.rpartition(".")[2] for name in linear if towers and blocks and re.match(pattern, name)
-    }
-    if not leaves:
-        raise ConfigError(
-            "The finetune_* settings select no layer of this model; set at least one of "
-            "finetune_vision_layers and finetune_language_layers, and one of "
-            "finetune_attention_modules and finetune_mlp_modules."
-        )
-    return rf"{pattern}(?:{'|'.join(sorted(leaves))})"

@@ -382,5 +382,7 @@ def fingerprint(
         "max_new_tokens": config.max_new_tokens,
         "chat_template": processor.chat_template,
     }
+    if config.processor_kwargs:
+        settings["processor_kwargs"] = config.processor_kwargs
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()[:16]

@@ -17,6 +17,7 @@ from ocrkit.data.rows import text_of
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
+from ocrkit.models.sizes import count_sizes, picture_fits, row_scale
 from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
 from ocrkit.training.probe import GIB, out_of_memory, peak_memory, resident_memory, timed_steps
 from ocrkit.training.rows import STREAM_SAMPLE, context_length, validation_rows
@@ -40,7 +41,7 @@ class Plan:
     Attributes:
         samples: rows of the training split, or of the sample of a stream.
         image_tokens: spread of the pictures' tokens; likewise `text_tokens`, and `tokens` of both.
-        shrunk: pictures above the pixel budget.
+        shrunk: pictures that lose pixels in height or width, mostly those above the pixel budget.
         smallest_scale: share of its side that the most shrunk picture keeps.
         smallest_text: pixels that a line of text has at most in the worst shrunk picture, as the
             model sees it.
@@ -55,6 +56,11 @@ class Plan:
         evaluation_seconds: time of each.
         tiles: spread of tiles, where pictures are laid out in tiles (Mllama); else None.
         tile_tokens: tokens of a tile, which stand beside the text.
+        budget: what bounds the pictures: a setting, "" where every picture has one size.
+        squashed: pictures that are squashed out of their proportions.
+        worst_squash: sizes of the worst of these, as "1500x64 becomes 896x896".
+        cropped: pictures whose edges are cut off.
+        unknown: pictures of which it is not known to which size they are brought.
     """
 
     samples: int
@@ -75,6 +81,11 @@ class Plan:
     evaluation_seconds: float = 0.0
     tiles: tuple[int, int, int] | None = None
     tile_tokens: int = 0
+    budget: str = "max_pixels"
+    squashed: int = 0
+    worst_squash: str = ""
+    cropped: int = 0
+    unknown: int = 0
 
     def __str__(self) -> str:
         """The plan as a plain table."""
@@ -83,22 +94,14 @@ class Plan:
             median, p95, largest = getattr(self, name)
             title = "all" if name == "tokens" else name.partition("_")[0]
             lines.append(f"  {title:22}{median:>8}{p95:>8}{largest:>8}")
-        budget, setting = "the pixel budget", "max_pixels"
         if self.tiles:
-            budget, setting = "the largest layout of tiles", "max_image_tiles"
             median, p95, largest = self.tiles
             lines.append(f"  {'tiles':22}{median:>8}{p95:>8}{largest:>8}")
             lines.append(
                 f"a tile is {self.tile_tokens} tokens beside the text, which looks at them by "
                 "cross-attention; they are no part of the context"
             )
-        if self.shrunk:
-            lines.append(
-                f"{self.shrunk} of {self.samples} pictures are above {budget} and shrink, "
-                f"one to {self.smallest_scale:.0%} of its side; raise {setting} to keep them"
-            )
-        else:
-            lines.append(f"no picture is above {budget}")
+        lines += self._sizes()
         if self.small_texts:
             lines.append(
                 f"WARNING: {self.small_texts} pictures shrink until lines of text are under "
@@ -116,6 +119,42 @@ class Plan:
             f"about {minutes} min {seconds:02d} s; peak memory {self.peak_memory_gib:.2f} GiB"
         )
         return "\n".join(lines)
+
+    def _sizes(self) -> list[str]:
+        """Sentences on pictures that are shrunk, squashed, cropped, or of unknown size."""
+        if self.unknown == self.samples:
+            return [
+                "not known: to which sizes pictures are brought; the image processor gives none"
+            ]
+        lines = []
+        if self.unknown:
+            known = self.samples - self.unknown
+            lines.append(f"sizes of {known} of {self.samples} pictures measured, others not known")
+        above = {
+            "max_pixels": "above the pixel budget",
+            "max_image_tiles": "above the largest layout of tiles",
+        }
+        if self.shrunk:
+            cause = f" are {above[self.budget]} and" if self.budget in above else ""
+            way_out = f"; raise {self.budget} to keep them" if self.budget else ""
+            lines.append(
+                f"{self.shrunk} of {self.samples} pictures{cause} shrink, one to "
+                f"{self.smallest_scale:.0%} of its side{way_out}"
+            )
+        elif self.unknown == 0:
+            lines.append(f"no picture is {above.get(self.budget, 'shrunk')}")
+        if self.squashed:
+            lines.append(
+                f"WARNING: {self.squashed} of {self.samples} pictures are squashed out of their "
+                f"proportions, the worst from {self.worst_squash} pixels; models misread that: cut "
+                "long lines into parts, or take a model that keeps proportions"
+            )
+        if self.cropped:
+            lines.append(
+                f"WARNING: {self.cropped} of {self.samples} pictures lose what lies at their "
+                "edges, which the image processor cuts off"
+            )
+        return lines
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as a dict of its fields."""
@@ -148,7 +187,8 @@ def plan(
     if len(usable) < whole:  # training leaves these rows out
         rows = rows.select(usable)
         images, texts, tokens = ([c[i] for i in usable] for c in (images, texts, tokens))
-    scales = shrink_scales(rows, processor, config)
+    fits = picture_fits(rows, processor, config)
+    scales = [row_scale(row) for row in fits]
     heights = _shrunk_line_heights(rows, scales, config)
     context = context_length(model, config)
     fitting = [i for i, length in enumerate(tokens) if length <= context]
@@ -196,6 +236,7 @@ def plan(
         evaluation_seconds=evaluation_seconds,
         tiles=tiles,
         tile_tokens=tile_tokens,
+        **count_sizes(fits, processor),
     )
     print(result)
     return result
@@ -211,21 +252,6 @@ def _shrunk_line_heights(
         for before, row, completion, scale in zip(originals, sizes, rows["completion"], scales)
         for original, size in zip(before[:1], row)
         if scale < 1 or size[0] < original[0]
-    ]
-
-
-def shrink_scales(rows: "Dataset", processor: "ProcessorMixin", config: TrainConfig) -> list[float]:
-    """Share of its side that the pixel budget leaves each row's most shrunk picture; 1.0: all."""
-    if hasattr(processor.image_processor, "max_image_tiles"):
-        canvases = picture_canvases(rows, processor, config)
-        return [min((min(1.0, scale) for _, scale in row), default=1.0) for row in canvases]
-    size = getattr(processor.image_processor, "size", {})
-    budget = size.get("longest_edge", None)
-    if not budget:
-        return [1.0] * len(rows)
-    sizes = picture_sizes(rows, config.image_height)
-    return [
-        min((min(1.0, (budget / (h * w)) ** 0.5) for h, w in row), default=1.0) for row in sizes
     ]
 
 

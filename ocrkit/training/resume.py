@@ -31,11 +31,12 @@ SETTINGS = "settings.json"
 # Each setting of TrainConfig is in one of the next six sets.
 # Weights, optimizer and the order of the rows depend on these: another value is refused.
 KEPT = set(
-    "max_image_tiles min_pixels max_pixels image_height max_length use_peft lora_r lora_alpha "
-    "lora_dropout use_rslora lora_target_modules finetune_vision_layers finetune_language_layers "
-    "finetune_attention_modules finetune_mlp_modules prompts max_train_samples streaming "
-    "shuffle_buffer_size curriculum curriculum_start curriculum_steps loss label_smoothing_factor "
-    "focal_gamma focal_alpha confusion_max_weight confusion_smoothing optim seed".split()
+    "max_image_tiles min_pixels max_pixels processor_kwargs image_height max_length use_peft "
+    "lora_r lora_alpha lora_dropout use_rslora lora_target_modules finetune_vision_layers "
+    "finetune_language_layers finetune_attention_modules finetune_mlp_modules prompts "
+    "max_train_samples streaming shuffle_buffer_size curriculum curriculum_start "
+    "curriculum_steps loss label_smoothing_factor focal_gamma focal_alpha confusion_max_weight "
+    "confusion_smoothing optim seed".split()
 )
 # Another value takes effect from the checkpoint's step on, and the step is recorded.
 CHANGEABLE = set(

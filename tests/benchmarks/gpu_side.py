@@ -317,7 +317,7 @@ def flops_of(folder: str) -> Any:
 
 def smallest_text(data: Any, processor: Any, config: Any, lowest: int = 20) -> float:
     """Pixels that a line of text of `lowest` pixels keeps in the picture that shrinks most."""
-    from ocrkit.training.plan import shrink_scales
+    from ocrkit.models.sizes import shrink_scales
 
     return lowest * min(shrink_scales(data["train"], processor, config))
 

@@ -120,8 +120,8 @@ def _trl(folder: Path, batch: int) -> float:
     from transformers import AutoModelForImageTextToText, AutoProcessor, Trainer
     from trl import SFTConfig, SFTTrainer
 
+    from ocrkit.models.adapters import lora_targets
     from ocrkit.models.base import TINY
-    from ocrkit.models.load import lora_targets
 
     class Stock(SFTTrainer):
         compute_loss = Trainer.compute_loss

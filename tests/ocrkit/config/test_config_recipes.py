@@ -4,7 +4,6 @@ import re
 from types import SimpleNamespace
 
 import pytest
-import torch
 from transformers import (
     AutoModelForImageTextToText,
     MllamaImageProcessor,
@@ -14,8 +13,8 @@ from transformers import (
 
 from ocrkit.config import RECIPES, TrainConfig, recipes
 from ocrkit.data.lengths import picture_canvases, picture_tokens
+from ocrkit.models.adapters import lora_targets
 from ocrkit.models.budget import apply_pixel_budget
-from ocrkit.models.load import lora_targets
 from tests.helpers.architectures import build
 
 # What the recipes' models publish as preprocessor_config.json.
@@ -78,12 +77,10 @@ def test_the_budget_bounds_the_tokens_that_are_named(name):
 def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
     architecture = MODELS[name][0]
     model = AutoModelForImageTextToText.from_pretrained(build(architecture, tmp_path))
-    pattern = lora_targets(model, TrainConfig.from_recipe(name))
     found: dict[str, set] = {"vision": set(), "language": set()}
-    for path, module in model.named_modules():
-        if isinstance(module, torch.nn.Linear) and re.fullmatch(pattern, path):
-            tower = "vision" if re.search("visual|vision_model", path) else "language"
-            found[tower].add(path.rpartition(".")[2])
+    for path in lora_targets(model, TrainConfig.from_recipe(name)):
+        tower = "vision" if re.search("visual|vision_model", path) else "language"
+        found[tower].add(path.rpartition(".")[2])
     vision, language = re.search(
         r"Adapters go on ([\w, ]+) of the vision tower and ([\w, ]+) of the language", _said(name)
     ).groups()

@@ -1,6 +1,5 @@
 import inspect
 import json
-import re
 import shutil
 import sys
 from pathlib import Path
@@ -10,10 +9,11 @@ import pytest
 import torch
 
 from ocrkit.config import TrainConfig
-from ocrkit.errors import ConfigError, ModelError
+from ocrkit.errors import ModelError
 from ocrkit.models.base import TINY, resolve_model
-from ocrkit.models.load import load_model, lora_targets
+from ocrkit.models.load import load_model
 from tests.helpers.architectures import build
+from tests.helpers.tiny_architectures import ENCODER_DECODERS, build_encoder_decoder
 
 
 def test_gpu_driver_that_torch_was_not_built_for(config, monkeypatch, capsys):
@@ -101,29 +101,6 @@ def test_adapters_on_a_float16_base_are_float32(config):
     assert kinds == {(True, torch.float32), (False, torch.float16)}
 
 
-@pytest.mark.parametrize(
-    ("flags", "inside", "outside"),
-    [
-        ({"finetune_vision_layers": False}, "language_model", "visual"),
-        ({"finetune_language_layers": False}, "visual", "language_model"),
-        ({"finetune_mlp_modules": False}, "attn", "mlp"),
-        ({"finetune_attention_modules": False}, "mlp", "attn"),
-    ],
-)
-def test_finetune_flags_select_lora_targets(config, flags, inside, outside):
-    plain, _ = load_model(TrainConfig(**{**config.to_dict(), "use_peft": False}))
-    pattern = lora_targets(plain, TrainConfig(**{**config.to_dict(), **flags}))
-    names = [name for name, _ in plain.named_modules() if re.fullmatch(pattern, name)]
-    assert names and all(inside in name and outside not in name for name in names)
-
-
-def test_finetune_flags_that_select_no_layer(config):
-    plain, _ = load_model(TrainConfig(**{**config.to_dict(), "use_peft": False}))
-    config.finetune_vision_layers = config.finetune_language_layers = False
-    with pytest.raises(ConfigError, match="select no layer"):
-        lora_targets(plain, config)
-
-
 def test_load_model_applies_the_pixel_budget(config):
     config.min_pixels, config.max_pixels = 1024, 4096
     _, processor = load_model(config)
@@ -183,6 +160,23 @@ def test_text_only_model(config, tmp_path):
     tokenizer.save_pretrained(tmp_path)
     config.model_name_or_path = str(tmp_path)
     with pytest.raises(ModelError, match="reads no pictures; take a"):
+        load_model(config)
+
+
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
+def test_encoder_decoder_is_refused(config, tmp_path, monkeypatch, name):
+    config.model_name_or_path = str(build_encoder_decoder(name, tmp_path))
+    monkeypatch.delattr("transformers.AutoModelForImageTextToText.from_pretrained")
+    with pytest.raises(ModelError, match=r"is an encoder-decoder \(\w+\), which") as raised:
+        load_model(config)
+    assert "\n" not in str(raised.value)
+
+
+def test_model_without_a_chat_template_is_refused(config, tmp_path):
+    shutil.copytree(TINY, tmp_path / "base")
+    (tmp_path / "base" / "chat_template.jinja").unlink()
+    config.model_name_or_path = str(tmp_path / "base")
+    with pytest.raises(ModelError, match="has no chat template, so it does not say"):
         load_model(config)
 
 

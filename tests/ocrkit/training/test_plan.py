@@ -9,7 +9,8 @@ from data_prep.dataset.schema import DataError
 from ocrkit.data.load import load_data
 from ocrkit.errors import TrainingError
 from ocrkit.models.load import load_model
-from ocrkit.training.plan import line_height, plan, shrink_scales
+from ocrkit.models.sizes import shrink_scales
+from ocrkit.training.plan import line_height, plan
 
 
 def test_a_plan_counts_tokens_and_probes(config, capsys):
