@@ -24,7 +24,7 @@ from data_prep.dataset.command import (
 )
 from data_prep.dataset.files import sentence
 from data_prep.dataset.schema import one_line
-from ocrkit.config.names import ENGINES
+from ocrkit.config.names import ENGINES, PAGE_FORMATS
 from ocrkit.environment import is_main_process
 from ocrkit.errors import ConfigError
 from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
@@ -46,6 +46,7 @@ examples:
   python -m ocrkit compare runs/s1/eval/base runs/s1/eval/tuned --out runs/s1/report
   python -m ocrkit compare runs/s1/eval/tuned runs/s2/eval/tuned --fail-if "change of cer > 0"
   python -m ocrkit predict scans/ invoice.pdf --model runs/s1 --out predictions.jsonl
+  python -m ocrkit predict book.pdf --lines --model runs/s1 --out book/ --format text pdf
   python -m ocrkit predict scans/ --server http://localhost:8000/v1 --model NAME --out texts/
   python -m ocrkit export --model_name_or_path runs/s1 --format merged_16bit --out runs/s1/merged
   python -m ocrkit sweep notebooks/quickstart.ipynb --grid lora_r=8,32 --seeds 42,43
@@ -138,6 +139,17 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             )
             _add_overwrite(command)
             command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
+            command.add_argument(
+                "--lines",
+                action="store_true",
+                help="cut pages into lines first (RapidOCR's detector) and read each, in order",
+            )
+            command.add_argument(
+                "--format",
+                nargs="+",
+                choices=PAGE_FORMATS,
+                help="with --lines: files to write into the folder --out, one a document",
+            )
         if name == "export":
             command.add_argument(
                 "--format", default="adapter", choices=EXPORT_FORMATS, help="what to write"
@@ -395,6 +407,15 @@ def _check_server(arguments: argparse.Namespace) -> None:
         raise ConfigError("--server needs --model NAME, which the server knows the model by.")
 
 
+def _check_lines(arguments: argparse.Namespace) -> None:
+    if arguments.format and not arguments.lines:
+        raise ConfigError("--format is for pages that are read line by line: add --lines.")
+    if arguments.format and (not arguments.out or arguments.out.suffix == ".jsonl"):
+        raise ConfigError(
+            f"--format {' '.join(arguments.format)} writes files: give --out, a folder for them."
+        )
+
+
 def _usage(check: Callable, *values: Any) -> None:
     """Call a check of options; its ValueError becomes wrong usage, exit code 2."""
     try:
@@ -471,16 +492,24 @@ def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
     from ocrkit.models.read_files import list_pictures, read_pictures
 
     _check_server(arguments)
+    _check_lines(arguments)
     prompts = PROMPTS | config.prompts
     prompt = arguments.prompt or prompts["transcription"]
     pictures = list_pictures(arguments.images)
-    if arguments.out:
-        check_out(pictures, arguments.out, arguments.overwrite)
+    out = arguments.out
+    if arguments.lines and out and out.suffix != ".jsonl":
+        out = out / "predictions.jsonl"
+    if out:
+        check_out(pictures, out, arguments.overwrite)
     reader = _reader(arguments, config)
-    if arguments.out:
-        read, failed = write_predictions(
-            reader, pictures, prompt, arguments.out, arguments.overwrite
-        )
+    if out:
+        read, failed = write_predictions(reader, pictures, prompt, out, arguments.overwrite)
+        if arguments.lines and out != arguments.out:
+            from ocrkit.evaluation.page_files import write_pages
+
+            formats = arguments.format or ["text"]
+            files = write_pages(pictures, out, formats, arguments.overwrite)
+            print(f"{len(files)} documents in {arguments.out}")
         print(
             f"{read} read, {failed} failed, {len(pictures) - read - failed} were there "
             f"already; in {arguments.out}"
@@ -500,11 +529,11 @@ def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
 
 
 def _reader(arguments: argparse.Namespace, config: "TrainConfig") -> "PictureReader":
-    """Reader of pictures: the server, or the model, which is loaded."""
+    """Reader of pictures: the server, or the model, which is loaded; of pages by their lines."""
     if arguments.server:
         from ocrkit.evaluation.server import ServerReader
 
-        return ServerReader(
+        reader: PictureReader = ServerReader(
             arguments.server,
             config.model_name_or_path,
             config,
@@ -513,10 +542,16 @@ def _reader(arguments: argparse.Namespace, config: "TrainConfig") -> "PictureRea
             price=arguments.price,
             processor=arguments.processor,
         )
-    from ocrkit.models.load import load_model
-    from ocrkit.models.read import Reader
+    else:
+        from ocrkit.models.load import load_model
+        from ocrkit.models.read import Reader
 
-    return Reader(*load_model(config), config)
+        reader = Reader(*load_model(config), config)
+    if arguments.lines:
+        from ocrkit.evaluation.page_lines import LineReader
+
+        return LineReader(reader)
+    return reader
 
 
 def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
