@@ -8,7 +8,7 @@ import unicodedata
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree
 
 from tqdm.auto import tqdm
@@ -17,6 +17,9 @@ from data_prep.dataset.manifest import write_folder
 from data_prep.dataset.pictures import plain
 from data_prep.dataset.schema import printable
 from ocrkit.models.read_files import PDF_DPI, Picture
+
+if TYPE_CHECKING:
+    from pypdfium2 import PdfDocument, PdfPage
 
 _ALTO = "http://www.loc.gov/standards/alto/ns-v4#"
 
@@ -173,7 +176,7 @@ def _pdf(name: str, pages: Sequence[Page]) -> dict[str, bytes]:
     return {f"{name.removesuffix('.pdf')}.pdf": file.getvalue()}
 
 
-def _add_page(document: Any, picture: Picture, page: Mapping[str, Any]) -> Any:
+def _add_page(document: "PdfDocument", picture: Picture, page: Mapping[str, Any]) -> "PdfPage":
     """Append the page of a PDF, or a page with the picture, at `PDF_DPI`."""
     import pypdfium2
 
@@ -198,14 +201,16 @@ def _pdf_text(text: str) -> str:
     return _xml_text(text).replace("\n", " ").replace("\t", " ")
 
 
-def _load_font(document: Any, data: bytes) -> Any:
+def _load_font(document: "PdfDocument", data: bytes) -> object:
     import pypdfium2.raw as pdfium
 
     buffer = (ctypes.c_uint8 * len(data)).from_buffer_copy(data)
     return pdfium.FPDFText_LoadFont(document, buffer, len(data), pdfium.FPDF_FONT_TRUETYPE, True)
 
 
-def _add_text(document: Any, added: Any, font: Any, page: Mapping[str, Any]) -> None:
+def _add_text(
+    document: "PdfDocument", added: "PdfPage", font: object, page: Mapping[str, Any]
+) -> None:
     """Put each line's text, invisible, over its place."""
     import pypdfium2
     import pypdfium2.raw as pdfium
