@@ -128,8 +128,11 @@ def measure(
 ) -> BlankSize:
     """Measure a blank picture of (height, width); of a refused one nothing is known."""
 
+    # transformers' types do not know the settings of each image processor.
+    untyped: Any = image_processor
+
     def process(blank: object) -> Any:
-        return image_processor(images=[blank], return_tensors="pt", **options)
+        return untyped(images=[blank], return_tensors="pt", **options)
 
     try:
         return blank_size(process, size)[0]
@@ -171,7 +174,8 @@ def set_settings(image_processor: "BaseImageProcessor", values: dict[str, float]
         setattr(image_processor, name, values[name])
     if set(values) & set(size):
         entries = {name: value for name, value in values.items() if name in size}
-        image_processor.size = {**entries, **others}
+        untyped: Any = image_processor
+        untyped.size = {**entries, **others}
 
 
 def _set_processor_kwargs(processor: "ProcessorMixin", settings: dict[str, Any]) -> None:

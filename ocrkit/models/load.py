@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from PIL import Image
 
 from data_prep.dataset.command import import_problem
 from ocrkit.config import TrainConfig
@@ -151,9 +152,13 @@ def _read_one_line(
 def _try_processor_kwargs(
     model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
 ) -> None:
-    """Read a drawn line: a ConfigError if the model cannot take such pictures."""
+    """Read a line as long as the settings allow: a ConfigError if the model cannot take it."""
+    collate = Collator(processor, config.image_height, generation=True)
+    line = drawn_rows(1)[0]
+    line["images"] = [Image.new("RGB", (8192, 64), "white")]
     try:
-        _read_one_line(model, processor, config)
+        with inference_mode(model):
+            read_batch(model, collate, [line], replace(config, max_new_tokens=2))
     except torch.cuda.OutOfMemoryError:
         raise
     except Exception as error:

@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.lengths import picture_canvases, picture_sizes
@@ -104,9 +104,17 @@ def row_scale(fits: Sequence[Fit | None]) -> float:
     return min((fit.scale for fit in fits if fit), default=1.0)
 
 
-def count_sizes(
-    fits: Sequence[Sequence[Fit | None]], processor: "ProcessorMixin"
-) -> dict[str, int | str]:
+class SizeCounts(TypedDict):
+    """What a Plan says of its rows' pictures; see there."""
+
+    budget: str
+    squashed: int
+    worst_squash: str
+    cropped: int
+    unknown: int
+
+
+def count_sizes(fits: Sequence[Sequence[Fit | None]], processor: "ProcessorMixin") -> SizeCounts:
     """Count, for a Plan, the rows whose pictures are squashed, cropped or of unknown size."""
     squashed = [[fit for fit in row if fit and fit.squash >= SQUASHED] for row in fits]
     worst = max((fit for row in squashed for fit in row), key=lambda fit: fit.squash, default=None)
