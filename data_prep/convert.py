@@ -15,7 +15,7 @@ import tarfile
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -25,6 +25,8 @@ from data_prep.dataset.command import (
     COUNT,
     SEED,
     WORKERS,
+    check_choice,
+    check_count,
     exit_code,
     expand_home,
     int_option,
@@ -112,10 +114,8 @@ def convert(
         **check_options(source, module, options),
     }
     check_output(layout, format)
-    if limit is not None and limit < 1:
-        raise UsageError(f"--limit is {limit}, but takes a count of 1 or more.")
-    if workers < 1:
-        raise UsageError(f"--workers is {workers}, but takes a count of 1 or more.")
+    check_count("limit", limit)
+    check_count("workers", workers)
     if not all(path.strip() for path in paths) or not paths:
         raise UsageError("No INPUT is given, or an empty one: name at least one file or folder.")
 
@@ -157,13 +157,6 @@ def load_source(name: str) -> ModuleType:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise UsageError(f"No source is called {name!r}; {hint}--list shows all of them.")
     return importlib.import_module(f"{sources.__name__}.{name.replace('-', '_')}")
-
-
-def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
-    """Return the value if it is one of the choices, otherwise raise a UsageError."""
-    if value not in choices:
-        raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)} here.")
-    return value
 
 
 def check_encoding(name: str) -> str:
@@ -308,7 +301,7 @@ def build_parser() -> argparse.ArgumentParser:
         "such as 0.8,0.1,0.1, dealt by document or writer",
     )
     add("--seed", type=SEED, default=0, help="of the shuffle behind shares (default 0)")
-    add("--workers", type=WORKERS, default=None, help="processes (default: one a core)")
+    add("--workers", type=WORKERS, default=None, help="processes (default: one per core)")
     add("--limit", type=COUNT, metavar="N", help="stop after N source items")
     add("--prompt", help="what to ask for, instead of the task's default")
     add_output_options(parser)

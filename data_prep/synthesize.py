@@ -37,6 +37,8 @@ def _work(arguments: list[str] | None) -> int:
         # Only the module of the chosen command is imported, so that --help is fast.
         if arguments[:1] == [name]:
             module = importlib.import_module(f"data_prep.synthetic.{MODULES.get(name, name)}")
+            command.epilog = module.GUIDE
+            command.formatter_class = argparse.RawDescriptionHelpFormatter
             module.add_arguments(command)
             run = module.run
     options = parse_arguments(parser, arguments)

@@ -48,10 +48,7 @@ class Tree:
     """
 
     def __init__(
-        self,
-        path: str | Path,
-        options: SimpleNamespace | None = None,
-        legacy: str | None = None,
+        self, path: str | Path, options: SimpleNamespace | None = None, legacy: str | None = None
     ) -> None:
         self.path = Path(path)
         self.encoding = getattr(options, "encoding", None) or legacy
@@ -251,17 +248,20 @@ class Tree:
         """The official split that a file of many labels states by its name, or its folders'."""
         return file_split(name) or official_split(name.rpartition("/")[0])
 
-    def lines(self, name: str) -> Iterator[tuple[int, str]]:
+    def lines(self, name: str, blank: bool = False) -> Iterator[tuple[int, str]]:
         """Read the lines of a text file as (number from 1, line without its end).
 
         Bytes that are no UTF-8 become surrogates, which `is_unicode` detects, so that a bad line
-        is rejected alone. A line of more than MAX_LINE bytes is split.
+        is rejected alone. A line of more than MAX_LINE bytes is split. Blank lines are left out
+        but for `blank`.
         """
         with self.open_text(name) as stream:
             number = 0
-            while line := stream.readline(MAX_LINE):
+            while data := stream.readline(MAX_LINE):
                 number += 1
-                yield number, line.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+                line = data.rstrip(b"\r\n").decode("utf-8", "surrogateescape")
+                if blank or line.strip():
+                    yield number, line
 
     def open_text(self, name: str) -> BinaryIO:
         """Open a label file of any encoding as a stream of UTF-8 without a byte order mark.
@@ -358,7 +358,7 @@ def _open_member(archive: str, name: str, encodings: tuple[str, ...]) -> io.Buff
             stream = opened.extractfile(members[name])
         # zipfile's streams have all methods of a BufferedReader.
         return cast(io.BufferedReader, stream)
-    except Exception as error:
+    except Exception as error:  # zlib, lzma and zipfile each have their own
         raise PictureError("unreadable image", f"{name}: {error}") from None
 
 

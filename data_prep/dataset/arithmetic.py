@@ -127,11 +127,7 @@ def summary_problems(items: list[dict], summary: dict, tolerance: Decimal) -> li
 
 
 def tax_problems(
-    items: list[dict],
-    summary: dict,
-    tolerance: Decimal,
-    tax: Decimal | None,
-    taxed: Decimal | None,
+    items: list[dict], summary: dict, tolerance: Decimal, tax: Decimal | None, taxed: Decimal | None
 ) -> list[str]:
     """Taxes of single rates that do not come out, or do not add up to the tax on `taxed`."""
     problems = []

@@ -8,7 +8,7 @@ import io
 import math
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from importlib import metadata
 from importlib.util import find_spec
@@ -117,6 +117,19 @@ def _parse_bounded(text: str, parse: Callable[[str], Number], bounds: dict) -> N
     if problem:
         raise argparse.ArgumentTypeError(f"{text[:100]} {problem}")
     return value
+
+
+def check_choice(option: str, value: str, choices: Iterable[str]) -> str:
+    """Return a value that is one of an option's choices; UsageError for others."""
+    if value not in choices:
+        raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)}.")
+    return value
+
+
+def check_count(option: str, value: int | None, least: int = 1) -> None:
+    """Raise UsageError for a count below `least`; None is no count."""
+    if value is not None and value < least:
+        raise UsageError(f"--{option} is {value}, but takes {least} or more.")
 
 
 # Types of options that most commands have. Commands themselves refuse counts below 1.

@@ -12,6 +12,7 @@ import math
 import struct
 import zlib
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from PIL import Image, ImageDraw, ImageOps
 
@@ -24,6 +25,9 @@ from data_prep.dataset.pictures import (
     turn_upright,
 )
 from data_prep.dataset.schema import Picture
+
+if TYPE_CHECKING:
+    import numpy as np
 
 Point = tuple[float, float]
 Box = tuple[int, int, int, int]  # left, top, right, bottom
@@ -59,10 +63,8 @@ def encode(picture: Picture, opened: Opened) -> tuple[bytes, str, int, int, Box 
     image, clipped = opened.image, None
     stated = tuple(picture.size or image.size)
     if stated not in (image.size, opened.raw.size):
-        raise PictureError(
-            "size differs from annotation",
-            "{}x{}, annotated as {}x{}".format(*image.size, *stated),
-        )
+        detail = "{}x{}, annotated as {}x{}".format(*image.size, *stated)
+        raise PictureError("size differs from annotation", detail)
     if picture.box:
         # Some annotators ignored the orientation: then the crop is turned, not the picture.
         turn_after = stated != image.size
@@ -210,22 +212,28 @@ def straighten(image: Image.Image, corners: Sequence[Point]) -> Image.Image:
     if area(corners) < 1 or width * height > 4 * image.width * image.height:
         raise ValueError(f"corners {corners} are of no quadrilateral in the picture")
     target = [(0, 0), (width, 0), (width, height), (0, height)]
-    rows, values = [], []
-    for (x, y), (u, v) in zip(target, corners):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        values += [u, v]
     try:
-        coefficients = np.linalg.solve(np.array(rows, float), np.array(values, float))
+        data = perspective(target, corners).tolist()
     except np.linalg.LinAlgError:
         raise ValueError(f"corners {corners} are of no quadrilateral") from None
     white = 255 if image.mode == "L" else (255, 255, 255)
-    return image.transform(
-        (width, height),
-        Image.Transform.PERSPECTIVE,
-        coefficients.tolist(),
-        Image.Resampling.BICUBIC,
-        fillcolor=white,
-    )
+    method = Image.Transform.PERSPECTIVE, data, Image.Resampling.BICUBIC
+    return image.transform((width, height), *method, fillcolor=white)
+
+
+def perspective(old: Sequence[Point], new: Sequence[Point]) -> "np.ndarray":
+    """Eight coefficients of the perspective that maps four points to four others (Pillow's order).
+
+    Raises:
+        numpy.linalg.LinAlgError: the points are of no quadrilateral.
+    """
+    import numpy as np
+
+    rows, values = [], []
+    for (x, y), (u, v) in zip(old, new):
+        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
+        values += [u, v]
+    return np.linalg.solve(np.array(rows, float), np.array(values, float))
 
 
 def masked(image: Image.Image, points: Sequence[Point], box: Box) -> Image.Image:

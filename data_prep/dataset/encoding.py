@@ -22,11 +22,7 @@ LEGACY = ("gbk", "big5", "cp949", "cp932")
 NAME_ENCODINGS = ("utf-8", *LEGACY)
 PLAUSIBLE = 0.8  # the least share of common characters in a text that somebody wrote
 IMPLAUSIBLE, LONG = 0.6, 40  # a share below it rules an encoding out, from so many characters on
-MARKS = {
-    codecs.BOM_UTF8: "utf-8-sig",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
+MARKS = {codecs.BOM_UTF8: "utf-8-sig", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 def encoding_of(

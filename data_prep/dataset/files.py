@@ -24,27 +24,24 @@ class DiskError(OSError):
 
 
 def _explanation(number: int, path: Path) -> str | None:
-    folder = path.absolute()
+    """The cause and the way out of a failed write, by its errno; None for another errno."""
+    folder, free = path.absolute(), ""
     while not folder.is_dir():
         folder = folder.parent
-    if number == errno.ENOSPC:
-        with contextlib.suppress(OSError):
-            free = shutil.disk_usage(folder).free / 1e9
-            return (
-                f"No space left on the disk of {folder} ({free:.1f} GB free) while writing {path}; "
-                "free some and run the same command again."
-            )
+    with contextlib.suppress(OSError):
+        free = f" ({shutil.disk_usage(folder).free / 1e9:.1f} GB free)"
+    full = f"while writing {path}; free some and run the same command again."
+    denied = (
+        f"{path} cannot be written, as this user has no permission to; change the permissions, or "
+        "give another place."
+    )
     return {
-        errno.ENOSPC: f"No space left on the disk of {folder} while writing {path}; free some and "
-        "run the same command again.",
-        errno.EDQUOT: f"The disk quota at {folder} is used up while writing {path}; free some and "
-        "run the same command again.",
+        errno.ENOSPC: f"No space left on the disk of {folder}{free} {full}",
+        errno.EDQUOT: f"The disk quota at {folder} is used up {full}",
         errno.EROFS: f"{path} cannot be written, as the disk of {folder} is read-only; give a "
         "place on another disk.",
-        errno.EACCES: f"{path} cannot be written, as this user has no permission to; change the "
-        "permissions, or give another place.",
-        errno.EPERM: f"{path} cannot be written, as this user has no permission to; change the "
-        "permissions, or give another place.",
+        errno.EACCES: denied,
+        errno.EPERM: denied,
     }.get(number)
 
 
@@ -86,7 +83,7 @@ def naming(path: str | Path) -> Generator[None]:
         yield
     except DiskError:
         raise
-    except Exception as error:
+    except Exception as error:  # libraries wrap errors of the disk in errors of their own
         number = _disk_errno(error, Path(path))
         text = _explanation(number, Path(path)) if number else None
         if not text:

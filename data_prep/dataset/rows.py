@@ -70,16 +70,9 @@ def write_rows(
     # A flat folder: deleting 256 folders takes a disk a second.
     (staging / STAGED_PICTURES).mkdir()
     work = partial(process_batch, staging=str(staging), source=source)
-    bar = tqdm(
-        desc=source,
-        total=total,
-        unit=" items",
-        disable=not progress,
-        mininterval=0.5,
-        smoothing=0.05,
-    )
+    looks = {"unit": " items", "mininterval": 0.5, "smoothing": 0.05}
     with (
-        bar,
+        tqdm(desc=source, total=total, disable=not progress, **looks) as bar,
         (staging / STAGED_ROWS).open("w", encoding="utf-8", newline="\n") as rows,
         (staging / REJECTS).open("w", encoding="utf-8", newline="\n") as rejects,
     ):
@@ -116,14 +109,8 @@ def batches(items: Iterable[Item | Reject]) -> Iterator[list[Item | Reject]]:
 
 def carried_bytes(item: Item | Reject) -> int:
     """Count the bytes of pictures that an item holds, instead of a path to read them from."""
-    if isinstance(item, Reject):
-        return 0
-    return sum(
-        len(value)
-        for picture in item.pictures
-        for value in picture.load.args
-        if isinstance(value, bytes)
-    )
+    pictures = item.pictures if isinstance(item, Item) else []
+    return sum(len(v) for picture in pictures for v in picture.load.args if isinstance(v, bytes))
 
 
 class Placement(NamedTuple):
@@ -213,7 +200,9 @@ def make_row(
     from data_prep.dataset.crops import encode, short_number
 
     completion = clean_text(item.text)
-    messages = item.prompt if isinstance(item.prompt, list) else [user_message(item.prompt or "")]
+    messages = item.prompt
+    if not isinstance(messages, list):
+        messages = [{"role": "user", "content": messages or ""}]
     prompt: list[Message] = [
         {"role": message["role"], "content": clean_content(message["content"])}
         for message in messages
@@ -280,8 +269,3 @@ def clean_content(content: str | list[Part]) -> str | list[Part]:
         text = text.rstrip() if part is content[-1] else text
         parts += [{"type": "text", "text": text}] if text else []
     return parts
-
-
-def user_message(text: str) -> Message:
-    """A prompt as a message of the user."""
-    return {"role": "user", "content": text}

@@ -9,6 +9,7 @@ import json
 import unicodedata
 from dataclasses import asdict, dataclass, field, fields
 from functools import partial
+from typing import Any
 
 # Version of the dataset folder. Since 2, pages and byte-identical pictures are kept in one split,
 # and marks of illegible text are rejects in more formats.
@@ -151,24 +152,13 @@ class Row:
         problems = row_problems(value, blank)
         if problems or not isinstance(value, dict):
             raise ValueError("; ".join(problems))
-        return cls.from_dict(value)
-
-    @classmethod
-    def from_dict(cls, value: dict) -> "Row":
-        """Make a row of a parsed line in which `row_problems` found none."""
-        return cls(**{name: value[name] for name in ROW_NAMES if name in value})
+        names = {field.name for field in fields(cls)}
+        return cls(**{name: column for name, column in value.items() if name in names})
 
 
-ROW_NAMES = [f.name for f in fields(Row)]
-ROW_TYPES = {
-    f.name: int if f.name in ("width", "height") else str
-    for f in fields(Row)
-    if f.name != "answers"
-} | {
-    "images_file_names": list,
-    "prompt": list,
-    "completion": list,
-}
+ROW_TYPES: dict[str, type] = {f.name: str for f in fields(Row) if f.name != "answers"}
+ROW_TYPES |= {"width": int, "height": int}
+ROW_TYPES |= dict.fromkeys(("images_file_names", *ROW_SIDES), list)
 
 
 def row_problems(value: object, blank: bool = False) -> list[str]:
@@ -379,7 +369,7 @@ def dump_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
-def parse_json(text: str | bytes) -> object:
+def parse_json(text: str | bytes) -> Any:
     """Parse JSON strictly (no NaN); every error, also too deep nesting, is a ValueError."""
     try:
         return json.loads(text, parse_constant=refuse_constant)

@@ -109,6 +109,14 @@ def parse_shares(text: str) -> tuple[float, ...] | None:
     return shares
 
 
+def drawn_shares(text: str) -> tuple[float, ...]:
+    """Parse `--split` of a synthetic dataset, which has no splits of its own."""
+    shares = parse_shares(text)
+    if shares is None:
+        raise UsageError(f"--split is {text!r}, but drawn data has no splits: give 0.8,0.1,0.1.")
+    return shares
+
+
 def group_key(seed: int, group: str) -> int:
     """Key by which groups are ordered before they are dealt: 64 bits of a hash of seed and id."""
     digest = hashlib.blake2b(f"{seed}\0{group}".encode(), digest_size=8).digest()

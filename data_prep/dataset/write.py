@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from data_prep.dataset.command import expand_home
+from data_prep.dataset.command import check_choice, expand_home
 from data_prep.dataset.files import naming
 from data_prep.dataset.other_trainers import WRITERS, as_messages, write_dataset_info
 from data_prep.dataset.rows import REJECTS, STAGED_PICTURES, STAGED_ROWS, write_rows
@@ -54,11 +54,8 @@ def add_output_options(parser: argparse.ArgumentParser) -> None:
 
 def check_output(layout: str, format: str) -> None:
     """Raise a UsageError where --layout and --format do not exist or cannot be combined."""
-    for option, value, choices in (("layout", layout, LAYOUTS), ("format", format, FORMATS)):
-        if value not in choices:
-            raise UsageError(
-                f"--{option} is {value!r}, but takes one of {', '.join(choices)} here."
-            )
+    check_choice("layout", layout, LAYOUTS)
+    check_choice("format", format, FORMATS)
     if format != FORMATS[0] and layout != LAYOUTS[0]:
         raise UsageError(f"--format {format} has --layout {LAYOUTS[0]} only.")
 
@@ -209,12 +206,9 @@ def deal_rows(
         for number, (line, place) in enumerate(zip(rows, places)):
             split = SPLITS[place]
             if split not in writers:
-                name = {
-                    "prompt_completion": f"{split}/metadata.jsonl",
-                    "messages": f"{split}.jsonl",
-                }
+                name = f"{split}.jsonl" if layout == "messages" else f"{split}/metadata.jsonl"
                 (staging / split).mkdir()
-                file = (staging / name[layout]).open("w", encoding="utf-8", newline="\n")
+                file = (staging / name).open("w", encoding="utf-8", newline="\n")
                 writers[split] = files.enter_context(file).write
             row = json.loads(line)
             if number in leaders:
@@ -240,15 +234,9 @@ def pack_parquet(staging: Path, summary: Summary) -> None:
     from data_prep.dataset.parquet import write_shards
 
     for split in list(summary.splits):
+        columns = {"parts": summary.has_parts, "answers": summary.has_answers}
         with (staging / split / "metadata.jsonl").open(encoding="utf-8", newline="\n") as rows:
-            write_shards(
-                rows,
-                staging / split,
-                staging / "data",
-                split,
-                parts=summary.has_parts,
-                answers=summary.has_answers,
-            )
+            write_shards(rows, staging / split, staging / "data", split, **columns)
         shutil.rmtree(staging / split)
 
 

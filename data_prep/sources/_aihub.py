@@ -4,6 +4,7 @@ INPUT is the folder that holds pictures and labels, unpacked or in the zips they
 archives of pictures (원천데이터) and of labels (라벨링데이터), each an INPUT of its own.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
@@ -42,7 +43,7 @@ class Pictures:
     def __init__(self, tree: Tree, inputs: Sequence[str] = ()) -> None:
         self.tree = tree
         trees = [Tree(path, legacy=tree.encoding) for path in inputs if Path(path) != tree.path]
-        self.others = [one for one in trees if next(one.files("*.json"), None) is None]
+        self.others = [other for other in trees if next(other.files("*.json"), None) is None]
         self.indexes: dict[bool, dict[str, list[tuple[Tree, str]]]] = {}
 
     def find(self, name: str, label: str) -> tuple[Tree, str]:
@@ -57,8 +58,8 @@ class Pictures:
             if candidate in self.tree:
                 return self.tree, candidate
         for elsewhere in (False, True):
-            if found := self.index(elsewhere).get(base):
-                return nearest(found, self.tree, label)
+            if pictures := self.index(elsewhere).get(base):
+                return nearest(pictures, self.tree, label)
         return self.tree, base
 
     def index(self, elsewhere: bool) -> dict[str, list[tuple[Tree, str]]]:
@@ -77,15 +78,15 @@ def find_pictures(tree: Tree, options: SimpleNamespace) -> Pictures:
     return Pictures(tree, [*options.inputs, *filter(None, [options.images])])
 
 
-def nearest(found: list[tuple[Tree, str]], tree: Tree, label: str) -> tuple[Tree, str]:
-    """The one of several pictures whose last folders agree longest with the label's."""
-    if len(found) == 1:
-        return found[0]
-    wanted = [full_folder(tree, label, *twin) for twin in TWINS]
-    scores = [max(shared_end(full_folder(*one), folder) for folder in wanted) for one in found]
-    best = [one for one, score in zip(found, scores) if score == max(scores)]
+def nearest(pictures: list[tuple[Tree, str]], tree: Tree, label: str) -> tuple[Tree, str]:
+    """The picture whose last folders agree longest with those of a label in `tree`."""
+    if len(pictures) == 1:
+        return pictures[0]
+    folders = [full_folder(tree, label, *twin) for twin in TWINS]
+    scores = [max(shared_end(full_folder(*p), folder) for folder in folders) for p in pictures]
+    best = [picture for picture, score in zip(pictures, scores) if score == max(scores)]
     if len(best) > 1:
-        raise UnclearPicture(" and ".join(f"{one.path}: {name}" for one, name in best[:3]))
+        raise UnclearPicture(" and ".join(f"{place.path}: {name}" for place, name in best[:3]))
     return best[0]
 
 
@@ -95,14 +96,10 @@ def full_folder(tree: Tree, name: str, old: str = "", new: str = "") -> list[str
     return (path.replace(old, new) if old else path).split("/")
 
 
-def shared_end(one: list[str], other: list[str]) -> int:
-    """How many last parts of two paths are equal."""
-    count = 0
-    for a, b in zip(reversed(one), reversed(other)):
-        if a != b:
-            break
-        count += 1
-    return count
+def shared_end(path: list[str], other: list[str]) -> int:
+    """Number of last parts that two paths share."""
+    pairs = zip(reversed(path), reversed(other))
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
 
 
 def label_rows(

@@ -20,7 +20,7 @@ from data_prep.dataset.schema import (
     parse_json,
 )
 from data_prep.sources import folder_of, slug, stem
-from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._jsonstream import json_records
 from data_prep.sources._parquet import read_parquet
 
 TASKS = ("vqa", "transcription", "extraction")
@@ -28,9 +28,7 @@ OPTIONS = {"images": None, "language": "und"}
 PLACEHOLDER = "<image>"
 MARKS = re.compile(r"<image>|<img>(?P<path>[^<>]*)</img>")
 WEIGHTS = ("weight", "loss", "loss_weight")  # of OpenAI, ms-swift and LLaMA-Factory
-ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"} | {
-    "system": "system"
-}
+ROLES = {"human": "user", "gpt": "assistant"} | {r: r for r in ("system", "user", "assistant")}
 
 
 @dataclass
@@ -42,7 +40,7 @@ class Mark:
 
 @dataclass
 class Turn:
-    """A message: texts and marks of pictures in their order, and whether it is to be learned."""
+    """A message: texts and marks of pictures in their order; whether a model is to learn it."""
 
     role: str
     content: list[str | Mark]
@@ -51,14 +49,14 @@ class Turn:
     @property
     def marks(self) -> list[Mark]:
         """The places of the turn's pictures."""
-        return [one for one in self.content if isinstance(one, Mark)]
+        return [piece for piece in self.content if isinstance(piece, Mark)]
 
 
 def chat_rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item an answer of the assistant, with all that was said before it as the prompt.
+    """One item per answer of the assistant, with the messages before it as the prompt.
 
-    An answer shows the pictures that were shown before it. One that its file gives no weight is
-    part of later prompts alone.
+    An answer shows the pictures of those messages. An answer without weight in its file is part of
+    later prompts alone.
     """
     tree = Tree(path, options)
     images = picture_tree(tree, options)
@@ -75,14 +73,14 @@ def chat_rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 turns = read_record(record)
                 references = [mark.reference for turn in turns for mark in turn.marks]
                 folder = folder_of(name)
-                pictures = [image_loader(images, folder, one, split) for one in references]
+                loaders = [image_loader(images, folder, name, split) for name in references]
             except PictureError as error:
                 yield Reject(where, error.reason, error.detail)
                 continue
             except (ValueError, KeyError, TypeError, AttributeError) as error:
                 yield Reject(where, "malformed record", f"{type(error).__name__}: {error}"[:300])
                 continue
-            for item in answers(turns, pictures, where, f"{key}{number:06d}", options):
+            for item in answer_items(turns, loaders, where, f"{key}{number:06d}", options):
                 if isinstance(item, Item):
                     item.split, item.group = split, group_of(references, where)
                 yield item
@@ -94,29 +92,19 @@ def read_records(tree: Tree, name: str) -> Iterator[tuple[int, dict | Reject]]:
         yield from read_parquet(tree, name)
         return
     if tree.head(name).lstrip().startswith(b"["):
-        number = -1
-        with tree.open_text(name) as stream:
-            try:
-                for number, record in enumerate(json_elements(stream)):
-                    yield number, checked(record, f"{name} record {number}")
-            except ValueError as error:
-                yield (
-                    number + 1,
-                    Reject(f"{name} record {number + 1}", "malformed JSON", str(error)),
-                )
+        for number, record in json_records(tree, name):
+            yield number, check_record(record, f"{name} record {number}")
         return
     for number, line in tree.lines(name):
-        if not line.strip():
-            continue
         try:
-            yield number, checked(parse_json(line), f"{name}:{number}")
+            yield number, check_record(parse_json(line), f"{name}:{number}")
         except ValueError as error:
             yield number, Reject(f"{name}:{number}", "malformed line", str(error))
 
 
-def checked(record: object, where: str) -> dict | Reject:
-    """A record, if it is an object."""
-    if isinstance(record, dict):
+def check_record(record: object, where: str) -> dict | Reject:
+    """Return a record that is an object, or a Reject for another value."""
+    if isinstance(record, dict | Reject):
         return record
     return Reject(where, "malformed record", f"no object but {type(record).__name__}")
 
@@ -125,9 +113,9 @@ def checked(record: object, where: str) -> dict | Reject:
 
 
 def read_record(record: dict) -> list[Turn]:
-    """The messages of a record with their pictures, whichever of the shapes in use it has.
+    """The messages of a record with their pictures, in any of the shapes of `messages_of`.
 
-    Raises ValueError, KeyError, TypeError or AttributeError where it is none of them.
+    Raises ValueError, KeyError, TypeError or AttributeError for another shape.
     """
     for kind in ("videos", "video", "audios", "audio"):
         if record.get(kind):
@@ -153,18 +141,21 @@ def messages_of(record: dict) -> list[dict]:
             return messages + record[name]
     if "prompt" in record or "completion" in record:
         for name, role in (("prompt", "user"), ("completion", "assistant")):
-            said = record[name]
-            messages += [{"role": role, "content": said}] if isinstance(said, str) else said
+            content = record[name]
+            messages += (
+                [{"role": role, "content": content}] if isinstance(content, str) else content
+            )
         return messages
     for question, answer in record.get("history") or ():
         messages += [{"role": "user", "content": question}]
         messages += [{"role": "assistant", "content": answer}]
     if "query" in record:
-        asked, answer = record["query"], record["response"]
+        question, answer = record["query"], record["response"]
     else:
-        asked, answer = record["instruction"], record["output"]
-        asked = "\n".join(part for part in (asked, record.get("input")) if part)
-    return [*messages, {"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
+        question, answer = record["instruction"], record["output"]
+        question = "\n".join(text for text in (question, record.get("input")) if text)
+    messages += [{"role": "user", "content": question}]
+    return [*messages, {"role": "assistant", "content": answer}]
 
 
 def read_turn(message: dict) -> Turn:
@@ -202,8 +193,8 @@ def read_parts(parts: list, find: Callable[[str], list[str | Mark]]) -> list[str
             part = {"type": "text", "text": part}
         kind = part.get("type") or next((name for name in ("text", "image") if name in part), None)
         if kind in ("text", "input_text", "output_text"):
-            held = [part[name] for name in ("text", "value", "content") if name in part]
-            text = next(one for one in [*held, ""] if one is not None) if held else part["text"]
+            texts = [part[name] for name in ("text", "value", "content") if name in part]
+            text = next(t for t in [*texts, ""] if t is not None) if texts else part["text"]
             separator = ["\n"] if pieces and isinstance(pieces[-1], str) else []
             pieces += [*separator, *find(text)]
         elif kind in ("image", "image_url", "input_image"):
@@ -220,7 +211,7 @@ def read_parts(parts: list, find: Callable[[str], list[str | Mark]]) -> list[str
 def place_pictures(turns: list[Turn], images: list[object]) -> None:
     """Give the marks their pictures; without any mark, the first question shows all of them.
 
-    ValueError where there are marks, but not one a picture.
+    ValueError where there are marks, but not one per picture.
     """
     marks = [mark for turn in turns for mark in turn.marks]
     waiting = [mark for mark in marks if mark.reference is None]
@@ -231,31 +222,27 @@ def place_pictures(turns: list[Turn], images: list[object]) -> None:
     for mark, reference in zip(waiting, images):
         mark.reference = reference
     if images and not marks:
-        asked = next((turn for turn in turns if turn.role == "user"), None)
-        if asked is None:
+        question = next((turn for turn in turns if turn.role == "user"), None)
+        if question is None:
             raise ValueError("no question for the pictures to stand in")
-        asked.content[:0] = [Mark(reference) for reference in images]
+        question.content[:0] = [Mark(reference) for reference in images]
 
 
 # --- rows ---
 
 
-def answers(
-    turns: list[Turn],
-    pictures: list[partial],
-    where: str,
-    key: str,
-    options: SimpleNamespace,
+def answer_items(
+    turns: list[Turn], loaders: list[partial], where: str, key: str, options: SimpleNamespace
 ) -> Iterator[Item | Reject]:
-    """An item an answer; a conversation without one is a reject."""
+    """One item per answer; a conversation without any is a reject."""
     ends = [at for at, turn in enumerate(turns) if turn.role == "assistant" and turn.learned]
     if not ends:
         yield Reject(where, "no answer", "no message is the assistant's, or none has a weight")
         return
     for count, end in enumerate(ends):
         place = f"{where} answer {count}" if len(ends) > 1 else where
-        before, text = turns[:end], "".join(map(str, turns[end].content)).strip()
-        if not any(turn.role == "user" for turn in before):
+        prompt, text = turns[:end], "".join(map(str, turns[end].content)).strip()
+        if not any(turn.role == "user" for turn in prompt):
             yield Reject(place, "empty prompt", "nothing was asked before the answer")
             continue
         if options.task == "extraction":
@@ -264,7 +251,7 @@ def answers(
             except ValueError as error:
                 yield Reject(place, "malformed JSON", str(error))
                 continue
-        shown = sum(len(turn.marks) for turn in before)
+        shown = sum(len(turn.marks) for turn in prompt)
         yield Item(
             key=f"{key}-{count:02d}" if len(ends) > 1 else key,
             where=place,
@@ -272,12 +259,12 @@ def answers(
             # The answers of one conversation show the same pictures, which are stored once.
             pictures=[
                 Picture(load, name=f"{key}-{index}p" if len(ends) > 1 else None)
-                for index, load in enumerate(pictures[:shown])
+                for index, load in enumerate(loaders[:shown])
             ],
             group="",
             language=options.language,
             task=options.task,
-            prompt=as_prompt(before),
+            prompt=as_prompt(prompt),
         )
 
 
@@ -288,24 +275,12 @@ def as_prompt(turns: list[Turn]) -> list[Message]:
     """
     first = next(turn for turn in turns if turn.role == "user")
     later = any(turn.marks for turn in turns if turn is not first)
-    words = [isinstance(one, str) and bool(one.strip()) for one in first.content]
-    marks = [isinstance(one, Mark) for one in first.content]
-    # What lies between the first and the last of words and marks tells whether they are mixed.
-    mixed = any(marks) and any(
-        has_words and any(marks[:at]) and any(marks[at:]) for at, has_words in enumerate(words)
-    )
-    mixed = mixed or any(
-        is_mark and any(words[:at]) and any(words[at:]) for at, is_mark in enumerate(marks)
-    )
-    if later or mixed:
+    # "w" for words and "m" for a mark: "wmw" and "mwm" are mixed.
+    kinds = ["m" if isinstance(p, Mark) else "w" if p.strip() else "" for p in first.content]
+    if later or re.search("wm+w|mw+m", "".join(kinds)):
         return [{"role": turn.role, "content": as_parts(turn)} for turn in turns]
-    return [
-        {
-            "role": turn.role,
-            "content": "".join(one for one in turn.content if isinstance(one, str)).strip(),
-        }
-        for turn in turns
-    ]
+    texts = ["".join(p for p in turn.content if isinstance(p, str)).strip() for turn in turns]
+    return [{"role": turn.role, "content": text} for turn, text in zip(turns, texts)]
 
 
 def as_parts(turn: Turn) -> list[dict[str, str]]:

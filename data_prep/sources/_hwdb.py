@@ -3,12 +3,13 @@
 import re
 import struct
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import lru_cache, partial
+from types import SimpleNamespace
 from typing import BinaryIO
 
 from data_prep.dataset.archive import Tree
 from data_prep.dataset.pictures import Span
-from data_prep.dataset.schema import Item, Reject
+from data_prep.dataset.schema import Item, Picture, Reject
 from data_prep.sources import slug, stem
 
 MAX_RECORD = 64 * 2**20  # bytes of one bitmap; the largest real page is a tenth of it
@@ -16,9 +17,9 @@ PROMPT = "Transcribe the handwritten Chinese text in the image."
 
 
 class Broken(Exception):
-    """A file that cannot be read on from here: the reason and the detail of a reject.
+    """A record that breaks off or contradicts itself, with the reason and detail of its reject.
 
-    `skips` are distances at which it might go on.
+    `skips` are distances in bytes at which the next record might begin.
     """
 
     def __init__(self, reason: str, detail: str = "", skips: tuple[int, ...] = ()) -> None:
@@ -91,10 +92,8 @@ def read_page_header(reader: Reader) -> tuple[int, int, int]:
     _, code_length, bits = reader.unpack("20shh")
     _, _, lines = reader.unpack("iii")
     if not 1 <= code_length <= 8 or bits not in (1, 8) or lines < 0:
-        raise Broken(
-            "malformed header",
-            f"code length {code_length}, {bits} bits a pixel, {lines} lines",
-        )
+        detail = f"code length {code_length}, {bits} bits a pixel, {lines} lines"
+        raise Broken("malformed header", detail)
     return code_length, bits, lines
 
 
@@ -129,30 +128,38 @@ def decode_label(label: bytes, code_length: int) -> str:
     return "".join(decode_code(code) for code in codes)
 
 
+def line_item(label: bytes, code_length: int, load: partial, top: int, left: int) -> Item | Reject:
+    """A line as an item, its key, place and group left out."""
+    try:
+        text = decode_label(label, code_length)
+    except ValueError as error:
+        return Reject("", "unknown character code", str(error))
+    meta = {"top": top, "left": left}
+    return Item("", "", text, [Picture(load)], "", "zh", prompt=PROMPT, meta=meta)
+
+
 def writer(name: str) -> str:
     """The writer that a file name states: 001-P16.dgrl and C001-f.gnt are of 001 and C001."""
     base = name.rpartition("/")[2]
-    found = re.match(r"[A-Za-z]?\d+", base)
-    return found[0] if found else base
+    match = re.match(r"[A-Za-z]?\d+", base)
+    return match[0] if match else base
 
 
-def page_lines(path: str, pattern: str, read_line: Callable) -> Iterator[Item | Reject]:
-    """An item a line of every page file, by `read_line(reader, code_length, bits)`.
+def page_lines(
+    path: str, options: SimpleNamespace, pattern: str, read_line: Callable
+) -> Iterator[Item | Reject]:
+    """One item per line of every page file, by `read_line(reader, code_length, bits)`.
 
-    That returns an item without key, place and group, or what is wrong. A page that breaks off is
-    one reject more, which says how many lines are lost.
+    That returns an item without key, place and group, or a reject. A page that breaks off is one
+    reject more, which says how many lines are lost.
     """
-    tree = Tree(path)
+    tree = Tree(path, options)
     for name in tree.files(pattern):
-        key, group, split = (
-            slug(stem(name)),
-            writer(name),
-            tree.label_split(name) or tree.split(name),
-        )
+        key, split = slug(stem(name)), tree.label_split(name) or tree.split(name)
         for number, item in enumerate(_read_page(tree, name, read_line), 1):
             item.where = f"{name} line {number}"
             if isinstance(item, Item):
-                item.key, item.group, item.split = f"{key}-{number:03d}", group, split
+                item.key, item.group, item.split = f"{key}-{number:03d}", writer(name), split
             yield item
 
 

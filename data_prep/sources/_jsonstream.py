@@ -5,7 +5,8 @@ import json
 from collections.abc import Iterator
 from typing import Any, BinaryIO
 
-from data_prep.dataset.schema import refuse_constant
+from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import Reject, refuse_constant
 
 CHUNK = 2**20
 MAX_ELEMENT = 16 * 2**20  # characters of one element
@@ -67,6 +68,19 @@ class _Text:
             except json.JSONDecodeError as error:
                 if not self.more():
                     raise ValueError(error.msg) from None
+
+
+def json_records(
+    tree: Tree, name: str, key: str | None = None, unit: str = "record"
+) -> Iterator[tuple[int, Any]]:
+    """(number from 0, element) of a label file's array; broken JSON ends it with a Reject."""
+    number = -1
+    with tree.open_text(name) as stream:
+        try:
+            for number, record in enumerate(json_elements(stream, key)):
+                yield number, record
+        except ValueError as error:
+            yield number + 1, Reject(f"{name} {unit} {number + 1}", "malformed JSON", str(error))
 
 
 def json_elements(stream: BinaryIO, key: str | None = None) -> Iterator[Any]:

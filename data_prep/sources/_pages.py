@@ -1,6 +1,6 @@
 """Pages whose words have boxes: an item for each word, or one for the page in reading order."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 
@@ -52,7 +52,7 @@ def page_rows(
     split: str | None = None,
     group: str | None = None,
 ) -> Iterator[Item | Reject]:
-    """Make an item of each word, or with `--task pages` one of all words in reading order.
+    """Make one item per word, or with `--task pages` one of all words in reading order.
 
     `page.image` is the picture's name in the tree. A page leaves out words that are annotated as
     illegible; with a malformed box it is a reject.
@@ -74,16 +74,11 @@ def page_rows(
             words.append(result)
         else:
             text, box = result
-            picture = Picture(load, box, page.size, **outline_of(word))
+            quad, mask = outline_of(word)
+            picture = Picture(load, box, page.size, quad=quad, mask=mask)
+            key_of_word = f"{key}-{index:04d}"
             yield Item(
-                f"{key}-{index:04d}",
-                place,
-                text,
-                [picture],
-                group,
-                language,
-                split=split,
-                meta=word.meta,
+                key_of_word, place, text, [picture], group, language, split=split, meta=word.meta
             )
     if whole:
         text = reading_order([(box, text) for text, box in words if box])
@@ -93,14 +88,14 @@ def page_rows(
         yield Item(key, where, text, [picture], group, language, split=split, meta=meta)
 
 
-def outline_of(word: Word) -> dict[str, tuple]:
-    """The `quad` or `mask` of a `Picture` for a word that is no upright rectangle."""
-    if word.outline == "box" or word.points is None:
-        return {}
+def outline_of(word: Word) -> tuple[tuple | None, tuple | None]:
+    """The (quad, mask) of a `Picture` for a word that is no upright rectangle."""
+    if word.outline == "box" or not isinstance(word.points, Sequence):
+        return None, None
     points = read_points(word.points)
-    if word.outline == "quad" and len(points) != 4:
-        return {}
-    return {word.outline: points}
+    if word.outline == "mask":
+        return None, points
+    return points if len(points) == 4 else None, None
 
 
 def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | None] | Reject:
@@ -124,11 +119,13 @@ def read_word(word: Word, place: str, keep: bool = False) -> tuple[str, tuple | 
 
 def corners(box: object) -> object:
     """Convert [x, y, width, height] to two corners; "malformed" for other values."""
-    try:
-        enclosing_box(box)  # numbers, all of them
-        left, top, width, height = box
-    except (ValueError, TypeError):
+    if not isinstance(box, Sequence) or len(box) != 4:
         return "malformed"
+    try:
+        enclosing_box(box)  # refuses values that are no numbers
+    except ValueError:
+        return "malformed"
+    left, top, width, height = box
     return [left, top, left + width, top + height] if min(width, height) >= 0 else "malformed"
 
 

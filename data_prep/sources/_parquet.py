@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def read_batches(tree: Tree, name: str, rows: int) -> "Iterator[RecordBatch | Reject]":
-    """Batches of at most so many rows; a broken file ends in one Reject."""
+    """Batches of at most `rows` rows; a broken file ends with a Reject."""
     import pyarrow.parquet
 
     try:
@@ -21,7 +21,7 @@ def read_batches(tree: Tree, name: str, rows: int) -> "Iterator[RecordBatch | Re
             yield from file.iter_batches(rows, use_threads=False)
     except PictureError as error:
         yield Reject(name, error.reason, error.detail)
-    except Exception as error:  # pyarrow's errors have no common kind
+    except Exception as error:  # pyarrow, zlib and lzma raise errors without a common type
         message = f"{type(error).__name__}: {error}".splitlines()[0]
         yield Reject(name, "unreadable parquet", message[:200])
 

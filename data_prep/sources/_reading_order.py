@@ -3,16 +3,15 @@
 from collections.abc import Sequence
 
 Box = tuple[float, float, float, float]  # left, top, right, bottom
-TALLEST = (
-    3  # a box this many times as high as its neighbours (an upright sign) is no part of a line
-)
+# A box so many times as high as its neighbours, such as an upright sign, is no part of a line.
+TALLEST = 3
 
 
 def reading_order(words: Sequence[tuple[Box, str]]) -> str:
-    """The words' text from top to bottom and left to right, a line of words a line of text.
+    """Join words from top to bottom and left to right, one line of text per line of words.
 
     A word belongs to the line with whose nearest word it shares at least half of the smaller
-    height, so that a slanted line stays one.
+    height, so that a slanted line is not divided.
     """
     lines: list[list[tuple[Box, str]]] = []
     for word in sorted(words, key=lambda word: (word[0][1], word[0][0])):

@@ -22,7 +22,7 @@ INSIDE = 0.8  # share of a character's area in a word that makes it the word's o
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item an annotation, or a photograph (which holds all annotations in memory)."""
+    """One item per annotation, or per photograph (which holds all annotations in memory)."""
     tree = Tree(path, options, legacy="cp949")
     pictures = find_pictures(tree, options)
     for name in tree.files("textinthewild*.json", "*data_info*.json"):
@@ -37,12 +37,12 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
             continue
         pages: dict[str, list[Word]] = {}
-        for number, found in enumerate(annotations(tree, name)):
+        for number, annotation in enumerate(annotations(tree, name)):
             where = f"{name} annotation {number}"
-            if isinstance(found, Reject):
-                yield found
+            if isinstance(annotation, Reject):
+                yield annotation
                 continue
-            image_id, word = found
+            image_id, word = annotation
             if image_id not in images:
                 yield Reject(where, "missing image", f"no image has the id {image_id}")
             elif options.task == "pages":
@@ -51,23 +51,18 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                 file, size, kind = images[image_id]
                 word.meta |= {"type": kind} if kind else {}
                 page = Page(file, size, [word])
-                yield from one_page(pictures, page, name, where, f"{number:07d}", options)
+                yield from picture_rows(pictures, page, name, where, f"{number:07d}", options)
         for number, (image_id, words) in enumerate(pages.items()):
             file, size, _ = images[image_id]
             page = Page(file, size, without_repeats(words))
             where = f"{name} image {image_id}"
-            yield from one_page(pictures, page, name, where, f"page-{number:06d}", options)
+            yield from picture_rows(pictures, page, name, where, f"page-{number:06d}", options)
 
 
-def one_page(
-    pictures: Pictures,
-    page: Page,
-    label: str,
-    where: str,
-    key: str,
-    options: SimpleNamespace,
+def picture_rows(
+    pictures: Pictures, page: Page, label: str, where: str, key: str, options: SimpleNamespace
 ) -> Iterator[Item | Reject]:
-    """The items of one picture's words."""
+    """The items of a picture's words; `label` is the label file."""
     try:
         tree, page.image = pictures.find(page.image, label)
     except UnclearPicture as error:
@@ -81,14 +76,12 @@ def annotations(tree: Tree, name: str) -> Iterator[tuple[str, Word] | Reject]:
     """(image id, word) of every annotation."""
     with tree.open_text(name) as stream:
         try:
-            for number, one in enumerate(json_elements(stream, "annotations")):
+            for number, value in enumerate(json_elements(stream, "annotations")):
                 try:
-                    attributes = one.get("attributes") or {}
-                    box = corners(one.get("bbox"))
-                    word = korean_word(
-                        one.get("text"), box, {"class": attributes.get("class", "word")}
-                    )
-                    yield str(one["image_id"]), word
+                    attributes = value.get("attributes") or {}
+                    meta = {"class": attributes.get("class", "word")}
+                    word = korean_word(value.get("text"), corners(value.get("bbox")), meta)
+                    yield str(value["image_id"]), word
                 except (KeyError, AttributeError) as error:
                     where = f"{name} annotation {number}"
                     yield Reject(where, "malformed annotation", f"{type(error).__name__}: {error}")

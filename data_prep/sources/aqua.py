@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from data_prep.dataset.archive import Tree, picture_tree
 from data_prep.dataset.schema import DataError, Item, Picture, Reject, is_unicode
 from data_prep.sources import folder_of, slug, stem
-from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._jsonstream import json_records
 
 EXAMPLE = "AQUA --images SemArt/Images --knowledge SemArt --out data/aqua"
 TASKS = ("vqa",)
@@ -19,37 +19,35 @@ OPTIONS = {"images": None, "knowledge": None}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a question; the group is the painting, which is stored once."""
+    """One item per question; the group is the painting, which is stored once."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     knowledge = read_knowledge(options.knowledge) if options.knowledge else None
     for name in tree.files("*.json"):
-        number = -1
-        with tree.open_text(name) as stream:
-            try:
-                for number, record in enumerate(json_elements(stream)):
-                    where, key = f"{name} record {number}", f"{slug(stem(name))}-{number:06d}"
-                    item = read_record(record, images, name, where, key, knowledge)
-                    if isinstance(item, Item):
-                        item.split = tree.label_split(name)
-                    yield item
-            except ValueError as error:
-                yield Reject(f"{name} record {number + 1}", "malformed JSON", str(error))
+        for number, record in json_records(tree, name):
+            where, key = f"{name} record {number}", f"{slug(stem(name))}-{number:06d}"
+            item = read_record(record, images, name, where, key, knowledge)
+            if isinstance(item, Item):
+                item.split = tree.label_split(name)
+            yield item
 
 
 def read_record(
     record: object, images: Tree, name: str, where: str, key: str, knowledge: dict | None
 ) -> Item | Reject:
     """A question as an item."""
+    if isinstance(record, Reject):
+        return record
     fields = ("image", "question", "answer")
-    values = [record.get(field) if isinstance(record, dict) else None for field in fields]
-    if not all(isinstance(value, str) and is_unicode(value) for value in values):
+    values = record if isinstance(record, dict) else {}
+    texts = [text for field in fields if isinstance(text := values.get(field), str)]
+    if len(texts) < len(fields) or not all(map(is_unicode, texts)):
         return Reject(where, "malformed record", f"{', '.join(fields)} are not all texts")
-    image, question, answer = values
-    needed = bool(record.get("need_external_knowledge"))
+    image, question, answer = texts
+    needed = bool(values.get("need_external_knowledge"))
     if needed and knowledge is not None:
         if image not in knowledge:
-            return Reject(where, "missing knowledge", f"nothing is told about {image}")
+            return Reject(where, "missing knowledge", f"no description of {image}")
         question = f"{knowledge[image]}\n\n{question}"
     # The same painting in two lists is two pictures, for their splits may differ.
     picture = Picture(
@@ -69,15 +67,15 @@ def read_record(
 
 
 def read_knowledge(path: str) -> dict[str, str]:
-    """{image: description} of a table, or of all tables of SemArt's folder, one a split."""
+    """{image: description} of a table, or of all tables of SemArt's folder, one per split."""
     tree = Tree(path)
     names = [tree.only] if tree.only else list(tree.files("semart_*.csv"))
     if not names:
         raise DataError(f"--knowledge {path} holds no semart_*.csv; name SemArt or a table of it.")
-    told: dict[str, str] = {}
+    knowledge: dict[str, str] = {}
     for name in names:
-        told |= _read_table(tree, name)
-    return told
+        knowledge |= _read_table(tree, name)
+    return knowledge
 
 
 def _read_table(tree: Tree, name: str) -> dict[str, str]:

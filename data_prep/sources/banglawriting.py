@@ -17,7 +17,7 @@ OPTIONS = {"images": None, "keep_illegible": False}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a word or a page; the group is the writer."""
+    """One item per word or page; the group is the writer."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):

@@ -21,7 +21,7 @@ PARTS = ("grapheme_root", "vowel_diacritic", "consonant_diacritic")
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a picture; pictures are read from the parquet files that lie with train.csv.
+    """One item per picture; pictures are read from the parquet files beside train.csv.
 
     The competition's light parts of test.csv have no graphemes and are not read.
     """
@@ -45,7 +45,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def read_labels(tree: Tree, name: str) -> dict[str, tuple[str, dict]]:
     """{image id: (grapheme, classes of its parts)} of train.csv."""
-    reader = csv.DictReader(line + "\n" for _, line in tree.lines(name))
+    reader = csv.DictReader(line + "\n" for _, line in tree.lines(name, blank=True))
     if not {"image_id", "grapheme"} <= set(reader.fieldnames or ()):
         raise DataError(f"{name} lacks the columns image_id and grapheme; is it bengali.ai's?")
     return {
@@ -55,7 +55,7 @@ def read_labels(tree: Tree, name: str) -> dict[str, tuple[str, dict]]:
 
 
 def read_pixels(tree: Tree, name: str) -> Iterator[tuple[int, tuple[str, bytes] | Reject]]:
-    """(row number, (image id, its pixels)) of a parquet file, a column a pixel.
+    """(row number, (image id, its pixels)) of a parquet file, one column per pixel.
 
     Whole columns are turned at once: 32,332 values a row are too many to handle one by one.
     """

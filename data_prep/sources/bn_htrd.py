@@ -15,7 +15,7 @@ OPTIONS = {"images": None}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a row of a folder's sheet; the group is the folder, which is a writer's document."""
+    """One item per row of a folder's sheet; the group is the folder, a writer's document."""
     tree = Tree(path, options)
     pictures = picture_tree(tree, options)
     for name in tree.files("*.xlsx"):
@@ -58,7 +58,7 @@ def read_sheet(tree: Tree, name: str) -> Iterator[tuple[int, tuple[str, str] | R
     except PictureError as error:
         yield 0, Reject(name, "unreadable sheet", error.detail)
         return
-    except Exception as error:  # a broken archive, broken XML, a missing part...
+    except Exception as error:  # zipfile, XML parsers and openpyxl raise errors of any type
         yield 0, Reject(name, "unreadable sheet", f"{type(error).__name__}: {error}"[:200])
         return
     header = [str(value or "").strip().lower() for value in lines[0][1]] if lines else []

@@ -23,7 +23,7 @@ CORNERS = ("x1", "y1", "x2", "y2", "x3", "y3", "x4", "y4")
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a receipt (`fields`), or a printed line of it (`lines`)."""
+    """One item per receipt (`fields`), or per printed line of it (`lines`)."""
     tree = Tree(path, options)
     for where, key, split, record in records(tree, options):
         if isinstance(record, Reject):
@@ -49,14 +49,18 @@ def records(tree: Tree, options: SimpleNamespace) -> Iterator[Record]:
     """(place, key, split, truth and picture) of every receipt, from parquet and from folders."""
     for name in tree.files("*.parquet"):
         split = tree.label_split(name)
-        for number, record in read_parquet(tree, name):
+        for number, columns in read_parquet(tree, name):
             where, key = f"{name} row {number}", f"{slug(stem(name))}-{number:05d}"
-            try:
-                if not isinstance(record, Reject):
-                    picture = Picture(partial(bytes, record["image"]["bytes"]))
-                    record = parse_json(record["ground_truth"]), picture
-            except WRONG_SHAPE as error:
-                record = Reject(where, "malformed record", f"{type(error).__name__}: {error}"[:200])
+            record: tuple[dict, Picture] | Reject
+            if isinstance(columns, Reject):
+                record = columns
+            else:
+                try:
+                    picture = Picture(partial(bytes, columns["image"]["bytes"]))
+                    record = parse_json(columns["ground_truth"]), picture
+                except WRONG_SHAPE as error:
+                    detail = f"{type(error).__name__}: {error}"[:200]
+                    record = Reject(where, "malformed record", detail)
             yield where, key, split, record
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
@@ -82,19 +86,19 @@ def receipt_fields(truth: dict, picture: Picture, where: str) -> Iterator[Item]:
 def parse_lines(lines: list[dict]) -> dict:
     """The fields of `valid_line`s as `gt_parse` nests them: `menu.nm` is menu's nm, a dish a group.
 
-    Several dishes are a list, a text of several lines or words is one.
+    Several dishes become a list; several lines or words of a field become one text.
     """
-    parsed: dict[str, dict[object, dict[str, object]]] = {}
+    parsed: dict[str, dict[object, dict]] = {}
     for line in lines:
         field, *path = line["category"].split(".")
         text = " ".join(word["text"] for word in line["words"] if not word.get("is_key"))
         group = line.get("group_id") if field in REPEATED else None
-        here = parsed.setdefault(field, {}).setdefault(group, {})
+        node = parsed.setdefault(field, {}).setdefault(group, {})
         for name in path[:-1]:
-            here = here.setdefault(name, {})
+            node = node.setdefault(name, {})
         last = path[-1] if path else "text"
         if text:
-            here[last] = f"{here[last]} {text}" if isinstance(here.get(last), str) else text
+            node[last] = f"{node[last]} {text}" if isinstance(node.get(last), str) else text
     fields = {}
     for field, groups in parsed.items():
         values = [value for value in groups.values() if value]
@@ -109,7 +113,7 @@ def receipt_lines(truth: dict, picture: Picture, where: str) -> Iterator[Item | 
         by_row: dict[object, list[dict]] = {}
         for word in line["words"]:
             by_row.setdefault(word.get("row_id"), []).append(word)
-        for part, words in enumerate(by_row.values()):
+        for number, words in enumerate(by_row.values()):
             place = f"{where} line {index}"
             try:
                 corners = [word["quad"][corner] for word in words for corner in CORNERS]
@@ -118,6 +122,6 @@ def receipt_lines(truth: dict, picture: Picture, where: str) -> Iterator[Item | 
             except WRONG_SHAPE as error:
                 yield Reject(place, "malformed annotation", f"{type(error).__name__}: {error}")
                 continue
-            key = f"-{index:04d}-{part}"
+            key = f"-{index:04d}-{number}"
             meta = {"category": line.get("category")}
             yield Item(key, place, text, [cut], "", "id", meta=meta)

@@ -7,12 +7,13 @@ several right answers the first is the completion, and all are in the row's `ans
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 
 from data_prep.dataset.archive import Tree, picture_tree
 from data_prep.dataset.schema import Item, Picture, Reject, clean_text, is_unicode
 from data_prep.dataset.split import official_split
 from data_prep.sources import folder_of, slug, stem
-from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._jsonstream import json_records
 
 EXAMPLE = "docvqa/train_v1.0.json --images docvqa/documents --out data/docvqa"
 TASKS = ("vqa",)
@@ -25,27 +26,20 @@ SPLIT = ("data_split", "dataset_split", "set_name")
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a question; a test set's questions, which have no answers, are rejects."""
+    """One item per question; a test set's questions, which have no answers, are rejects."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         shape = shape_of(tree, name)
         if shape is None:
             continue  # such as a chart's own annotation
-        number = -1
-        with tree.open_text(name) as stream:
-            try:
-                for number, record in enumerate(json_elements(stream, shape or None)):
-                    where = f"{name} record {number}"
-                    item = read_record(record, images, name, where, tree.label_split(name))
-                    if isinstance(item, Item):
-                        item.key, item.language = (
-                            f"{slug(stem(name))}-{number:06d}",
-                            options.language,
-                        )
-                    yield item
-            except ValueError as error:
-                yield Reject(f"{name} record {number + 1}", "malformed JSON", str(error))
+        for number, record in json_records(tree, name, shape or None):
+            where = f"{name} record {number}"
+            item = read_record(record, images, name, where, tree.label_split(name))
+            if isinstance(item, Item):
+                item.key = f"{slug(stem(name))}-{number:06d}"
+                item.language = options.language
+            yield item
 
 
 def shape_of(tree: Tree, name: str) -> str | None:
@@ -56,7 +50,7 @@ def shape_of(tree: Tree, name: str) -> str | None:
     return "data" if head.startswith(b"{") and (tree.only or b'"data"' in head) else None
 
 
-def first_of(record: dict, names: tuple[str, ...]) -> object:
+def first_of(record: dict, names: tuple[str, ...]) -> Any:
     """The value of the first name that a record has; None without any."""
     return next((record[name] for name in names if record.get(name) is not None), None)
 
@@ -64,21 +58,22 @@ def first_of(record: dict, names: tuple[str, ...]) -> object:
 def read_record(
     record: object, images: Tree, name: str, where: str, split: str | None
 ) -> Item | Reject:
-    """A question as an item, its key left out."""
+    """A question as an item, its key and language left out."""
+    if isinstance(record, Reject):
+        return record
     if not isinstance(record, dict):
         return Reject(where, "malformed record", f"no object but {type(record).__name__}")
     image, question = first_of(record, IMAGE), first_of(record, QUESTION)
     answers = first_of(record, ANSWERS)
     answers = answers if isinstance(answers, list) else [answers]
-    answers = [str(one) if isinstance(one, int | float) else one for one in answers]
-    texts = [image, question, *answers]
-    if not all(isinstance(one, str) for one in (image, question)):
+    answers = [str(answer) if isinstance(answer, int | float) else answer for answer in answers]
+    if not isinstance(image, str) or not isinstance(question, str):
         return Reject(where, "malformed record", "image or question is no text")
     if answers in ([], [None]):
         return Reject(where, "no answer", question[:200])
-    if not all(isinstance(one, str) for one in answers):
+    if not all(isinstance(answer, str) for answer in answers):
         return Reject(where, "malformed record", f"answers are {answers!r}"[:200])
-    if not all(map(is_unicode, texts)):
+    if not all(map(is_unicode, (image, question, *answers))):
         return Reject(where, "text is not UTF-8", question[:200])
     answers = [text for text in map(clean_text, answers) if text]
     stated = first_of(record, SPLIT)

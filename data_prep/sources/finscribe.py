@@ -38,7 +38,7 @@ MAX_LINES, MAX_COLUMNS = 400, 200
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a record; an output of ERROR, and what is too long for a page, are rejects."""
+    """One item per record; an output of ERROR, and a text too long for a page, are rejects."""
     if options.render not in RENDERS:
         raise UsageError(f"--render is {options.render!r}, but takes one of text, fields.")
     tree = Tree(path, options)
@@ -47,20 +47,18 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     for name in files:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
         for number, line in tree.lines(name):
-            if line.strip():
-                folder = folder_of(name) if images is tree else ""
-                where = f"{name}:{number}"
-                item = read_record(line, images, folder, where, options.render)
-                if isinstance(item, Item):
-                    item.key, item.group = f"{key}{number:06d}", f"{name}:{number}"
-                    item.split = tree.label_split(name)
-                yield item
+            folder, where = folder_of(name) if images is tree else "", f"{name}:{number}"
+            item = read_record(line, images, folder, where, options.render)
+            if isinstance(item, Item):
+                item.key, item.group = f"{key}{number:06d}", where
+                item.split = tree.label_split(name)
+            yield item
 
 
 def read_record(
     line: str, images: Tree, folder: str, where: str, render: str = "text"
 ) -> Item | Reject:
-    """One record as an item; `render` names what is drawn where it has no picture."""
+    """A record as an item; `render` names what is drawn of a record without a picture."""
     try:
         record = parse_json(line)
         output = record["output"] if "output" in record else record["completion"]
@@ -111,7 +109,7 @@ def read_record(
 def page_text(value: object) -> str:
     """The OCR text of an `input`: a text, or JSON that holds one under a usual key.
 
-    Fields of other names are laid out as `name: value`, a line each.
+    Fields of other names are laid out as `name: value`, one per line.
     """
     if isinstance(value, str):
         try:
@@ -120,14 +118,14 @@ def page_text(value: object) -> str:
             return value.expandtabs(4).replace("\r\n", "\n")
         return page_text(parsed) if isinstance(parsed, dict | list) else value
     if isinstance(value, list):
-        return "\n".join(page_text(one) for one in value)
+        return "\n".join(map(page_text, value))
     if isinstance(value, dict):
         for key in TEXT_KEYS:
             if isinstance(value.get(key), str):
                 return value[key].expandtabs(4).replace("\r\n", "\n")
         return "\n".join(
-            f"{key}:\n{page_text(one)}" if isinstance(one, dict | list) else f"{key}: {one}"
-            for key, one in value.items()
+            f"{key}:\n{page_text(field)}" if isinstance(field, dict | list) else f"{key}: {field}"
+            for key, field in value.items()
         )
     return "" if value is None else str(value)
 
@@ -141,7 +139,7 @@ def page_font() -> ImageFont.FreeTypeFont:
 
 
 def draw_page(text: str) -> Image.Image:
-    """A text as a white page, a line of text a line of print."""
+    """A text as a white page, one line of print per line of text."""
     lines, font = text.split("\n"), page_font()
     width = max(round(font.getlength(line)) for line in lines) + 2 * MARGIN
     page = Image.new("L", (width, len(lines) * LINE_HEIGHT + 2 * MARGIN), 255)

@@ -18,7 +18,7 @@ OPTIONS = {"pattern": r"(?P<text>.+)_\d+", "language": "und"}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a picture; `pattern` must match its whole name without the extension."""
+    """One item per picture; `pattern` must match its whole name without the extension."""
     try:
         pattern = re.compile(options.pattern)
     except re.error as error:
@@ -48,13 +48,9 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             language=options.language,
             split=tree.split(name),
         )
-    if (
-        numbers
-        and len(numbers) > 1
-        and min(numbers) < 2
-        and max(numbers) - min(numbers) < len(numbers)
-    ):
+    low, high = (min(numbers), max(numbers)) if numbers else (2, 2)
+    if numbers and low < 2 and 0 < high - low < len(numbers):
         options.notes.append(
-            f"{path}: all texts are running numbers ({min(numbers)} to {max(numbers)}), as where "
+            f"{path}: all texts are running numbers ({low} to {high}), as where "
             "the text stands behind the number; --pattern '\\d+_(?P<text>.+)' reads such names."
         )

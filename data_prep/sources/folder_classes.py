@@ -18,7 +18,7 @@ OPTIONS = {"classes": None, "invert": False, "language": "bn"}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a picture; its group is its file name, for writers are not told."""
+    """One item per picture; its group is its file name, as no file states the writer."""
     tree = Tree(path, options)
     classes = read_classes(options.classes) if options.classes else None
     for name in tree.files(*IMAGES):
@@ -48,8 +48,8 @@ def read_classes(path: str) -> dict[str, str]:
     classes = {}
     for number, line in enumerate(lines, start=1):
         folder, separator, text = line.partition("\t" if "\t" in line else ",")
-        if line.strip() and not separator:
-            raise UsageError(f"--classes {path}:{number} is {line!r}, but takes folder<TAB>text.")
         if separator:
             classes[folder.strip()] = text.strip()
+        elif line.strip():
+            raise UsageError(f"--classes {path}:{number} is {line!r}, but takes folder<TAB>text.")
     return classes

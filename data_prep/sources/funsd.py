@@ -15,20 +15,20 @@ PROMPT = "Extract the questions of this form and their answers as JSON."
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item an entity (`lines`) or a form; pictures lie in `images` beside `annotations`."""
+    """One item per entity (`lines`) or per form; pictures lie in `images` beside `annotations`."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
         try:
             form = read_json(tree, name)["form"]
-            words = [Word(one["text"], one["box"], {"label": one["label"]}) for one in form]
+            words = [Word(e["text"], e["box"], {"label": e["label"]}) for e in form]
             answers = fields(form) if options.task == "fields" else {}
         except WRONG_SHAPE as error:
             yield Reject(name, "malformed JSON", f"{type(error).__name__}: {error}")
             continue
         image, key, split = find_image(images, name), slug(stem(name)), tree.split(name)
         if options.task != "fields":
-            # Entities without a text are boxes to fill in: nothing is there to be read.
+            # Entities without a text are boxes to fill in.
             if options.task == "pages":
                 words = [word for word in words if word.text != ""]
             page = Page(image, None, words)
@@ -58,16 +58,17 @@ def find_image(tree: Tree, name: str) -> str:
 
 def fields(form: list[dict]) -> dict[str, str | list[str]]:
     """{question: answer} along the links from questions to answers; several make a list."""
-    entities = {one["id"]: one for one in form}
-    found: dict[str, list[str]] = {}
-    for one in form:
-        if one["label"] != "question" or not clean_text(one["text"]):
+    entities = {entity["id"]: entity for entity in form}
+    answers: dict[str, list[str]] = {}
+    for entity in form:
+        question = clean_text(entity["text"]) if entity["label"] == "question" else ""
+        if not question:
             continue
-        linked = [b if a == one["id"] else a for a, b in one["linking"]]
-        answers = [entities[link] for link in linked if link in entities]
-        texts = [clean_text(a["text"]) for a in answers if a["label"] == "answer"]
-        found.setdefault(clean_text(one["text"]), []).extend(text for text in texts if text)
+        linked = [b if a == entity["id"] else a for a, b in entity["linking"]]
+        others = [entities[link] for link in linked if link in entities]
+        texts = [clean_text(other["text"]) for other in others if other["label"] == "answer"]
+        answers.setdefault(question, []).extend(filter(None, texts))
     return {
-        question: answers[0] if len(answers) == 1 else (answers or "")
-        for question, answers in found.items()
+        question: texts[0] if len(texts) == 1 else (texts or "")
+        for question, texts in answers.items()
     }

@@ -14,7 +14,7 @@ OPTIONS = {"images": None}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a line of a label file, of which only the first comma separates."""
+    """One item per line of a label file, whose first comma alone separates."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*img_id_gt.txt"):
@@ -23,8 +23,6 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         for number, line in tree.lines(name):
             where = f"{name}:{number}"
             image, comma, text = line.partition(",")
-            if not line.strip():
-                continue
             if not comma or not is_unicode(line):
                 reason = "malformed line" if is_unicode(line) else "text is not UTF-8"
                 yield Reject(where, reason, line[:200])

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree
 from data_prep.dataset.pictures import PictureError, read_file
-from data_prep.dataset.schema import DataError, Item, Picture, Reject
+from data_prep.dataset.schema import DataError, Item, Picture, Reject, one_line
 from data_prep.dataset.split import official_split
 from data_prep.sources import slug, stem
 from data_prep.sources._parquet import read_parquet
@@ -22,20 +22,18 @@ OPTIONS = {"image_column": "image", "text_column": "text", "group_column": None,
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a record; splits are the dataset's own."""
-    if Path(path).exists() and (records := local_records(path)) is not None:
-        pass
-    else:
-        records = hub_records(path, options)
+    """One item per record; splits are the dataset's own."""
+    tree = Tree(path) if Path(path).exists() else None
+    names = list(tree.files("*.parquet")) if tree else []
+    records = local_records(tree, names) if tree and names else hub_records(path, options)
     for key, where, split, record in records:
         if isinstance(record, Reject):
             yield record
             continue
         for column in (options.image_column, options.text_column, options.group_column):
             if column and column not in record:
-                raise DataError(
-                    f"{where} has no column {column!r}; its columns are {', '.join(record)[:300]}."
-                )
+                columns = one_line(", ".join(record))[:300]
+                raise DataError(f"{where} has no column {column!r}; its columns are {columns}.")
         try:
             load = image_loader(record[options.image_column])
             text = read_text(record[options.text_column], options.task)
@@ -60,14 +58,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 Record = tuple[str, str, str | None, dict | Reject]
 
 
-def local_records(path: str) -> Iterator[Record] | None:
-    """Records of a folder's parquet files, or None where there are none."""
-    tree = Tree(path)
-    names = list(tree.files("*.parquet"))
-    return read_local(tree, names) if names else None
-
-
-def read_local(tree: Tree, names: list[str]) -> Iterator[Record]:
+def local_records(tree: Tree, names: list[str]) -> Iterator[Record]:
     """(key, place, split, record) of parquet files."""
     for name in names:
         for number, record in read_parquet(tree, name):
@@ -81,11 +72,12 @@ def hub_records(path: str, options: SimpleNamespace) -> Iterator[Record]:
 
     name, _, configuration = path.partition(":")
     try:
-        found = datasets.load_dataset(name, configuration or None, streaming=True)
-    except Exception as error:  # no network, no such id, gated: each has its own
+        dataset = datasets.load_dataset(name, configuration or None, streaming=True)
+    except Exception as error:  # no network, no such id, gated: errors of many types
         message = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"{path} cannot be loaded as a dataset ({message[:300]}).") from None
-    for split, records in found.items():
+    for split_name, records in dataset.items():
+        split = str(split_name)
         if isinstance((records.features or {}).get(options.image_column), datasets.Image):
             records = records.cast_column(options.image_column, datasets.Image(decode=False))
         for number, record in enumerate(records):

@@ -1,14 +1,12 @@
 """CASIA pages of Chinese handwriting kept by character (.dgr), put together to lines."""
 
-from collections.abc import Iterator
 from functools import partial
-from types import SimpleNamespace
 
 from PIL import Image, ImageChops
 
 from data_prep.dataset.pictures import ink_to_black, read_bitmap
-from data_prep.dataset.schema import Item, Picture, Reject
-from data_prep.sources._hwdb import PROMPT, Broken, Reader, bitmap_size, decode_label, page_lines
+from data_prep.dataset.schema import Item, Reject
+from data_prep.sources._hwdb import Broken, Reader, bitmap_size, line_item, page_lines
 
 EXAMPLE = "HIT-MW --out data/hit-mw"
 TASKS = ("lines",)
@@ -19,13 +17,8 @@ MAX_LINE_PIXELS = 32_000_000  # a line's characters may claim to lie anywhere on
 Place = tuple[int, int, int, int]  # left, top, width, height
 
 
-def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a line."""
-    return page_lines(path, "*.dgr", read_line)
-
-
 def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:
-    """One line: i32 count; for each character its code, i16 top, left, height, width, bitmap."""
+    """Read a line: i32 count; a character's code, i16 top, left, height, width, and bitmap."""
     (count,) = reader.unpack("i")
     if count < 0 or count * (code_length + 8) > reader.left:
         raise Broken("malformed record", f"a line of {count} characters, {reader.left} bytes left")
@@ -42,13 +35,11 @@ def read_line(reader: Reader, code_length: int, bits: int) -> Item | Reject:
     left, top, right, bottom = union(places)
     if (right - left) * (bottom - top) > MAX_LINE_PIXELS:
         return Reject("", "image too large", f"{right - left}x{bottom - top} pixels")
-    try:
-        text = decode_label(b"".join(label), code_length)
-    except ValueError as error:
-        return Reject("", "unknown character code", str(error))
-    picture = Picture(partial(compose, b"".join(bitmaps), places, bits))
-    meta = {"top": top, "left": left}
-    return Item("", "", text, [picture], "", "zh", prompt=PROMPT, meta=meta)
+    load = partial(compose, b"".join(bitmaps), places, bits)
+    return line_item(b"".join(label), code_length, load, top, left)
+
+
+rows = partial(page_lines, pattern="*.dgr", read_line=read_line)
 
 
 def union(places: list[Place]) -> tuple[int, int, int, int]:

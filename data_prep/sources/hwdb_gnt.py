@@ -20,14 +20,10 @@ CHUNK = 2**20
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a record: u32 size, 2 code bytes, u16 width and height, one byte a pixel."""
+    """One item per record: u32 size, 2 code bytes, u16 width and height, one byte per pixel."""
     tree = Tree(path, options)
     for name in tree.files("*.gnt"):
-        key, group, split = (
-            slug(stem(name)),
-            writer(name),
-            tree.label_split(name) or tree.split(name),
-        )
+        key, split = slug(stem(name)), tree.label_split(name) or tree.split(name)
         with tree.open(name) as stream:
             reader = Reader(stream, tree.size(name))
             number = 0
@@ -38,7 +34,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                     code, width, height, data = read_record(reader)
                     text = decode_code(code)
                 except Broken as error:
-                    if not found_next(reader, error):
+                    if not skip_to_next(reader, error):
                         lost = f"{error.detail}; {reader.left} bytes are lost"
                         yield Reject(where, error.reason, lost)
                         break
@@ -52,7 +48,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
                     where=where,
                     text=text,
                     pictures=[Picture(partial(bitmap, data, width, height))],
-                    group=group,
+                    group=writer(name),
                     language="zh",
                     split=split,
                     prompt=PROMPT,
@@ -69,17 +65,17 @@ def read_record(reader: Reader) -> tuple[bytes, int, int, bytes]:
     return code, width, height, reader.take(width * height)
 
 
-def found_next(reader: Reader, error: Broken) -> bool:
-    """Go to the next record after one that contradicts itself, if either of its sizes leads there.
+def skip_to_next(reader: Reader, error: Broken) -> bool:
+    """Go to the record after a contradictory one; False where neither of its sizes leads there.
 
-    Only forward: what the smaller size does not lead to is looked for at the larger.
+    Only forward: the smaller size is tried first, then the larger.
     """
-    gone = 0
+    skipped = 0
     for skip in sorted(skip for skip in error.skips if skip >= 0):
-        if skip - gone > reader.left:
+        if skip - skipped > reader.left:
             break
-        while gone < skip:
-            gone += len(reader.take(min(skip - gone, CHUNK)))
+        while skipped < skip:
+            skipped += len(reader.take(min(skip - skipped, CHUNK)))
         head = reader.peek(10)
         if not head:
             return True

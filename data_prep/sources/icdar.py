@@ -17,24 +17,19 @@ EXAMPLE = "icdar2015/ --language en --out data/scenes"
 TASKS = ("words",)
 OPTIONS = {"images": None, "keep_illegible": False, "language": "und"}
 ILLEGIBLE = "###"
-SCRIPTS = (
-    *("Arabic", "Latin", "Chinese", "Japanese", "Korean", "Bangla", "Hindi", "Symbols", "Mixed"),
-    "None",
-)
+SCRIPTS = "Arabic Latin Chinese Japanese Korean Bangla Hindi Symbols Mixed None".split()
 CORNERS = re.compile(r'\s*(-?\d+)[, ]+(-?\d+)[, ]+(-?\d+)[, ]+(-?\d+)[, ]+"(.*)"\s*')
 WORD = re.compile(r'\s*([^,"]+?),\s*"(.*)"\s*')
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a line of a label file; its group is the picture."""
+    """One item per line of a label file; its group is the picture."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in [tree.only] if tree.only else tree.files("gt_*.txt", "gt.txt", "*_gt.txt"):
         has_script = states_script(tree, name)
         image = find_image(images, name)
         for number, line in tree.lines(name):
-            if not line.strip():
-                continue
             where = f"{name}:{number}"
             try:
                 item = read_line(images, image, line, has_script, folder_of(name))
@@ -52,7 +47,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 def states_script(tree: Tree, name: str) -> bool:
     """Whether every line of a file has a script in the ninth place."""
-    lines = [line.split(",", 9) for _, line in tree.lines(name) if line.strip()]
+    lines = [line.split(",", 9) for _, line in tree.lines(name)]
     return bool(lines) and all(len(line) == 10 and line[8] in SCRIPTS for line in lines)
 
 

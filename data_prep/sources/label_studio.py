@@ -8,12 +8,13 @@ import math
 import re
 from collections.abc import Iterator
 from types import SimpleNamespace
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from data_prep.dataset.archive import Tree, picture_tree
 from data_prep.dataset.schema import ENDINGS, Item, Reject
 from data_prep.sources import folder_of, slug, stem
-from data_prep.sources._jsonstream import json_elements
+from data_prep.sources._jsonstream import json_records
 from data_prep.sources._pages import WRONG_SHAPE, Page, Word, page_rows, stated_size
 
 EXAMPLE = "project-1.json --images media/upload --language en --out data/words"
@@ -25,33 +26,30 @@ Regions = list[tuple[dict, str | None, str]]  # value with its sizes, text, prob
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a region with a text, or a picture; the group is the picture."""
+    """One item per region with a text, or per picture; the group is the picture."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
-        number = -1
         if not tree.head(name).lstrip().startswith(b"["):
             continue  # another file
-        with tree.open_text(name) as stream:
-            try:
-                for number, task in enumerate(json_elements(stream)):
-                    yield from task_rows(
-                        images, name, number, task, options, tree.label_split(name)
-                    )
-            except ValueError as error:
-                yield Reject(f"{name} task {number + 1}", "malformed JSON", str(error))
+        split = tree.label_split(name)
+        for number, task in json_records(tree, name, unit="task"):
+            yield from task_rows(images, name, number, task, options, split)
 
 
 def task_rows(
     images: Tree,
     name: str,
     number: int,
-    task: object,
+    task: dict | Reject,
     options: SimpleNamespace,
     split: str | None,
 ) -> Iterator[Item | Reject]:
     """The items of a task, which is a picture with its annotations."""
     where = f"{name} task {number}"
+    if isinstance(task, Reject):
+        yield task
+        return
     try:
         reference = picture_reference(task.get("data", task))
         regions = full_regions(task) if "data" in task else brief_regions(task)
@@ -95,32 +93,32 @@ def find_image(images: Tree, reference: str, folder: str, split: str | None) -> 
     path = local_path(reference) or unquote(urlsplit(reference).path)
     head, _, base = path.rpartition("/")
     for candidate in (path, f"{head}/{UPLOADED.sub('', base)}"):
-        found = images.find(candidate, folder, split)
-        if found in images or found in images.unclear:
-            return found
+        image = images.find(candidate, folder, split)
+        if image in images or image in images.unclear:
+            return image
     is_remote = bool(urlsplit(reference).netloc) and not images.only
     return None if is_remote else images.find(path, folder, split)
 
 
 def full_regions(task: dict) -> Regions:
-    """The regions of a task's annotation, and of what else was said of its picture as problems."""
+    """The regions of a task's annotation, and as problems those of all others and predictions."""
     annotations = task.get("annotations") or task.get("completions") or []
-    kept = [one for one in annotations if not one.get("was_cancelled")]
-    chosen = next((one for one in kept if one.get("ground_truth")), kept[0] if kept else None)
+    kept = [annotation for annotation in annotations if not annotation.get("was_cancelled")]
+    chosen = next((a for a in kept if a.get("ground_truth")), kept[0] if kept else None)
     regions: Regions = []
     for annotation in annotations:
         problem = "" if annotation is chosen else "another annotation of the picture"
-        regions += joined(annotation["result"], problem)
+        regions += join_results(annotation["result"], problem)
     for prediction in task.get("predictions") or []:
         if isinstance(prediction, dict):  # else the id of one
-            regions += joined(prediction["result"], "prediction, no annotation")
+            regions += join_results(prediction["result"], "prediction, no annotation")
     return regions
 
 
-def joined(results: list[dict], problem: str) -> Regions:
-    """The regions of a result list: what shares an id, or stands alone without one."""
+def join_results(results: list[dict], problem: str) -> Regions:
+    """The regions of a result list: results that share an id, or single ones without id."""
     values: dict[object, dict] = {}
-    texts: dict[object, str] = {}
+    texts: dict[object, str | None] = {}
     for number, result in enumerate(results):
         value = result.get("value")
         if not isinstance(value, dict):
@@ -144,13 +142,10 @@ def brief_regions(task: dict) -> Regions:
     """The regions of a JSON_MIN task: lists of places and, parallel to them, of texts."""
     places: list[dict] = []
     for value in task.values():
-        if isinstance(value, list) and value and all(is_place(one) for one in value):
-            # A box and its label are lists of the same places.
-            places = (
-                places
-                if [corners(v) for v in places] == [corners(v) for v in value]
-                else (places + value)
-            )
+        is_places = isinstance(value, list) and value and all(map(is_place, value))
+        # A box and its label are lists of the same places.
+        if is_places and list(map(corners, places)) != list(map(corners, value)):
+            places = places + value
     texts = task.get("transcription", task.get("text"))
     texts = texts if isinstance(texts, list) else [texts]
     if places and len(texts) != len(places):
@@ -167,14 +162,14 @@ def is_place(value: object) -> bool:
 
 def as_text(value: object) -> str | None:
     """A text area's content, whose entries are lines."""
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
+    if isinstance(value, list) and all(isinstance(line, str) for line in value):
         return "\n".join(value)
     if value is None or isinstance(value, str):
         return value
     raise ValueError(f"text is {value!r}")
 
 
-def sides(value: dict) -> tuple[object, object]:
+def sides(value: dict) -> tuple[Any, Any]:
     """The stated size of a region's picture."""
     return value.get("original_width"), value.get("original_height")
 

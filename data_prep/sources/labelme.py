@@ -22,7 +22,7 @@ SHAPES = {"rectangle": "box", "polygon": "mask", "rotation": "quad", "quadrilate
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a shape or a page; circles, lines and points are rejects."""
+    """One item per shape or page; circles, lines and points are rejects."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     for name in tree.files("*.json"):
@@ -37,10 +37,9 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         size = stated_size(label.get("imageWidth"), label.get("imageHeight"))
         image = find_image(images, name, label.get("imagePath"), tree.split(name))
         page = Page(image, size, words)
-        key, split = slug(stem(name)), tree.split(name)
         load = None if image in images else embedded(label.get("imageData"))
-        language = options.language
-        for item in page_rows(images, page, name, key, options, language=language, split=split):
+        places = {"language": options.language, "split": tree.split(name)}
+        for item in page_rows(images, page, name, slug(stem(name)), options, **places):
             if isinstance(item, Item) and load is not None:
                 item.pictures[0].load = load
             yield item
@@ -64,14 +63,14 @@ def read_shapes(shapes: list[dict]) -> list[Word]:
 
 def find_image(images: Tree, name: str, stated: object, split: str | None) -> str:
     """The picture that a file names, or else the one that has the file's own name."""
-    found = images.find(stated, folder_of(name), split) if isinstance(stated, str) else ""
-    if found and found in images:
-        return found
-    return images.picture_of(stem(name)) or found or f"{stem(name)}.jpg"
+    image = images.find(stated, folder_of(name), split) if isinstance(stated, str) else ""
+    if image and image in images:
+        return image
+    return images.picture_of(stem(name)) or image or f"{stem(name)}.jpg"
 
 
-def embedded(data: object) -> partial | None:
-    """Reads the picture that a file holds itself, or None where it holds none."""
+def embedded(data: str | None) -> partial | None:
+    """Loader of the picture that a label file holds in itself; None where it holds none."""
     try:
         return partial(bytes, base64.b64decode(data, validate=True)) if data else None
     except (binascii.Error, TypeError, ValueError):

@@ -4,6 +4,8 @@ The file is read by its page layout (lmdb.h and mdb.c of OpenLDAP), without the 
 wants to write a lock file, which a read-only disk refuses, and trusts every offset in the file.
 """
 
+import heapq
+import itertools
 import struct
 from collections.abc import Iterator
 from functools import partial
@@ -104,7 +106,7 @@ class Database:
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a number that has a picture or a label."""
+    """One item per number of a picture or a label."""
     tree = Tree(path, options)
     images_below = picture_tree(tree, options)
     for name in tree.files("data.mdb", "*.lmdb", "*.mdb"):
@@ -132,15 +134,15 @@ Value = bytes | ValueError | None
 
 
 def merge(images: Database, labels: Database) -> Iterator[tuple[str, Value, Value]]:
-    """(number, picture, label) of all numbers; None for what is missing."""
-    left, right = numbered(images, b"image-"), numbered(labels, b"label-")
-    image, label = next(left, None), next(right, None)
-    while image or label:
-        number = min(pair[0] for pair in (image, label) if pair)
-        has_image, has_label = image and image[0] == number, label and label[0] == number
-        yield number, image[1] if has_image else None, label[1] if has_label else None
-        image = next(left, None) if has_image else image
-        label = next(right, None) if has_label else label
+    """(number, picture, label) of all numbers; None for a missing picture or label."""
+    entries = heapq.merge(
+        ((number, "image", value) for number, value in numbered(images, b"image-")),
+        ((number, "label", value) for number, value in numbered(labels, b"label-")),
+        key=lambda entry: entry[0],
+    )
+    for number, group in itertools.groupby(entries, key=lambda entry: entry[0]):
+        values = {kind: value for _, kind, value in group}
+        yield number, values.get("image"), values.get("label")
 
 
 def numbered(database: Database, prefix: bytes) -> Iterator[tuple[str, Value]]:
@@ -158,12 +160,11 @@ def numbered(database: Database, prefix: bytes) -> Iterator[tuple[str, Value]]:
 
 
 def read_pair(tree: Tree, folder: str, where: str, image: Value, label: Value) -> Item | Reject:
-    """A number's picture and label as an item. MMOCR may keep pictures as files, named by it."""
+    """A number's picture and label as an item; MMOCR's labels may name files as pictures."""
     if label is None:
         return Reject(where, "missing annotation", "the picture has no label")
-    for value in (image, label):
-        if isinstance(value, ValueError):
-            return Reject(where, "broken entry", str(value))
+    if isinstance(image, ValueError) or isinstance(label, ValueError):
+        return Reject(where, "broken entry", str(image if isinstance(image, ValueError) else label))
     text, name = label.decode("utf-8", "surrogateescape"), None
     if text.startswith("{"):
         try:
@@ -177,11 +178,11 @@ def read_pair(tree: Tree, folder: str, where: str, image: Value, label: Value) -
         load = partial(bytes, image)
     else:
         above = f"{folder_of(folder)}/".lstrip("/")
-        names = [f"{above}{place}{name}" for place in PICTURE_FOLDERS] if name else []
-        found = next((one for one in names if one in tree), None)
-        if found is None and isinstance(name, str):
-            found = tree.find(name, above.rstrip("/"))
-        if found is None or found not in tree:
+        paths = [f"{above}{place}{name}" for place in PICTURE_FOLDERS] if name else []
+        path = next((path for path in paths if path in tree), None)
+        if path is None and isinstance(name, str):
+            path = tree.find(name, above.rstrip("/"))
+        if path is None or path not in tree:
             return Reject(where, "missing image", str(name or "no picture has this number"))
-        load = tree.loader(found)
+        load = tree.loader(path)
     return Item("", where, text, [Picture(load)], "", "", meta={"file": name} if name else {})

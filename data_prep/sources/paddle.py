@@ -31,21 +31,19 @@ ILLEGIBLE = ("###", "*")
 PLACEHOLDERS = ("待识别", "TEMPORARY")
 NOT_LABELS = ("filestate.txt",)  # PPOCRLabel's list of the pictures that are done
 
-Said = dict[bytes, str]  # a digest of (picture, text), and the label file that has it
+Labels = dict[bytes, str]  # {digest of picture and text: the label file that has them}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a recognition line or a detection box; given a folder, of all its .txt labels."""
+    """One item per recognition line or detection box, of a folder's .txt labels together."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     files = [tree.only] if tree.only else label_files(tree)
-    said: Said = {}
+    labels: Labels = {}
     for name in sorted(files, key=lambda name: richness(tree, name)):
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
         split = tree.label_split(name)
         for number, line in tree.lines(name):
-            if not line.strip():
-                continue
             where = f"{name}:{number}"
             picture, tab, label = line.partition("\t")
             if not tab:
@@ -57,11 +55,12 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             if "\t" in label.strip():
                 yield Reject(where, "malformed line", f"more than one tab: {line[:200]}")
                 continue
-            pictures = [images.find(one, folder_of(name), split) for one in picture_names(picture)]
+            folder = folder_of(name)
+            pictures = [images.find(path, folder, split) for path in picture_names(picture)]
             for index, image in enumerate(pictures):
                 for item in read_label(images, image, label.strip(), where, options):
                     if isinstance(item, Item):
-                        other = said_already(said, item, image, name) if len(files) > 1 else None
+                        other = labelled_in(labels, item, image, name) if len(files) > 1 else None
                         if other and other != name:
                             yield Reject(item.where, f"said already in {other}", item.text[:200])
                             continue
@@ -81,13 +80,13 @@ def names_pictures(tree: Tree, name: str) -> bool:
     """Whether one of a file's first lines is `path<TAB>...` with the ending of a picture."""
     for line in tree.head(name).decode("utf-8", "replace").splitlines():
         picture, tab, _ = line.partition("\t")
-        if tab and all(one.lower().endswith(ENDINGS) for one in picture_names(picture)):
+        if tab and all(path.lower().endswith(ENDINGS) for path in picture_names(picture)):
             return True
     return False
 
 
 def richness(tree: Tree, name: str) -> tuple[bool, bool]:
-    """What a label file sorts by: with boxes before without, with a split before without."""
+    """Sort key of a label file: files with boxes first, then files that state a split."""
     return b"\t[{" not in tree.head(name), tree.label_split(name) is None
 
 
@@ -98,28 +97,30 @@ def picture_names(text: str) -> list[str]:
             names = parse_json(text)
         except ValueError:
             return [text]
-        if isinstance(names, list) and names and all(isinstance(one, str) for one in names):
+        if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
             return names
     return [text]
 
 
-def said_already(said: Said, item: Item, image: str, name: str) -> str | None:
-    """The label file that has an item's text on the same picture, or on the page of a crop."""
-    page = page_of(image)
-    box = item.pictures[0].box
-    wanted = [(image, str(box), item.text)]
+def labelled_in(labels: Labels, item: Item, image: str, name: str) -> str | None:
+    """The label file that has an item's text on the same picture, or on the page of a crop.
+
+    Without any, the item is added to `labels` as one of the file `name`.
+    """
+    page, box = page_of(image), item.pictures[0].box
+    keys = [digest(image, str(box), item.text)]
     if page != image:
-        wanted.append((page.rpartition("/")[2], "page", clean_text(item.text)))
-    other = next((said[one] for one in map(digest, wanted) if one in said), None)
+        keys.append(digest(page.rpartition("/")[2], "page", clean_text(item.text)))
+    other = next((labels[key] for key in keys if key in labels), None)
     if other is None:
-        said[digest(wanted[0])] = name
+        labels[keys[0]] = name
         if box:
             base = stem(image).rpartition("/")[2]
-            said[digest((base, "page", clean_text(item.text)))] = name
+            labels[digest(base, "page", clean_text(item.text))] = name
     return other
 
 
-def digest(parts: tuple[str, str, str]) -> bytes:
+def digest(*parts: str) -> bytes:
     """A short hash, so that memory holds no texts."""
     return hashlib.blake2b("\0".join(parts).encode("utf-8", "replace"), digest_size=12).digest()
 
@@ -135,7 +136,7 @@ def read_label(
         if marked and not options.keep_illegible:
             yield Reject(where, "marked illegible", label)
         elif label == "[]":
-            # PPOCRLabel's line for a picture without boxes.
+            # PPOCRLabel writes "[]" for a picture without boxes.
             yield Reject(where, "empty text", "the picture has no box")
         else:
             yield item
@@ -163,7 +164,7 @@ def read_label(
 
 
 def mark_of(box: dict) -> str:
-    """What says of a box that nobody can read it, or "" where nothing does."""
+    """The mark of an illegible box; "" for a legible one."""
     if box.get("difficult") is True:
         return f"difficult: {box['transcription']}"[:200]
     text = box["transcription"].strip()

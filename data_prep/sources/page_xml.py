@@ -4,10 +4,10 @@ Of two files about one picture, PAGE is read. A file without its picture's name,
 is, goes with the picture of its own name, or of its number where that is only one.
 """
 
-import functools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache, partial
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
@@ -47,10 +47,10 @@ class XmlPage:
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a line or a page; the group is the page's picture."""
+    """One item per line or page; the group is the page's picture."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
-    said: dict[str, str] = {}  # a picture, and the file whose lines of it were read
+    file_of: dict[str, str] = {}  # {picture: the file whose lines of it were read}
     names = [(name, kind) for name in tree.files("*.xml") if (kind := kind_of(tree, name))]
     for name, kind in sorted(names, key=lambda pair: pair[1] != "PAGE"):
         try:
@@ -60,7 +60,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
             continue
         for number, page in enumerate(pages):
             image = find_image(images, name, page.image)
-            other = said.setdefault(image, name)
+            other = file_of.setdefault(image, name)
             where = name if len(pages) == 1 else f"{name} page {number + 1}"
             key = slug(stem(name)) + (f"-p{number + 1:03d}" if len(pages) > 1 else "")
             for item in page_items(images, image, page, where, key, options):
@@ -98,7 +98,7 @@ def read_pages(tree: Tree, name: str, kind: str) -> list[XmlPage]:
 
 def children(element: "_Element", *names: str) -> list["_Element"]:
     """An element's children of the given names, whatever their namespace."""
-    return [one for one in element if isinstance(one.tag, str) and local(one) in names]
+    return [child for child in element if isinstance(child.tag, str) and local(child) in names]
 
 
 def local(element: "_Element") -> str:
@@ -115,13 +115,15 @@ def first(element: "_Element", name: str) -> "_Element | None":
 
 
 def page_pages(root: "_Element") -> list[XmlPage]:
-    """The one page of a PAGE file."""
+    """The page of a PAGE file; ValueError where it holds none."""
     page = first(root, "Page")
+    if page is None:
+        raise ValueError("no element Page")
     size = stated_size(*(whole(page.get(side)) for side in ("imageWidth", "imageHeight")))
     regions = list(page.iter("{*}TextRegion"))
     order = reading_order(page)
     last = len(order)
-    # Regions that the order leaves out come behind it, as they stand in the file.
+    # Regions that the order leaves out come last, in the order of the file.
     regions.sort(key=lambda region: order.get(region.get("id"), last))
     lines = []
     for region in regions:
@@ -137,9 +139,9 @@ def reading_order(page: "_Element") -> dict[str, int]:
     order: dict[str, int] = {}
 
     def walk(group: "_Element") -> None:
-        members = [one for one in group if isinstance(one.tag, str)]
+        members = [member for member in group if isinstance(member.tag, str)]
         if local(group).startswith("OrderedGroup"):
-            members.sort(key=lambda one: whole(one.get("index")) or 0)
+            members.sort(key=index_of)
         for member in members:
             if member.get("regionRef"):
                 order.setdefault(member.get("regionRef"), len(order))
@@ -162,9 +164,7 @@ def page_line(line: "_Element") -> Line:
 
 def page_text(element: "_Element") -> str | None:
     """The text of an element's first TextEquiv, the one of the lowest index."""
-    equivs = children(element, "TextEquiv")
-    equivs.sort(key=lambda one: whole(one.get("index")) or 0)
-    for equiv in equivs:
+    for equiv in sorted(children(element, "TextEquiv"), key=index_of):
         for unicode in children(equiv, "Unicode"):
             return "".join(unicode.itertext())
     return None
@@ -173,23 +173,32 @@ def page_text(element: "_Element") -> str | None:
 def points_of(coords: "_Element") -> list[tuple[float, float]] | None:
     """The polygon of a Coords: an attribute, or Point elements as in PAGE of 2010."""
     if (attribute := coords.get("points")) is not None:
-        numbers = [float(one) for one in re.findall(r"-?\d+(?:\.\d+)?", attribute)]
-    else:
-        numbers = [float(one.get(side)) for one in children(coords, "Point") for side in "xy"]
-    return polygon(numbers)
+        return polygon(numbers_in(attribute))
+    points = children(coords, "Point")
+    return polygon([float(point.attrib[side]) for point in points for side in "xy"])
+
+
+def numbers_in(text: str) -> list[float]:
+    """All numbers in a text."""
+    return [float(number) for number in re.findall(r"-?\d+(?:\.\d+)?", text)]
 
 
 def polygon(numbers: list[float]) -> list[tuple[float, float]] | None:
-    """Numbers as points; None where they are none."""
+    """Numbers as points (x, y); None for fewer than two points or half a point."""
     good = len(numbers) >= 4 and len(numbers) % 2 == 0
     return list(zip(numbers[::2], numbers[1::2])) if good else None
 
 
+def index_of(element: "_Element") -> int:
+    """The whole number in an element's attribute `index`; 0 without any."""
+    return whole(element.get("index")) or 0
+
+
 def whole(text: str | None) -> int | None:
-    """A whole number in an attribute, None where there is none."""
+    """Parse a whole number in an attribute; None for other texts."""
     try:
-        return int(float(text))
-    except (TypeError, ValueError, OverflowError):
+        return int(float(text or ""))
+    except (ValueError, OverflowError):
         return None
 
 
@@ -212,16 +221,15 @@ def alto_pages(root: "_Element") -> list[XmlPage]:
 def alto_line(line: "_Element") -> Line:
     """A TextLine: its strings with their spaces, and a hyphen at its end."""
     pieces = []
-    for part in children(line, "String", "SP", "HYP"):
-        is_first = not pieces or local(part) != "String" or pieces[-1] == " "
-        pieces += [] if is_first else [" "]
-        pieces.append(" " if local(part) == "SP" else part.get("CONTENT") or "")
+    for child in children(line, "String", "SP", "HYP"):
+        if pieces and pieces[-1] != " " and local(child) == "String":
+            pieces.append(" ")
+        pieces.append(" " if local(child) == "SP" else child.get("CONTENT") or "")
     text = "".join(pieces) if pieces else None
-    shape = next((one for one in line if isinstance(one.tag, str) and local(one) == "Shape"), None)
-    outline = first(shape, "Polygon") if shape is not None else None
+    shapes = children(line, "Shape")
+    outline = first(shapes[0], "Polygon") if shapes else None
     if outline is not None:
-        numbers = [float(n) for n in re.findall(r"-?\d+(?:\.\d+)?", outline.get("POINTS") or "")]
-        return Line(line.get("ID") or "", text, polygon(numbers))
+        return Line(line.get("ID") or "", text, polygon(numbers_in(outline.get("POINTS") or "")))
     sides = [line.get(side) for side in ("HPOS", "VPOS", "WIDTH", "HEIGHT")]
     try:
         left, top, width, height = map(float, sides)
@@ -236,18 +244,18 @@ def alto_line(line: "_Element") -> Line:
 
 def find_image(images: Tree, name: str, stated: str | None) -> str:
     """The picture that a file names, or the one of its own name or its number."""
-    found = images.find(stated, folder_of(name)) if stated else ""
-    if found and found in images:
-        return found
+    image = images.find(stated, folder_of(name)) if stated else ""
+    if image and image in images:
+        return image
     if beside := images.picture_of(stem(name)):
         return beside
     same = by_number(images).get(number_of(name), [])
     if len(same) == 1:  # a picture of another size is refused
         return same[0]
-    return found or f"{stem(name)}.tif"
+    return image or f"{stem(name)}.tif"
 
 
-@functools.lru_cache(maxsize=1)
+@lru_cache(maxsize=1)
 def by_number(images: Tree) -> dict[str, list[str]]:
     """All pictures by the last number in their names."""
     numbered: dict[str, list[str]] = {}
@@ -294,18 +302,15 @@ def page_items(
         except (ValueError, OSError) as error:
             yield Reject(place, "malformed box", str(error)[:200])
             continue
-        is_box = (
-            len(points) == 4
-            and {x for x, _ in points} == {box[0], box[2]}
-            and ({y for _, y in points} == {box[1], box[3]})
-        )
+        xs, ys = map(set, zip(*points))
+        is_box = len(points) == 4 and xs == {box[0], box[2]} and ys == {box[1], box[3]}
         mask = None if is_box or len(points) < 3 else points
         picture = Picture(load, box, page.size if page.is_pixels else None, mask=mask)
         yield Item(f"{key}-{index:04d}", place, line.text, [picture], stem(image), language)
 
 
-def pixels_a_unit(load: object, page: XmlPage) -> tuple[float, float]:
-    """How many pixels of the picture a unit of the file is, across and down."""
+def pixels_a_unit(load: partial, page: XmlPage) -> tuple[float, float]:
+    """Pixels of the picture in a unit of the file, across and down."""
     if page.size is None:
         raise ValueError("the page states no size, which its unit is measured by")
     header = read_header(load())

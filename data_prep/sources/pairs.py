@@ -25,7 +25,7 @@ YOLO = re.compile(r"\s*(\d+( +\d*\.?\d+(e-?\d+)?){4,}\s*)+", re.IGNORECASE)
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a picture; a label file without a picture is a reject."""
+    """One item per picture; a label file without a picture is a reject."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     labels = label_files(tree)

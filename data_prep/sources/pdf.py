@@ -1,6 +1,6 @@
 """PDF files, and pictures, beside a `.txt` of their text or a `.json` of their fields.
 
-A text with as many parts (divided by form feeds) as the file has pages gives an item a page, as
+A text with as many parts (divided by form feeds) as the file has pages gives one item per page, as
 does a JSON list of as many objects. Otherwise one item shows all pages.
 """
 
@@ -25,7 +25,7 @@ OPTIONS = {"dpi": 150, "language": "und"}
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a page or a file."""
+    """One item per page or file."""
     tree = Tree(path, options)
     ending = ".json" if options.task == "fields" else ".txt"
     for name in tree.files("*.pdf", *IMAGES):
@@ -70,7 +70,7 @@ def read_texts(tree: Tree, label: str, pages: int, task: str) -> list[str]:
     if task == "fields":
         value = parse_json(data)
         if isinstance(value, list) and len(value) == pages > 1:
-            return [dump_json(one) for one in value]
+            return [dump_json(page) for page in value]
         return [dump_json(value) if value else ""]
     text = data.decode("utf-8", "surrogateescape").removesuffix("\f")
     parts = text.split("\f")
@@ -111,7 +111,7 @@ def render_page(load: partial, index: int, dpi: int) -> Image.Image:
         return page.render(scale=dpi / 72).to_pil().convert("RGB")
     except PictureError:
         raise
-    except Exception as error:  # pdfium fails on broken pages in several ways
+    except Exception as error:  # pypdfium2 and Pillow raise errors of several types
         raise PictureError("unreadable image", f"PDF page {index + 1}: {error}"[:200]) from None
     finally:
         document.close()

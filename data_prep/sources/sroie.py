@@ -23,7 +23,7 @@ PROMPT = "Extract the company, date, address and total of this receipt as JSON."
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a box (`lines`), cut by its enclosing rectangle, or an item a receipt (`fields`)."""
+    """One item per box (`lines`), cut by its enclosing rectangle, or per receipt (`fields`)."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     pictures = {document(name): name for name in images.files(*IMAGES)}
@@ -54,7 +54,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
 
 
 def document(name: str) -> str:
-    """What a picture and its labels have in common: their path without the kind's folder.
+    """The name that a picture and its labels share: their path without the kind's folder.
 
     ICDAR's older competitions call the labels of `img_1.jpg` `gt_img_1.txt`.
     """
@@ -80,10 +80,7 @@ def receipt_lines(tree: Tree, name: str, doc: str, picture: Picture) -> Iterator
     """Every line of a box file. Only the first 8 commas separate, for texts hold commas."""
     key = slug(doc)
     for number, line in tree.lines(name):
-        where = f"{name}:{number}"
-        if not line.strip():
-            continue
-        parts = line.split(",", 8)
+        where, parts = f"{name}:{number}", line.split(",", 8)
         try:
             if len(parts) < 9:
                 raise ValueError(f"{len(parts)} of 9 parts")

@@ -23,6 +23,7 @@ from data_prep.dataset.schema import (
     Reject,
     dump_json,
     is_unicode,
+    one_line,
     parse_json,
 )
 from data_prep.dataset.split import official_split
@@ -48,7 +49,7 @@ EASYOCR = ["filename", "words"]
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item a record; its group is the group column's value, or else the picture."""
+    """One item per record; its group is the group column's value, or else the picture."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     tables = list(tree.files("*.csv", "*.tsv", "*.jsonl"))
@@ -57,12 +58,13 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         tables = [tree.only]  # whatever its name, a person pointed at it
     for name in tables:
         key = "" if len(tables) == 1 else slug(stem(name)) + "-"
+        split = tree.label_split(name)
         for number, record in read_records(tree, name, options):
             where = f"{name}:{number}"
             if isinstance(record, str):
                 yield Reject(where, "malformed line", record)
             else:
-                yield read_record(tree, images, name, where, f"{key}{number:06d}", record, options)
+                yield read_record(images, name, where, f"{key}{number:06d}", record, options, split)
 
 
 def shape_of(tree: Tree, name: str) -> str:
@@ -82,27 +84,25 @@ def shape_of(tree: Tree, name: str) -> str:
 def split_words(line: str) -> tuple[str, str] | None:
     """(picture, text) of `a.jpg text`; None for a line that does not begin with a picture."""
     match = re.match(r"(.*?\.\w{3,4})[ \t]+(.*)", line)
-    return match.groups() if match and match[1].lower().endswith(ENDINGS) else None
+    return (match[1], match[2]) if match and match[1].lower().endswith(ENDINGS) else None
 
 
 def read_records(
     tree: Tree, name: str, options: SimpleNamespace
 ) -> Iterator[tuple[int, dict | str]]:
-    """(number of the line or record, record), or (number, what is wrong with it), of a table."""
+    """(number of the line or record, record or its problem) of a table."""
     ending = name.lower().rpartition(".")[2]
     shape = shape_of(tree, name) if ending in ("json", "txt") else ""
     if shape in ("list", "object"):
         yield from read_json(tree, name, shape, options)
     elif ending in ("jsonl", "json"):
         for number, line in tree.lines(name):
-            if line.strip():
-                yield number, parse_record(line)
+            yield number, parse_record(line)
     elif shape == "words":
         for number, line in tree.lines(name):
-            if line.strip():
-                pair = split_words(line)
-                record = dict(zip((options.image_column, options.text_column), pair or ()))
-                yield number, record or f"no picture at its beginning: {line[:100]}"
+            pair = split_words(line)
+            record = dict(zip((options.image_column, options.text_column), pair or ()))
+            yield number, record or f"no picture at its beginning: {line[:100]}"
     else:
         yield from read_csv(tree, name, "\t" if ending == "tsv" else ",", options)
 
@@ -129,7 +129,7 @@ def read_csv(
     tree: Tree, name: str, delimiter: str, options: SimpleNamespace
 ) -> Iterator[tuple[int, dict | str]]:
     """The records of a CSV or TSV file under its header."""
-    lines = tree.lines(name)
+    lines = tree.lines(name, blank=True)  # values in quotes may hold blank lines
     header_line = next(lines, (1, ""))[1]
     if header_line.strip().lower().split(",") == EASYOCR:
         for number, line in lines:
@@ -148,10 +148,10 @@ def read_csv(
             "first with the names of the columns."
         ) from None
     for column in ("image_column", "text_column", "group_column", "split_column"):
-        wanted = getattr(options, column)
+        wanted, columns = getattr(options, column), one_line(", ".join(header))[:300]
         if wanted and not column_of(wanted, header):
             raise DataError(
-                f"{name} has no column {wanted!r}; its columns are {', '.join(header)[:300]}; "
+                f"{name} has no column {wanted!r}; its columns are {columns}; "
                 f"name one by --{column.replace('_', '-')}."
             )
     while True:
@@ -169,13 +169,13 @@ def read_csv(
 
 
 def column_of(wanted: str, columns: Container[str]) -> str | None:
-    """The column of a name, or one that stands for the default name; None where there is none."""
+    """The column of a name, or one of its ALIASES; None without any."""
     names = (wanted, *ALIASES.get(wanted, ()))
     return next((name for name in names if name in columns), None)
 
 
 def parse_record(line: str) -> dict | str:
-    """One JSON object, or what is wrong with it."""
+    """Parse a JSON object; returns its problem for another line."""
     try:
         record = parse_json(line)
     except ValueError as error:
@@ -184,15 +184,15 @@ def parse_record(line: str) -> dict | str:
 
 
 def read_record(
-    tree: Tree,
     images: Tree,
     table: str,
     where: str,
     key: str,
     record: dict,
     options: SimpleNamespace,
+    split: str | None,
 ) -> Item | Reject:
-    """A record as an item; `images` is where its picture lies."""
+    """A record as an item; `images` holds its picture."""
     for column in (options.group_column, options.split_column):
         if column and column not in record:
             return Reject(where, "malformed line", f"no column {column}")
@@ -207,7 +207,7 @@ def read_record(
     except ValueError as error:
         return Reject(where, *error.args)
     column = options.split_column
-    split = official_split(str(record[column])) if column else tree.label_split(table)
+    split = official_split(str(record[column])) if column else split
     return Item(
         key=key,
         where=where,
@@ -220,11 +220,11 @@ def read_record(
     )
 
 
-def donuts(value: object) -> object:
-    """The answer in Donut's ground_truth, which holds it beside other things; else the value."""
-    return (
-        value.get("gt_parse", value.get("gt_parses", value)) if isinstance(value, dict) else value
-    )
+def unwrap_donut(value: object) -> object:
+    """The answer in Donut's ground_truth, which holds more fields; else the value."""
+    if not isinstance(value, dict):
+        return value
+    return value.get("gt_parse", value.get("gt_parses", value))
 
 
 def read_text(value: object, task: str) -> str:
@@ -233,12 +233,12 @@ def read_text(value: object, task: str) -> str:
         raise ValueError("empty text", "the column is empty or missing")
     if task == "extraction":
         try:
-            return dump_json(donuts(parse_json(value) if isinstance(value, str) else value))
+            return dump_json(unwrap_donut(parse_json(value) if isinstance(value, str) else value))
         except (ValueError, TypeError) as error:
             raise ValueError("malformed JSON", str(error)) from None
     if isinstance(value, str) and value.lstrip().startswith('{"gt_parse":'):
         with contextlib.suppress(ValueError):  # a text that is a brace
-            value = donuts(parse_json(value))
+            value = unwrap_donut(parse_json(value))
             value = value.get(TEXT_SEQUENCE, value) if isinstance(value, dict) else value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise ValueError("malformed line", f"the text is no text but {type(value).__name__}")

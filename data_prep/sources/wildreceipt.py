@@ -18,7 +18,7 @@ PROMPT = (
 
 
 def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
-    """An item an annotated box (`lines`) or an item a receipt (`fields`)."""
+    """One item per annotated box (`lines`) or per receipt (`fields`)."""
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     files = [name for name in tree.files("*.txt", "*.jsonl", "*.json") if is_label_file(tree, name)]
@@ -26,8 +26,6 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
         classes = read_classes(tree, folder_of(name))
         for number, line in tree.lines(name):
-            if not line.strip():
-                continue
             where = f"{name}:{number}"
             try:
                 receipt = parse_json(line)

@@ -10,6 +10,7 @@ from functools import lru_cache
 import numpy as np
 from PIL import Image, ImageChops, ImageDraw, ImageFilter
 
+from data_prep.dataset.crops import perspective
 from data_prep.synthetic.scenes import to_jpeg
 
 _TILE = 2048
@@ -46,8 +47,9 @@ def photograph_page(image: Image.Image, rng: random.Random) -> bytes:
         (x + edge + rng.uniform(-jitter, jitter), y + edge + rng.uniform(-jitter, jitter))
         for x, y in ((0, 0), (wide, 0), (wide, high), (0, high))
     ]
-    coefficients = _perspective(corners, (wide, high))
-    method = Image.Transform.PERSPECTIVE, coefficients, Image.Resampling.BILINEAR
+    page = [(0, 0), (wide, 0), (wide, high), (0, high)]
+    data = perspective(corners, page).tolist()
+    method = Image.Transform.PERSPECTIVE, data, Image.Resampling.BILINEAR
     warped = image.transform(size, *method, fillcolor="white")
     if rng.random() < 0.5:
         warped = warped.filter(ImageFilter.BoxBlur(rng.uniform(0.1, 0.4)))
@@ -96,13 +98,3 @@ def _desk_colour(rng: random.Random) -> tuple[int, int, int]:
     base = rng.choice(((120, 86, 58), (70, 72, 78), (168, 150, 126), (44, 50, 60), (150, 156, 160)))
     red, green, blue = (value + rng.randint(-12, 12) for value in base)
     return red, green, blue
-
-
-def _perspective(corners: list[tuple[float, float]], size: tuple[int, int]) -> list[float]:
-    """Pillow's perspective coefficients that map `corners` of the result to the page's corners."""
-    wide, high = size
-    rows, targets = [], []
-    for (x, y), (u, v) in zip(corners, ((0, 0), (wide, 0), (wide, high), (0, high))):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        targets += [u, v]
-    return np.linalg.solve(np.array(rows), np.array(targets, dtype=float)).tolist()

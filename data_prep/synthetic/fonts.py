@@ -6,7 +6,9 @@ matplotlib ships.
 """
 
 import subprocess
+from collections.abc import Sequence
 from functools import lru_cache
+from typing import cast
 
 from PIL import ImageFont
 
@@ -16,124 +18,68 @@ from data_prep.synthetic.render import load_font, shipped_fonts
 LANGUAGES = {"bn": "Bangla", "ko": "Korean", "zh": "Chinese", "en": "Latin"}
 KINDS = ("print", "handwriting", "sign")
 
-# Language -> face -> family -> Debian and Ubuntu package. Left out on purpose: families that break
+# Language | face | Debian and Ubuntu package | families. Left out on purpose: families that break
 # the script (Mitra separates Bangla vowel signs, FreeSans and FreeSerif form no conjuncts) and worn
 # or outlined families that nobody could read. No package has a Bangla handwriting font: these are
 # printed fonts with irregular shapes, which `scenes.shaken` distorts.
-FACES: dict[str, dict[str, dict[str, str]]] = {
-    "bn": {
-        "print": {
-            "Noto Sans Bengali": "fonts-noto-core",
-            "Noto Serif Bengali": "fonts-noto-core",
-            "Lohit Bengali": "fonts-lohit-beng-bengali",
-            "Mukti": "fonts-beng-extra",
-            "Likhan": "fonts-beng-extra",
-        },
-        "handwriting": {
-            "Ani": "fonts-beng-extra",
-            "Likhan": "fonts-beng-extra",
-            "Mukti": "fonts-beng-extra",
-            "Lohit Bengali": "fonts-lohit-beng-bengali",
-        },
-        "sign": {
-            "Noto Sans Bengali": "fonts-noto-core",
-            "Noto Serif Bengali": "fonts-noto-core",
-            "Mukti": "fonts-beng-extra",
-            "Jamrul": "fonts-beng-extra",
-        },
-    },
-    "ko": {
-        "print": {
-            "NanumGothic": "fonts-nanum",
-            "NanumMyeongjo": "fonts-nanum",
-            "NanumBarunGothic": "fonts-nanum",
-            "NanumSquare": "fonts-nanum",
-            "Noto Sans CJK KR": "fonts-noto-cjk",
-            "Noto Serif CJK KR": "fonts-noto-cjk",
-            "UnBatang": "fonts-unfonts-core",
-            "UnDotum": "fonts-unfonts-core",
-            "UnTaza": "fonts-unfonts-extra",
-            "Baekmuk Batang": "fonts-baekmuk",
-            "Baekmuk Dotum": "fonts-baekmuk",
-            "Baekmuk Gulim": "fonts-baekmuk",
-        },
-        "handwriting": {
-            "Nanum Pen Script": "fonts-nanum-extra",
-            "Nanum Brush Script": "fonts-nanum-extra",
-            "NanumBarunpen": "fonts-nanum-extra",
-            "UnPilgi": "fonts-unfonts-core",
-            "UnPilgia": "fonts-unfonts-extra",
-            "UnPen": "fonts-unfonts-extra",
-            "UnVada": "fonts-unfonts-extra",
-            "Eunjin": "fonts-alee",
-            "Eunjin Nakseo": "fonts-alee",
-        },
-        "sign": {
-            "NanumSquareRound": "fonts-nanum",
-            "NanumGothic": "fonts-nanum",
-            "UnDinaru": "fonts-unfonts-core",
-            "Baekmuk Headline": "fonts-baekmuk",
-            "BM DoHyeon": "fonts-woowa-bm",
-            "BM EULJIRO TTF": "fonts-woowa-bm",
-            "BM HANNA Pro": "fonts-woowa-bm",
-            "BM JUA_TTF": "fonts-woowa-bm",
-            "BM KIRANGHAERANG": "fonts-woowa-bm",
-            "BM YEONSUNG": "fonts-woowa-bm",
-            "Guseul": "fonts-alee",
-        },
-    },
-    "zh": {
-        "print": {
-            "Noto Sans CJK SC": "fonts-noto-cjk",
-            "Noto Serif CJK SC": "fonts-noto-cjk",
-            "AR PL UMing CN": "fonts-arphic-uming",
-            "WenQuanYi Zen Hei": "fonts-wqy-zenhei",
-            "WenQuanYi Micro Hei": "fonts-wqy-microhei",
-        },
-        "handwriting": {
-            "AR PL UKai CN": "fonts-arphic-ukai",
-            "AR PL KaitiM GB": "fonts-arphic-gkai00mp",
-            "LXGW WenKai": "fonts-lxgw-wenkai",
-        },
-        "sign": {
-            "Noto Sans CJK SC": "fonts-noto-cjk",
-            "Noto Serif CJK SC": "fonts-noto-cjk",
-            "WenQuanYi Zen Hei": "fonts-wqy-zenhei",
-            "WenQuanYi Micro Hei": "fonts-wqy-microhei",
-            "Smiley Sans": "fonts-smiley-sans",
-            "LXGW WenKai": "fonts-lxgw-wenkai",
-        },
-    },
-    "en": {
-        "print": {
-            "DejaVu Sans": "fonts-dejavu-core",
-            "DejaVu Serif": "fonts-dejavu-core",
-            "DejaVu Sans Mono": "fonts-dejavu-core",
-            "Liberation Sans": "fonts-liberation",
-            "Liberation Serif": "fonts-liberation",
-            "Liberation Mono": "fonts-liberation",
-            "Noto Sans": "fonts-noto-core",
-            "Noto Serif": "fonts-noto-core",
-        },
-        "handwriting": {
-            "Dancing Script": "fonts-dancingscript",
-            "DkgHandwriting": "fonts-dkg-handwriting",
-            "Breip": "fonts-breip",
-            "Rufscript": "fonts-rufscript",
-            "Steve": "fonts-sjfonts",
-            "Comic Neue": "fonts-comic-neue",
-        },
-        "sign": {
-            "Allerta": "fonts-allerta",
-            "Bebas Neue": "fonts-bebas-neue",
-            "Kaushan Script": "fonts-kaushanscript",
-            "League Spartan": "fonts-league-spartan",
-            "Leckerli One": "fonts-leckerli-one",
-            "Lobster Two": "fonts-lobster",
-            "National Park": "fonts-national-park",
-        },
-    },
-}
+_FAMILIES = """
+bn | print | fonts-noto-core | Noto Sans Bengali; Noto Serif Bengali
+bn | print | fonts-lohit-beng-bengali | Lohit Bengali
+bn | print | fonts-beng-extra | Mukti; Likhan
+bn | handwriting | fonts-beng-extra | Ani; Likhan; Mukti
+bn | handwriting | fonts-lohit-beng-bengali | Lohit Bengali
+bn | sign | fonts-noto-core | Noto Sans Bengali; Noto Serif Bengali
+bn | sign | fonts-beng-extra | Mukti; Jamrul
+ko | print | fonts-nanum | NanumGothic; NanumMyeongjo; NanumBarunGothic; NanumSquare
+ko | print | fonts-noto-cjk | Noto Sans CJK KR; Noto Serif CJK KR
+ko | print | fonts-unfonts-core | UnBatang; UnDotum
+ko | print | fonts-unfonts-extra | UnTaza
+ko | print | fonts-baekmuk | Baekmuk Batang; Baekmuk Dotum; Baekmuk Gulim
+ko | handwriting | fonts-nanum-extra | Nanum Pen Script; Nanum Brush Script; NanumBarunpen
+ko | handwriting | fonts-unfonts-core | UnPilgi
+ko | handwriting | fonts-unfonts-extra | UnPilgia; UnPen; UnVada
+ko | handwriting | fonts-alee | Eunjin; Eunjin Nakseo
+ko | sign | fonts-nanum | NanumSquareRound; NanumGothic
+ko | sign | fonts-unfonts-core | UnDinaru
+ko | sign | fonts-baekmuk | Baekmuk Headline
+ko | sign | fonts-woowa-bm | BM DoHyeon; BM EULJIRO TTF; BM HANNA Pro
+ko | sign | fonts-woowa-bm | BM JUA_TTF; BM KIRANGHAERANG; BM YEONSUNG
+ko | sign | fonts-alee | Guseul
+zh | print | fonts-noto-cjk | Noto Sans CJK SC; Noto Serif CJK SC
+zh | print | fonts-arphic-uming | AR PL UMing CN
+zh | print | fonts-wqy-zenhei | WenQuanYi Zen Hei
+zh | print | fonts-wqy-microhei | WenQuanYi Micro Hei
+zh | handwriting | fonts-arphic-ukai | AR PL UKai CN
+zh | handwriting | fonts-arphic-gkai00mp | AR PL KaitiM GB
+zh | handwriting | fonts-lxgw-wenkai | LXGW WenKai
+zh | sign | fonts-noto-cjk | Noto Sans CJK SC; Noto Serif CJK SC
+zh | sign | fonts-wqy-zenhei | WenQuanYi Zen Hei
+zh | sign | fonts-wqy-microhei | WenQuanYi Micro Hei
+zh | sign | fonts-smiley-sans | Smiley Sans
+zh | sign | fonts-lxgw-wenkai | LXGW WenKai
+en | print | fonts-dejavu-core | DejaVu Sans; DejaVu Serif; DejaVu Sans Mono
+en | print | fonts-liberation | Liberation Sans; Liberation Serif; Liberation Mono
+en | print | fonts-noto-core | Noto Sans; Noto Serif
+en | handwriting | fonts-dancingscript | Dancing Script
+en | handwriting | fonts-dkg-handwriting | DkgHandwriting
+en | handwriting | fonts-breip | Breip
+en | handwriting | fonts-rufscript | Rufscript
+en | handwriting | fonts-sjfonts | Steve
+en | handwriting | fonts-comic-neue | Comic Neue
+en | sign | fonts-allerta | Allerta
+en | sign | fonts-bebas-neue | Bebas Neue
+en | sign | fonts-kaushanscript | Kaushan Script
+en | sign | fonts-league-spartan | League Spartan
+en | sign | fonts-leckerli-one | Leckerli One
+en | sign | fonts-lobster | Lobster Two
+en | sign | fonts-national-park | National Park
+"""
+# {language: {face: {family: package}}}
+FACES: dict[str, dict[str, dict[str, str]]] = {}
+for _line in _FAMILIES.strip().splitlines():
+    _language, _face, _package, _names = _line.split(" | ")
+    _families = FACES.setdefault(_language, {}).setdefault(_face, {})
+    _families |= dict.fromkeys(_names.split("; "), _package)
 _FALLBACKS = ("DejaVuSans", "DejaVuSans-Bold", "DejaVuSerif", "DejaVuSansMono", "STIXGeneral")
 _UNREADABLE = ("Outline", "Stencil", "Thin", "UltraLight", "ExtraLight")
 # Zero-width joiners shape their neighbours and have no ink. The last code point of a plane is never
@@ -234,7 +180,7 @@ def has_capitals_only(font: str) -> bool:
 def _glyph(font: str, character: str) -> tuple[tuple[int, int], bytes]:
     # Basic layout: raqm would place a lone vowel sign on a dotted circle, which has ink.
     mask = _plain_font(font).getmask(character)
-    return mask.size, bytes(mask)
+    return mask.size, bytes(cast(Sequence[int], mask))
 
 
 @lru_cache(maxsize=256)
@@ -256,20 +202,14 @@ def require_shaping() -> None:
 
 def font_table() -> str:
     """Table of every language, face, family and package, with the number of installed fonts."""
-    lines = []
+    lines, missing = [], set()
     for language, faces in FACES.items():
         for face, families in faces.items():
             for family, package in families.items():
-                count = f"{len(installed_fonts().get(family, [])):>3} fonts"
-                state = count if family in installed_fonts() else "  missing"
+                fonts = installed_fonts().get(family)
+                missing |= set() if fonts else {package}
+                state = f"{len(fonts):>3} fonts" if fonts else "  missing"
                 lines.append(f"{language}  {face:<12}{family:<22}{state:<11}{package}")
-    packages = {
-        package
-        for faces in FACES.values()
-        for families in faces.values()
-        for family, package in families.items()
-        if family not in installed_fonts()
-    }
-    if packages:
-        lines.append(f"\nMissing fonts: apt-get install {' '.join(sorted(packages))}")
+    if missing:
+        lines.append(f"\nMissing fonts: apt-get install {' '.join(sorted(missing))}")
     return "\n".join(lines)

@@ -15,14 +15,8 @@ from data_prep.dataset.schema import parse_json
 from data_prep.synthetic.fonts import undrawn
 from data_prep.synthetic.invoices.parts import pairs, table
 from data_prep.synthetic.page import GREY, PALE, Page
-from data_prep.synthetic.render import shipped_fonts
+from data_prep.synthetic.render import SHIPPED_FACES, shipped_fonts
 
-FACES = (
-    ("DejaVuSans", "DejaVuSans-Bold"),
-    ("DejaVuSerif", "DejaVuSerif-Bold"),
-    ("DejaVuSansMono", "DejaVuSansMono-Bold"),
-    ("STIXGeneral", "STIXGeneralBol"),
-)
 MOST_LEAVES, MOST_CHARACTERS, DEEPEST = 400, 8000, 6
 LEFT, RIGHT = 60.0, 940.0
 
@@ -104,11 +98,8 @@ def shown(value: object) -> str:
 
 def _flat(value: dict | list, prefix: str = "") -> Iterator[tuple[str, str]]:
     """(name, text) of every leaf; nested names are joined by a space."""
-    pairs = (
-        value.items() if isinstance(value, dict) else ((str(i + 1), v) for i, v in enumerate(value))
-    )
-    for key, field in pairs:
-        name = f"{prefix} {label(key)}".strip()
+    for key, field in value.items() if isinstance(value, dict) else enumerate(value, start=1):
+        name = f"{prefix} {label(str(key))}".strip()
         if isinstance(field, dict | list):
             yield from _flat(field, name)
         else:
@@ -144,10 +135,10 @@ def _names(value: object) -> Iterator[str]:
 
 
 def _faces(text: str) -> list[tuple[str, str]]:
-    """(regular, bold) fonts of `FACES` that draw every character of a text."""
+    """(regular, bold) shipped fonts that draw every character of a text."""
     special = {c for c in text if not (c.isascii() and c.isprintable()) and not c.isspace()}
     needed = "".join(sorted(special))
-    files = (map(str, shipped_fonts(*stems)) for stems in FACES)
+    files = (map(str, shipped_fonts(*stems)) for stems in SHIPPED_FACES.values())
     faces = [(regular, bold) for regular, bold in files]
     return [face for face in faces if not any(undrawn(font, needed) for font in face)]
 

@@ -101,17 +101,16 @@ def _printed(line: Line, look: random.Random, rng: random.Random) -> Image.Image
         spare = 4 + round(0.012 * mask.shape[1])
         inner = np.pad(mask[pad:-pad, pad:-pad], ((spare, spare), (pad // 2, pad // 2)))
         return degrade_thermal(Image.fromarray((255 - 255 * inner).astype(np.uint8)), rng)
-    ink = _print_ink(look) if look.random() < 0.85 else scenes.pen_colour(look)
+    if look.random() < 0.85:
+        grey = look.uniform(0, 70)
+        ink = grey, grey, grey
+    else:
+        ink = scenes.pen_colour(look)
     sheet = scenes.paper(mask.shape, body, baseline, kind, look)
     fade = 1 + scenes.smooth_noise(mask.shape, 0.7 * body, rng, look.uniform(0, 0.12))
     picture = scenes.paint(sheet, np.clip(mask * fade, 0, 1), ink)
     tilt = rng.uniform(0, 0.08) * body
     return _seen(picture, mask, body, tilt, False, rng)
-
-
-def _print_ink(look: random.Random) -> scenes.Colour:
-    grey = look.uniform(0, 70)
-    return grey, grey, grey
 
 
 def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
@@ -151,12 +150,7 @@ def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image
 
 
 def _seen(
-    picture: np.ndarray,
-    mask: np.ndarray,
-    body: float,
-    tilt: float,
-    harsh: bool,
-    rng: random.Random,
+    picture: np.ndarray, mask: np.ndarray, body: float, tilt: float, harsh: bool, rng: random.Random
 ) -> Image.Image:
     """Crop a picture to its ink, with random perspective and camera effects."""
     rows, columns = np.flatnonzero(mask.max(axis=1) > 0.1), np.flatnonzero(mask.max(axis=0) > 0.1)

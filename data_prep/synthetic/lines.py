@@ -5,12 +5,12 @@ samples. A page of ten lines is a group: all its lines are in one split.
 """
 
 import argparse
-import hashlib
 import io
 import os
 import sys
 from collections.abc import Iterator, Sequence
 from functools import partial
+from hashlib import blake2b
 from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
@@ -19,6 +19,7 @@ from data_prep.dataset.command import (
     COUNT,
     SEED,
     WORKERS,
+    check_count,
     float_option,
     int_option,
     parse_int,
@@ -26,7 +27,7 @@ from data_prep.dataset.command import (
 from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, Reject, UsageError
-from data_prep.dataset.split import parse_shares
+from data_prep.dataset.split import drawn_shares
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.fonts import (
     FACES,
@@ -64,7 +65,7 @@ def lines(
     line.
 
     Args:
-        vocabularies: one a language, from `texts.load_vocabulary`.
+        vocabularies: one per language, from `texts.load_vocabulary`.
         fonts: (language, face) -> family -> fonts, from `choose_fonts`.
         split: shares of train, validation and test, assigned by pages of ten lines.
         length: shortest and longest line in characters; None takes the language's defaults.
@@ -102,16 +103,17 @@ def lines(
         "length": list(length) if length else None,
         "height": height,
         **output_settings(layout, format),
-        "texts": {v.language: _digest(repr(v)) for v in vocabularies},
+        "texts": {
+            vocabulary.language: blake2b(repr(vocabulary).encode(), digest_size=8).hexdigest()
+            for vocabulary in vocabularies
+        },
         "fonts": {
             "/".join(kind): sorted(Path(font).name for fonts in families.values() for font in fonts)
             for kind, families in fonts.items()
         },
     }
-    shares = parse_shares(split)
-    return write_dataset(
-        items, out, "synthetic-lines", [], settings, shares, workers, progress, total=count
-    )
+    shares, source = drawn_shares(split), "synthetic-lines"
+    return write_dataset(items, out, source, [], settings, shares, workers, progress, total=count)
 
 
 def choose_fonts(
@@ -209,10 +211,6 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     return text
 
 
-def _digest(text: str) -> str:
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
 # --- the command ---
 
 GUIDE = """\
@@ -233,8 +231,6 @@ same bytes, whatever --workers; a larger --count keeps the earlier lines.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `lines`."""
-    parser.epilog = GUIDE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add_output_options(parser)
     add(
@@ -258,20 +254,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="share of lines that are random characters or syllables (default 0.2)",
     )
     add("--length", metavar="LOW,HIGH", help="characters of a line, such as 5,30")
-    add(
-        "--height",
-        type=int_option(at_most=4096),
-        metavar="PX",
-        help="scale every picture to this height",
-    )
+    pixels = int_option(at_most=4096)
+    add("--height", type=pixels, metavar="PX", help="scale every picture to this height")
     add("--seed", type=SEED, default=0, help="decides texts, fonts and looks (default 0)")
     add("--split", default="0.8,0.1,0.1", help="shares of train, validation and test, by page")
-    add("--workers", type=WORKERS, help="processes (default: one a core)")
-    add(
-        "--sheet",
-        metavar="PNG",
-        help="draw a sheet of samples instead of a dataset",
-    )
+    add("--workers", type=WORKERS, help="processes (default: one per core)")
+    add("--sheet", metavar="PNG", help="draw a sheet of samples instead of a dataset")
     add("--overwrite", action="store_true", help="let --sheet replace a file of your own")
     add("--list-fonts", action="store_true", help="list faces, families, and their packages")
 
@@ -286,16 +274,9 @@ def run(args: argparse.Namespace) -> int:
     fonts, missing = choose_fonts(args.languages, args.face, args.font)
     for sentence in missing:
         print(f"note: {sentence}", file=sys.stderr)
+    files, longest = (args.text, args.words, args.characters), length[1] if length else None
     vocabularies = [
-        load_vocabulary(
-            language,
-            args.text,
-            args.words,
-            args.characters,
-            args.random,
-            length[1] if length else None,
-        )
-        for language in args.languages
+        load_vocabulary(language, *files, args.random, longest) for language in args.languages
     ]
     if args.sheet:
         if "bn" in args.languages:
@@ -339,15 +320,12 @@ def check(args: argparse.Namespace) -> None:
             raise UsageError(
                 f"--{option} is for one language, but {len(args.languages)} are named."
             )
-    for option in ("count", "workers", "height"):
-        value = getattr(args, option)
-        if value is not None and value < (16 if option == "height" else 1):
-            least = 16 if option == "height" else 1
-            raise UsageError(f"--{option} is {value}, but takes {least} or more.")
+    check_count("count", args.count)
+    check_count("workers", args.workers)
+    check_count("height", args.height, least=16)
     if not 0 <= args.random <= 1:
         raise UsageError(f"--random is {args.random}, but takes a share from 0 to 1.")
-    if parse_shares(args.split) is None:
-        raise UsageError("--split is 'source', but drawn lines have none: give 0.8,0.1,0.1.")
+    drawn_shares(args.split)
 
 
 def parse_length(text: str | None) -> tuple[int, int] | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.dataset.command import COUNT, SEED
-from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError
+from data_prep.dataset.command import COUNT, SEED, check_count
+from data_prep.dataset.schema import PROMPTS, Item, Picture
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 
@@ -238,15 +238,15 @@ def _write(
 
 # --- the command ---
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `receipts`."""
-    parser.epilog = """\
+GUIDE = """\
 examples:
   python -m data_prep.synthesize receipts --out data/receipts
   python -m data_prep.synthesize receipts --clean --count 10 --out data/clean
 """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `receipts`."""
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=300, metavar="N", help="receipts of ten lines (default 300)")
@@ -257,8 +257,7 @@ examples:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; returns the exit code."""
-    if args.count < 1:
-        raise UsageError(f"--count is {args.count}, but takes 1 or more.")
+    check_count("count", args.count)
     make = printed_receipts if args.clean else thermal_receipts
     rows = make(args.out, args.count, args.seed, layout=args.layout, format=args.format)["rows"]
     print(f"{args.out}: " + ", ".join(f"{split} {count:,}" for split, count in rows.items()))

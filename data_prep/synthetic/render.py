@@ -12,6 +12,13 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+# (regular, bold) fonts of matplotlib, which need no download, by family.
+SHIPPED_FACES = {
+    "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold"),
+    "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold"),
+    "DejaVu Sans Mono": ("DejaVuSansMono", "DejaVuSansMono-Bold"),
+    "STIX": ("STIXGeneral", "STIXGeneralBol"),
+}
 # Latin letters with the highest and the lowest ink: centring their box instead of the text's own
 # box keeps the baseline at the same height in every line.
 _LATIN_EXTENT = "bdfhklgjpqyQ|0"

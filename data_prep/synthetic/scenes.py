@@ -12,6 +12,8 @@ import random
 import numpy as np
 from PIL import Image, ImageFilter
 
+from data_prep.dataset.crops import perspective
+
 Colour = tuple[float, float, float]
 
 
@@ -192,11 +194,7 @@ def _corners(box: tuple[float, float, float, float]) -> list[tuple[float, float]
 
 def _homography(old: list[tuple[float, float]], new: list[tuple[float, float]]) -> np.ndarray:
     """3x3 homography that maps four points to four others."""
-    rows, values = [], []
-    for (x, y), (u, v) in zip(old, new):
-        rows += [[x, y, 1, 0, 0, 0, -u * x, -u * y], [0, 0, 0, x, y, 1, -v * x, -v * y]]
-        values += [u, v]
-    return np.append(np.linalg.solve(np.array(rows), np.array(values)), 1).reshape(3, 3)
+    return np.append(perspective(old, new), 1).reshape(3, 3)
 
 
 def photographed(image: Image.Image, body: float, harsh: bool, rng: random.Random) -> Image.Image:

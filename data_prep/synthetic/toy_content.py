@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import NamedTuple
 
-from data_prep.dataset.schema import PROMPTS, UsageError
+from data_prep.dataset.command import check_choice
+from data_prep.dataset.schema import PROMPTS
 from data_prep.synthetic.receipts import GOODS, SHOPS
 
 TASKS = ("receipts", "tables", "questions")
@@ -63,7 +64,7 @@ def write_toy(task: str, rng: random.Random) -> Toy:
     Raises:
         UsageError: there is no such task.
     """
-    check_task(task)
+    check_choice("task", task, TASKS)
     return {"receipts": _receipt, "tables": _table, "questions": _question}[task](rng)
 
 
@@ -180,9 +181,3 @@ def _date(rng: random.Random) -> str:
 
 def _case(rng: random.Random) -> Callable[[str], str]:
     return rng.choice((str.upper, str.upper, str.title))
-
-
-def check_task(task: str) -> None:
-    """Raise UsageError for a task that is not in `TASKS`."""
-    if task not in TASKS:
-        raise UsageError(f"--task is {task!r}, but takes one of {', '.join(TASKS)}.")

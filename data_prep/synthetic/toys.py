@@ -16,13 +16,13 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from data_prep.dataset.command import COUNT, SEED, float_option
+from data_prep.dataset.command import COUNT, SEED, check_choice, check_count, float_option
 from data_prep.dataset.schema import Item, Picture, UsageError
-from data_prep.dataset.split import parse_shares
+from data_prep.dataset.split import drawn_shares
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.receipts import TILL_FONTS
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
-from data_prep.synthetic.toy_content import TASKS, Toy, check_task, rephrased, write_toy
+from data_prep.synthetic.toy_content import TASKS, Toy, rephrased, write_toy
 
 _SCHEMAS = Path(__file__).parents[1] / "schemas"
 SCHEMA = _SCHEMAS / "toy_receipt.schema.json"
@@ -132,18 +132,15 @@ def toys(
         UsageError: an argument has no such value.
         DataError: `out` holds another dataset or other files.
     """
-    check_task(task)
-    if count < 1:
-        raise UsageError(f"--count is {count}, but takes 1 or more.")
+    check_choice("task", task, TASKS)
+    check_count("count", count)
     if not 0 <= damage <= 1:
         raise UsageError(f"--damage is {damage}, but takes a share from 0 to 1.")
     if not knowledge and task != "questions":
         raise UsageError(f"--without-knowledge is for questions, but --task is {task}.")
     if rephrase and task == "tables":
         raise UsageError("--rephrase is for questions and receipts, but --task is tables.")
-    shares = parse_shares(split)
-    if shares is None:
-        raise UsageError(f"--split is {split!r}, but takes shares such as 0.8,0.1,0.1 here.")
+    shares = drawn_shares(split)
     settings: dict[str, object] = {"task": task, "count": count, "seed": seed, "damage": damage}
     settings |= {"knowledge": knowledge, "rephrase": rephrase}
     settings |= {"fonts": list(fonts), "split": split}
@@ -189,10 +186,7 @@ def _draw(toy: Toy, seed: str, fonts: Sequence[str], damage: float) -> Image.Ima
 
 # --- the command
 
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of `toys`."""
-    parser.epilog = """\
+GUIDE = """\
 examples:
   python -m data_prep.synthesize toys --task receipts --out data/toy_receipts
   python -m data_prep.synthesize toys --task questions --out data/questions
@@ -200,19 +194,17 @@ examples:
   python -m data_prep.synthesize toys --task questions --rephrase --out data/rephrased
   python -m data_prep.validate data/toy_receipts --schema data_prep/schemas/toy_receipt.schema.json
 """
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `toys`."""
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="the dataset folder to make")
     add("--task", choices=TASKS, default=TASKS[0], help="fields as JSON, HTML, or questions")
     add("--count", type=COUNT, default=600, metavar="N", help="pictures (default 600)")
     add("--seed", type=SEED, default=0, help="decides texts, fonts and damage (default 0)")
-    add(
-        "--damage",
-        type=float_option(),
-        default=1.0,
-        metavar="SHARE",
-        help="share of worn pictures (default 1)",
-    )
+    share, text = float_option(), "share of worn pictures (default 1)"
+    add("--damage", type=share, default=1.0, metavar="SHARE", help=text)
     add("--split", default="0.8,0.05,0.15", metavar="A,B,C", help="shares (default 0.8,0.05,0.15)")
     add(
         "--without-knowledge",

@@ -5,11 +5,12 @@ with the same installed fonts.
 """
 
 import random
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
 
+from data_prep.dataset.command import check_choice
 from data_prep.dataset.crops import to_png
 from data_prep.dataset.schema import DataError, UsageError
 from data_prep.synthetic.damage import photograph_page, scan_page
@@ -20,17 +21,11 @@ from data_prep.synthetic.invoices.layouts import LAYOUTS, lay_out
 from data_prep.synthetic.invoices.locale import LOCALES
 from data_prep.synthetic.invoices.words import LABELS, LANGUAGES, WORDS
 from data_prep.synthetic.page import Page
-from data_prep.synthetic.render import degrade_thermal, load_font, shipped_fonts
+from data_prep.synthetic.render import SHIPPED_FACES, degrade_thermal, load_font, shipped_fonts
 
 DAMAGES = ("mixed", "clean", "scan", "photo")
-# Latin families used only if installed; the fonts in SHIPPED suffice without them.
+# Latin families used only if installed; SHIPPED_FACES suffice without them.
 MORE_LATIN = ("Carlito", "Lato", "Open Sans", "Roboto")
-SHIPPED = {
-    "DejaVu Sans": ("DejaVuSans", "DejaVuSans-Bold"),
-    "DejaVu Serif": ("DejaVuSerif", "DejaVuSerif-Bold"),
-    "DejaVu Sans Mono": ("DejaVuSansMono", "DejaVuSansMono-Bold"),
-    "STIX": ("STIXGeneral", "STIXGeneralBol"),
-}
 Face = tuple[str, str]
 
 
@@ -54,7 +49,7 @@ def faces(language: str) -> dict[str, Face]:
     families = [*FACES.get(language, FACES["en"])["print"]]
     if language not in FACES or language == "en":
         families += MORE_LATIN
-        for family, stems in SHIPPED.items():
+        for family, stems in SHIPPED_FACES.items():
             regular, bold = map(str, shipped_fonts(*stems))
             available[family] = (regular, bold)
     for family in families:
@@ -111,12 +106,6 @@ def make_setup(
     return Setup(locales, tuple(dict.fromkeys(layouts or LAYOUTS)), damage, width)
 
 
-def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
-    """Raise UsageError for a value of an option that is not among its choices."""
-    if value not in choices:
-        raise UsageError(f"--{option} is {value!r}, but takes one of {', '.join(choices)}.")
-
-
 def plan_document(seed: int, index: int, setup: Setup) -> tuple[Document, str, Face]:
     """Document number `index` of a seed: content, name of its layout, and (regular, bold) font."""
     rng = random.Random(f"{seed}/{index}")
@@ -128,10 +117,8 @@ def plan_document(seed: int, index: int, setup: Setup) -> tuple[Document, str, F
     locale = LOCALES[rng.choice(names)]
     families = faces(language)
     mono = [family for family in families if "Mono" in family]
-    family = rng.choice(
-        mono if layout == "receipt" and mono and rng.random() < 0.6 else [*families]
-    )
-    face = families[family]
+    is_mono = layout == "receipt" and mono and rng.random() < 0.6
+    face = families[rng.choice(mono if is_mono else [*families])]
     drawn = not any(undrawn(font, locale.sign) for font in face)
     sign = locale.sign if drawn and rng.random() < 0.85 else locale.currency
     if language == "bn":

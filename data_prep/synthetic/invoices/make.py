@@ -20,17 +20,16 @@ from pathlib import Path
 
 from PIL import Image
 
-from data_prep.dataset.command import COUNT, SEED, WORKERS, int_option
+from data_prep.dataset.command import COUNT, SEED, WORKERS, check_choice, check_count, int_option
 from data_prep.dataset.files import write_whole
 from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.schema import PROMPTS, Item, Picture, UsageError, dump_json
-from data_prep.dataset.split import parse_shares
+from data_prep.dataset.split import drawn_shares
 from data_prep.dataset.workers import ordered_map
 from data_prep.dataset.write import add_output_options, output_settings, write_dataset
 from data_prep.synthetic.invoices.draw import (
     DAMAGES,
     Setup,
-    check_choice,
     damage_of,
     draw_document,
     faces,
@@ -107,13 +106,10 @@ def invoices(
         DataError: a language of `languages` has no font, or `out` holds another dataset.
     """
     setup = make_setup(languages, layouts, damage, width)
-    for name, value in (("count", count), ("workers", workers)):
-        if value < 1:
-            raise UsageError(f"--{name} is {value}, but takes a count of 1 or more.")
+    check_count("count", count)
+    check_count("workers", workers)
     check_choice("task", task, TASKS)
-    shares = parse_shares(split)
-    if shares is None:
-        raise UsageError(f"--split is {split!r}, but takes shares such as 0.8,0.1,0.1 here.")
+    shares = drawn_shares(split)
     used = dict.fromkeys(LOCALES[name].language for name in setup.locales)
     settings = {
         "count": count,
@@ -148,21 +144,14 @@ def write_pdfs(
 
 
 def write_pdf(index: int, folder: Path, seed: int, setup: Setup) -> None:
-    """Write one PDF and its ground truth, each by an atomic write."""
-    stem = f"{SOURCE}-{index:06d}"
-    document, _, _ = plan_document(seed, index, setup)
-    contents = {
-        ".json": partial(_json_bytes, truth(document.content)),
-        ".pdf": partial(_pdf_bytes, seed, index, setup),
-    }
-    for ending, content in contents.items():
-        path = folder / f"{stem}{ending}"
-        if not path.exists():
-            write_whole(path, content())
-
-
-def _json_bytes(value: object) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=1) + "\n").encode()
+    """Write a document's PDF and its ground truth, each by an atomic write."""
+    pdf = folder / f"{SOURCE}-{index:06d}.pdf"
+    if not pdf.with_suffix(".json").exists():
+        document, _, _ = plan_document(seed, index, setup)
+        text = json.dumps(truth(document.content), ensure_ascii=False, indent=1)
+        write_whole(pdf.with_suffix(".json"), text + "\n")
+    if not pdf.exists():
+        write_whole(pdf, _pdf_bytes(seed, index, setup))
 
 
 def _pdf_bytes(seed: int, index: int, setup: Setup) -> bytes:
@@ -216,35 +205,21 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of `invoices`."""
-    parser.epilog = GUIDE
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--out", metavar="DIR", help="the dataset folder to make")
     add("--count", type=COUNT, default=100, metavar="N", help="documents (default 100)")
     add("--seed", type=SEED, default=0, help="decides all that is drawn (default 0)")
-    add(
-        "--workers", type=WORKERS, default=None, metavar="N", help="processes (default: one a core)"
-    )
+    add("--workers", type=WORKERS, metavar="N", help="processes (default: one per core)")
     add("--task", choices=TASKS, default=TASKS[0], help="JSON of the fields, or HTML of the table")
     add("--languages", metavar="A,B", help=f"of {','.join(LANGUAGES)} (default: all with fonts)")
     add_output_options(parser)
     add("--layouts", metavar="A,B", help=f"of {','.join(LAYOUTS)} (default: all)")
     add("--damage", choices=DAMAGES, default=DAMAGES[0], help="of the pages (default mixed)")
-    add(
-        "--width",
-        type=int_option(),
-        default=1000,
-        metavar="PIXELS",
-        help="page width (default 1000)",
-    )
+    add("--width", type=int_option(), default=1000, metavar="PIXELS", help="page width (1000)")
     add("--split", default="0.8,0.1,0.1", metavar="A,B,C", help="shares (default 0.8,0.1,0.1)")
     add("--pdf", action="store_true", help="also OUT/pdf/<id>.pdf with <id>.json beside it")
     add("--sheet", type=Path, metavar="PNG", help="draw a contact sheet: one page of every layout")
-    add(
-        "--overwrite",
-        action="store_true",
-        help="let --sheet replace a file of your own",
-    )
+    add("--overwrite", action="store_true", help="let --sheet replace a file of your own")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -70,8 +70,8 @@ def test_a_thousand_documents_are_valid(tmp_path):
 def test_the_same_bytes_with_two_workers_and_another_count(forty, tmp_path):
     invoices(tmp_path / "two", 40, 3, workers=2, progress=False)
     checked = ("validation.json", ".ocrkit.jsonl")  # of a test that validated it
-    one = {name: data for name, data in snapshot(forty).items() if name not in checked}
-    assert snapshot(tmp_path / "two") == one
+    files = {name: data for name, data in snapshot(forty).items() if name not in checked}
+    assert snapshot(tmp_path / "two") == files
     invoices(tmp_path / "few", 12, 3, progress=False)
     more = {row.id: row for row in read_rows(forty)}
     for row in read_rows(tmp_path / "few"):
@@ -100,10 +100,10 @@ def test_pdfs_hold_the_page_and_are_read_by_convert(tmp_path):
     (tmp_path / "out" / "pdf" / "synthetic-invoices-000001.pdf").unlink()
     invoices(tmp_path / "out", 3, 2, pdf=True, **options)
     assert snapshot(tmp_path / "out" / "pdf") == before
-    found = convert(
+    summary = convert(
         "pdf", tmp_path / "out" / "pdf", tmp_path / "back", task="fields", progress=False
     )
-    assert sum(found["rows"].values()) == 3
+    assert sum(summary["rows"].values()) == 3
     back = {json.dumps(json.loads(text)) for text in texts(read_rows(tmp_path / "back"))}
     assert back == {json.dumps(json.loads(text)) for text in texts(read_rows(tmp_path / "out"))}
     width = {row.width for row in read_rows(tmp_path / "back")}
@@ -129,7 +129,7 @@ def test_the_command(tmp_path, capsys):
         (("--languages", "xx"), "--languages is 'xx', but takes one of en, de"),
         (("--layouts", "poem"), "--layouts is 'poem', but takes one of invoice-classic"),
         (("--width", "30"), "--width is 30, but takes 600 to 3000 pixels."),
-        (("--count", "0"), "--count is 0, but takes a count of 1 or more."),
+        (("--count", "0"), "--count is 0, but takes 1 or more."),
         (("--split", "source"), "--split is 'source', but takes shares"),
         (("--split", "a,b"), "--split"),
     ):
