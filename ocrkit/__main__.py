@@ -93,12 +93,13 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         ("export", _export, "write the adapter, or the base merged with it"),
     ):
         examples = [line for line in _EPILOG.splitlines() if f"-m ocrkit {name} " in line]
+        images = "IMAGE... " if name == "predict" else ""
         command = commands.add_parser(
             name,
             help=help,
             description=f"{help.capitalize()}.",
             # Not argparse's own usage line, which would list all seventy settings.
-            usage=f"%(prog)s {'IMAGE... ' * (name == 'predict')}[OPTION...] [--SETTING VALUE...]",
+            usage=f"%(prog)s {images}[OPTION...] [--SETTING VALUE...]",
             epilog="\n".join(["example:", *examples]),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             # Otherwise `--lr` would mean --lr_scheduler_type.
@@ -313,7 +314,9 @@ def _add_settings(command: argparse.ArgumentParser) -> None:
         options = typing.get_args(hints[spec.name]) or (hints[spec.name],)
         kind = next(option for option in options if option is not types.NoneType)
         metavar = (typing.get_origin(kind) or kind).__name__.upper()
-        flags = [f"--{spec.name}"] + ["--model"] * (spec.name == "model_name_or_path")
+        flags = [f"--{spec.name}"]
+        if spec.name == "model_name_or_path":
+            flags.append("--model")
         group.add_argument(*flags, metavar=metavar, help=spec.metadata["help"])
 
 

@@ -18,20 +18,9 @@ Finding = tuple[str, str, str]
 
 # Packages that every run needs; the others serve a part of the kit.
 ESSENTIAL = (
-    "torch",
-    "transformers",
-    "trl",
-    "peft",
-    "accelerate",
-    "datasets",
-    "torchvision",
-    "pillow",
-    "numpy",
-    "pyyaml",
-    "rapidfuzz",
-    "regex",
-    "tqdm",
-)
+    "torch transformers trl peft accelerate datasets torchvision pillow numpy pyyaml rapidfuzz "
+    "regex tqdm"
+).split()
 # Free space that a 2-billion model, its checkpoints and a merge need.
 DISK_GB, MEMORY_GB, GPU_GB = 20, 8, 8
 

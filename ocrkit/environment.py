@@ -60,7 +60,7 @@ def broadcast_from_main(call: Callable[[], T]) -> T:
     if is_main_process():
         try:
             outcome = [call(), None]
-        except Exception as error:
+        except Exception as error:  # raised again on every process
             outcome = [None, error]
     PartialState(cpu=not torch.cuda.is_available())
     value, error = broadcast_object_list(outcome)

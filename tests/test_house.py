@@ -91,6 +91,20 @@ def test_test_files_of_a_package_are_named_after_the_module_they_test():
     assert not strays
 
 
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_a_module_above_400_lines_states_the_reason(module):
+    text = (ROOT / module).read_text("utf-8")
+    docstring = ast.get_docstring(ast.parse(text)) or ""
+    reason = re.search(r"\b(400 lines|long because)\b", " ".join(docstring.split()))
+    assert text.count("\n") <= 400 or reason, f"{module}: {text.count(chr(10))} lines"
+
+
+@pytest.mark.parametrize("module", modules(), ids=str)
+def test_a_broad_except_says_why(module):
+    lines = (ROOT / module).read_text("utf-8").splitlines()
+    assert not [line for line in lines if re.fullmatch(r"\s*except Exception( as \w+)?:", line)]
+
+
 def test_only_house_rules_lie_directly_in_tests():
     assert [path.name for path in (ROOT / "tests").glob("test_*.py")] == ["test_house.py"]
 

@@ -168,6 +168,6 @@ def read_settings(path: str | Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path} cannot be read ({error.strerror}); give another.") from None
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise ConfigError(f"{path} must hold settings as `name: value`, one a line.")
+        raise ConfigError(f"{path} must hold settings as `name: value`, one per line.")
     scalars = {k: v for k, v in (written or {}).items() if isinstance(v, str)}
     return {k: None if value is None else scalars.get(k, value) for k, value in values.items()}

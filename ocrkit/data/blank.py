@@ -59,7 +59,7 @@ def blank_size(
     with record_resizes() as resizes:
         try:
             batch = process(torch.zeros(3, height, width, dtype=torch.uint8, device="meta"))
-        except Exception as error:
+        except Exception as error:  # processors refuse such a picture with errors of any type
             if height * width > _LARGEST_WHITE:
                 raise ValueError(str(error)) from error
             resizes.clear()
@@ -90,7 +90,7 @@ def blank_tokens(
         options = {"text": [prompt], "padding": False, "add_special_tokens": False}
         try:
             return processor(images=[[blank]], **options)
-        except Exception:
+        except Exception:  # of any type, by processors of another signature
             # Some processors take a flat list of pictures.
             return processor(images=[blank], **options)
 

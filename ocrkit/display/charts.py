@@ -15,7 +15,6 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> list[Markup]:
 
     Args:
         history: entries of `train_log.jsonl`, {step, loss, eval_cer, ...}.
-
     """
     charts = []
     for title, keys in (
@@ -29,9 +28,7 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> list[Markup]:
             if points:
                 lines.append((key.replace("_", " "), points))
         if lines:
-            charts.append(
-                line_chart(title, lines, "step", percent="CER" in title or "Share" in title)
-            )
+            charts.append(line_chart(title, lines, "step", percent="loss" not in keys))
     return charts
 
 
@@ -47,7 +44,6 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, percent: bool) ->
         lines: names and points.
         x_name: label of the x axis.
         percent: y values are fractions, shown in percent.
-
     """
     left, right, top, bottom = 52, 588, 14, 196
     xs = [x for _, points in lines for x, _ in points]
@@ -61,19 +57,13 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, percent: bool) ->
         return f"{across:.1f},{bottom - (bottom - top) * y / peak:.1f}"
 
     parts = []
+    grid = Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>')
+    number_at = Markup('<text x="{}" y="{}" text-anchor="end">{}</text>')
     for tick in ticks:
         height = float(pixels(low, tick).split(",")[1])
         text = f"{100 * tick:g} %" if percent else f"{tick:g}"
-        parts.append(
-            Markup('<line class="grid" x1="{}" x2="{}" y1="{}" y2="{}"/>').format(
-                left, right, height, height
-            )
-        )
-        parts.append(
-            Markup('<text x="{}" y="{}" text-anchor="end">{}</text>').format(
-                left - 6, height + 4, text
-            )
-        )
+        parts.append(grid.format(left, right, height, height))
+        parts.append(number_at.format(left - 6, height + 4, text))
     for x, anchor in ((low, "start"), (high, "end")):
         across = pixels(x, 0).split(",")[0]
         label = Markup('<text x="{}" y="{}" text-anchor="{}">{:g}</text>')
@@ -85,10 +75,8 @@ def line_chart(title: str, lines: Sequence[Line], x_name: str, percent: bool) ->
         line = Markup('<polyline class="line s{}" points="{}"><title>{}</title></polyline>')
         parts.append(line.format(number % 4 if len(lines) > 1 else 1, path, name))
         if len(points) == 1:
-            x, y = path.split(",")
-            parts.append(
-                Markup('<circle class="dot s{}" cx="{}" cy="{}" r="4"/>').format(number, x, y)
-            )
+            dot = Markup('<circle class="dot s{}" cx="{}" cy="{}" r="4"/>')
+            parts.append(dot.format(number, *path.split(",")))
     figure = Markup(
         '<figure><figcaption>{}</figcaption><svg viewBox="0 0 600 222" role="img" '
         'aria-label="{}">{}</svg>{}</figure>'

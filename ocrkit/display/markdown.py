@@ -48,7 +48,6 @@ def markdown_table(
         head: titles of the columns.
         rows: cells of each row.
         right: numbers of the columns that are aligned to the right, from 0.
-
     """
     rule = ["---:" if number in right else "---" for number in range(len(head))]
     return [f"| {' | '.join(cells)} |" for cells in (head, rule, *rows)]

@@ -41,7 +41,6 @@ def with_intervals(
     Args:
         tallies: by metric.
         groups: group of each sample; None makes every sample a group of its own.
-
     """
     sums = resample(
         np.column_stack([counts for tally in tallies.values() for counts in tally]), groups
@@ -77,7 +76,6 @@ def columns(records: Sequence[Record], most: int = 20) -> dict[str, list[Any]]:
     Args:
         records: the samples.
         most: the most values that a column may have.
-
     """
     values: dict[str, list[Any]] = {
         "length": [length_bin(record["reference"]) for record in records],
@@ -140,7 +138,6 @@ def error_kinds(records: Sequence[Record], edits: EditCounts) -> list[str | None
     Args:
         records: the samples.
         edits: `process_edits` of their references and predictions.
-
     """
     counts = zip(edits.substitutions, edits.deletions, edits.insertions, edits.lengths)
     return [
@@ -206,7 +203,6 @@ def coverage_curve(
         records: the samples; those without a confidence belong to no share.
         cer: their edits and reference lengths.
         points: the most points of the curve.
-
     """
     confidences = [record.get("confidence") for record in records]
     ranked = [(-value, n) for n, value in enumerate(confidences) if value is not None]
@@ -238,7 +234,6 @@ def suspect_labels(
     Returns:
         The last system's record, and how many systems read the same text under the lenient
         profile. Most agreed first, then most confident.
-
     """
     suspects: list[tuple[Record, int]] = []
     for readings in zip(*systems, strict=True):

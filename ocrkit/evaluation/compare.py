@@ -88,7 +88,6 @@ class Comparison:
 
         Raises:
             ValueError: the condition cannot be read, or names a metric without a value.
-
         """
         last = self.evaluations[-1]
         if not condition.startswith(CHANGE):
@@ -211,7 +210,6 @@ class Comparison:
         Raises:
             FileExistsError: the folder holds a file of these names that the kit did not write.
             OSError: the disk is full or cannot be written; an older report is unchanged.
-
         """
         from ocrkit.evaluation.report import render
 
@@ -262,7 +260,6 @@ def compare(*evaluations: Evaluation) -> Comparison:
     Raises:
         ValueError: ids, references or normalisation profiles differ, or a name comes twice; the
             message says which.
-
     """
     if not evaluations:
         raise ValueError("There is nothing to compare: give at least one evaluation.")

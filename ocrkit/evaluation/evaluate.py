@@ -68,7 +68,6 @@ def evaluate(
 
     Raises:
         ValueError: there are no rows, an id comes twice, or `name` is no folder name.
-
     """
     from ocrkit.models.read import fingerprint, predict_stream, weights_fingerprint
 
@@ -110,7 +109,6 @@ def evaluate_engine(
         ValueError: the engine is unknown, an option is not its own, Tesseract lacks a language, or
             `name` is no folder name.
         RuntimeError: the engine is not installed.
-
     """
     folder = eval_folder(output_dir, name or engine)
     texts = without_images(data)
@@ -173,7 +171,6 @@ def evaluate_file(
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line cannot be used; file and line are named.
-
     """
     return score(read_predictions(path), name or Path(path).stem, profile, locale=locale)
 
@@ -183,7 +180,6 @@ def eval_folder(output_dir: str | Path, name: str) -> Path:
 
     Raises:
         ValueError: the name leads out of `eval/`.
-
     """
     if name in ("", ".", "..") or "/" in name or "\\" in name:
         raise ValueError(
@@ -290,7 +286,6 @@ def records_of(data: "Rows") -> list[Record]:
 
     Raises:
         ValueError: a row has no id or no completion.
-
     """
     records, files = [], first_picture_files(data)
     for number, row in enumerate(without_images(data)):

@@ -98,7 +98,6 @@ class Evaluation:
         Raises:
             FileExistsError: the folder holds such a file, which another system wrote.
             OSError: the disk is full or cannot be written; files saved before are unchanged.
-
         """
         folder = Path(folder)
         with naming(folder):
@@ -118,7 +117,6 @@ class Evaluation:
         Raises:
             FileNotFoundError: one of its two files is missing.
             ValueError: a file is damaged, or the two do not belong together.
-
         """
         folder = Path(folder)
         finish_together(folder, _SAVED)
@@ -192,7 +190,6 @@ def score(
     Raises:
         ValueError: a record is invalid (see `check_records`).
         RuntimeError: jiwer counts other edits than this package on a sample of the records.
-
     """
     evaluation = Evaluation(
         name=name,
@@ -229,7 +226,6 @@ def parse_condition(condition: str) -> tuple[str, str, float]:
 
     Raises:
         ValueError: the condition cannot be read, or names no metric.
-
     """
     parts = re.fullmatch(r"\s*(\w+)\s*(<=|>=|<|>)\s*([0-9.eE+-]+)\s*", condition)
     try:
@@ -252,7 +248,6 @@ def fails(evaluation: Evaluation, condition: str) -> bool:
 
     Raises:
         ValueError: the condition cannot be read, or names a metric that the evaluation lacks.
-
     """
     values: dict[str, float | None] = {
         name: metric["value"] for name, metric in evaluation.metrics.items()
@@ -266,7 +261,6 @@ def condition_holds(condition: str, values: Mapping[str, float | None], name: st
 
     Raises:
         ValueError: the condition cannot be read, or names a metric without a value.
-
     """
     metric, comparison, limit = parse_condition(condition)
     if metric not in values:
@@ -290,7 +284,6 @@ def check_evaluation_folder(folder: Path, overwrite: bool = False) -> None:
 
     Raises:
         FileExistsError: the message names the file and the way out.
-
     """
     if not any((folder / name).exists() for name in ("metrics.json", UNFINISHED)):
         check_own(folder, _SAVED[:1], overwrite, "move it, or give the evaluation another name")

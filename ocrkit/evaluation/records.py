@@ -63,7 +63,6 @@ def check_records(records: Iterable[Mapping[str, Any]], name: str) -> list[Recor
     Raises:
         ValueError: there are no records, one lacks an id or a reference or holds what cannot be
             scored, or an id comes twice; the message names the record and `name`.
-
     """
     checked: list[Record] = []
     seen = set()
@@ -125,7 +124,6 @@ def read_predictions(path: str | Path) -> list[dict[str, Any]]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a line is no JSON object or lacks a key; file and line are named.
-
     """
     records = list(_read_lines(Path(path)))
     for record in records:

@@ -177,7 +177,6 @@ def cross_check(counts: SampleCounts, most: int = 200) -> None:
 
     Raises:
         RuntimeError: the two counts of edits differ.
-
     """
     import jiwer
 

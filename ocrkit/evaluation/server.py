@@ -178,7 +178,7 @@ class ServerReader:
         question = [{"role": "user", "content": "Read."}]
         try:
             blind = await self._ask(once, question, 8)
-        except Exception as error:
+        except Exception as error:  # of the client, the network or the server
             raise RuntimeError(self._why_no_server(error)) from None
         blank = picture_part(Image.new("RGB", (128, 128), "white"))
         content = [blank, {"type": "text", "text": "Read."}]
@@ -189,7 +189,7 @@ class ServerReader:
                 f"{self.model} at {self.url} takes no pictures ({self._refusal(error)}): serve a "
                 "vision-language model, with llama.cpp also its --mmproj file."
             ) from None
-        except Exception as error:
+        except Exception as error:  # of the client, the network or the server
             raise RuntimeError(self._why_no_server(error)) from None
         tokens = [usage.prompt_tokens for usage in (blind.usage, seeing.usage) if usage]
         if len(tokens) == 2 and tokens[0] == tokens[1] > 0:
@@ -210,7 +210,7 @@ class ServerReader:
             raise
         except (self._openai.AuthenticationError, self._openai.PermissionDeniedError) as error:
             raise RuntimeError(self._why_no_server(error)) from None
-        except Exception as error:
+        except Exception as error:  # any error of a row fails this row alone
             self.counts["failed"] += 1
             return {
                 "id": row["id"],

@@ -96,7 +96,6 @@ def pairs(
 
     Raises:
         ValueError: the lengths differ, or an entry is neither a string nor missing.
-
     """
     references, predictions = _texts(references, predictions)
     return _nfc(references), _nfc(predictions)
@@ -220,7 +219,6 @@ def _each_answer(
 
     Raises:
         ValueError: the lengths differ, or a sample has no right text.
-
     """
     references, predictions = _listed(references), _listed(predictions)
     _check_lengths(references, predictions)
@@ -291,7 +289,6 @@ def anls(
 
     Raises:
         ValueError: there is no sample, one has no right text, or the lengths differ.
-
     """
     return rate_of_samples(process_anls(references, predictions, threshold))
 
@@ -369,7 +366,6 @@ def char_confusions(
         references: the truth.
         predictions: the readings.
         unit: `char` for code points, `grapheme` for extended grapheme clusters.
-
     """
     if unit not in ("char", "grapheme"):
         raise ValueError(f"Unit {unit!r} is unknown: use 'char' or 'grapheme'.")

@@ -74,7 +74,6 @@ def schema_pass_rate(texts: Sequence[str | None], schema: Mapping[str, Any]) -> 
 
     Raises:
         ValueError: the schema is invalid, or refers to another document (nothing is fetched).
-
     """
     return rate_of_samples(process_schema_pass_rate(texts, schema))
 
@@ -302,10 +301,7 @@ def nted(truths: Sequence[dict | list], predictions: Sequence[Any]) -> float:
 
 
 def process_numeric_accuracy(
-    truths: Sequence,
-    predictions: Sequence,
-    locale: str = "en",
-    keys: Sequence[str] | None = None,
+    truths: Sequence, predictions: Sequence, locale: str = "en", keys: Sequence[str] | None = None
 ) -> Tally:
     """Count right amounts and the truth's amounts of every sample."""
     right, whole = [], []
@@ -341,7 +337,6 @@ def numeric_accuracy(
 
     Returns:
         Micro over those leaves; 1 where the truths have none.
-
     """
     tally = process_numeric_accuracy(truths, predictions, locale, keys)
     return _or_one(tally, predictions)
@@ -387,7 +382,6 @@ def teds(truth_html: str, predicted_html: str | None, structure_only: bool = Fal
         truth_html: the table.
         predicted_html: the reading; None scores 0.
         structure_only: ignore the content of cells (TEDS-S).
-
     """
     truth, predicted = _table(truth_html), _table(predicted_html)
     if truth is None or predicted is None:

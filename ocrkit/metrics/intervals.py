@@ -25,7 +25,6 @@ def resample(
 
     Raises:
         ValueError: there are no samples, or not as many groups as samples.
-
     """
     sums = np.asarray(columns, dtype=np.float64)
     if len(sums) == 0:
@@ -70,7 +69,6 @@ def bootstrap_ci(
         groups: document or writer of each sample, as for `resample`.
         n: replicates.
         seed: seed of the draws.
-
     """
     sums = resample(np.column_stack([errors, lengths]), groups, n, seed)
     low, high = np.percentile(ratio(sums[:, 0], sums[:, 1]), [2.5, 97.5])
@@ -83,7 +81,6 @@ def mcnemar(only_first_right: int, only_second_right: int) -> float:
     Args:
         only_first_right: samples that only the first system has right.
         only_second_right: samples that only the second system has right.
-
     """
     low, high = sorted((int(only_first_right), int(only_second_right)))
     if low < 0:
@@ -138,7 +135,6 @@ def rate_of_samples(tally: Tally) -> float:
 
     Raises:
         ValueError: there is no sample.
-
     """
     if len(tally.part) == 0:
         raise ValueError("There are no samples to score: the lists are empty.")

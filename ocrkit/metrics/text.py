@@ -79,7 +79,6 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
 
     Raises:
         ValueError: the profile is unknown, or `squad` is asked for a language other than English.
-
     """
     if profile not in PROFILE_VERSION:
         raise ValueError(
@@ -196,7 +195,6 @@ def parse_amount(value: object, locale: str = "en") -> Decimal | None:
 
     Raises:
         ValueError: the locale is unknown.
-
     """
     key, (group, mark) = _locale(locale)
     if isinstance(value, bool) or not isinstance(value, str | int | float | Decimal):

@@ -136,7 +136,7 @@ def measure(
 
     try:
         return blank_size(process, size)[0]
-    except Exception:
+    except Exception:  # processors refuse blank pictures with errors of any type
         return BlankSize(None, False, 0)
 
 
@@ -211,7 +211,7 @@ def _set_processor_kwargs(processor: "ProcessorMixin", settings: dict[str, Any])
     try:
         white = Image.new("RGB", (640, 480), "white")
         image_processor(images=[white], return_tensors="pt", **call_defaults(processor))
-    except Exception as error:
+    except Exception as error:  # processors raise errors of any type
         raise ConfigError(
             f"processor_kwargs={settings}: {kind} takes no picture with it "
             f"({' '.join(str(error).split())[:200]}); set another value."

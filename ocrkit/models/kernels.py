@@ -49,7 +49,7 @@ def _compile_failure(attempt: Callable[[], Any]) -> str | None:
     try:
         with torch.random.fork_rng(range(torch.cuda.device_count())):
             attempt()
-    except Exception as error:
+    except Exception as error:  # the compilers of torch and Triton raise errors of many types
         cause = compiler_error(error)
         if cause is None:
             raise

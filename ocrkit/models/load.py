@@ -80,7 +80,7 @@ def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
         return _prepare(*load(config, base, adapter, dtype), config, base, backend)
     except (ConfigError, ModelError):
         raise
-    except Exception as error:
+    except Exception as error:  # model code, Unsloth and the Hub raise errors of any type
         message = " ".join(str(error).split())[:300]
         cause = _load_failure(error, base, adapter)
         if cause is None and backend == "unsloth" and config.backend == "auto":
@@ -161,7 +161,7 @@ def _try_processor_kwargs(
             read_batch(model, collate, [line], replace(config, max_new_tokens=2))
     except torch.cuda.OutOfMemoryError:
         raise
-    except Exception as error:
+    except Exception as error:  # models raise errors of any type
         raise ConfigError(
             f"processor_kwargs={config.processor_kwargs} makes pictures that the model cannot take "
             f"({' '.join(str(error).split())[:200]}); set other values."

@@ -116,7 +116,7 @@ class Reader:
                     torch.cuda.empty_cache()
                     error = "out of memory with a batch of 1; lower max_pixels"
                     results = [_failed(ids[batch[0]], error)]
-                except Exception as error:
+                except Exception as error:  # processors and models raise errors of any type
                     # A bad row must not fail the batch: its rows are read separately.
                     if len(batch) > 1:
                         results = [self._read_row(rows, i, ids[i]) for i in batch]
@@ -158,7 +158,7 @@ class Reader:
     def _read_row(self, rows: "Rows", index: int, id: str) -> Prediction:
         try:
             return self._read_batch([cast("Row", rows[index])])[0]
-        except Exception as error:
+        except Exception as error:  # any error of a row fails this row alone
             return _failed(id, error)
 
 

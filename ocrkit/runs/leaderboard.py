@@ -121,14 +121,9 @@ def _run(folder: Path, evaluation: str, defaults: dict[str, Any]) -> dict[str, A
             raise ValueError(f"{file} has no numbers for {name}: evaluate again.")
     foreign = foreign_weights(scored, read_run(folder)) if scored else None
     metrics = {} if foreign else metrics
-    seconds = status.get("seconds") or next(
-        (
-            entry["train_runtime"]
-            for entry in read_log(folder / "train_log.jsonl", "train_runtime")
-            if _is_number(entry["train_runtime"])
-        ),
-        0,
-    )
+    log = read_log(folder / "train_log.jsonl", "train_runtime")
+    runtimes = [e["train_runtime"] for e in log if _is_number(e["train_runtime"])]
+    seconds = status.get("seconds") or (runtimes[0] if runtimes else 0)
     if not _is_number(seconds):
         raise ValueError(f"{folder / 'status.json'} has seconds={seconds!r}, which is no number.")
     return {
@@ -347,11 +342,8 @@ def plot_curves(rows: Sequence[dict], keys: Sequence[str] = ("loss", "eval_cer")
     )
     for axes, key in zip(panels[0], keys):
         for row in rows:
-            logged = [
-                e
-                for e in read_log(Path(row["folder"]) / "train_log.jsonl")
-                if key in e and "step" in e
-            ]
+            log = read_log(Path(row["folder"]) / "train_log.jsonl")
+            logged = [entry for entry in log if key in entry and "step" in entry]
             if logged:
                 xs, ys = zip(*((entry["step"], entry[key]) for entry in logged))
                 axes.plot(xs, ys, label=row["run"], marker="." if len(xs) < 30 else None)

@@ -20,6 +20,7 @@ from filelock import FileLock, Timeout
 
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
+from ocrkit.display.tables import columns_of_text
 from ocrkit.errors import ConfigError
 from ocrkit.run_folder import read_json
 from ocrkit.runs.leaderboard import leaderboard, table
@@ -321,8 +322,4 @@ def _save(
 def report(rows: Sequence[dict]) -> str:
     """The members as a plain table: parameters, metrics with 95 % intervals, minutes, state."""
     cells = [{k: v for k, v in row.items() if k != "run"} for row in table(rows)]
-    lines = [list(cells[0]), *(list(row.values()) for row in cells)]
-    widths = [max(map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths)).rstrip() for line in lines
-    )
+    return columns_of_text([list(cells[0]), *(list(row.values()) for row in cells)])

@@ -40,11 +40,7 @@ class LogFile(TrainerCallback):
         self.waiting: list[dict[str, Any]] | None = []
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Drop entries that an interrupted run logged after the checkpoint that is resumed."""
         step = state.global_step
@@ -56,11 +52,7 @@ class LogFile(TrainerCallback):
         self.waiting = kept
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Take the folder over after the first step, before any process saves a checkpoint."""
         self.take_over()
@@ -134,12 +126,8 @@ class StopOnSignal(TrainerCallback):
         print(f"{self.caught.name}: saving a checkpoint after this step, then stopping.")
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
-    ) -> Any:
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
         """Save and stop, in all processes at the same step.
 
         An evaluation that is due at this step still takes place: confusion weights and the counter
@@ -183,11 +171,7 @@ class ConfusionWeights(TrainerCallback, ExportableState):
         return {"args": {}, "attributes": {"weights": dict(self.weights)}}
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Restore the weights of the checkpoint that is resumed."""
         _restore(self, state)
@@ -217,11 +201,7 @@ class EarlyStopping(EarlyStoppingCallback):
         self.early_stopping_patience: float = patience
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Convert a share of the steps into evaluations, now that the steps are known."""
         if self.early_stopping_patience < 1:

@@ -101,19 +101,22 @@ def _blocks(logits: torch.Tensor) -> list[slice]:
     return [slice(start, start + rows) for start in range(0, len(logits), rows)]
 
 
-def token_loss(
+def cross_entropy(
     logits: torch.Tensor,
     labels: torch.Tensor,
+    num_items: torch.Tensor | float | None = None,
     weights: torch.Tensor | None = None,
     gamma: float = 0.0,
     alpha: float = 1.0,
     smoothing: float = 0.0,
 ) -> torch.Tensor:
-    """Weighted loss of each label in nats, in float32, 0 where the label is −100.
+    """Mean loss per label in nats, or per unit of weight; by default plain cross entropy.
 
     Args:
         logits: (rows, positions, vocabulary), at the positions that predict `labels`.
         labels: (rows, positions), −100 where a label does not count.
+        num_items: divisor, the labels (or the sum of their weights) of all batches of a step; None
+            takes this batch's own.
         weights: (rows, positions); None weighs every label 1.
         gamma: exponent of the focal loss, whose factor is (1 − p)^gamma.
         alpha: factor of the focal loss.
@@ -127,32 +130,9 @@ def token_loss(
         # The slope of x^gamma is infinite at 0 for a gamma below 1.
         loss = one_minus_p.clamp(min=1e-8) ** gamma * loss
     loss = alpha * loss.view_as(labels)
-    return loss if weights is None else weights * loss
-
-
-def cross_entropy(
-    logits: torch.Tensor,
-    labels: torch.Tensor,
-    num_items: torch.Tensor | float | None = None,
-    weights: torch.Tensor | None = None,
-    gamma: float = 0.0,
-    alpha: float = 1.0,
-    smoothing: float = 0.0,
-) -> torch.Tensor:
-    """Mean loss per label, or per unit of weight; by default plain cross entropy.
-
-    Args:
-        logits: (rows, positions, vocabulary), at the positions that predict `labels`.
-        labels: (rows, positions), −100 where a label does not count.
-        num_items: what to divide by, the labels (or the sum of their weights) of all batches that
-            make up a step; None takes this batch's own.
-        weights: (rows, positions); None weighs every label 1.
-        gamma: of the focal loss, as `token_loss` takes it; likewise `alpha` and `smoothing`.
-    """
-    total = token_loss(logits, labels, weights, gamma, alpha, smoothing).sum()
     if num_items is None:
         num_items = label_mass(labels, weights).clamp(min=1e-8)
-    return total / num_items
+    return (loss if weights is None else weights * loss).sum() / num_items
 
 
 def label_mass(labels: torch.Tensor, weights: torch.Tensor | None = None) -> torch.Tensor:
@@ -166,18 +146,16 @@ def supervised_loss(
     batch: dict[str, torch.Tensor],
     num_items: torch.Tensor | float | None = None,
     weights: torch.Tensor | None = None,
-    gamma: float = 0.0,
-    alpha: float = 1.0,
-    smoothing: float = 0.0,
+    **terms: Any,
 ) -> torch.Tensor:
     """Loss of a batch, with logits at supervised positions only; the same on all backends.
 
     Args:
         model: takes `logits_to_keep`.
         batch: as the collator makes it, on the model's device.
-        num_items: what to divide by, as `cross_entropy` takes it.
+        num_items: divisor, as `cross_entropy` takes it.
         weights: (rows, tokens), of the labels; None weighs every label 1.
-        gamma: of the focal loss, as `token_loss` takes it; likewise `alpha` and `smoothing`.
+        terms: `gamma`, `alpha` and `smoothing` of `cross_entropy`.
     """
     # Without labels in its inputs a model of any backend returns its logits.
     inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
@@ -186,7 +164,7 @@ def supervised_loss(
     labels = batch["labels"][:, positions + 1]
     if weights is not None:
         weights = weights[:, positions + 1]
-    return cross_entropy(outputs.logits, labels, num_items, weights, gamma, alpha, smoothing)
+    return cross_entropy(outputs.logits, labels, num_items, weights, **terms)
 
 
 # Correct readings added to every character's count, so that a single misreading of a rare character

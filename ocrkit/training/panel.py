@@ -81,11 +81,7 @@ class TrainingPanel(TrainerCallback):
         return "Ended early" if step < self.state.max_steps else "Done"
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Show the panel."""
         self.state = state
@@ -101,11 +97,7 @@ class TrainingPanel(TrainerCallback):
         return widget_bundle(self.box, self._shown())
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Handle a click on the button, and draw the progress."""
         if self.handle is None:

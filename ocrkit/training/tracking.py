@@ -89,11 +89,7 @@ class Meter(TrainerCallback):
         self._mark()
 
     def on_step_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the time spent waiting for the step's batches."""
         now = time.perf_counter()
@@ -104,11 +100,7 @@ class Meter(TrainerCallback):
         self.last = now
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the time that the step took."""
         now = time.perf_counter()
@@ -205,11 +197,7 @@ class Samples(TrainerCallback):
         return [board.tb_writer for board in boards if board.tb_writer]
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Send the settings to TensorBoard; W&B has them already."""
         for writer in self._writers():
@@ -217,11 +205,7 @@ class Samples(TrainerCallback):
             writer.add_text("config", f"```\n{settings}```", state.global_step)
 
     def on_evaluate(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Send the samples that the evaluation of this step logged."""
         log = read_log(Path(args.output_dir or "") / LOG)

@@ -102,7 +102,6 @@ def stances(model) -> list[str]:
 for job in jobs:
     try:
         result = drive(job)
-    except Exception:
-        # The other jobs of this process still run.
+    except Exception:  # a job of any error; the other jobs of this process still run
         result = {"error": traceback.format_exc()}
     Path(job["result"]).write_text(json.dumps(result))

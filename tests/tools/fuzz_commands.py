@@ -201,7 +201,7 @@ def run(command: str, line: list[str]) -> tuple[object, str, str]:
             code = main([*first, *line])
         except SystemExit as ended:
             code = ended.code
-        except Exception as error:
+        except Exception as error:  # a traceback of any kind is a fault to report
             code = f"{type(error).__name__}: {traceback.format_exc()}"
     return code, out.getvalue(), err.getvalue()
 
