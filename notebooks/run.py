@@ -39,8 +39,8 @@ def run(name: str, out: Path, parameters: dict[str, object] | None = None) -> di
         check=False,
     )
     seconds = time.perf_counter() - began
-    said = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
-    error = None if done.returncode == 0 else said[-1]
+    messages = [line for line in done.stderr.splitlines() if line.strip()] or ["no message"]
+    error = None if done.returncode == 0 else messages[-1]
     return {"notebook": name, "seconds": seconds, "error": error, "folder": out}
 
 
@@ -80,19 +80,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"{', '.join(NAMES)}; none: all")
     parser.add_argument("--out", type=Path, default=ROOT / "runs" / "notebooks")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    given = parser.parse_args(arguments)
-    unknown = set(given.names) - set(NAMES)
+    options = parser.parse_args(arguments)
+    unknown = set(options.names) - set(NAMES)
     if unknown:
         parser.error(f"no notebook {', '.join(unknown)}; there are {', '.join(NAMES)}")
     results = []
-    for name in given.names or NAMES:
-        results.append(run(name, given.out / name, dict(given.p)))
-        executed = given.out / name / f"{name}.ipynb"
+    for name in options.names or NAMES:
+        results.append(run(name, options.out / name, dict(options.p)))
+        executed = options.out / name / f"{name}.ipynb"
         if executed.is_file():
             to_html(executed)
         print(f"{name}: {results[-1]['error'] or 'done'}, {results[-1]['seconds']:.0f} s")
     text = summary(results)
-    (given.out / "summary.md").write_text(text, encoding="utf-8")
+    (options.out / "summary.md").write_text(text, encoding="utf-8")
     print(f"\n{text}")
     return 1 if any(result["error"] for result in results) else 0
 

@@ -41,23 +41,23 @@ def collating(
     jobs = [[str(data), str(processor), batch] for data, processor, batch, _ in kinds.values()]
     rows = []
     for peer in peers:
-        given = json.dumps(jobs)
+        request = json.dumps(jobs)
         module = "tests.benchmarks.collators"
-        for (kind, (_, _, batch, aim)), found in zip(
-            kinds.items(), in_own_process(module, peer, rounds, folder / peer, given)
+        for (kind, (_, _, batch, aim)), rates in zip(
+            kinds.items(), in_own_process(module, peer, rounds, folder / peer, request)
         ):
             row = ratio_row(
                 f"collating {kind}",
                 PEERS[peer],
-                found["ours"],
-                found["theirs"],
+                rates["ours"],
+                rates["theirs"],
                 aim,
                 unit="pictures/s",
-                count=found["pictures"],
-                inputs=f"{found['pictures']} pictures, batches of {batch}, one thread, CPU time",
+                count=rates["pictures"],
+                inputs=f"{rates['pictures']} pictures, batches of {batch}, one thread, CPU time",
             )
-            row["same ids"] = found["same ids"]
-            row["largest difference of a pixel"] = found["pixels"]
+            row["same ids"] = rates["same ids"]
+            row["largest difference of a pixel"] = rates["pixels"]
             rows.append(row)
     return rows
 

@@ -54,9 +54,9 @@ def _measured(
     same, largest = True, 0.0
     for start in starts[:2]:
         places = list(range(start, start + batch))
-        one, two = collate(own.__getitems__(places)), theirs(stock.__getitems__(places))
-        same = same and _same_ids(one, two)
-        difference = one["pixel_values"] - two["pixel_values"].float()
+        kit_batch, two = collate(own.__getitems__(places)), theirs(stock.__getitems__(places))
+        same = same and _same_ids(kit_batch, two)
+        difference = kit_batch["pixel_values"] - two["pixel_values"].float()
         largest = max(largest, float(difference.abs().max()))
     seconds = in_turns({"ours": ours, "theirs": other}, rounds, time.process_time)
     return {**seconds, "pictures": len(starts) * batch, "same ids": same, "pixels": largest}

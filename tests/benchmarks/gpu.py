@@ -18,7 +18,7 @@ from tests.benchmarks.measure import UNFIT, in_own_process, limit_row, ratio_row
 RECIPES = {"qwen2_vl_2b": "korean", "qwen3_vl_2b": "bangla"}
 LEGIBLE = 16
 # Of each side, what its rounds came to; nothing where it does not fit the memory.
-Found = dict[str, list[dict]]
+Timings = dict[str, list[dict]]
 
 
 def signs(
@@ -47,10 +47,10 @@ def signs(
         model = _built(geometry, folder)
         job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
         job |= {"recipe": RECIPES.get(geometry, "korean"), "output": str(folder / "run")}
-        found = measured(job, sides, rounds)
+        timings = measured(job, sides, rounds)
         inputs = f"{geometry}, random weights, {pictures} photographs of 1280x960, {steps} steps, "
         inputs += "no augmentation"
-        rows += sign_rows(geometry, found, inputs)
+        rows += sign_rows(geometry, timings, inputs)
         shutil.rmtree(model)
     return rows
 
@@ -71,77 +71,77 @@ def handwriting(
     model = _built(geometry, folder)
     job = {"model": str(model), "dataset": str(folder / "data"), "steps": steps, "warm": 3}
     job |= {"recipe": recipe, "output": str(folder / "run")}
-    found = measured(job, ("naive", "kit"), rounds)
+    timings = measured(job, ("naive", "kit"), rounds)
     inputs = f"{geometry}, random weights, {lines} lines of handwriting, {steps} steps, "
     inputs += "no augmentation"
     what = f"training on handwriting, {geometry}"
-    row = _rates(what, "TRL in float32, batch 8, 4 workers", found, "kit", "naive", 24, inputs)
-    return [{**row, "sides": _medians(found)}]
+    row = _rates(what, "TRL in float32, batch 8, 4 workers", timings, "kit", "naive", 24, inputs)
+    return [{**row, "sides": _medians(timings)}]
 
 
-def measured(job: dict, sides: tuple[str, ...], rounds: int) -> Found:
+def measured(job: dict, sides: tuple[str, ...], rounds: int) -> Timings:
     """What every side came to in every round; each round has all sides, in alternating order.
 
     A side that does not fit the memory of the GPU has no results, and is not tried again.
     """
-    found: Found = {side: [] for side in sides}
+    timings: Timings = {side: [] for side in sides}
     unfit = set()
     for number in range(rounds):
         for side in sides if number % 2 == 0 else sides[::-1]:
             if side in unfit:
                 continue
-            given = json.dumps({**job, "side": side})
-            result = in_own_process("tests.benchmarks.gpu_side", given)
+            request = json.dumps({**job, "side": side})
+            result = in_own_process("tests.benchmarks.gpu_side", request)
             if result is None:
                 unfit.add(side)
             else:
-                found[side].append(result)
-    return {side: [] if side in unfit else results for side, results in found.items()}
+                timings[side].append(result)
+    return {side: [] if side in unfit else results for side, results in timings.items()}
 
 
-def sign_rows(geometry: str, found: Found, inputs: str) -> list[dict[str, Any]]:
+def sign_rows(geometry: str, timings: Timings, inputs: str) -> list[dict[str, Any]]:
     """The rows that the sides which were measured allow."""
     what = f"training on signs, {geometry}"
     trl, unsloth = "TRL, PEFT, bitsandbytes, stock", "Unsloth, stock collator"
     rows = []
-    if {"kit", "trl"} <= set(found):
-        rows.append(_rates(what, trl, found, "kit", "trl", 3, inputs))
-        if found["kit"] and found["trl"]:
-            sizes = [[result["peak_gb"] for result in found[side]] for side in ("kit", "trl")]
+    if {"kit", "trl"} <= set(timings):
+        rows.append(_rates(what, trl, timings, "kit", "trl", 3, inputs))
+        if timings["kit"] and timings["trl"]:
+            sizes = [[result["peak_gb"] for result in timings[side]] for side in ("kit", "trl")]
             rows.append(ratio_row(f"{what}, peak memory", trl, *sizes, 2, "GB", inputs=inputs))
-    if {"kit", "unsloth"} <= set(found):
-        rows.append(_rates(what, unsloth, found, "kit", "unsloth", 1.3, inputs))
-    if {"kit at the stock budget", "trl"} <= set(found):
+    if {"kit", "unsloth"} <= set(timings):
+        rows.append(_rates(what, unsloth, timings, "kit", "unsloth", 1.3, inputs))
+    if {"kit at the stock budget", "trl"} <= set(timings):
         same = f"{what}, at the same pixel budget"
-        rows.append(_rates(same, trl, found, "kit at the stock budget", "trl", 1.3, inputs))
-    if found.get("kit"):
-        height = min(result["smallest_text"] for result in found["kit"])
+        rows.append(_rates(same, trl, timings, "kit at the stock budget", "trl", 1.3, inputs))
+    if timings.get("kit"):
+        height = min(result["smallest_text"] for result in timings["kit"])
         text = f"{what}, smallest line of text as the model sees it"
         rows.append(limit_row(text, height, "px", least=LEGIBLE, inputs=inputs))
-    if "kit as on a T4" in found:
-        peak = max((result["peak_gb"] for result in found["kit as on a T4"]), default=None)
+    if "kit as on a T4" in timings:
+        peak = max((result["peak_gb"] for result in timings["kit as on a T4"]), default=None)
         rows.append(limit_row(f"{what}, float16 as on a T4, peak", peak, "GB", 14, inputs))
-    return [{**row, "sides": _medians(found)} for row in rows]
+    return [{**row, "sides": _medians(timings)} for row in rows]
 
 
 def _rates(
     what: str,
     beside: str,
-    found: Found,
+    timings: Timings,
     ours: str,
     theirs: str,
     aim: float,
     inputs: str,
 ) -> dict[str, Any]:
     """A row of samples per second, also where a side does not fit the memory."""
-    seconds = [[1 / result["samples_per_second"] for result in found[s]] for s in (ours, theirs)]
+    seconds = [[1 / result["samples_per_second"] for result in timings[s]] for s in (ours, theirs)]
     return ratio_row(what, beside, *seconds, aim, "samples/s", 1, inputs=inputs)
 
 
-def _medians(found: Found) -> dict[str, dict[str, float | None] | str]:
+def _medians(timings: Timings) -> dict[str, dict[str, float | None] | str]:
     """The median over rounds of everything that was measured of each side."""
     middle: dict[str, Any] = {}
-    for side, results in found.items():
+    for side, results in timings.items():
         middle[side] = {} if results else UNFIT
         for key in results[0] if results else ():
             values = [result[key] for result in results if result[key] is not None]

@@ -230,14 +230,14 @@ def unsloth(job: dict[str, Any]) -> tuple[Any, float]:
 
 def _conversations(rows: dict[str, list]) -> dict[str, list]:
     """Rows as Unsloth's notebooks make them, their pictures in the messages."""
-    found = []
+    conversations = []
     for prompt, images, completion in zip(rows["prompt"], rows["images"], rows["completion"]):
         question = {"type": "text", "text": prompt[0]["content"]}
         user = [question, {"type": "image", "image": images[0]}]
         answer = [{"type": "text", "text": completion[0]["content"]}]
         messages = [{"role": "user", "content": user}, {"role": "assistant", "content": answer}]
-        found.append(messages)
-    return {"messages": found}
+        conversations.append(messages)
+    return {"messages": conversations}
 
 
 # --- what is measured ---

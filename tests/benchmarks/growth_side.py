@@ -8,14 +8,14 @@ from pathlib import Path
 from tests.benchmarks.measure import peak_memory
 
 
-def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
+def main(task: str, input_path: str, out: str, size: int) -> dict[str, float]:
     """Seconds, without imports, and MB resident at most."""
     began = time.perf_counter()
     if task == "convert":
         from data_prep.convert import convert
 
-        source = "hwdb-gnt" if Path(given).suffix == ".gnt" else "hwdb-dgrl"
-        convert(source, given, out, split="1,0,0", progress=False)
+        source = "hwdb-gnt" if Path(input_path).suffix == ".gnt" else "hwdb-dgrl"
+        convert(source, input_path, out, split="1,0,0", progress=False)
     elif task == "evaluate":
         from ocrkit.evaluation.evaluation import score
         from tests.benchmarks.drawn import noisy_pairs
@@ -31,7 +31,7 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
         from ocrkit.config import TrainConfig
         from ocrkit.data.load import load_data
 
-        config = TrainConfig(dataset=given, output_dir=out, image_height=32)
+        config = TrainConfig(dataset=input_path, output_dir=out, image_height=32)
         import datasets  # noqa: F401
 
         began = time.perf_counter()
@@ -49,5 +49,5 @@ def main(task: str, given: str, out: str, size: int) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    task, given, out, size = sys.argv[1:]
-    print(json.dumps(main(task, given, out, int(size))))
+    task, input_path, out, size = sys.argv[1:]
+    print(json.dumps(main(task, input_path, out, int(size))))

@@ -125,12 +125,12 @@ def peak_memory(folder: Path, gnt_bytes: int = 10**9, lines: int = 20_000) -> di
     signs = [np.kron(sign, np.ones((3, 3), np.uint8)) for sign in handwriting(100)]
     count = len(signs) * gnt_bytes // sum(10 + sign.size for sign in signs)
     write_characters(folder / "C001-f.gnt", signs, count)
-    found = {"hwdb-gnt": grown("convert", folder / "C001-f.gnt", folder / "out")["MB"]}
+    peaks = {"hwdb-gnt": grown("convert", folder / "C001-f.gnt", folder / "out")["MB"]}
     (folder / "C001-f.gnt").unlink()
     write_pages(folder / "pages", lines)
-    found["hwdb-dgrl"] = grown("convert", folder / "pages", folder / "out2")["MB"]
+    peaks["hwdb-dgrl"] = grown("convert", folder / "pages", folder / "out2")["MB"]
     shutil.rmtree(folder)
-    return found
+    return peaks
 
 
 # --- starts ---
@@ -154,7 +154,7 @@ def start(folder: Path, rounds: int = 7) -> list[dict[str, Any]]:
             check=True,
         )
 
-    sides = {name: lambda given=given: run(given) for name, (given, _) in STARTS.items()}
+    sides = {name: lambda code=code: run(code) for name, (code, _) in STARTS.items()}
     seconds = in_turns(sides, rounds)
     return [
         limit_row(f"start: {name}", seconds[name], "s", most, f"{rounds} starts")
@@ -177,20 +177,20 @@ def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> l
     smallest.
     """
     signs = [np.asarray(Image.fromarray(sign).resize((24, 24))) for sign in handwriting(100)]
-    found: dict[str, list[dict]] = {task: [] for task in TASKS}
+    results: dict[str, list[dict]] = {task: [] for task in TASKS}
     for size in sizes:
         place = folder / str(size)
         place.mkdir(parents=True)
         write_characters(place / "C001.gnt", signs, size)
         for task, runs in TASKS.items():
-            given = place / ("C001.gnt" if task == "convert" else "data")
-            made = [grown(task, given, place / "data", size) for _ in range(runs)]
-            found[task].append({key: min(run[key] for run in made) for key in ("seconds", "MB")})
+            source = place / ("C001.gnt" if task == "convert" else "data")
+            made = [grown(task, source, place / "data", size) for _ in range(runs)]
+            results[task].append({key: min(run[key] for run in made) for key in ("seconds", "MB")})
         shutil.rmtree(place)
     rows = []
-    for task, (small, middle, large) in found.items():
+    for task, (small, middle, large) in results.items():
         inputs = ", ".join(f"{size:,} rows" for size in sizes)
-        inputs += ": " + ", ".join(f"{r['seconds']:.2f} s, {r['MB']:.0f} MB" for r in found[task])
+        inputs += ": " + ", ".join(f"{r['seconds']:.2f} s, {r['MB']:.0f} MB" for r in results[task])
         each = (large["seconds"] - middle["seconds"]) / (sizes[2] - sizes[1])
         before = (middle["seconds"] - small["seconds"]) / (sizes[1] - sizes[0])
         what = f"growth of {task}"
@@ -202,6 +202,6 @@ def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> l
     return rows
 
 
-def grown(task: str, given: Path, out: Path, size: int = 0) -> dict[str, float]:
+def grown(task: str, source: Path, out: Path, size: int = 0) -> dict[str, float]:
     """Seconds of a task and MB resident at most, in a process of its own."""
-    return in_own_process("tests.benchmarks.growth_side", task, given, out, size)
+    return in_own_process("tests.benchmarks.growth_side", task, source, out, size)

@@ -80,11 +80,11 @@ def test_a_processor_that_was_changed_is_left_to_its_own(processor):
 
 
 def test_equal_finds_every_difference():
-    one = {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)}
-    assert same_batch(one, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
-    assert not same_batch(one, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
-    assert not same_batch(one, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
-    assert not same_batch(one, {**one, "mm_token_type_ids": [[0, 0]]})
+    batch = {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)}
+    assert same_batch(batch, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
+    assert not same_batch(batch, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
+    assert not same_batch(batch, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
+    assert not same_batch(batch, {**batch, "mm_token_type_ids": [[0, 0]]})
 
 
 def test_stored_rows_are_the_decoded_ones(config, processor):
@@ -92,10 +92,10 @@ def test_stored_rows_are_the_decoded_ones(config, processor):
     rows = load_data(config)["train"].select([5, 1, 3, 0])
     places = [2, 0, 3]
     stored, decoded = TrainRows(rows).__getitems__(places), [rows[i] for i in places]
-    for one, two in zip(stored, decoded):
-        images = one.pop("images"), two.pop("images")
-        assert one == {**two, "epoch": 0}
-        one["images"], two["images"] = images
+    for row, two in zip(stored, decoded):
+        images = row.pop("images"), two.pop("images")
+        assert row == {**two, "epoch": 0}
+        row["images"], two["images"] = images
         assert images[0][0]["path"] and isinstance(images[1][0], Image.Image)
     collate = Collator(processor, config.image_height)
     ours, theirs = collate(stored), collate(decoded)
@@ -300,9 +300,9 @@ def test_pages_are_read_where_they_lie(tmp_path):
     for name, source in (("folder", "pages"), ("zip", "pages.zip")):
         convert("hwdb-dgrl", tmp_path / source, tmp_path / name, split="1,0,0", progress=False)
     folder, archive = (
-        {path.relative_to(tmp_path / name): path.read_bytes() for path in found}
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in paths}
         for name in ("folder", "zip")
-        for found in [sorted((tmp_path / name / "train").rglob("*.*"))]
+        for paths in [sorted((tmp_path / name / "train").rglob("*.*"))]
     )
     assert len(folder) == 21 and folder == archive
 
@@ -315,13 +315,13 @@ def test_signs_on_a_cpu(tmp_path):
     model = gpu._built("tiny_qwen2_vl", tmp_path)
     job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
     job |= {"recipe": "korean", "output": str(tmp_path / "run")}
-    found = gpu.measured(job, ("trl", "kit"), rounds=1)
+    results = gpu.measured(job, ("trl", "kit"), rounds=1)
     for side in ("trl", "kit"):
-        (one,) = found[side]
-        assert one["samples_per_second"] > 0 and 0 <= one["data_wait"] < 1
-        assert one["tokens_per_sample"] > 50 and one["peak_gb"] > 0
-        assert 0 < one["smallest_text"] <= 20
-    rows = _checked(gpu.sign_rows("tiny_qwen2_vl", found, "ten pictures"), 3)
+        (result,) = results[side]
+        assert result["samples_per_second"] > 0 and 0 <= result["data_wait"] < 1
+        assert result["tokens_per_sample"] > 50 and result["peak_gb"] > 0
+        assert 0 < result["smallest_text"] <= 20
+    rows = _checked(gpu.sign_rows("tiny_qwen2_vl", results, "ten pictures"), 3)
     assert rows[0]["sides"]["trl"]["samples_per_second"] > 0
 
 
@@ -332,41 +332,41 @@ def test_other_sides_on_a_cpu(tmp_path, side):
     model = gpu._built("tiny_qwen2_vl", tmp_path)
     job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
     job |= {"recipe": "korean", "output": str(tmp_path / "run")}
-    ((one,),) = gpu.measured(job, (side,), rounds=1).values()
-    assert one["samples_per_second"] > 0 and one["smallest_text"] > 0
+    ((result,),) = gpu.measured(job, (side,), rounds=1).values()
+    assert result["samples_per_second"] > 0 and result["smallest_text"] > 0
 
 
 def test_rows_of_signs_need_what_was_measured():
     def side(rate, peak, text=None):
         return [{"samples_per_second": rate, "peak_gb": peak, "smallest_text": text}] * 3
 
-    found = {"trl": side(1, 20), "unsloth": side(2, 9), "kit": side(3.3, 8, 17.0)}
-    found["kit at the stock budget"] = side(1.2, 9, 20.0)
-    found["kit as on a T4"] = side(3, 13)
-    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    results = {"trl": side(1, 20), "unsloth": side(2, 9), "kit": side(3.3, 8, 17.0)}
+    results["kit at the stock budget"] = side(1.2, 9, 20.0)
+    results["kit as on a T4"] = side(3, 13)
+    rows = gpu.sign_rows("qwen2_vl_2b", results, "made up")
     assert [row["met"] for row in rows] == [True, True, True, False, True, True]
 
 
-def test_a_side_that_does_not_fit_is_told_and_the_others_go_on(monkeypatch):
+def test_a_side_that_does_not_fit_is_reported_and_the_others_go_on(monkeypatch):
     tried = []
 
-    def own_process(module, given):
-        side = json.loads(given)["side"]
+    def own_process(module, request):
+        side = json.loads(request)["side"]
         tried.append(side)
         if side == "trl":
             return None
         return {"samples_per_second": 2.0, "peak_gb": 8.0, "smallest_text": 17.0}
 
     monkeypatch.setattr(gpu, "in_own_process", own_process)
-    found = gpu.measured({}, ("trl", "kit", "kit as on a T4"), rounds=2)
+    results = gpu.measured({}, ("trl", "kit", "kit as on a T4"), rounds=2)
     assert tried == ["trl", "kit", "kit as on a T4", "kit as on a T4", "kit"]
-    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    rows = gpu.sign_rows("qwen2_vl_2b", results, "made up")
     assert [row["met"] for row in rows] == [True, True, True]
     assert rows[0]["theirs"] == "does not fit" and "ratio" not in rows[0]
     assert rows[0]["sides"]["trl"] == "does not fit"
     assert "| 2 samples/s | TRL, PEFT, bitsandbytes, stock | does not fit |  |" in table(rows)
-    found["kit"] = found["kit as on a T4"] = []
-    rows = gpu.sign_rows("qwen2_vl_2b", found, "made up")
+    results["kit"] = results["kit as on a T4"] = []
+    rows = gpu.sign_rows("qwen2_vl_2b", results, "made up")
     assert [row["met"] for row in rows] == [False, False]
     assert "| does not fit |  |  |  | at most 14 (**below aim**) |" in table(rows)
 

@@ -196,18 +196,18 @@ def loss(
 ) -> list[dict[str, Any]]:
     """Memory and time of the loss and its gradient where `labels` of `tokens` positions count."""
     shape = (rows, tokens, labels, vocabulary)
-    found: dict[str, list] = {"supervised": [], "full": []}
+    losses: dict[str, list] = {"supervised": [], "full": []}
     for number in range(rounds):
-        for side in list(found)[:: -1 if number % 2 else 1]:
-            found[side].append(in_own_process("tests.benchmarks.loss_side", side, *shape))
+        for side in list(losses)[:: -1 if number % 2 else 1]:
+            losses[side].append(in_own_process("tests.benchmarks.loss_side", side, *shape))
     inputs = (
         f"{rows} x {tokens} tokens, {labels} labels a row, which ends up to {labels} tokens early, "
         f"vocabulary {vocabulary:,}, float32"
     )
     full = "transformers' loss over all positions"
     ours, theirs = (
-        {key: [result[key] for result in found[side]] for key in ("MB", "seconds")}
-        for side in found
+        {key: [result[key] for result in losses[side]] for key in ("MB", "seconds")}
+        for side in losses
     )
     what = "loss at supervised positions"
     return [

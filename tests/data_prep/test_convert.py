@@ -204,12 +204,12 @@ def test_official_splits_are_kept_and_unstated_parts_never_become_test(tmp_path)
     }
 
 
-def test_items_without_a_stated_split_are_told_of(tmp_path, capsys):
+def test_items_without_a_stated_split_are_reported(tmp_path, capsys):
     tables = [make_table(tmp_path / n, 3, f"{n}.csv") for n in ("test", "more")]
     convert("table", tables, tmp_path / "out")
-    said = capsys.readouterr().err
-    assert "note: the input does not say whether 3 of its items are for training" in said
-    assert "so they are in train; --split 0.8,0.1,0.1 deals all items anew" in said
+    output = capsys.readouterr().err
+    assert "note: the input does not say whether 3 of its items are for training" in output
+    assert "so they are in train; --split 0.8,0.1,0.1 deals all items anew" in output
     # Nothing to tell where all parts are stated, none is, or shares were asked for.
     for name, inputs, split in (
         ("all", tables[:1], "source"),
@@ -239,10 +239,10 @@ def test_the_result_does_not_depend_on_workers(tmp_path):
     table = make_table(tmp_path / "in", 150)
     (tmp_path / "in" / "3.png").write_bytes(b"broken")
     (tmp_path / "in" / "140.png").unlink()
-    one, two = tmp_path / "one", tmp_path / "two"
-    run("table", table, one, workers=1, group_column="writer")
+    first, two = tmp_path / "one", tmp_path / "two"
+    run("table", table, first, workers=1, group_column="writer")
     run("table", table, two, workers=2, group_column="writer")
-    assert snapshot(one) == snapshot(two)
+    assert snapshot(first) == snapshot(two)
 
 
 def test_a_finished_folder_is_left_alone_and_another_is_refused(tmp_path):
@@ -309,8 +309,8 @@ def test_the_command_says_what_it_found(tmp_path, capsys):
     (tmp_path / "in" / "1.png").unlink()
     arguments = ["table", str(table), "--out", str(out), "--workers", "1"]
     assert main(arguments) == 0
-    said = capsys.readouterr().out
-    assert "3 found = 2 rows" in said and "1 rejects" in said and "1  missing image" in said
+    output = capsys.readouterr().out
+    assert "3 found = 2 rows" in output and "1 rejects" in output and "1  missing image" in output
     assert main(arguments) == 0
     assert "exists already" in capsys.readouterr().out
 

@@ -28,7 +28,7 @@ def dump(value):
 
 
 def lines(*records):
-    return "\n".join(one if isinstance(one, str) else dump(one) for one in records)
+    return "\n".join(record if isinstance(record, str) else dump(record) for record in records)
 
 
 def marked(text, name="a.png"):

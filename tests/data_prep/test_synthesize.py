@@ -20,8 +20,8 @@ def test_lines_makes_a_dataset(tmp_path, capsys):
     assert "20 lines (train 10, test 10)" in capsys.readouterr().out
     rows = read_rows(tmp_path / "a")
     assert len(rows) == 20 and {row.task for row in rows} == {"transcription"}
-    given = ("--count", 20, "--split", "0.5,0,0.5")
-    assert lines(*given, "--out", tmp_path / "b", "--seed", 1) == 0
+    options = ("--count", 20, "--split", "0.5,0,0.5")
+    assert lines(*options, "--out", tmp_path / "b", "--seed", 1) == 0
     assert snapshot(tmp_path / "a") != snapshot(tmp_path / "b")
 
 
@@ -31,8 +31,8 @@ def test_lines_of_a_text_in_one_face_and_height(tmp_path):
     options = ("--text", tmp_path / "t.txt", "--face", "sign", "--length", "1,12", "--height", 40)
     assert lines(*options, "--count", 4, "--out", out, "--split", "1,0,0") == 0
     rows = read_rows(out)
-    said = [row.completion[0]["content"] for row in rows]
-    assert said == ["The first", "line.", "The second,", "which is"]
+    texts = [row.completion[0]["content"] for row in rows]
+    assert texts == ["The first", "line.", "The second,", "which is"]
     assert {row.height for row in rows} == {40}
 
 

@@ -46,7 +46,7 @@ def test_a_converted_dataset_is_valid_and_drawn(dataset):
     assert set(result["warnings"]) <= {"character that training never shows"}
 
 
-def test_pages_that_lie_in_two_splits_by_their_names_are_told(dataset):
+def test_pages_that_lie_in_two_splits_by_their_names_are_reported(dataset):
     edit(dataset, "train", 0, group="scans/crop_img/a_crop_0.jpg")
     edit(dataset, "test", 0, group="scans/a.png")
     result = validate(dataset)
@@ -79,9 +79,9 @@ def test_every_layout_is_checked_alike(dataset, source, how):
     other = dataset.parent / "other"
     assert validate(other, plot=False)["ok"]
     assert validate(other, plot=False, workers=2) == validate(other, plot=False)
-    expected, found = validate(dataset, max_characters=3), validate(other, max_characters=3)
-    assert found["rows"] == expected["rows"] and found["warnings"] == expected["warnings"]
-    places = found["examples"]["long text"]
+    expected, result = validate(dataset, max_characters=3), validate(other, max_characters=3)
+    assert result["rows"] == expected["rows"] and result["warnings"] == expected["warnings"]
+    places = result["examples"]["long text"]
     name = "train.jsonl:1" if "layout" in how else "data/train-00000-of-00001.parquet row 1"
     assert places[0].startswith(f"{name}: ")
     assert (other / "validation.png").exists()
@@ -104,9 +104,9 @@ def test_errors_in_messages_are_found(dataset, source):
         "broken line": 1,
         "dataset.json counts otherwise": 1,
     }
-    said = " ".join(result["examples"]["invalid row"])
-    assert "0 <image> for 1 images" in said and "messages is no list" in said
-    assert "images is no list of paths" in said and "train.jsonl:5" not in said
+    places = " ".join(result["examples"]["invalid row"])
+    assert "0 <image> for 1 images" in places and "messages is no list" in places
+    assert "images is no list of paths" in places and "train.jsonl:5" not in places
 
 
 def test_errors_in_parquet_are_found(dataset, source):
@@ -224,8 +224,8 @@ def test_the_command_exits_by_what_it_found(dataset, tmp_path, capsys):
     assert "12 rows" in capsys.readouterr().out
     edit(dataset, "train", 1, id=rows(dataset, "train")[0]["id"])
     assert main([str(dataset), "--workers", "1"]) == 1
-    said = capsys.readouterr().out
-    assert "error" in said and "duplicate id" in said and "train/metadata.jsonl:2" in said
+    output = capsys.readouterr().out
+    assert "error" in output and "duplicate id" in output and "train/metadata.jsonl:2" in output
     assert main([str(tmp_path / "nowhere")]) == 1
     assert "has no <split>/metadata.jsonl" in capsys.readouterr().err
 

@@ -56,18 +56,18 @@ def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming,
     assert done.returncode == 0, done.stderr
     logs = [read_log(tmp_path / name / "train_log.jsonl") for name in ("one", "two")]
     for name in ("loss", "grad_norm", "eval_loss", "eval_cer", "eval_exact_match"):
-        one, two = ([entry[name] for entry in log if name in entry] for log in logs)
-        assert len(one) >= 2
-        assert one == pytest.approx(two, abs=1e-4), name
-    one, two = ([entry["samples"] for entry in log if "samples" in entry] for log in logs)
-    assert len(one) == 2
-    assert one == two
-    one, two = (
+        alone, two = ([entry[name] for entry in log if name in entry] for log in logs)
+        assert len(alone) >= 2
+        assert alone == pytest.approx(two, abs=1e-4), name
+    alone, two = ([entry["samples"] for entry in log if "samples" in entry] for log in logs)
+    assert len(alone) == 2
+    assert alone == two
+    alone, two = (
         [entry["confusion_weights"] for entry in log if entry.get("confusion_weights")]
         for log in logs
     )
-    assert one == two
-    assert bool(one) is (max_weight > 1)
+    assert alone == two
+    assert bool(alone) is (max_weight > 1)
 
 
 def test_accelerate_launch_starts_a_run(config, tmp_path):

@@ -258,7 +258,7 @@ def test_pictures_of_every_usual_ending_are_found(tmp_path):
     out = tmp_path.parent / f"{tmp_path.name}-out"
     _, rows, rejects = run("folder", tmp_path, out, split="1,0,0")
     assert sorted(texts(rows)) == ["avif", "jfif", "jp2", "jpg", "ppm"]
-    assert ["pillow-heif" in one["detail"] for one in rejects] == [False, True]
+    assert ["pillow-heif" in reject["detail"] for reject in rejects] == [False, True]
     assert "pillow-jxl-plugin" in rejects[0]["detail"]
 
 

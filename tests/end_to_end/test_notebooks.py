@@ -125,7 +125,7 @@ def test_every_import_and_call_exists(notebook):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 function = known.get(node.func.id) or getattr(builtins, node.func.id)
                 if inspect.isfunction(function) and not any(
-                    isinstance(one, ast.Starred) for one in node.args
+                    isinstance(argument, ast.Starred) for argument in node.args
                 ):
                     names = [word.arg for word in node.keywords if word.arg]
                     inspect.signature(function).bind_partial(*node.args, **dict.fromkeys(names))
@@ -235,8 +235,8 @@ def test_what_colab_runs_is_kept_and_the_kit_is_found_again(notebook, tmp_path, 
 
     def find(name):
         """As on a new machine to whose folder the kit was cloned before."""
-        found = {"ocrkit": "ocrkit-src" in sys.path or None, "unsloth": None}
-        return found[name] if name in found else known(name)
+        specs = {"ocrkit": "ocrkit-src" in sys.path or None, "unsloth": None}
+        return specs[name] if name in specs else known(name)
 
     (tmp_path / "ocrkit-src" / "ocrkit").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
@@ -252,13 +252,17 @@ def test_what_colab_runs_is_kept_and_the_kit_is_found_again(notebook, tmp_path, 
     assert pins == COLAB
     required = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     required = [Requirement(line) for line in required if line and not line.startswith("#")]
-    ranges = {one.name: one.specifier for one in required if one.name in pins}
+    ranges = {
+        requirement.name: requirement.specifier
+        for requirement in required
+        if requirement.name in pins
+    }
     assert set(ranges) == {"torch", "torchvision", "ipykernel", "ipywidgets"}
     assert all(pins[name] in specifier for name, specifier in ranges.items())
 
 
 @pytest.mark.parametrize("given", ["", "dataset", "raw_data", "schema_file"])
-def test_documents_of_ones_own_have_the_schema_that_is_named(given, tmp_path):
+def test_documents_of_a_user_have_the_schema_that_is_named(given, tmp_path):
     path = ROOT / "notebooks" / "financial_documents.ipynb"
     data = next(_code(c) for c in _cells(path) if "local_dataset(" in _code(c))
     code = f"{_through_config(path)}\n{data}"
@@ -272,7 +276,7 @@ def test_documents_of_ones_own_have_the_schema_that_is_named(given, tmp_path):
     assert space["schema"] == (expected and json.loads(expected.read_text(encoding="utf-8")))
 
 
-def test_a_failure_is_told_and_counted(tmp_path):
+def test_a_failure_is_reported_and_counted(tmp_path):
     result = run("quickstart", tmp_path, {"max_step": 4})
     assert "did you mean 'max_steps'" in result["error"]
     assert "did you mean" in summary([result])

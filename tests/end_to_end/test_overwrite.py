@@ -17,8 +17,8 @@ from tests.helpers.own_files import own_files
 @pytest.fixture
 def evaluation(tmp_path):
     """The folder of an evaluation of one row."""
-    found = score([{"id": "a", "reference": "TOTAL", "prediction": "TOTA"}], "tuned")
-    return str(found.save(tmp_path / "run" / "eval" / "tuned"))
+    scored = score([{"id": "a", "reference": "TOTAL", "prediction": "TOTA"}], "tuned")
+    return str(scored.save(tmp_path / "run" / "eval" / "tuned"))
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md", "report.json"])
@@ -147,9 +147,9 @@ def test_an_empty_out_is_wrong_usage_and_not_the_working_folder(command, capsys)
 
 
 def test_a_comparison_in_python_has_the_same_way_out(tmp_path):
-    found = compare(score([{"id": "a", "reference": "TOTAL", "prediction": "TOTA"}], "tuned"))
+    comparison = compare(score([{"id": "a", "reference": "TOTAL", "prediction": "TOTA"}], "tuned"))
     (tmp_path / "report.md").write_text("mine")
     with pytest.raises(FileExistsError, match=r"report\.md"):
-        found.save(tmp_path)
-    found.save(tmp_path, overwrite=True)
-    found.save(tmp_path)
+        comparison.save(tmp_path)
+    comparison.save(tmp_path, overwrite=True)
+    comparison.save(tmp_path)

@@ -43,13 +43,13 @@ def evaluation(predictions, name, **more):
             {
                 "id": f"row-{n}",
                 "reference": text,
-                "prediction": said,
+                "prediction": prediction,
                 "language": "ko" if "서울" in text else "en",
                 "confidence": 0.5 + n / 10,
                 "image": picture,
                 **more,
             }
-            for n, (text, said) in enumerate(zip(TEXTS, predictions))
+            for n, (text, prediction) in enumerate(zip(TEXTS, predictions))
         ],
         name,
     )
@@ -70,93 +70,93 @@ def is_interactive(monkeypatch):
 # --- the browser
 
 
-def chosen(found):
-    assert [value for _, value in found.list.options] == found.chosen
-    return [f"row-{n}" for n in found.chosen]
+def chosen(browser):
+    assert [value for _, value in browser.list.options] == browser.chosen
+    return [f"row-{n}" for n in browser.chosen]
 
 
-def place(found):
-    return f"{found.place.value} {found.count.value}"
+def place(browser):
+    return f"{browser.place.value} {browser.count.value}"
 
 
 def test_filters_leave_the_samples_that_fit(is_interactive):
-    found = widgets.browse(compare(BASE, TUNED))
+    browser = widgets.browse(compare(BASE, TUNED))
     everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
-    assert chosen(found) == everything
-    assert "CER of base → tuned, and truth" in found.heading.value
+    assert chosen(browser) == everything
+    assert "CER of base → tuned, and truth" in browser.heading.value
     for filter_, value, left in (
-        (found.kind, "wrong", ["row-1", "row-4", "row-0", "row-3"]),
-        (found.kind, "right", ["row-2"]),
-        (found.kind, "case", ["row-1"]),
-        (found.kind, "missing content", ["row-4"]),
-        (found.kind, "worse", ["row-4"]),
-        (found.kind, "better", ["row-1", "row-0", "row-3", "row-2"]),
-        (found.language, "ko", ["row-2"]),
-        (found.search, "tOtAl", ["row-1", "row-0", "row-3"]),
-        (found.search, "9.0o", ["row-0"]),
-        (found.length, (0, 9), ["row-1", "row-2"]),
-        (found.rate, (1, 20), ["row-0", "row-3"]),
-        (found.order, "as in the data", [f"row-{n}" for n in range(5)]),
-        (found.order, "least confident first", [f"row-{n}" for n in range(5)]),
-        (found.order, "largest loss first", ["row-4"]),
+        (browser.kind, "wrong", ["row-1", "row-4", "row-0", "row-3"]),
+        (browser.kind, "right", ["row-2"]),
+        (browser.kind, "case", ["row-1"]),
+        (browser.kind, "missing content", ["row-4"]),
+        (browser.kind, "worse", ["row-4"]),
+        (browser.kind, "better", ["row-1", "row-0", "row-3", "row-2"]),
+        (browser.language, "ko", ["row-2"]),
+        (browser.search, "tOtAl", ["row-1", "row-0", "row-3"]),
+        (browser.search, "9.0o", ["row-0"]),
+        (browser.length, (0, 9), ["row-1", "row-2"]),
+        (browser.rate, (1, 20), ["row-0", "row-3"]),
+        (browser.order, "as in the data", [f"row-{n}" for n in range(5)]),
+        (browser.order, "least confident first", [f"row-{n}" for n in range(5)]),
+        (browser.order, "largest loss first", ["row-4"]),
     ):
         before, filter_.value = filter_.value, value
-        assert chosen(found)[: len(left)] == left, value
-        assert len(found.chosen) == (5 if filter_ is found.order else len(left)), value
+        assert chosen(browser)[: len(left)] == left, value
+        assert len(browser.chosen) == (5 if filter_ is browser.order else len(left)), value
         filter_.value = before
-    assert chosen(found) == everything
-    found.search.value = "nowhere"
-    assert chosen(found) == [] and found.count.value == "no sample fits"
-    found.next.click()
-    found.search.value = ""
-    assert chosen(found) == everything and place(found) == "1 of 5"
+    assert chosen(browser) == everything
+    browser.search.value = "nowhere"
+    assert chosen(browser) == [] and browser.count.value == "no sample fits"
+    browser.next.click()
+    browser.search.value = ""
+    assert chosen(browser) == everything and place(browser) == "1 of 5"
 
 
 def test_a_field_that_was_read_wrong_is_a_filter(is_interactive):
     read = ['{"total": "1.00", "date": "y"}', '{"total": "2.00", "date": "x"}', "no JSON"]
     truth = '{"total": "1.00", "date": "x"}'
     rows = [{"id": n, "reference": truth, "prediction": text} for n, text in enumerate(read)]
-    found = widgets.browse(score(rows))
-    assert dict(found.field.options) == {"any": None, "date (2)": "date", "total (2)": "total"}
-    found.field.value = "total"
-    assert sorted(found.chosen) == [1, 2]
-    assert found.field in found.filters and found.language not in found.filters
+    browser = widgets.browse(score(rows))
+    assert dict(browser.field.options) == {"any": None, "date (2)": "date", "total (2)": "total"}
+    browser.field.value = "total"
+    assert sorted(browser.chosen) == [1, 2]
+    assert browser.field in browser.filters and browser.language not in browser.filters
 
 
 def test_buttons_and_list_move_through_the_samples(is_interactive):
-    found = widgets.browse(compare(BASE, TUNED))
-    assert found.previous.disabled and not found.next.disabled
+    browser = widgets.browse(compare(BASE, TUNED))
+    assert browser.previous.disabled and not browser.next.disabled
     for _ in range(7):
-        found.next.click()
-    assert place(found) == "5 of 5" and found.next.disabled
-    assert "서울특별시" in found.detail.value and "row-2 · ko" in found.detail.value
-    found.previous.click()
-    assert place(found) == "4 of 5"
-    found.list.index = 0
-    assert place(found) == "1 of 5"
-    found.place.value += 2  # as the arrow keys do
-    assert place(found) == "3 of 5" and found.list.index == 2
-    page = found.detail.value
+        browser.next.click()
+    assert place(browser) == "5 of 5" and browser.next.disabled
+    assert "서울특별시" in browser.detail.value and "row-2 · ko" in browser.detail.value
+    browser.previous.click()
+    assert place(browser) == "4 of 5"
+    browser.list.index = 0
+    assert place(browser) == "1 of 5"
+    browser.place.value += 2  # as the arrow keys do
+    assert place(browser) == "3 of 5" and browser.list.index == 2
+    page = browser.detail.value
     assert "data:image/png;base64" in page and "TOTAL 9.0<del>0</del><ins>O</ins>" in page
     assert "50% sure" in page and "CER 10 %" in page and "base" in page
 
 
 def test_markup_in_texts_is_text(is_interactive):
     rows = [{"id": 0, "reference": "<b>a</b>", "prediction": "<script>", "error": "<i>"}]
-    found = widgets.browse(score(rows))
-    assert "<script>" not in found.detail.value and "<b>" not in found.detail.value
-    assert "failed: &lt;i&gt;" in found.detail.value
+    browser = widgets.browse(score(rows))
+    assert "<script>" not in browser.detail.value and "<b>" not in browser.detail.value
+    assert "failed: &lt;i&gt;" in browser.detail.value
 
 
 def test_a_long_list_says_that_it_is_cut(is_interactive, monkeypatch):
     monkeypatch.setattr(browser, "LISTED", 2)
-    found = widgets.browse(TUNED)
-    assert len(found.list.options) == 2 and place(found) == "1 of 5, the first 2 listed"
+    panel = widgets.browse(TUNED)
+    assert len(panel.list.options) == 2 and place(panel) == "1 of 5, the first 2 listed"
 
 
 def test_without_a_person_the_worst_are_a_table():
-    found = widgets.browse(compare(BASE, TUNED), 2)
-    bundle = found._repr_mimebundle_()
+    shown = widgets.browse(compare(BASE, TUNED), 2)
+    bundle = shown._repr_mimebundle_()
     assert set(bundle) == {"text/html", "text/plain"}
     assert bundle["text/html"].count("data:image/png;base64") == 2
     assert "<del>total</del><ins>TOTAL</ins> due" in bundle["text/html"]
@@ -170,11 +170,11 @@ def test_without_a_person_the_worst_are_a_table():
 
 def test_a_question_stands_above_its_answers(is_interactive):
     rows = [{"id": n, "reference": "7", "prediction": "1", "question": f"How {n}?"} for n in "ab"]
-    found = widgets.browse(score(rows))
-    assert "<th>question</th><td class='text'>How a?</td>" in found.detail.value
-    found.search.value = "how B"
-    assert found.chosen == [1]
-    bundle = found._repr_mimebundle_()
+    browser = widgets.browse(score(rows))
+    assert "<th>question</th><td class='text'>How a?</td>" in browser.detail.value
+    browser.search.value = "how B"
+    assert browser.chosen == [1]
+    bundle = browser._repr_mimebundle_()
     assert "<th>question</th><th>truth</th>" in bundle["text/html"]
     assert bundle["text/plain"].splitlines()[1:3] == ["question: How a?", "truth: 7"]
 
@@ -191,8 +191,8 @@ def test_rows_have_the_pictures_that_a_loaded_evaluation_lacks(thermal, config):
     records = [{"id": key, "reference": "a", "prediction": "b"} for key in rows["id"]]
     assert "<img" not in widgets.browse(score(records))._repr_mimebundle_()["text/html"]
     elsewhere = [record | {"image": "/of/another/machine.png"} for record in records]
-    for found in (records, elsewhere):
-        page = widgets.browse(score(found), rows=rows)._repr_mimebundle_()["text/html"]
+    for evaluation in (records, elsewhere):
+        page = widgets.browse(score(evaluation), rows=rows)._repr_mimebundle_()["text/html"]
         assert page.count("<img src='data:image/") == 2
 
 
@@ -222,9 +222,9 @@ class Screen:
 
 @pytest.fixture
 def screen(monkeypatch):
-    found = Screen()
-    monkeypatch.setattr(panel, "display", found.display)
-    return found
+    display = Screen()
+    monkeypatch.setattr(panel, "display", display.display)
+    return display
 
 
 @pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
@@ -299,7 +299,7 @@ def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, ca
     assert "TRU" not in output.out and "it/s" not in output.err
 
 
-def test_a_run_that_fails_says_so_on_the_panel(config, is_interactive, screen):
+def test_a_run_that_fails_is_reported_on_the_panel(config, is_interactive, screen):
     class Fail(TrainerCallback):
         def on_step_end(self, args, state, control, **kwargs):
             raise OSError("no space left")
@@ -345,9 +345,9 @@ def test_numbers_are_those_of_the_log():
 @pytest.fixture(scope="module")
 def client():
     """A kernel, and what talks to it as a front end does."""
-    manager, found = start_new_kernel(kernel_name="python3", cwd=str(Path.cwd()))
-    yield found
-    found.stop_channels()
+    manager, kernel_client = start_new_kernel(kernel_name="python3", cwd=str(Path.cwd()))
+    yield kernel_client
+    kernel_client.stop_channels()
     manager.shutdown_kernel(now=True)
 
 
@@ -418,7 +418,7 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
     assert outputs(client, "print(len(clicks))") == ["1"]
 
 
-def test_a_front_end_is_told_from_a_batch(client):
+def test_a_front_end_is_distinguished_from_a_batch(client):
     code = "from ocrkit.display.notebook import is_interactive\nprint(is_interactive())"
     assert outputs(client, code) == ["True"]
     assert outputs(client, code, allow_stdin=False) == ["False"]

@@ -69,8 +69,8 @@ def texts(rows: list[Row]) -> list[str]:
 
 
 def pictures(out: Path, row: Row) -> list[Image.Image]:
-    found = [out / split / name for split in SPLITS for name in row.images_file_names]
-    return [Image.open(path) for path in found if path.exists()]
+    paths = [out / split / name for split in SPLITS for name in row.images_file_names]
+    return [Image.open(path) for path in paths if path.exists()]
 
 
 def reasons(rejects: list[dict]) -> list[str]:

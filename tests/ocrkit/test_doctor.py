@@ -37,8 +37,8 @@ def test_every_part_is_looked_at(tmp_path):
 def test_versions_are_held_against_the_tested_ones(line, state, message, tmp_path, monkeypatch):
     (tmp_path / "requirements.txt").write_text(f"# tested\n{line}\n")
     monkeypatch.setattr(command, "REQUIREMENTS", tmp_path / "requirements.txt")
-    found = [f for f in doctor.doctor(tmp_path) if message in f[2]]
-    assert [f[0] for f in found] == [state]
+    findings = [f for f in doctor.doctor(tmp_path) if message in f[2]]
+    assert [f[0] for f in findings] == [state]
 
 
 def test_without_a_clone_the_metadata_of_the_package_has_the_versions(tmp_path, monkeypatch):
@@ -139,28 +139,28 @@ def test_a_driver_that_torch_does_not_see_fails(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
-    assert found["GPU"][0] == "fail" and "sees no GPU" in found["GPU"][1]
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert findings["GPU"][0] == "fail" and "sees no GPU" in findings["GPU"][1]
 
 
-def test_a_gpu_without_unsloth_is_said(tmp_path, monkeypatch):
+def test_a_gpu_without_unsloth_is_reported(tmp_path, monkeypatch):
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES")
     monkeypatch.setattr("ctypes.util.find_library", lambda name: "libcuda.so.1")
-    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
-    assert found["backend"][0] == "ok" and found["backend"][1].startswith("unsloth 20")
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert findings["backend"][0] == "ok" and findings["backend"][1].startswith("unsloth 20")
     real = importlib.util.find_spec
     monkeypatch.setattr(
         "importlib.util.find_spec", lambda name: None if name == "unsloth" else real(name)
     )
-    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
-    assert found["backend"][0] == "warn" and "is not installed" in found["backend"][1]
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path)}
+    assert findings["backend"][0] == "warn" and "is not installed" in findings["backend"][1]
 
 
-def test_little_disk_and_the_place_are_told(tmp_path, monkeypatch):
+def test_little_disk_and_the_place_are_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(doctor, "DISK_GB", 10**9)
     monkeypatch.setenv("COLAB_RELEASE_TAG", "x")
-    found = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path / "new")}
-    assert found["disk"][0] == "warn" and "put output_dir on Drive" in found["Python"][1]
+    findings = {subject: (state, text) for state, subject, text in doctor.doctor(tmp_path / "new")}
+    assert findings["disk"][0] == "warn" and "put output_dir on Drive" in findings["Python"][1]
 
 
 def commands_of(text):

@@ -71,7 +71,7 @@ def test_software_versions_name_python_packages_and_processes():
     assert list(versions["packages"]) == PACKAGES
 
 
-def test_a_missing_secret_is_told_and_no_error(monkeypatch, capsys):
+def test_a_missing_secret_is_reported_and_no_error(monkeypatch, capsys):
     monkeypatch.setenv("KAGGLE_KERNEL_RUN_TYPE", "Interactive")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert "HF_TOKEN" not in load_secrets(("HF_TOKEN",))
@@ -90,7 +90,7 @@ def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("place", "error", "said"),
+    ("place", "error", "message"),
     [
         ("COLAB_RELEASE_TAG", "NotebookAccessError", "has no access: switch it on beside"),
         ("COLAB_RELEASE_TAG", "SecretNotFoundError", "not in colab's secrets: add it"),
@@ -100,7 +100,7 @@ def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
         ("KAGGLE_KERNEL_RUN_TYPE", "", "empty in kaggle's secrets"),
     ],
 )
-def test_why_a_secret_cannot_be_read_is_told(place, error, said, monkeypatch, capsys):
+def test_why_a_secret_cannot_be_read_is_reported(place, error, message, monkeypatch, capsys):
     def get(name):
         if error:
             raise type(error, (Exception,), {})("x")
@@ -114,4 +114,4 @@ def test_why_a_secret_cannot_be_read_is_told(place, error, said, monkeypatch, ca
     monkeypatch.delenv("HF_TOKEN", raising=False)
     assert not load_secret("HF_TOKEN")
     printed = capsys.readouterr().out
-    assert printed.startswith("HF_TOKEN: ") and said in printed and printed.count("\n") == 1
+    assert printed.startswith("HF_TOKEN: ") and message in printed and printed.count("\n") == 1

@@ -64,20 +64,24 @@ def _evaluation(run, name="tuned", read="TOTAL"):
     """Save an evaluation of two rows, one of which says what is given, in a run folder."""
     pairs = [("a", "TOTAL", read), ("b", "9.00", "9.00")]
     keys = ("id", "reference", "prediction")
-    found = score([dict(zip(keys, pair)) for pair in pairs], name)
-    return str(found.save(run / "eval" / name))
+    evaluation = score([dict(zip(keys, pair)) for pair in pairs], name)
+    return str(evaluation.save(run / "eval" / name))
 
 
-def test_evaluations_of_one_name_are_told_apart(tmp_path, capsys):
-    one, other = (_evaluation(tmp_path / run) for run in ("s1", "s2"))
-    assert main(["compare", one, other]) == 0
+def test_evaluations_of_one_name_are_distinguished(tmp_path, capsys):
+    first, other = (_evaluation(tmp_path / run) for run in ("s1", "s2"))
+    assert main(["compare", first, other]) == 0
     assert "s2/tuned − s1/tuned" in capsys.readouterr().out
-    assert main(["compare", one, _evaluation(tmp_path / "s2", "base")]) == 0
+    assert main(["compare", first, _evaluation(tmp_path / "s2", "base")]) == 0
     assert "base − tuned" in capsys.readouterr().out
-    assert main(["compare", one, other, "--names", "low", "high"]) == 0
+    assert main(["compare", first, other, "--names", "low", "high"]) == 0
     assert "high − low" in capsys.readouterr().out
     third = _evaluation(tmp_path / "more" / "s1")
-    for wrong in ([one, third], [one, other, "--names", "a"], [one, other, "--names", "a", "a"]):
+    for wrong in (
+        [first, third],
+        [first, other, "--names", "a"],
+        [first, other, "--names", "a", "a"],
+    ):
         assert main(["compare", *wrong]) == 2
         assert "give --names" in capsys.readouterr().err
 

@@ -46,13 +46,13 @@ def test_raw_data_is_converted(tmp_path):
         path = tmp_path / "raw" / f"word{number}_{number}.png"
         path.parent.mkdir(exist_ok=True)
         Image.new("L", (40, 20), 255).save(path)
-    given = {"prompt": "Read it.", "task": ""}
-    found = local_dataset(
-        "", "bangla", str(tmp_path / "raw"), "folder", tmp_path / "local", **given
+    options = {"prompt": "Read it.", "task": ""}
+    folder = local_dataset(
+        "", "bangla", str(tmp_path / "raw"), "folder", tmp_path / "local", **options
     )
     assert (tmp_path / "local" / "folder" / "dataset.json").is_file()
-    assert found == str(tmp_path / "local" / "folder")
-    assert '"content": "Read it."' in (Path(found) / "train" / "metadata.jsonl").read_text()
+    assert folder == str(tmp_path / "local" / "folder")
+    assert '"content": "Read it."' in (Path(folder) / "train" / "metadata.jsonl").read_text()
 
 
 def test_what_was_mended_is_converted_anew(tmp_path, capsys):

@@ -186,8 +186,8 @@ def test_a_checkpoint_of_the_run_in_the_folder_resumes_it(run, tmp_path):
     ],
 )
 def test_metrics_stand_beside_the_weights_that_they_measured(run, summary, reason):
-    found = foreign_weights(summary, read_run(run))
-    assert found is None if reason is None else re.search(reason, found)
+    problem = foreign_weights(summary, read_run(run))
+    assert problem is None if reason is None else re.search(reason, problem)
     if summary.get("weights"):
         assert foreign_weights(summary, {}), "a run that is not finished has no weights"
 
@@ -207,7 +207,7 @@ def test_rows_left_out_are_listed_apart_until_the_next_run_begins(run, capsys):
     assert skipped_counts(run) == counts | {"missing picture": 2}
 
 
-def test_a_file_system_without_locks_is_said_and_refuses_nobody(run, monkeypatch, capsys):
+def test_a_file_system_without_locks_is_reported_and_blocks_no_run(run, monkeypatch, capsys):
     def none(*args, **kwargs):
         raise OSError(errno.ENOLCK, "No locks available")
 

@@ -30,7 +30,7 @@ from ocrkit.training.train import train
 
 def settings(folder, **changes):
     """A run of two steps on the dataset that lies in its folder, as `make demo` has it."""
-    given = {
+    defaults = {
         "dataset": f"{folder}/data",
         "output_dir": str(folder),
         "max_steps": 2,
@@ -42,7 +42,7 @@ def settings(folder, **changes):
         "warmup_steps": 0,
         "lr_scheduler_type": "constant",
     }
-    return TrainConfig.from_recipe("quickstart", **(given | changes))
+    return TrainConfig.from_recipe("quickstart", **(defaults | changes))
 
 
 def demo(config, callbacks=None):

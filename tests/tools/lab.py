@@ -56,12 +56,12 @@ class Page:
 
     def js(self, expression: str) -> Any:
         """Evaluate a JavaScript expression and await its value."""
-        found = self.call(
+        response = self.call(
             "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
         )
-        if "exceptionDetails" in found:
-            raise RuntimeError(f"{expression}: {found['exceptionDetails']}")
-        return found["result"].get("value")
+        if "exceptionDetails" in response:
+            raise RuntimeError(f"{expression}: {response['exceptionDetails']}")
+        return response["result"].get("value")
 
     def wait(self, expression: str, seconds: float = 240) -> Any:
         """Wait until a JavaScript expression is true; returns its value."""

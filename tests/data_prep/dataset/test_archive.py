@@ -82,7 +82,7 @@ def test_names_in_an_archive_are_read_in_the_encoding_that_is_named(encoding, ki
     assert texts(out) == sorted(map(str, WORDS[encoding])) or encoding == "cp932"
 
 
-def test_the_only_encoding_that_fits_is_taken_and_said(tmp_path, capsys):
+def test_the_only_encoding_that_fits_is_taken_and_reported(tmp_path, capsys):
     # A half-width Katakana is one byte, which the others take for the first of two.
     write_zip(tmp_path / "words.zip", {"ｱ1_1.png".encode("shift_jis"): picture()})
     assert main(["folder", str(tmp_path / "words.zip"), "--out", str(tmp_path / "out")]) == 0
@@ -100,16 +100,16 @@ def test_names_of_an_archive_are_decoded_together(tmp_path):
 
 def test_several_encodings_that_fit_are_refused(tmp_path, capsys):
     write_zip(tmp_path / "words.zip", {"中文_1.png".encode("gbk"): picture()})
-    given = ["folder", str(tmp_path / "words.zip"), "--out", str(tmp_path / "out")]
-    assert main(given) == 1
+    arguments = ["folder", str(tmp_path / "words.zip"), "--out", str(tmp_path / "out")]
+    assert main(arguments) == 1
     error = capsys.readouterr().err
     assert "several encodings fit them all: gbk '中文_1.png'" in error and "cp949 " in error
     assert "name the right one with --encoding" in error and is_one_sentence(error)
-    assert main([*given, "--encoding", "nope"]) == 2
+    assert main([*arguments, "--encoding", "nope"]) == 2
     assert "--encoding is 'nope', but takes" in capsys.readouterr().err
-    assert main([*given, "--encoding", "ascii"]) == 1
+    assert main([*arguments, "--encoding", "ascii"]) == 1
     assert "neither utf-8 nor ascii" in capsys.readouterr().err
-    assert main([*given, "--encoding", "gbk"]) == 0 and texts(tmp_path / "out") == ["中文"]
+    assert main([*arguments, "--encoding", "gbk"]) == 0 and texts(tmp_path / "out") == ["中文"]
 
 
 def test_utf_8_without_the_flag_and_latin_names_are_as_they_were(tmp_path):
@@ -158,8 +158,8 @@ def test_what_is_no_file_among_the_pictures_is_a_counted_reject(tmp_path):
 @pytest.mark.parametrize("name", ["labels.csv", "labels.zip", "labels.tar"])
 def test_labels_or_an_input_that_are_no_file_are_one_sentence(name, tmp_path, capsys):
     os.mkfifo(tmp_path / name)
-    for given in (tmp_path, tmp_path / name):
-        assert main(["table", str(given), "--out", str(tmp_path / "out")]) == 1
+    for path in (tmp_path, tmp_path / name):
+        assert main(["table", str(path), "--out", str(tmp_path / "out")]) == 1
         error = capsys.readouterr().err
         assert "is a FIFO" in error and is_one_sentence(error)
 
@@ -169,12 +169,12 @@ def test_names_that_are_no_utf_8_are_read_or_counted(tmp_path):
     pictures.mkdir()
     for stem in (b"\xff\xfe", b"good"):
         (pictures / os.fsdecode(stem + b"_1.png")).write_bytes(picture())
-    given = [str(pictures), "--out", str(tmp_path / "out"), "--workers", "1"]
-    assert main(["folder", *given]) == 0
+    arguments = [str(pictures), "--out", str(tmp_path / "out"), "--workers", "1"]
+    assert main(["folder", *arguments]) == 0
     assert texts(tmp_path / "out") == ["good"]
     assert [r["reason"] for r in rejects(tmp_path / "out")] == ["text is not UTF-8"]
     # The same command again finds its dataset.
-    assert main(["folder", *given]) == 0
+    assert main(["folder", *arguments]) == 0
     # Where the text does not come from the name, the row is read.
     pdfs = tmp_path / "pages"
     pdfs.mkdir()
@@ -229,8 +229,11 @@ def test_predict_lists_strange_files_and_counts_what_is_none(tmp_path, monkeypat
 
 def test_messages_hold_nothing_that_steers_a_terminal(tmp_path, capsys):
     name = f"no\x1b[2J\u202egpj\nwhere{os.fsdecode(bytes([255]))}"
-    for run, given in ((main, ["folder", name, "--out", str(tmp_path)]), (kit, ["predict", name])):
-        assert run(given) == 1
+    for run, arguments in (
+        (main, ["folder", name, "--out", str(tmp_path)]),
+        (kit, ["predict", name]),
+    ):
+        assert run(arguments) == 1
         error = capsys.readouterr().err.splitlines()[-1]
         assert r"no\x1b[2J\u202egpj where\udcff" in error
 

@@ -28,8 +28,8 @@ def test_amounts_without_decimals_are_rounded_to_whole_ones():
     summary = {"subtotal": "5970", "tax_rate": "8", "tax_amount": "478", "grand_total": "6448"}
     assert invoice_problems({"line_items": lines, "financial_summary": summary}) == []
     wrong = summary | {"tax_amount": "479", "grand_total": "6449"}
-    found = invoice_problems({"line_items": lines, "financial_summary": wrong})
-    assert found == ["8 of 5970 is not the tax 479"]
+    problems = invoice_problems({"line_items": lines, "financial_summary": wrong})
+    assert problems == ["8 of 5970 is not the tax 479"]
     lines[0]["line_total"] = "5971"
     assert invoice_problems({"line_items": lines}) == ["line 1: 3 x 1990 is not 5971"]
 
@@ -92,8 +92,8 @@ def test_every_planted_error_is_found():
 
 def paths(value, way=()):
     if isinstance(value, dict | list):
-        for key, one in value.items() if isinstance(value, dict) else enumerate(value):
-            yield from paths(one, (*way, key))
+        for key, field in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths(field, (*way, key))
     else:
         yield way
 

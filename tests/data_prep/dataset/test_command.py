@@ -14,7 +14,7 @@ def test_work_that_is_done_says_how_it_went(code, capsys):
 
 
 @pytest.mark.parametrize(
-    "error, code, said",
+    "error, code, message",
     [
         (UsageError("--x is 0."), 2, "error: --x is 0.\n"),
         (DataError("a.csv is empty."), 1, "error: a.csv is empty.\n"),
@@ -22,12 +22,12 @@ def test_work_that_is_done_says_how_it_went(code, capsys):
         (KeyboardInterrupt(), 1, "Interrupted; run it again.\n"),
     ],
 )
-def test_what_fails_is_one_sentence(error, code, said, capsys):
+def test_what_fails_is_one_sentence(error, code, message, capsys):
     def work():
         raise error
 
     assert exit_code(work, "run it again") == code
-    assert capsys.readouterr().err == said
+    assert capsys.readouterr().err == message
 
 
 def test_what_is_not_foreseen_is_raised():

@@ -96,7 +96,7 @@ def test_half_a_character_at_the_end_costs_its_line(tmp_path):
     path.write_bytes(path.read_bytes()[:-3])
     _, rows, _ = run("table", path, tmp_path / "out")
     assert texts(rows) == ["sound"]
-    assert [one["reason"] for one in read_rejects(tmp_path / "out")] == ["text is not UTF-8"]
+    assert [reject["reason"] for reject in read_rejects(tmp_path / "out")] == ["text is not UTF-8"]
 
 
 @pytest.mark.parametrize("source", ["pairs", "funsd", "pdf", "sroie"])

@@ -61,7 +61,7 @@ def test_donuts_own_fields(tmp_path, table):
     where = {"data_dir": str(tmp_path / "made"), "cache_dir": str(tmp_path / "cache")}
     rows = load_dataset("imagefolder", split="train", **where)
     parsed = [json.loads(row["ground_truth"]) for row in rows]
-    assert sorted(one["gt_parse"]["text_sequence"] for one in parsed)[0] == "[plain"
+    assert sorted(truth["gt_parse"]["text_sequence"] for truth in parsed)[0] == "[plain"
     assert all(row["image"].size == (60, 20) for row in rows)
 
 
@@ -111,8 +111,8 @@ def test_messages_are_found_by_llama_factory_and_opened_by_the_kit(tmp_path, tab
         for folder in (out, tmp_path / "kept")
     ]
     for split in ("train", "validation", "test"):
-        one, other = (data[split].remove_columns("images").to_list() for data in loaded)
-        assert one == other and one
+        kit_rows, other = (data[split].remove_columns("images").to_list() for data in loaded)
+        assert kit_rows == other and kit_rows
 
 
 @pytest.mark.parametrize(

@@ -53,8 +53,8 @@ def test_a_row_survives_its_json_line_with_keys_in_the_contract_order():
     ],
 )
 def test_each_fault_of_a_row_is_named(changes, problem):
-    found = row_problems(json.loads(row(**changes).to_json()))
-    assert len(found) == 1 and problem in found[0]
+    problems = row_problems(json.loads(row(**changes).to_json()))
+    assert len(problems) == 1 and problem in problems[0]
     with pytest.raises(ValueError, match=r".+"):
         Row.from_json(row(**changes).to_json())
 

@@ -246,10 +246,10 @@ def test_the_kits_collator_shows_pictures_where_trls_does(folder):
     theirs = load_dataset("imagefolder", data_dir=str(out), split="train", cache_dir=cache)
     collate = DataCollatorForVisionLanguageModeling(processor, completion_only_loss=True)
     for number in range(3):
-        one = Collator(processor)([ours[number]])["input_ids"][0].tolist()
+        tokens = Collator(processor)([ours[number]])["input_ids"][0].tolist()
         other = collate([dict(theirs[number])])["input_ids"][0].tolist()
         # Behind the end of the answer TRL keeps the template's last line end.
-        assert other[: len(one)] == one and len(other) - len(one) <= 1
+        assert other[: len(tokens)] == tokens and len(other) - len(tokens) <= 1
 
 
 def test_a_prompt_with_too_few_pictures_is_left_out(folder):

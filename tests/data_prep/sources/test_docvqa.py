@@ -114,11 +114,11 @@ def test_an_evaluation_takes_the_best_of_several_right_answers(tmp_path, format)
     assert records[0]["answers"] == ["1/8/93", "January 8, 1993"]
     for record, prediction in zip(records, ("January 8, 1993", "Anne")):
         record["prediction"] = prediction
-    found = score(records)
-    assert found.metrics["exact_match"]["value"] == 0.5
-    assert found.metrics["normalized_match"]["value"] == 0.5
-    assert found.metrics["anls"]["value"] == pytest.approx((1 + 3 / 4) / 2)
-    found.save(tmp_path / "eval")
+    evaluation = score(records)
+    assert evaluation.metrics["exact_match"]["value"] == 0.5
+    assert evaluation.metrics["normalized_match"]["value"] == 0.5
+    assert evaluation.metrics["anls"]["value"] == pytest.approx((1 + 3 / 4) / 2)
+    evaluation.save(tmp_path / "eval")
     again = Evaluation.load(tmp_path / "eval")
     assert again.records[0]["answers"] == records[0]["answers"]
     with pytest.raises(ValueError, match="answers=3 is no list of texts"):

@@ -21,10 +21,10 @@ def page(*lines: list[bytes], **fields) -> bytes:
 
 
 def test_a_line_is_the_union_of_its_characters(tmp_path):
-    one, two = ink(10, 12, 1), ink(9, 20, 2)
+    first, two = ink(10, 12, 1), ink(9, 20, 2)
     # The second character overlaps the first by two columns and starts three rows above it.
     line = [
-        character("你", 100, 40, one),
+        character("你", 100, 40, first),
         character("", 0, 0, np.zeros((0, 0), np.uint8)),
         character("好", 97, 48, two),
     ]
@@ -33,7 +33,7 @@ def test_a_line_is_the_union_of_its_characters(tmp_path):
     _, rows, rejects = run("hwdb-dgr", source, out)
     assert texts(rows) == ["你好"] and not rejects and rows[0].group == "001"
     expected = np.full((20, 17), 255, np.uint8)
-    expected[3:15, 0:10] = one
+    expected[3:15, 0:10] = first
     expected[:, 8:17] = np.minimum(expected[:, 8:17], two)
     assert (np.asarray(pictures(out, rows[0])[0]) == expected).all()
 

@@ -43,7 +43,7 @@ def test_what_is_no_array_is_a_value_error(text):
         read(text)
 
 
-def test_a_key_that_is_not_there_or_no_array_is_a_value_error():
+def test_a_key_that_is_missing_or_no_array_is_a_value_error():
     for text in ('{"a": [1]}', '{"x": 5}', "[1]", '{"x"', "{}"):
         with pytest.raises(ValueError, match=r".+"):
             read(text, "x")
@@ -65,9 +65,9 @@ def test_it_takes_and_refuses_exactly_what_json_does(count):
         except (ValueError, RecursionError):
             expected = None
         try:
-            found = read(data)
+            elements = read(data)
         except ValueError:
-            found = None
+            elements = None
         # After the array's end nothing is read, and NaN is refused.
         if isinstance(expected, list) and "NaN" not in str(data) and "Infinity" not in str(data):
-            assert found == expected
+            assert elements == expected

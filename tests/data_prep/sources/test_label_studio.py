@@ -57,7 +57,11 @@ def test_regions_are_joined_with_their_texts(tmp_path):
     assert {row.group for row in rows} == {"a b"} and '"label": "Text"' in rows[0].meta
     (cut,) = pictures(out, rows[0])
     assert cut.size == (40, 20) and cut.getextrema() == (0, 0)
-    places = {one["id"] for one in results if "x" in one.get("value", "") or "p" in one["type"][:1]}
+    places = {
+        result["id"]
+        for result in results
+        if "x" in result.get("value", "") or "p" in result["type"][:1]
+    }
     assert summary["found"] == len(places) == 4
 
 
@@ -83,12 +87,12 @@ def test_a_turned_box_is_put_straight(tmp_path, rotation):
 
 def test_predictions_and_second_opinions_are_no_truth(tmp_path):
     save(tmp_path / "in" / "a.png", (200, 100))
-    one = [region("r", (10, 10, 20, 20)), text("r", "first")]
+    results = [region("r", (10, 10, 20, 20)), text("r", "first")]
     two = [region("s", (10, 10, 20, 20)), text("s", "second")]
-    both = task(*one, image="a.png")
+    both = task(*results, image="a.png")
     both["annotations"].append({"result": two, "ground_truth": True})
     both["annotations"].append({"result": two, "was_cancelled": True})
-    guess = {"data": {"ocr": "a.png"}, "predictions": [{"result": one}]}
+    guess = {"data": {"ocr": "a.png"}, "predictions": [{"result": results}]}
     _, rows, rejects, _ = read(tmp_path, [both, guess, {"data": {"ocr": "a.png"}}])
     assert texts(rows) == ["second"]
     assert reasons(rejects) == [
@@ -117,7 +121,7 @@ def test_the_brief_export(tmp_path):
     save(tmp_path / "in" / "fe00.png", (200, 100))
     box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, **SIZE}
     other = box | {"x": 50}
-    labelled = [one | {"rectanglelabels": ["Text"]} for one in (box, other)]
+    labelled = [place | {"rectanglelabels": ["Text"]} for place in (box, other)]
     tasks = [
         {"ocr": "/data/upload/1/fe00.png", "id": 2, "bbox": [box], "transcription": "one"},
         {"ocr": "fe00.png", "bbox": [box, other], "label": labelled, "transcription": ["a", "b"]},

@@ -54,7 +54,7 @@ def test_labels_as_json_with_pictures_beside(tmp_path):
     (tmp_path / "in" / "imgs").mkdir(parents=True)
     (tmp_path / "in" / "imgs" / "a.png").write_bytes(encoded(draw()))
     labels = [{"filename": "a.png", "text": "one"}, {"filename": "b.png", "text": "two"}]
-    entries = {f"label-{i:09d}": json.dumps(one).encode() for i, one in enumerate(labels, 1)}
+    entries = {f"label-{i:09d}": json.dumps(label).encode() for i, label in enumerate(labels, 1)}
     entries["label-000000003"] = b"{braces}"
     write(tmp_path / "in" / "label.lmdb", entries)
     _, rows, rejects = run("lmdb", tmp_path / "in", tmp_path / "out", split="1,0,0")
@@ -79,4 +79,4 @@ def test_the_real_databases_of_both_kinds(tmp_path, name):
     else:  # its pictures are files of the folder above
         _, rows, _ = run("lmdb", source, tmp_path / "out", **options)
         rows = [row for row in rows if "label.lmdb" in row.id]
-    assert texts(rows) == [one["instances"][0]["text"] for one in expected]
+    assert texts(rows) == [label["instances"][0]["text"] for label in expected]

@@ -6,7 +6,7 @@ from tests.helpers.sources_common import reasons, run, save, texts
 from tests.tools.fuzz import assert_survives, json_mutations
 
 
-def test_recognition_and_detection_lines_are_told_apart(tmp_path):
+def test_recognition_and_detection_lines_are_distinguished(tmp_path):
     save(tmp_path / "img" / "page.png", (100, 50))
     save(tmp_path / "img" / "word.png")
     boxes = [

@@ -17,9 +17,9 @@ from tests.helpers.sources_common import (
 
 def test_trl_rows_of_every_kind(tmp_path):
     save(tmp_path / "a.png")
-    one = [{"type": "image"}, {"type": "text", "text": "Read"}]
+    parts = [{"type": "image"}, {"type": "text", "text": "Read"}]
     records = [
-        {"images": ["a.png"], "messages": messages(one, [{"type": "text", "text": "parts"}])},
+        {"images": ["a.png"], "messages": messages(parts, [{"type": "text", "text": "parts"}])},
         {"images": ["a.png"], "messages": messages("<image>Read", "swift")},
         {"images": ["a.png"], "prompt": messages("Read"), "completion": messages("", "split")[1:]},
         {"image": "a.png", "prompt": "Read", "completion": "plain"},

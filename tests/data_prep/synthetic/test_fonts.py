@@ -54,7 +54,7 @@ def test_a_vowel_sign_alone_is_judged_without_the_circle_that_shaping_adds():
     assert undrawn(font_of("bn", "print", "Lohit Bengali"), "া্কড়") == ""
 
 
-def test_faces_of_a_collection_are_told_apart():
+def test_faces_of_a_collection_are_distinguished():
     family = "WenQuanYi Micro Hei Mono"
     if family not in installed_fonts():
         pytest.skip(f"{family} is not installed: apt-get install fonts-wqy-microhei")

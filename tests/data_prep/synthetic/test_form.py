@@ -35,11 +35,11 @@ def test_a_form_shows_every_field_and_nothing_overlaps():
         for text in ("word " * 9, "b" * 900):
             assert squeezed(text) in drawn or text not in str(value)
         boxes = [text.box for text in page.texts]
-        for number, one in enumerate(boxes):
-            assert one[0] >= 0 and one[2] <= 1000 and one[3] <= page.height
+        for number, ink in enumerate(boxes):
+            assert ink[0] >= 0 and ink[2] <= 1000 and ink[3] <= page.height
             for box in boxes[:number]:
                 assert (
-                    one[0] >= box[2] or one[2] <= box[0] or one[1] >= box[3] or one[3] <= box[1]
+                    ink[0] >= box[2] or ink[2] <= box[0] or ink[1] >= box[3] or ink[3] <= box[1]
                 ), (page.texts[number], box)
 
 

@@ -27,8 +27,8 @@ def test_a_line_that_no_font_can_draw_is_a_reject(tmp_path):
 
 def test_a_dataset_is_the_same_with_any_workers_and_grows_at_its_end(tmp_path):
     def make(name, count, **options):
-        given = [load_vocabulary("en")], shipped()
-        result = lines(tmp_path / name, *given, count, seed=3, progress=False, **options)
+        arguments = [load_vocabulary("en")], shipped()
+        result = lines(tmp_path / name, *arguments, count, seed=3, progress=False, **options)
         assert result["found"] == count
         return {row.id: row for row in read_rows(tmp_path / name)}
 
@@ -62,8 +62,8 @@ def test_faces_without_a_font_are_left_out_unless_asked_for(monkeypatch):
     from data_prep.synthetic import fonts
 
     monkeypatch.setattr(fonts, "installed_fonts", dict)
-    found, missing = choose_fonts(["en"], None)
-    assert list(found) == [("en", "print")] and len(missing) == 2
+    chosen, missing = choose_fonts(["en"], None)
+    assert list(chosen) == [("en", "print")] and len(missing) == 2
     with pytest.raises(DataError, match="No sign font for Latin"):
         choose_fonts(["en"], ["sign"])
     with pytest.raises(DataError, match="font for Korean is installed"):

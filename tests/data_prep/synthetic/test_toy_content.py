@@ -10,16 +10,16 @@ from tests.helpers.toys import many
 
 
 def test_fields_of_a_receipt_stand_in_its_lines():
-    found = many("receipts")
-    truths = [json.loads(toy.completion) for toy in found]
+    toys = many("receipts")
+    truths = [json.loads(toy.completion) for toy in toys]
     schema = json.loads(SCHEMA.read_text())
-    assert schema_pass_rate([toy.completion for toy in found], schema) == 1
+    assert schema_pass_rate([toy.completion for toy in toys], schema) == 1
     assert {tuple(truth) for truth in truths} == {
         ("shop", "date", "total"),
         ("shop", "item", "total"),
     }
     orders = set()
-    for toy, truth in zip(found, truths):
+    for toy, truth in zip(toys, truths):
         lines = [" ".join(row) for row in toy.rows]
         total = next(number for number, line in enumerate(lines) if line.endswith(truth["total"]))
         other = truth.get("date") or truth["item"]
@@ -49,10 +49,10 @@ def test_tables_are_their_own_truth():
 
 
 def test_answers_stand_in_the_line_and_nowhere_else_without_the_sentence():
-    found = many("questions", 600)
-    told = [toy for toy in found if toy.knowledge]
+    toys = many("questions", 600)
+    told = [toy for toy in toys if toy.knowledge]
     assert 240 <= len(told) <= 360
-    for toy in found:
+    for toy in toys:
         line = toy.rows[0][0]
         if not toy.knowledge:
             assert toy.prompt == toy.question
@@ -89,9 +89,9 @@ def test_fields_are_renamed_and_nothing_else_changes():
     assert [toy._replace(completion="") for toy in anew] == [
         toy._replace(completion="") for toy in known
     ]
-    answers = [[toy.completion for toy in found] for found in (known, anew)]
-    for before, after in zip(*(map(json.loads, found) for found in answers), strict=True):
+    answers = [[toy.completion for toy in toys] for toys in (known, anew)]
+    for before, after in zip(*(map(json.loads, toys) for toys in answers), strict=True):
         assert list(before.values()) == list(after.values()) and not before.keys() & after.keys()
     schemas = [json.loads(path.read_text()) for path in (SCHEMA, REPHRASED_SCHEMA)]
-    rates = [[schema_pass_rate(found, schema) for schema in schemas] for found in answers]
+    rates = [[schema_pass_rate(toys, schema) for schema in schemas] for toys in answers]
     assert rates == [[1, 0], [0, 1]]

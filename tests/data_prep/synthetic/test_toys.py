@@ -73,16 +73,16 @@ def test_damage_is_the_share_of_worn_pictures():
     [("receipts", "extraction"), ("tables", "transcription"), ("questions", "vqa")],
 )
 def test_a_dataset_is_valid_and_the_same_for_the_same_seed(task, row_task, tmp_path, capsys):
-    given = ["toys", "--task", task, "--count", "30", "--seed", "4", "--out"]
+    arguments = ["toys", "--task", task, "--count", "30", "--seed", "4", "--out"]
     for name in ("a", "b"):
-        assert main([*given, str(tmp_path / name)]) == 0
+        assert main([*arguments, str(tmp_path / name)]) == 0
     assert "train 23, validation 2, test 5" in capsys.readouterr().out
     assert snapshot(tmp_path / "a") == snapshot(tmp_path / "b")
     rows = read_rows(tmp_path / "a")
     assert {row.task for row in rows} == {row_task} and len({row.group for row in rows}) == 30
     schema = SCHEMA if task == "receipts" else None
-    found = validate(tmp_path / "a", schema=schema, plot=False)
-    assert found["ok"] and not found["errors"] and sum(found["rows"].values()) == 30
+    result = validate(tmp_path / "a", schema=schema, plot=False)
+    assert result["ok"] and not result["errors"] and sum(result["rows"].values()) == 30
 
 
 def test_more_toys_change_none(tmp_path):
@@ -102,12 +102,18 @@ def test_the_same_questions_with_and_without_their_knowledge(tmp_path):
     toys(tmp_path / "told", "questions", 40, progress=False)
     toys(tmp_path / "untold", "questions", 40, knowledge=False, progress=False)
     told, untold = read_rows(tmp_path / "told"), read_rows(tmp_path / "untold")
-    for one, other in zip(told, untold, strict=True):
-        needed = json.loads(one.meta)["need_external_knowledge"]
-        assert (one.id, one.completion, one.meta) == (other.id, other.completion, other.meta)
-        prompts = [row.prompt[0]["content"] for row in (one, other)]
+    for with_knowledge, other in zip(told, untold, strict=True):
+        needed = json.loads(with_knowledge.meta)["need_external_knowledge"]
+        assert (with_knowledge.id, with_knowledge.completion, with_knowledge.meta) == (
+            other.id,
+            other.completion,
+            other.meta,
+        )
+        prompts = [row.prompt[0]["content"] for row in (with_knowledge, other)]
         assert (prompts[0] != prompts[1]) == needed and prompts[0].endswith(prompts[1])
-        shown = [pictures(tmp_path / name, one)[0].tobytes() for name in ("told", "untold")]
+        shown = [
+            pictures(tmp_path / name, with_knowledge)[0].tobytes() for name in ("told", "untold")
+        ]
         assert shown[0] == shown[1]
     records = [
         record | {"prediction": record["reference"]} for record in records_of(map(vars, told))
@@ -124,18 +130,18 @@ def test_questions_are_rephrased_and_nothing_else_changes(tmp_path, capsys):
     assert [toy._replace(question="") for toy in anew] == [t._replace(question="") for t in known]
     # Which question is meant can still be told from its words.
     meant = {}
-    for one, other in zip(known, anew):
-        meant.setdefault(other.question, set()).add(one.question)
+    for row, other in zip(known, anew):
+        meant.setdefault(other.question, set()).add(row.question)
     assert {len(questions) for questions in meant.values()} == {1} and len(meant) == 20
     (table,) = many("tables", 1)
     assert rephrased(table, random.Random(0)) == table
 
-    given = ["toys", "--task", "questions", "--count", "20", "--out"]
-    assert main([*given, str(tmp_path / "known")]) == 0
-    assert main([*given, str(tmp_path / "anew"), "--rephrase"]) == 0
+    arguments = ["toys", "--task", "questions", "--count", "20", "--out"]
+    assert main([*arguments, str(tmp_path / "known")]) == 0
+    assert main([*arguments, str(tmp_path / "anew"), "--rephrase"]) == 0
     pairs = list(zip(read_rows(tmp_path / "known"), read_rows(tmp_path / "anew"), strict=True))
-    assert all(one.id == other.id and one.completion == other.completion for one, other in pairs)
-    assert all(one.prompt != other.prompt for one, other in pairs)
+    assert all(row.id == other.id and row.completion == other.completion for row, other in pairs)
+    assert all(row.prompt != other.prompt for row, other in pairs)
 
 
 @pytest.mark.parametrize(

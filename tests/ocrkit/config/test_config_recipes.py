@@ -51,9 +51,9 @@ def test_tokens_of_pictures_are_those_of_the_processor(name):
     config = TrainConfig.from_recipe(name)
     processor = SimpleNamespace(image_processor=kind(**published))
     apply_pixel_budget(processor, config)
-    said = re.findall(r"of (\d+) x (\d+) pixels: ([\d,]+) (token|tile)s?", _said(name))
-    assert len(said) == 3
-    for width, height, count, unit in said:
+    stated = re.findall(r"of (\d+) x (\d+) pixels: ([\d,]+) (token|tile)s?", _said(name))
+    assert len(stated) == 3
+    for width, height, count, unit in stated:
         rows = [{"sizes": [[int(width), int(height)]]}]
         if unit == "tile":
             assert picture_canvases(rows, processor, config)[0][0][0] == _number(count)
@@ -77,14 +77,14 @@ def test_the_budget_bounds_the_tokens_that_are_named(name):
 def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
     architecture = MODELS[name][0]
     model = AutoModelForImageTextToText.from_pretrained(build(architecture, tmp_path))
-    found: dict[str, set] = {"vision": set(), "language": set()}
+    layers: dict[str, set] = {"vision": set(), "language": set()}
     for path in lora_targets(model, TrainConfig.from_recipe(name)):
         tower = "vision" if re.search("visual|vision_model", path) else "language"
-        found[tower].add(path.rpartition(".")[2])
+        layers[tower].add(path.rpartition(".")[2])
     vision, language = re.search(
         r"Adapters go on ([\w, ]+) of the vision tower and ([\w, ]+) of the language", _said(name)
     ).groups()
-    assert found == {"vision": set(vision.split(", ")), "language": set(language.split(", "))}
+    assert layers == {"vision": set(vision.split(", ")), "language": set(language.split(", "))}
 
 
 def test_a_tile_is_as_many_tokens_as_the_recipe_says():

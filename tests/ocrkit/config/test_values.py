@@ -114,8 +114,8 @@ def test_what_a_setting_cannot_be_is_refused_by_all_ways(name, text, tmp_path):
 )
 def test_text_is_taken_as_it_is_written(name, text, value, tmp_path):
     for way in ways(name, text, tmp_path):
-        found = getattr(way(), name)
-        assert found == value and type(found) is type(value)
+        parsed = getattr(way(), name)
+        assert parsed == value and type(parsed) is type(value)
 
 
 def test_python_values_keep_their_type():
@@ -138,11 +138,11 @@ def test_an_empty_dataset_means_none_in_a_notebook():
 
 def test_epochs_that_are_given_beat_a_recipes_steps(tmp_path):
     assert TrainConfig.from_recipe("quickstart").max_steps == 320
-    for given in (
+    for config in (
         TrainConfig.from_recipe("quickstart", num_train_epochs=1),
         TrainConfig.from_parameters({"recipe": "quickstart", "num_train_epochs": "1"}),
     ):
-        assert (given.max_steps, given.num_train_epochs) == (-1, 1)
+        assert (config.max_steps, config.num_train_epochs) == (-1, 1)
     both = TrainConfig.from_recipe("quickstart", num_train_epochs=1, max_steps=5)
     assert both.max_steps == 5
 

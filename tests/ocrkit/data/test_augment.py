@@ -50,8 +50,8 @@ def _pixels(config, rows):
     }
 
 
-def _same(one, other):
-    return {key: np.array_equal(one[key][0], other[key][0]) for key in one}
+def _same(batches, other):
+    return {key: np.array_equal(batches[key][0], other[key][0]) for key in batches}
 
 
 def test_only_seed_id_and_epoch_decide(config):
@@ -99,15 +99,15 @@ def test_workers_change_no_pixel(config, processor):
         epoch = 0
         sampler = TrainSampler(12, 4, config.seed, epoch=lambda: epoch)
         loader = DataLoader(rows, sampler=sampler, batch_size=4, collate_fn=collate, **settings)
-        found = []
+        pixels = []
         for epoch in range(2):  # noqa: B007 (the sampler asks for it)
-            found += [batch["pixel_values"] for batch in loader]
-        return found
+            pixels += [batch["pixel_values"] for batch in loader]
+        return pixels
 
     here = batches()
-    there = batches(num_workers=2, persistent_workers=True)
-    assert len(here) == len(there) == 6
-    assert all(torch.equal(one, other) for one, other in zip(here, there))
+    by_workers = batches(num_workers=2, persistent_workers=True)
+    assert len(here) == len(by_workers) == 6
+    assert all(torch.equal(batch_pixels, other) for batch_pixels, other in zip(here, by_workers))
 
 
 def test_sizes_stay_and_nothing_leaves_the_frame():

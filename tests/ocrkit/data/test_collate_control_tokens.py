@@ -86,12 +86,12 @@ def dataset(tmp_path, config):
             folder = tmp_path / "data" / split
             folder.mkdir(parents=True)
             lines = []
-            for number, one in enumerate(drawn_rows(4)):
-                one["images"][0].save(folder / f"{number}.png")
-                one |= {"id": f"{split}-{number}", "images_file_names": [f"{number}.png"]}
-                del one["images"]
-                change(one, folder) if number == 3 else None
-                lines.append(json.dumps(one) + "\n")
+            for number, values in enumerate(drawn_rows(4)):
+                values["images"][0].save(folder / f"{number}.png")
+                values |= {"id": f"{split}-{number}", "images_file_names": [f"{number}.png"]}
+                del values["images"]
+                change(values, folder) if number == 3 else None
+                lines.append(json.dumps(values) + "\n")
             (folder / "metadata.jsonl").write_text("".join(lines))
         config.dataset = str(tmp_path / "data")
         return config
@@ -104,12 +104,12 @@ def listed(config):
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
-def strip(one, folder):
+def strip(values, folder):
     Image.new("RGB", (3000, 10), "white").save(folder / "3.png")
 
 
-def ask_for_a_picture(one, folder):
-    one["prompt"][0]["content"] = "Say <|image_pad|> now."
+def ask_for_a_picture(values, folder):
+    values["prompt"][0]["content"] = "Say <|image_pad|> now."
 
 
 @pytest.mark.parametrize(
@@ -132,9 +132,12 @@ def test_a_row_that_the_model_refuses_trains_the_others_and_fails_in_a_test(
     assert [(e["where"], e["reason"]) for e in listed(config)] == [("train row train-3", reason)]
     log = [entry for entry in result.history if "eval_cer" in entry][-1]
     assert log["eval_failed"] == 1 and 0 < log["eval_loss"] < 10
-    found = evaluate(model, processor, data["test"], config)
-    assert found.failed == 1 and error in found.records[3]["error"]
-    assert [record["prediction"] for record in found.records[:2]] == ["No. 0 of 9", "No. 37 of 9"]
+    evaluation = evaluate(model, processor, data["test"], config)
+    assert evaluation.failed == 1 and error in evaluation.records[3]["error"]
+    assert [record["prediction"] for record in evaluation.records[:2]] == [
+        "No. 0 of 9",
+        "No. 37 of 9",
+    ]
 
 
 def test_streamed_rows_that_the_model_refuses_are_listed(dataset, processor):
@@ -161,7 +164,7 @@ def test_a_plan_leaves_out_what_training_leaves_out(dataset):
     assert result.samples == 4 and result.too_long == 1
 
 
-def test_where_no_row_is_left_the_first_reason_is_told(dataset, processor):
+def test_where_no_row_is_left_the_first_reason_is_reported(dataset, processor):
     from ocrkit import load_model
 
     config = dataset(strip)
@@ -174,15 +177,15 @@ def test_where_no_row_is_left_the_first_reason_is_told(dataset, processor):
 def test_an_empty_truth_stays_in_a_test_and_is_left_out_of_training(dataset):
     from ocrkit import evaluate, load_model
 
-    def empty(one, folder):
-        one["completion"][0]["content"] = " "
+    def empty(values, folder):
+        values["completion"][0]["content"] = " "
 
     config = dataset(empty)
     data = load_data(config)
     assert [len(rows) for rows in data.values()] == [3, 4, 4]
     assert [entry["reason"] for entry in listed(config)] == ["empty text"]
-    found = evaluate(*load_model(config), data["test"], config)
-    record = found.records[3]
+    evaluation = evaluate(*load_model(config), data["test"], config)
+    record = evaluation.records[3]
     assert record["reference"] == " " and record["prediction"]
     # What is read where nothing stands counts as insertions.
     alone = evaluate(*load_model(config), data["test"].select([3]), config, name="alone")
@@ -202,10 +205,10 @@ def test_an_empty_truth_stays_in_a_test_and_is_left_out_of_training(dataset):
 )
 def test_turns_that_are_not_one_answer_are_refused_by_name(tmp_path, change, detail):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
-    one = {**row(), "images_file_names": ["a.png"]}
-    del one["images"], one["sizes"]
-    found, problem = usable_row(tmp_path / "metadata.jsonl", 3, json.dumps({**one, **change}))
-    assert found is None and problem["reason"] == "wrong turns" and "row 'a'" in problem["detail"]
+    values = {**row(), "images_file_names": ["a.png"]}
+    del values["images"], values["sizes"]
+    usable, problem = usable_row(tmp_path / "metadata.jsonl", 3, json.dumps({**values, **change}))
+    assert usable is None and problem["reason"] == "wrong turns" and "row 'a'" in problem["detail"]
     assert detail in problem["detail"] and problem["where"].endswith("metadata.jsonl:3")
 
 
@@ -244,7 +247,7 @@ def test_the_line_that_is_named_reads_such_rows(tmp_path):
     out = tmp_path / "out"
     convert("trl", tmp_path / "rows.jsonl", out, split="1,0,0", progress=False)
     rows = list(map(json.loads, (out / "train" / "metadata.jsonl").read_text().splitlines()))
-    told = [[m["content"] for m in one["prompt"] + one["completion"]] for one in rows]
+    told = [[m["content"] for m in values["prompt"] + values["completion"]] for values in rows]
     assert sorted(told) == [["Read.\nIt.", "c"], ["s", "", "a"], ["s", "", "a", "Again.", "b"]]
 
 
@@ -261,13 +264,13 @@ def test_parquet_of_few_columns_loads_as_json_lines_do(tmp_path, config):
 
     rows, lines = [], []
     (tmp_path / "lines" / "train").mkdir(parents=True)
-    for number, one in enumerate(drawn_rows(3)):
+    for number, values in enumerate(drawn_rows(3)):
         name = f"{number}.png"
         path = tmp_path / "lines" / "train" / name
-        one["images"][0].save(path)
-        one["id"] = str(number)
-        lines.append(json.dumps({**one, "images": None, "images_file_names": [name]}) + "\n")
-        rows.append({**one, "images": [{"bytes": path.read_bytes(), "path": name}]})
+        values["images"][0].save(path)
+        values["id"] = str(number)
+        lines.append(json.dumps({**values, "images": None, "images_file_names": [name]}) + "\n")
+        rows.append({**values, "images": [{"bytes": path.read_bytes(), "path": name}]})
     (tmp_path / "lines" / "train" / "metadata.jsonl").write_text("".join(lines))
     (tmp_path / "parquet" / "data").mkdir(parents=True)
     pq.write_table(
@@ -289,19 +292,19 @@ def test_rows_of_a_list_are_read_however_their_pictures_are_given(config, tmp_pa
 
     rows = drawn_rows(5)
     paths = [tmp_path / f"{number}.png" for number in range(5)]
-    for one, path in zip(rows, paths):
-        one["images"][0].save(path)
+    for values, path in zip(rows, paths):
+        values["images"][0].save(path)
     clear = rows[0]["images"][0].convert("L")
     clear = Image.merge("RGBA", [Image.new("L", clear.size)] * 3 + [clear.point(lambda v: 255 - v)])
-    given = [clear, str(paths[1]), paths[1], {"path": "x", "bytes": paths[1].read_bytes()}]
-    given.append(str(tmp_path / "gone.png"))
-    for one, picture in zip(rows, given):
-        one["images"] = [picture]
+    pictures = [clear, str(paths[1]), paths[1], {"path": "x", "bytes": paths[1].read_bytes()}]
+    pictures.append(str(tmp_path / "gone.png"))
+    for values, picture in zip(rows, pictures):
+        values["images"] = [picture]
     model, processor = load_model(config)
-    found = evaluate(model, processor, rows, config)
-    read = [record["prediction"] for record in found.records]
+    evaluation = evaluate(model, processor, rows, config)
+    read = [record["prediction"] for record in evaluation.records]
     assert read == ["No. 0 of 9", *["No. 37 of 9"] * 3, ""]
-    assert "missing image" in found.records[4]["error"] and found.failed == 1
+    assert "missing image" in evaluation.records[4]["error"] and evaluation.failed == 1
     with pytest.raises(PictureError):
         Collator(processor)([rows[4]])
 
@@ -327,11 +330,11 @@ def test_a_row_without_numbers_fails_alone_and_says_the_way_out(config, capsys, 
     (token,) = processor.tokenizer("@", add_special_tokens=False)["input_ids"]
     handle = _spoil(model, token, value)
     try:
-        found = evaluate(model, processor, rows, config)
+        evaluation = evaluate(model, processor, rows, config)
     finally:
         handle.remove()
-    assert found.failed == 1
-    for record in found.records:
+    assert evaluation.failed == 1
+    for record in evaluation.records:
         if record["id"] == "line-1":
             assert record["prediction"] == "" and record["confidence"] == 0.0
             assert record["finish_reason"] == "error"
@@ -371,8 +374,8 @@ def test_float16_names_a_wider_dtype():
     assert "in float16; set dtype=bfloat16 or dtype=float32" in told
 
 
-def test_frames_are_told_once_with_their_number(dataset, capsys):
-    def animate(one, folder):
+def test_frames_are_reported_once_with_their_number(dataset, capsys):
+    def animate(values, folder):
         frames = [Image.new("RGB", (60, 32), shade) for shade in ("white", "black")]
         frames[0].save(folder / "3.png", save_all=True, append_images=frames[1:])
 
@@ -383,10 +386,10 @@ def test_frames_are_told_once_with_their_number(dataset, capsys):
 
 
 def test_a_tiff_of_several_pages_is_no_row(dataset):
-    def pages(one, folder):
+    def pages(values, folder):
         page = Image.new("L", (60, 32), 255)
         page.save(folder / "3.tif", save_all=True, append_images=[page])
-        one["images_file_names"] = ["3.tif"]
+        values["images_file_names"] = ["3.tif"]
 
     config = dataset(pages)
     assert [len(rows) for rows in load_data(config).values()] == [3, 3, 3]

@@ -95,7 +95,7 @@ def _without(row, name):
         (lambda row: {**row, "group": "\ud800"}, "text is not UTF-8", "bytes that are no text"),
     ],
 )
-def test_a_damaged_row_is_told_in_a_sentence(thermal, damage, reason, detail):
+def test_a_damaged_row_is_reported_in_a_sentence(thermal, damage, reason, detail):
     path = thermal / "test" / "metadata.jsonl"
     line = json.dumps(damage(json.loads(path.read_text().splitlines()[0])))
     row, problem = usable_row(path, 1, line)
@@ -157,7 +157,7 @@ def test_a_dataset_without_a_usable_row_is_refused(config, copied):
 
 
 @pytest.mark.parametrize("streaming", [False, True])
-def test_a_split_that_is_not_there_says_so(config, copied, streaming):
+def test_a_split_that_is_missing_is_reported(config, copied, streaming):
     shutil.rmtree(copied[0].parents[1] / "test")
     config.streaming, config.max_steps = streaming, 4
     data = load_data(config)
@@ -185,12 +185,12 @@ def test_pictures_are_hashed_as_they_lie(tmp_path):
     Image.new("L", (8, 8), 1).save(other)
     stored = {"path": "moved.png", "bytes": path.read_bytes()}
     kinds = [str(path), stored, {"path": str(path), "bytes": None}, str(other)]
-    (found,) = picture_hashes([{"images": kinds}])
-    assert found[0] == found[1] == found[2] != found[3]
+    (hashes,) = picture_hashes([{"images": kinds}])
+    assert hashes[0] == hashes[1] == hashes[2] != hashes[3]
     drawn = [[Image.new("L", (8, 8), shade)] for shade in (0, 0, 1)]
     drawn += [[Image.new("L", (4, 16))], [Image.new("P", (8, 8))], []]
-    found = picture_hashes([{"images": images} for images in drawn])
-    assert found[0] == found[1] and found[5] == []
-    assert len({tuple(row) for row in found}) == 5
+    hashes = picture_hashes([{"images": images} for images in drawn])
+    assert hashes[0] == hashes[1] and hashes[5] == []
+    assert len({tuple(row) for row in hashes}) == 5
     # A file that cannot be read is not this function's to refuse.
     assert len(picture_hashes([{"images": [str(tmp_path / "none.png")]}])[0]) == 1

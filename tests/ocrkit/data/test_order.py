@@ -123,27 +123,27 @@ def test_difficulty_by_length_density_column_and_meta(config, processor):
     rows = load_data(config)["train"]
     texts = [text_of(text) for text in rows["completion"]]
 
-    def found(name, rows=rows):
+    def values_of(name, rows=rows):
         config.curriculum = name
         return with_difficulty(rows, None, processor, config)["difficulty"]
 
-    assert found("length") == [len(graphemes(text)) for text in texts]
-    density = found("density")
-    assert all(0 < d < n for d, n in zip(density, found("length")))
+    assert values_of("length") == [len(graphemes(text)) for text in texts]
+    density = values_of("density")
+    assert all(0 < d < n for d, n in zip(density, values_of("length")))
     assert density != sorted(density)
-    assert found("width") == rows["width"]
+    assert values_of("width") == rows["width"]
     meta = [json.dumps({"age": i / 2}) for i in range(len(rows))]
     aged = rows.remove_columns("meta").add_column("meta", meta)
-    assert found("age", aged) == [i / 2 for i in range(len(rows))]
+    assert values_of("age", aged) == [i / 2 for i in range(len(rows))]
     for broken in ("[1, 2]", "{", None):
         torn = rows.remove_columns("meta").add_column("meta", [broken] * len(rows))
         with pytest.raises(DataError, match="'age' needs a number"):
-            found("age", torn)
+            values_of("age", torn)
     with pytest.raises(DataError, match="'nothing' needs a number in every training row") as raised:
-        found("nothing")
+        values_of("nothing")
     assert repr(rows["id"][0]) in str(raised.value) and "\n" not in str(raised.value)
     with pytest.raises(DataError, match="'language' needs a number"):
-        found("language")
+        values_of("language")
 
 
 def test_the_bases_own_cer_is_predicted_once(config, monkeypatch):
@@ -184,7 +184,7 @@ def test_a_trainer_takes_easy_rows_first_and_logs_what_it_saw(config):
     assert difficulty[0] < min(difficulty[1:])
 
 
-def test_a_run_too_short_for_every_row_says_so(config, capsys):
+def test_a_run_too_short_for_every_row_is_reported(config, capsys):
     config.curriculum = "length"
     trainer = make_trainer(*load_model(config), load_data(config), config, [])
     trainer.get_train_dataloader()
@@ -230,6 +230,6 @@ def test_two_processes_see_what_one_sees(config, tmp_path):
         difficulties.append(json.loads(Path(config.output_dir, "base_cer.json").read_text())["cer"])
     assert difficulties[0] == difficulties[1]
     for name in ("loss", "curriculum_share", "curriculum_difficulty", "curriculum_rows_seen"):
-        one, two = ([entry[name] for entry in log] for log in logs)
-        assert len(one) == 4
-        assert one == pytest.approx(two, abs=1e-4), name
+        alone, two = ([entry[name] for entry in log] for log in logs)
+        assert len(alone) == 4
+        assert alone == pytest.approx(two, abs=1e-4), name

@@ -40,7 +40,7 @@ def test_hashes_of_pictures_are_those_of_their_contents(tmp_path):
     assert picture_hashes(without_images(dataset_of(rows[:3]))) == [[], [], []]
 
 
-def test_files_of_pictures_are_told_without_opening_them(tmp_path):
+def test_files_of_pictures_are_reported_without_opening_them(tmp_path):
     rows = [row("a", picture(tmp_path / "a.png")), row("b", picture(tmp_path / "b.png"))]
     data = dataset_of(rows)
     (tmp_path / "b.png").unlink()

@@ -65,8 +65,8 @@ def test_rows_are_those_that_load_data_gives(config, processor):
         for name in ("prompt", "completion", "width", "height", "task", "group", "meta"):
             assert row[name] == known[name]
         assert row["prompt"] == [{"role": "user", "content": "OCR:"}]
-        one, other = collate([row]), collate([known])
-        assert all(torch.equal(one[name], other[name]) for name in other)
+        batch, other = collate([row]), collate([known])
+        assert all(torch.equal(batch[name], other[name]) for name in other)
 
 
 def test_a_stream_goes_on_where_a_batch_ended(config):

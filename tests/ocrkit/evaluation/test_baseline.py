@@ -42,7 +42,7 @@ def no_tesseract(monkeypatch):
     monkeypatch.setattr(engines, "check_tesseract", missing)
 
 
-def test_a_baseline_tells_errors_of_case_and_spaces_apart(
+def test_a_baseline_distinguishes_errors_of_case_and_spaces(
     tmp_path, monkeypatch, no_tesseract, capsys
 ):
     texts = ["TOTAL 9.00", "cash 1"]

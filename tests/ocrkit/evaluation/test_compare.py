@@ -8,20 +8,7 @@ from PIL import Image
 from ocrkit.errors import ConfigError
 from ocrkit.evaluation.compare import compare, training_of
 from ocrkit.evaluation.evaluation import load_evaluations, score
-
-
-def records(predictions, **more):
-    return [
-        {"id": n, "reference": reference, "prediction": prediction, "group": n // 2, **more}
-        for n, (reference, prediction) in enumerate(predictions)
-    ]
-
-
-TRUTH = ["TOTAL 9.00", "ক্ষুধার্ত মানুষ", "서울특별시", "北京大学", "a < b & c", ""]
-BASE = score(records([(text, text[:2] + "x") for text in TRUTH]), "base")
-TUNED = score(
-    records([(text, text[:-1] + "!" if "<" in text else text) for text in TRUTH]), "tuned"
-)
+from tests.helpers.evaluations import BASE, TRUTH, TUNED, records
 
 
 def test_compare_reports_the_paired_difference():
@@ -62,8 +49,14 @@ def test_three_systems():
 @pytest.mark.parametrize(
     "other, message",
     [
-        (score(records([(text, "") for text in TRUTH[:-1]]), "o"), "1 only in 'base' .such as 5."),
-        (score(records([(text, "") for text in [*TRUTH, "x"]]), "o"), "1 only in 'o' .such as 6."),
+        (
+            score(records([(text, "") for text in TRUTH[:-1]]), "o"),
+            "1 only in 'base' .such as 5.",
+        ),
+        (
+            score(records([(text, "") for text in [*TRUTH, "x"]]), "o"),
+            "1 only in 'o' .such as 6.",
+        ),
         (
             score(records([(text + "y", "") for text in TRUTH]), "o"),
             "different references for 6 ids",
@@ -91,7 +84,7 @@ def test_a_condition_asks_for_the_last_or_for_what_changed(condition, result):
 
 
 @pytest.mark.parametrize("condition", ["change of teds > 0", "change of failed > 0"])
-def test_a_change_that_is_not_there_is_refused(condition):
+def test_a_change_that_is_missing_is_refused(condition):
     with pytest.raises(ValueError, match="There is no change of"):
         compare(BASE, TUNED).fails(condition)
 
@@ -241,9 +234,9 @@ def covered(simulations, count, groups):
 
 
 @pytest.mark.slow
-def test_equal_systems_are_told_equal_in_95_of_100():
+def test_equal_systems_are_judged_equal_in_95_of_100():
     assert 0.92 <= covered(200, 200, 50) <= 0.98
 
 
-def test_equal_systems_are_seldom_told_apart():
+def test_equal_systems_are_seldom_distinguished():
     assert covered(12, 120, 40) >= 0.75

@@ -1,4 +1,3 @@
-import json
 import shutil
 import subprocess
 import sys
@@ -15,27 +14,11 @@ from data_prep.synthetic.fonts import find_fonts
 from data_prep.synthetic.render import load_font
 from ocrkit.evaluation import engines
 from ocrkit.evaluation.evaluate import evaluate_engine
+from tests.helpers.evaluations import rows
 from tests.helpers.sources_common import real_data
 
 needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="needs tesseract")
 LINES = {"ko": "서울특별시 강남구", "zh": "今天天气很好，我们去公园。", "bn": "আমার সোনার বাংলা"}
-
-
-def rows(count=6):
-    return [
-        {
-            "id": f"r{number}",
-            "prompt": [{"role": "user", "content": "Read."}],
-            "completion": [{"role": "assistant", "content": f"line {number}"}],
-            "images": [Image.new("L", (8, 8), number)],
-            "language": "en",
-            "group": f"g{number // 2}",
-            "task": "transcription",
-            "source": "drawn",
-            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
-        }
-        for number in range(count)
-    ]
 
 
 def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):

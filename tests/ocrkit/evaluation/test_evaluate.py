@@ -11,23 +11,7 @@ from ocrkit.data.rows import dataset_of
 from ocrkit.evaluation import evaluation
 from ocrkit.evaluation.evaluate import evaluate, evaluate_engine, evaluate_file, records_of
 from ocrkit.evaluation.evaluation import Evaluation
-
-
-def rows(count=6):
-    return [
-        {
-            "id": f"r{number}",
-            "prompt": [{"role": "user", "content": "Read."}],
-            "completion": [{"role": "assistant", "content": f"line {number}"}],
-            "images": [Image.new("L", (8, 8), number)],
-            "language": "en",
-            "group": f"g{number // 2}",
-            "task": "transcription",
-            "source": "drawn",
-            "meta": json.dumps({"need_external_knowledge": number % 2 == 0, "box": [1, 2]}),
-        }
-        for number in range(count)
-    ]
+from tests.helpers.evaluations import rows
 
 
 class FakePredict(types.ModuleType):

@@ -12,22 +12,9 @@ from PIL import Image
 from ocrkit.evaluation.compare import compare
 from ocrkit.evaluation.evaluation import Evaluation, score
 from ocrkit.evaluation.report import differences, during_training, thumbnail
+from tests.helpers.evaluations import BASE, TRUTH, TUNED, records
 
 BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
-
-
-def records(predictions, **more):
-    return [
-        {"id": n, "reference": reference, "prediction": prediction, "group": n // 2, **more}
-        for n, (reference, prediction) in enumerate(predictions)
-    ]
-
-
-TRUTH = ["TOTAL 9.00", "ক্ষুধার্ত মানুষ", "서울특별시", "北京大学", "a < b & c", ""]
-BASE = score(records([(text, text[:2] + "x") for text in TRUTH]), "base")
-TUNED = score(
-    records([(text, text[:-1] + "!" if "<" in text else text) for text in TRUTH]), "tuned"
-)
 
 
 def test_a_report_shows_how_samples_and_weights_changed(tmp_path):
@@ -66,7 +53,7 @@ def test_differences_mark_by_grapheme():
     assert "more characters" in differences("a", "b" * 5000)
 
 
-def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_lost(tmp_path):
+def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_missing(tmp_path):
     pairs = [(text, text[:2] + "x") for text in TRUTH]
     for number in range(len(TRUTH)):
         Image.new("L", (90, 30)).save(tmp_path / f"{number}.png")

@@ -78,8 +78,8 @@ def test_pubtabnets_own_form_is_a_table():
 
 
 def test_tables_add_teds():
-    one = "<table><tr><td>a</td></tr></table>"
-    evaluated = score([record(1, one, one.replace(">a<", ">b<")), record(2, "x", "x")])
+    html = "<table><tr><td>a</td></tr></table>"
+    evaluated = score([record(1, html, html.replace(">a<", ">b<")), record(2, "x", "x")])
     assert evaluated.metrics["teds"]["value"] == 0.5
     assert evaluated.metrics["teds_structure"]["value"] == 1
     assert "field_f1" not in evaluated.metrics

@@ -54,9 +54,9 @@ def test_bootstrap_shortcut_draws_the_same_distribution():
     rng = np.random.default_rng(0)
     errors = rng.integers(0, 3, 400).astype(float)  # few kinds of sample: the shortcut
     nudged = errors + rng.random(400) * 1e-9  # every sample its own kind: plain resampling
-    one = uncertainty.bootstrap_ci(errors, np.ones(400), n=4000)
+    interval = uncertainty.bootstrap_ci(errors, np.ones(400), n=4000)
     other = uncertainty.bootstrap_ci(nudged, np.ones(400), n=4000)
-    assert one == pytest.approx(other, abs=0.01)
+    assert interval == pytest.approx(other, abs=0.01)
 
 
 def test_bootstrap_refuses_nothing_and_a_wrong_number_of_groups():

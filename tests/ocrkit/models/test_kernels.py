@@ -53,7 +53,7 @@ def _attempt(training, model, processor, config):
     return lambda: (try_step if training else _read_one_line)(model, processor, config)
 
 
-def test_compiler_errors_are_told_from_other_errors():
+def test_compiler_errors_are_distinguished_from_other_errors():
     inner = RuntimeError("no image\nmore")
     message = compiler_error(BackendCompilerFailed(_broken, inner, first_useful_frame=None))
     assert message == "RuntimeError: no image"

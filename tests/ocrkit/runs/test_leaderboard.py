@@ -75,8 +75,8 @@ def test_the_best_comes_first_and_only_what_varies_is_a_parameter(runs):
 
 def test_pairs_differ_in_exactly_one_parameter(runs):
     changes = one_at_a_time(leaderboard(runs))
-    found = {(c["parameter"], *c["runs"]) for c in changes}
-    assert found == {
+    pairs = {(c["parameter"], *c["runs"]) for c in changes}
+    assert pairs == {
         ("learning_rate", "0.001-8", "0.01-8"),
         ("learning_rate", "0.001-32", "0.01-32"),
         ("lora_r", "0.001-8", "0.001-32"),

@@ -76,14 +76,14 @@ def at_work(pid: int) -> bool:
 
 def test_a_grid_is_every_combination_under_a_name_that_says_it():
     grid = parse_grid(["learning_rate=1e-5,2e-5", "lora_r=16,64"], seeds="42")
-    found = members(grid)
-    assert list(found) == [
+    combinations = members(grid)
+    assert list(combinations) == [
         "learning_rate=1e-05,lora_r=16,seed=42",
         "learning_rate=1e-05,lora_r=64,seed=42",
         "learning_rate=2e-05,lora_r=16,seed=42",
         "learning_rate=2e-05,lora_r=64,seed=42",
     ]
-    assert list(found.values())[1] == {"learning_rate": 1e-5, "lora_r": 64, "seed": 42}
+    assert list(combinations.values())[1] == {"learning_rate": 1e-5, "lora_r": 64, "seed": 42}
 
 
 def test_values_that_no_folder_can_be_called_stay_apart():

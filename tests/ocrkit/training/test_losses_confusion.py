@@ -38,14 +38,14 @@ def _by_bytes(tokenizer, text):
     """The characters of each token's bytes, found by laying the tokens' bytes end to end."""
     byte_of = {char: byte for byte, char in enumerate(_byte_alphabet())}
     owner = [number for number, char in enumerate(text) for _ in char.encode()]
-    found, at = [], 0
+    spans, at = [], 0
     for token in tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"]):
         data = bytes(byte_of[char] for char in token)
         assert text.encode()[at : at + len(data)] == data
-        found.append(sorted({ord(text[n]) for n in owner[at : at + len(data)]}))
+        spans.append(sorted({ord(text[n]) for n in owner[at : at + len(data)]}))
         at += len(data)
     assert at == len(text.encode())
-    return found
+    return spans
 
 
 def _byte_alphabet():
@@ -76,12 +76,12 @@ def test_tokens_are_parts_of_a_character_one_and_several():
 def test_byte_fallback_touches_the_character_that_it_spells():
     tokenizer = _byte_fallback()
     text = "due ঔক্ষ é"
-    found = token_characters(tokenizer, text)
+    characters = token_characters(tokenizer, text)
     tokens = tokenizer.convert_ids_to_tokens(tokenizer(text)["input_ids"])
-    assert [points for token, points in zip(tokens, found) if token.startswith("<0x")] == (
+    assert [points for token, points in zip(tokens, characters) if token.startswith("<0x")] == (
         [[ord("ঔ")]] * 3 + [[ord("é")]] * 2
     )
-    assert {point for points in found for point in points} == set(map(ord, text))
+    assert {point for points in characters for point in points} == set(map(ord, text))
 
 
 def test_a_token_takes_the_largest_weight_of_its_characters():

@@ -67,7 +67,9 @@ def test_pictures_above_the_budget_are_counted_with_their_scale(config, capsys):
     assert f"{result.small_texts} pictures shrink until lines of text are under 16" in printed
 
 
-def test_lines_that_the_image_height_makes_too_small_are_told(config, thermal, tmp_path, capsys):
+def test_lines_that_the_image_height_makes_too_small_are_reported(
+    config, thermal, tmp_path, capsys
+):
     folder = tmp_path / "pages"
     shutil.copytree(thermal, folder)
     path = folder / "train" / "metadata.jsonl"

@@ -9,11 +9,13 @@ def test_a_measurement_changes_no_weight_and_scales_the_rate(config):
     data = load_data(config)
     model, processor = load_model(config)
     before = {name: weight.clone() for name, weight in model.named_parameters()}
-    found = measure("one", data, model, processor, config, batches=2, per_device_train_batch_size=1)
-    assert (found["batch"], found["workers"]) == (1, 0)
-    assert found["learning rate"] == 0.005
-    assert found["samples/s"] > 0 and found["memory GiB"] > 0.05
-    assert 0 <= float(found["waiting"].rstrip("%")) <= 100
+    measured = measure(
+        "one", data, model, processor, config, batches=2, per_device_train_batch_size=1
+    )
+    assert (measured["batch"], measured["workers"]) == (1, 0)
+    assert measured["learning rate"] == 0.005
+    assert measured["samples/s"] > 0 and measured["memory GiB"] > 0.05
+    assert 0 <= float(measured["waiting"].rstrip("%")) <= 100
     assert all(torch.equal(weight, before[name]) for name, weight in model.named_parameters())
     assert all(weight.grad is None for weight in model.parameters())
 

@@ -136,8 +136,8 @@ def test_a_setting_that_may_change_is_recorded(finished, saved, name):
     setattr(changed, name, _other(name, getattr(finished, name)))
     config = checked_settings(changed, saved, Path("checkpoint-2"))
     made = {**saved, "settings": config.to_dict()}
-    found = changed_settings(saved, made, Path("checkpoint-2"))
-    assert found == {name: [getattr(finished, name), getattr(changed, name)]}
+    changes = changed_settings(saved, made, Path("checkpoint-2"))
+    assert changes == {name: [getattr(finished, name), getattr(changed, name)]}
 
 
 def test_settings_of_trl_are_kept_but_for_those_of_log_and_schedule(finished, saved):
@@ -152,8 +152,8 @@ def test_settings_of_trl_are_kept_but_for_those_of_log_and_schedule(finished, sa
     config = replace(finished, sft_kwargs={"logging_first_step": True})
     checked_settings(config, saved, checkpoint)
     made = {**saved, "settings": config.to_dict()}
-    found = changed_settings(saved, made, checkpoint)
-    assert found == {"sft_kwargs logging_first_step": [None, True]}
+    changes = changed_settings(saved, made, checkpoint)
+    assert changes == {"sft_kwargs logging_first_step": [None, True]}
 
 
 def test_another_dataset_other_rows_and_another_base_are_refused(finished, saved, tmp_path):
@@ -162,8 +162,8 @@ def test_another_dataset_other_rows_and_another_base_are_refused(finished, saved
     moved = replace(finished, dataset=str(tmp_path / "data"))
     checked_settings(moved, saved, checkpoint)
     made = {**saved, "settings": moved.to_dict()}
-    found = changed_settings(saved, made, checkpoint)
-    assert found == {"dataset": [finished.dataset, moved.dataset]}
+    changes = changed_settings(saved, made, checkpoint)
+    assert changes == {"dataset": [finished.dataset, moved.dataset]}
     with pytest.raises(ConfigError, match=r"other training rows .*ids, texts, number or lengths"):
         changed_settings(saved, {**made, "rows": "0"}, checkpoint)
     with (tmp_path / "data" / "dataset.json").open("a") as file:
@@ -180,8 +180,8 @@ def test_another_base_model_is_refused_and_the_same_elsewhere_is_not(finished, s
     config = replace(finished, model_name_or_path=str(folder))
     rows = load_data(config)["train"]
     made = {**run_description(config, rows, load_model(config)[0]), "rows": saved["rows"]}
-    found = changed_settings(saved, made, checkpoint)
-    assert found == {"model_name_or_path": ["tiny", str(folder)]}
+    changes = changed_settings(saved, made, checkpoint)
+    assert changes == {"model_name_or_path": ["tiny", str(folder)]}
     path = next(folder.glob("*.safetensors"))
     save_file({n: w * 1.01 for n, w in load_file(path).items()}, path, metadata={"format": "pt"})
     made = {**run_description(config, rows, load_model(config)[0]), "rows": saved["rows"]}

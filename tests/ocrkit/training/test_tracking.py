@@ -130,7 +130,7 @@ def test_evaluations_and_saving_are_no_waiting(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_too_much_waiting_is_told_once_with_what_to_change(capsys):
+def test_too_much_waiting_is_reported_once_with_what_to_change(capsys):
     feed(Meter(workers=2), steps=40, wait=0.5, work=0.5)
     told = capsys.readouterr().out
     assert told.count("Waiting for data: 50% of the time") == 1
@@ -325,7 +325,7 @@ def test_an_unknown_tracker_is_refused_and_several_are_taken():
 
 def test_a_table_without_samples_sends_nothing(config, monkeypatch):
     sent = []
-    monkeypatch.setattr(tracking, "_to_wandb", lambda *given: sent.append(given))
+    monkeypatch.setattr(tracking, "_to_wandb", lambda *arguments: sent.append(arguments))
     trainer = SimpleNamespace(callback_handler=SimpleNamespace(callbacks=[]), eval_dataset=None)
     table = Samples(trainer, run=object())
     state = TrainerState(is_world_process_zero=True, global_step=2)
@@ -333,13 +333,13 @@ def test_a_table_without_samples_sends_nothing(config, monkeypatch):
     assert not sent
 
 
-@pytest.mark.parametrize(("said", "share"), [("37\n", 37.0), ("[N/A]\n", None), (None, None)])
-def test_utilization_is_asked_of_the_driver(monkeypatch, said, share):
+@pytest.mark.parametrize(("output", "share"), [("37\n", 37.0), ("[N/A]\n", None), (None, None)])
+def test_utilization_is_asked_of_the_driver(monkeypatch, output, share):
     def run(command, **settings):
         assert "--id=GPU-1234" in command
-        if said is None:
+        if output is None:
             raise FileNotFoundError
-        return SimpleNamespace(stdout=said)
+        return SimpleNamespace(stdout=output)
 
     card = SimpleNamespace(uuid="1234")
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)

@@ -124,14 +124,14 @@ def test_the_same_seed_gives_the_same_run(config, tmp_path):
 
 def test_accumulated_batches_count_as_one(config, tmp_path):
     """The loss is per supervised token over all accumulated batches, not a mean of means."""
-    one, weights = _run(config, max_steps=2)
+    result, weights = _run(config, max_steps=2)
     two, again = _run(
         config,
         per_device_train_batch_size=2,
         gradient_accumulation_steps=2,
         output_dir=str(tmp_path / "two"),
     )
-    assert _losses(one) == pytest.approx(_losses(two), abs=1e-4)
+    assert _losses(result) == pytest.approx(_losses(two), abs=1e-4)
     assert all(torch.allclose(weights[n], again[n], atol=1e-4) for n in weights)
 
 
@@ -268,11 +268,11 @@ def test_a_card_that_emulates_bfloat16_trains_in_float16(config, monkeypatch):
     """As a T4 does: torch counts emulation unless it is told not to."""
     import trl
 
-    def settings(**given):
-        return SimpleNamespace(n_gpu=1, **given)
+    def settings(**changes):
+        return SimpleNamespace(n_gpu=1, **changes)
 
     monkeypatch.setattr(trl, "SFTConfig", settings)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda emulated=True: emulated)
-    found = sft_config(replace(config, dtype="auto"), evaluated=False)
-    assert found.fp16 and not found.bf16
+    arguments = sft_config(replace(config, dtype="auto"), evaluated=False)
+    assert arguments.fp16 and not arguments.bf16

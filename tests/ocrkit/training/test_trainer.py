@@ -47,8 +47,8 @@ def _trained(model):
     return {n: w.detach().clone() for n, w in model.named_parameters() if w.requires_grad}
 
 
-def _same(one, other):
-    return all(torch.equal(one[name], other[name]) for name in one)
+def _same(weights, other):
+    return all(torch.equal(weights[name], other[name]) for name in weights)
 
 
 def _run(config, callbacks=None, **changes):
@@ -125,9 +125,9 @@ def test_an_evaluation_says_what_the_report_says(config, capsys):
     }
     assert last["eval_failed"] == 0
     samples = _logged(result, "samples")
-    assert [[one["id"] for one in table] for table in samples] == [rows["id"][:3]] * 2
+    assert [[sample["id"] for sample in table] for table in samples] == [rows["id"][:3]] * 2
     shown = {record["id"]: record["prediction"] for record in report.records}
-    assert all(one["prediction"] == shown[one["id"]] for one in samples[-1])
+    assert all(sample["prediction"] == shown[sample["id"]] for sample in samples[-1])
     output = capsys.readouterr().out
     assert output.count("  TRU ") == output.count("  PRE ") == 6
     assert f"  TRU {samples[0][0]['reference']}" in output
@@ -170,10 +170,10 @@ def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys
 
 
 def test_an_evaluation_leaves_the_run_as_it_was(config, tmp_path):
-    plain, one = _run(config, output_dir=str(tmp_path / "one"))
+    plain, with_evaluation = _run(config, output_dir=str(tmp_path / "one"))
     evaluated, other = _run(config, output_dir=str(tmp_path / "two"), eval_steps=1, eval_samples=3)
     assert _logged(plain, "loss") == _logged(evaluated, "loss")
-    assert _same(_trained(one), _trained(other))
+    assert _same(_trained(with_evaluation), _trained(other))
 
 
 def test_scores_are_the_reports_for_fields_tables_and_questions(config):
@@ -197,17 +197,19 @@ def test_scores_are_the_reports_for_fields_tables_and_questions(config):
         for n, (truth, read, task) in enumerate(texts)
     ]
     records[3]["answers"] = ["the red car", "a red car"]
-    found = trainer.scores(records, TrainConfig(normalization_profile="squad"))
+    scores = trainer.scores(records, TrainConfig(normalization_profile="squad"))
     report = score(records, profile="squad")
-    assert found == {name: value["value"] for name, value in report.metrics.items()} | {"failed": 0}
-    assert found["field_accuracy"] == pytest.approx(1 / 3)
-    assert found["numeric_accuracy"] < 1
-    assert 0 < found["teds"] < 1
-    assert found["anls"] == pytest.approx(1 - 3 / 9)
-    assert found["normalized_match"] == pytest.approx(1 / 5)
+    assert scores == {name: value["value"] for name, value in report.metrics.items()} | {
+        "failed": 0
+    }
+    assert scores["field_accuracy"] == pytest.approx(1 / 3)
+    assert scores["numeric_accuracy"] < 1
+    assert 0 < scores["teds"] < 1
+    assert scores["anls"] == pytest.approx(1 - 3 / 9)
+    assert scores["normalized_match"] == pytest.approx(1 / 5)
     records[4]["language"] = "zh"
     everything = trainer.scores(records, TrainConfig())
-    assert {*found, *everything} - {"failed"} == {*METRICS} - {"loss"}
+    assert {*scores, *everything} - {"failed"} == {*METRICS} - {"loss"}
 
 
 # --- best model and early stop
@@ -296,7 +298,7 @@ def test_a_planted_confusion_raises_its_weight_and_the_loss_follows(config, monk
     settings = {"eval_steps": 2, "learning_rate": 1e-9, "loss": "confusion_weighted"}
     result, _ = _run(config, confusion_max_weight=5.0, **settings)
     weights = _logged(result, "confusion_weights")
-    assert [set(one) for one in weights] == [{"0", "O"}] * 2
+    assert [set(table) for table in weights] == [{"0", "O"}] * 2
     assert 1 < weights[0]["0"] < weights[1]["0"] < 5
     plain, _ = _run(config, loss="cross_entropy")
     ours, theirs = _logged(result, "loss"), _logged(plain, "loss")
@@ -310,14 +312,14 @@ def test_a_resumed_run_goes_on_with_the_same_weights(config, monkeypatch, tmp_pa
     table = {char: noise.choice("abc0189") for char in map(chr, range(32, 127))}
     _read(monkeypatch, lambda truth, number: "".join(table.get(c, c) for c in truth))
     settings = {"eval_steps": 1, "save_steps": 1, "loss": "focal_confusion_weighted"}
-    whole, one = _run(config, output_dir=str(tmp_path / "whole"), **settings)
+    whole, unbroken = _run(config, output_dir=str(tmp_path / "whole"), **settings)
     _run(config, [_StopAt(2)], output_dir=str(tmp_path / "stopped"))
     saved = json.loads((tmp_path / "stopped" / "checkpoint-2" / "trainer_state.json").read_text())
     assert len(saved["stateful_callbacks"]["ConfusionWeights"]["attributes"]["weights"]) > 20
     rest, other = _run(config, resume_from_checkpoint="auto")
     assert _logged(rest, "confusion_weights") == _logged(whole, "confusion_weights")
     assert _logged(rest, "loss") == _logged(whole, "loss")
-    assert _same(_trained(one), _trained(other))
+    assert _same(_trained(unbroken), _trained(other))
 
 
 @pytest.mark.parametrize("max_weight", [1.0, 4.0])

@@ -63,7 +63,9 @@ def card(history: dict, measured: dict) -> str:
         milliseconds=measured["milliseconds"],
         parts=", then ".join(parts),
         packages=", ".join(sorted(packages)),
-        fonts="\n".join(f"* {SCRIPTS[script]}: {', '.join(found)}" for script, found in names),
+        fonts="\n".join(
+            f"* {SCRIPTS[script]}: {', '.join(installed)}" for script, installed in names
+        ),
     )
 
 

@@ -15,7 +15,7 @@ def test_latin_needs_no_installed_font(monkeypatch):
     monkeypatch.setattr(draw, "installed_fonts", dict)
     draw.faces.cache_clear()
     try:
-        assert set(LATIN) <= {one for one in LANGUAGES if not missing_fonts(one)}
+        assert set(LATIN) <= {language for language in LANGUAGES if not missing_fonts(language)}
         assert "fonts-noto-cjk" in missing_fonts("ko") and "Korean" in missing_fonts("ko")
         with pytest.raises(DataError, match=r"No font for documents in Bangla.*fonts-noto-core"):
             make_setup(["en", "bn"], None, "clean", 1000)

@@ -27,9 +27,9 @@ def test_every_value_is_drawn_and_nothing_overlaps(count):
             assert min(left, top) >= 8 and right <= wide - 8 and bottom <= high - 8, (
                 f"{place}: {text.text!r} at {text.box} leaves the page"
             )
-        for index, one in enumerate(boxes):
+        for index, ink in enumerate(boxes):
             for other, box in enumerate(boxes[:index]):
-                apart = one[0] >= box[2] or one[2] <= box[0] or one[1] >= box[3] or one[3] <= box[1]
+                apart = ink[0] >= box[2] or ink[2] <= box[0] or ink[1] >= box[3] or ink[3] <= box[1]
                 assert apart, f"{place}: {page.texts[index].text!r} on {page.texts[other].text!r}"
 
 
