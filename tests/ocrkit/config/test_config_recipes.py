@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 from transformers import (
     AutoModelForImageTextToText,
+    Glm46VImageProcessor,
     MllamaImageProcessor,
     PaddleOCRVLImageProcessor,
     Qwen2VLImageProcessor,
@@ -15,17 +16,22 @@ from ocrkit.config import RECIPES, TrainConfig, recipes
 from ocrkit.data.lengths import picture_canvases, picture_tokens
 from ocrkit.models.adapters import lora_targets
 from ocrkit.models.budget import apply_pixel_budget
-from tests.helpers.architectures import build
+from tests.helpers import architectures, tiny_architectures
 
-# What the recipes' models publish as preprocessor_config.json.
+# What the recipes' models publish as preprocessor_config.json. That of PaddleOCR-VL-1.6 is of
+# revision c5630aba (boomerkuigi/paddleocr-vl-1.6-manga-sft records it), that of GLM-OCR of
+# revision 2e85a628, that of Qwen3.5-2B of 2026-07-05, as public logs print them.
 QWEN2 = {"min_pixels": 3136, "max_pixels": 12845056, "patch_size": 14, "merge_size": 2}
 QWEN3 = {"size": {"shortest_edge": 65536, "longest_edge": 16777216}, "patch_size": 16}
-PADDLE = {"min_pixels": 147384, "max_pixels": 2822400, "patch_size": 14, "merge_size": 2}
+PADDLE = {"min_pixels": 112896, "max_pixels": 1003520, "patch_size": 14, "merge_size": 2}
+GLM = {"size": {"shortest_edge": 12544, "longest_edge": 9633792}, "patch_size": 14}
 LLAMA = {"size": {"height": 560, "width": 560}, "max_image_tiles": 4}
 MODELS = {
     "bangla": ("qwen3_vl", Qwen2VLImageProcessor, QWEN3),
     "korean": ("qwen2_vl", Qwen2VLImageProcessor, QWEN2),
-    "chinese": ("qwen2_5_vl", Qwen2VLImageProcessor, QWEN2),
+    "chinese": ("qwen3_vl", Qwen2VLImageProcessor, QWEN3),
+    "qwen3_5": ("qwen3_5", Qwen2VLImageProcessor, QWEN3),
+    "glm_ocr": ("glm_ocr", Glm46VImageProcessor, GLM),
     "financial": ("paddleocr_vl", PaddleOCRVLImageProcessor, PADDLE),
     "vqa": ("mllama", MllamaImageProcessor, LLAMA),
 }
@@ -76,6 +82,8 @@ def test_the_budget_bounds_the_tokens_that_are_named(name):
 @pytest.mark.parametrize("name", MODELS)
 def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
     architecture = MODELS[name][0]
+    known = architecture in architectures.ARCHITECTURES
+    build = architectures.build if known else tiny_architectures.build
     model = AutoModelForImageTextToText.from_pretrained(build(architecture, tmp_path))
     layers: dict[str, set] = {"vision": set(), "language": set()}
     for path in lora_targets(model, TrainConfig.from_recipe(name)):
@@ -101,5 +109,14 @@ def test_recipes_ask_in_their_models_own_words():
     assert TrainConfig.from_recipe("financial").prompts == {"transcription": "OCR:"}
     for name in ("bangla", "korean", "chinese"):
         assert name.title() in TrainConfig.from_recipe(name).prompts["transcription"]
+    assert TrainConfig.from_recipe("glm_ocr").prompts == {"transcription": "Text Recognition:"}
     # Questions are their own prompts.
     assert TrainConfig.from_recipe("vqa").prompts == {}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_recipes_for_a_gpu_end_with_the_checkpoint_that_read_best(name):
+    config = TrainConfig.from_recipe(name)
+    assert config.eval_steps and config.save_steps == config.eval_steps
+    assert config.load_best_model_at_end and config.metric_for_best_model
+    assert "learning rate of" in _said(name) or "learning rate, epochs" in _said(name)
