@@ -5,12 +5,13 @@ import os
 import pickle
 import re
 from dataclasses import replace
+from importlib import metadata
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from PIL import Image
 
-from data_prep.dataset.command import import_problem
+from data_prep.dataset.command import import_problem, requirements
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.read_rows import drawn_rows
@@ -115,8 +116,9 @@ def _prepare(
     """Apply the pixel budget, set a pad token, and check the kernels of a loaded model."""
     if not hasattr(processor, "image_processor"):
         raise ModelError(
-            f"model_name_or_path={base!r} is a model that reads no pictures; take a "
-            "vision-language model, such as those of `python -m ocrkit recipes`."
+            f"model_name_or_path={base!r} is a model that reads no pictures, or whose processor "
+            f"transformers {_version()} does not have; take a vision-language model, such as those "
+            "of `python -m ocrkit recipes`."
         )
     if not getattr(processor, "chat_template", None):
         raise ModelError(
@@ -179,6 +181,10 @@ def refuse_encoder_decoder(settings: "PretrainedConfig", base: str) -> None:
         )
 
 
+def _version() -> str:
+    return metadata.version("transformers")
+
+
 def _load_failure(error: BaseException, base: str, adapter: str | None) -> str | None:
     """Cause of a failed load and the way out, in one sentence; None where it is not known."""
     chain = [error]
@@ -223,6 +229,20 @@ def _load_failure(error: BaseException, base: str, adapter: str | None) -> str |
         return (
             "the Hub has no model of this name, or it is private; check the spelling, or set "
             "HF_TOKEN to a token that may read it."
+        )
+    unknown = re.search(r"does not recognize this architecture|Unrecognized \w*\s?processor", text)
+    if unknown:
+        name = re.search(r"model type `([^`]+)`", text)
+        return (
+            f"transformers {_version()} does not have its {name[1] if name else 'processor'}: the "
+            "model is newer, or brings code of its own, which trust_remote_code=True runs; take a "
+            "model of that version, or wait for one of the kit that takes a newer transformers."
+        )
+    wanted = re.search(r"pip install ([\w.-]*\w)", text)
+    if "ImportError" in kinds and wanted and wanted[1].lower() not in requirements():
+        return (
+            f"its processor wants the package {wanted[1]}, which is not installed; install it with "
+            f"`pip install {wanted[1]}`."
         )
     if "Can't load image processor" in text:
         return (

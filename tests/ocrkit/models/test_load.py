@@ -131,6 +131,24 @@ def _linked(text: str, cause: str) -> OSError:
         (_linked("You are trying to access a gated repo.\nMake", "GatedRepoError"), "HF_TOKEN"),
         (_linked("We couldn't connect", "LocalEntryNotFoundError"), "Hub cannot be reached"),
         (_linked("x is not a local folder", "RepositoryNotFoundError"), "check the spelling"),
+        (
+            ValueError(
+                "The checkpoint you are trying to load has model type `qwen9_vl` but Transformers "
+                "does not recognize this architecture. This could be because"
+            ),
+            r"transformers \d+\.\d+\.\d+ does not have its qwen9_vl: the model is newer",
+        ),
+        (
+            ValueError("Unrecognized image processor in x. Should have a `image_processor_type`"),
+            "does not have its processor: the model is newer",
+        ),
+        (
+            ImportError(
+                "Package `num2words` is required to run SmolVLM processor. Install it with `pip "
+                "install num2words`."
+            ),
+            "wants the package num2words, which is not installed; install it with `pip",
+        ),
     ],
 )
 def test_hub_errors_name_the_way_out(config, monkeypatch, error, message):
@@ -159,7 +177,7 @@ def test_text_only_model(config, tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(TINY / "tokenizer.json"))
     tokenizer.save_pretrained(tmp_path)
     config.model_name_or_path = str(tmp_path)
-    with pytest.raises(ModelError, match="reads no pictures; take a"):
+    with pytest.raises(ModelError, match="reads no pictures, or whose processor"):
         load_model(config)
 
 
