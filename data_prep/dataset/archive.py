@@ -20,7 +20,7 @@ from types import SimpleNamespace
 from typing import BinaryIO, cast
 
 from data_prep.dataset.encoding import NAME_ENCODINGS, as_utf8, encoding_of, name_encoding
-from data_prep.dataset.names import kinship, may_be_of, spelling
+from data_prep.dataset.names import fits_split, match_rank, spelling
 from data_prep.dataset.pictures import LFS_POINTER, PictureError, check_regular, read_file
 from data_prep.dataset.schema import ENDINGS, DataError, FileRefused
 from data_prep.dataset.split import file_split, official_split
@@ -84,7 +84,7 @@ class Tree:
             names = (name for name in names if name.startswith(prefix))
         else:
             names = self._walk_folder(self.root / under, prefix)
-        yield from (name for name in names if not is_litter(name))
+        yield from (name for name in names if not is_hidden(name))
 
     def _walk_folder(self, folder: Path, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as entries:
@@ -145,8 +145,8 @@ class Tree:
             return path or name
         split = official_split(folder) or split
         names = self._index.get(spelling(parts[-1]), [])
-        names = [other for other in names if may_be_of(split, other)]
-        near = [(rank, other) for other in names if (rank := kinship(other, parts, folder))]
+        names = [other for other in names if fits_split(split, other)]
+        near = [(rank, other) for other in names if (rank := match_rank(other, parts, folder))]
         if not near:
             return path
         nearest = max(near)[0]
@@ -170,7 +170,7 @@ class Tree:
             parts = name.split("/")[:-1]
             return parts == own, sum(1 for part in parts if part in own)
 
-        names = [name for name in names if may_be_of(official_split(folder), name)]
+        names = [name for name in names if fits_split(official_split(folder), name)]
         best = [name for name in names if rank(name) == max(map(rank, names))]
         return best[0] if best else None
 
@@ -312,7 +312,7 @@ def picture_tree(tree: Tree, options: SimpleNamespace) -> Tree:
     return Tree(images, options) if images else tree
 
 
-def is_litter(name: str) -> bool:
+def is_hidden(name: str) -> bool:
     """Whether a file is hidden or of the system: `__MACOSX/`, `._*`, `.DS_Store`."""
     parts = (part for part in name.split("/") if part not in (".", ".."))
     return any(part.startswith(".") or part == "__MACOSX" for part in parts)

@@ -12,7 +12,7 @@ def spelling(name: str) -> str:
     return f"{name}{dot}{ending.lower()}"
 
 
-def kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None:
+def match_rank(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None:
     """Rank how well a path fits the name in a label, by equal parts; None where it does not fit.
 
     The last parts are equal, and one of the two has no others, or only such as lead to the label's
@@ -36,6 +36,6 @@ def kinship(path: str, wanted: list[str], folder: str) -> tuple[int, int] | None
     return same, sum(1 for _ in shared)
 
 
-def may_be_of(split: str | None, name: str) -> bool:
+def fits_split(split: str | None, name: str) -> bool:
     """Whether a file's folders state no other split, in which a file may have the same name."""
     return split is None or official_split(name.rpartition("/")[0]) in (None, split)

@@ -37,7 +37,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
         size = stated_size(label.get("imageWidth"), label.get("imageHeight"))
         image = find_image(images, name, label.get("imagePath"), tree.split(name))
         page = Page(image, size, words)
-        load = None if image in images else embedded(label.get("imageData"))
+        load = None if image in images else embedded_picture(label.get("imageData"))
         places = {"language": options.language, "split": tree.split(name)}
         for item in page_rows(images, page, name, slug(stem(name)), options, **places):
             if isinstance(item, Item) and load is not None:
@@ -69,7 +69,7 @@ def find_image(images: Tree, name: str, stated: object, split: str | None) -> st
     return images.picture_of(stem(name)) or image or f"{stem(name)}.jpg"
 
 
-def embedded(data: str | None) -> partial | None:
+def embedded_picture(data: str | None) -> partial | None:
     """Loader of the picture that a label file holds in itself; None where it holds none."""
     try:
         return partial(bytes, base64.b64decode(data, validate=True)) if data else None

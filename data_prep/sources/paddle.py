@@ -40,7 +40,7 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     images = picture_tree(tree, options)
     files = [tree.only] if tree.only else label_files(tree)
     labels: Labels = {}
-    for name in sorted(files, key=lambda name: richness(tree, name)):
+    for name in sorted(files, key=lambda name: label_file_order(tree, name)):
         key = "" if len(files) == 1 else slug(stem(name)) + "-"
         split = tree.label_split(name)
         for number, line in tree.lines(name):
@@ -85,7 +85,7 @@ def names_pictures(tree: Tree, name: str) -> bool:
     return False
 
 
-def richness(tree: Tree, name: str) -> tuple[bool, bool]:
+def label_file_order(tree: Tree, name: str) -> tuple[bool, bool]:
     """Sort key of a label file: files with boxes first, then files that state a split."""
     return b"\t[{" not in tree.head(name), tree.label_split(name) is None
 

@@ -119,7 +119,7 @@ def page_pages(root: "_Element") -> list[XmlPage]:
     page = first(root, "Page")
     if page is None:
         raise ValueError("no element Page")
-    size = stated_size(*(whole(page.get(side)) for side in ("imageWidth", "imageHeight")))
+    size = stated_size(*(parse_whole(page.get(side)) for side in ("imageWidth", "imageHeight")))
     regions = list(page.iter("{*}TextRegion"))
     order = reading_order(page)
     last = len(order)
@@ -191,10 +191,10 @@ def polygon(numbers: list[float]) -> list[tuple[float, float]] | None:
 
 def index_of(element: "_Element") -> int:
     """The whole number in an element's attribute `index`; 0 without any."""
-    return whole(element.get("index")) or 0
+    return parse_whole(element.get("index")) or 0
 
 
-def whole(text: str | None) -> int | None:
+def parse_whole(text: str | None) -> int | None:
     """Parse a whole number in an attribute; None for other texts."""
     try:
         return int(float(text or ""))
@@ -211,7 +211,7 @@ def alto_pages(root: "_Element") -> list[XmlPage]:
     is_pixels = unit is None or (unit.text or "").strip() in ("pixel", "")
     pages = []
     for page in root.iter("{*}Page"):
-        size = stated_size(whole(page.get("WIDTH")), whole(page.get("HEIGHT")))
+        size = stated_size(parse_whole(page.get("WIDTH")), parse_whole(page.get("HEIGHT")))
         lines = [alto_line(line) for line in page.iter("{*}TextLine")]
         name = (file.text or "").strip() if file is not None else ""
         pages.append(XmlPage(name or None, size, lines, is_pixels))

@@ -158,7 +158,7 @@ def check_font(font: str) -> str:
     return font
 
 
-def undrawn(font: str, text: str) -> str:
+def missing_glyphs(font: str, text: str) -> str:
     """Characters of a text whose glyph is missing or empty in a font; "" if there are none."""
     return "".join(c for c in dict.fromkeys(text) if not (c.isspace() or _draws(font, c)))
 

@@ -12,7 +12,7 @@ from typing import cast
 from PIL import Image
 
 from data_prep.dataset.schema import parse_json
-from data_prep.synthetic.fonts import undrawn
+from data_prep.synthetic.fonts import missing_glyphs
 from data_prep.synthetic.invoices.parts import pairs, table
 from data_prep.synthetic.page import GREY, PALE, Page
 from data_prep.synthetic.render import SHIPPED_FACES, shipped_fonts
@@ -140,7 +140,7 @@ def _faces(text: str) -> list[tuple[str, str]]:
     needed = "".join(sorted(special))
     files = (map(str, shipped_fonts(*stems)) for stems in SHIPPED_FACES.values())
     faces = [(regular, bold) for regular, bold in files]
-    return [face for face in faces if not any(undrawn(font, needed) for font in face)]
+    return [face for face in faces if not any(missing_glyphs(font, needed) for font in face)]
 
 
 def _entries(

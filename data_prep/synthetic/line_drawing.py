@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
 from data_prep.dataset.pictures import fit_height
 from data_prep.synthetic import scenes
-from data_prep.synthetic.fonts import has_capitals_only, undrawn
+from data_prep.synthetic.fonts import has_capitals_only, missing_glyphs
 from data_prep.synthetic.render import degrade_thermal, load_font
 from data_prep.synthetic.texts import LENGTHS, SIGN_LENGTHS, Vocabulary, graphemes, line_text
 
@@ -65,9 +65,9 @@ def plan_lines(
         earlier = sum(k[0] == language for k in kinds[: number % len(kinds)])
         at = (number // len(kinds) * turn + earlier) * per_page + index % per_page
         text = line_text(vocabulary_of[language], at, rng, low, high)
-        font = next((candidate for candidate in order if not undrawn(candidate, text)), None)
+        font = next((candidate for candidate in order if not missing_glyphs(candidate, text)), None)
         if font is None:
-            yield text, min((undrawn(candidate, text) for candidate in order), key=len)
+            yield text, min((missing_glyphs(candidate, text) for candidate in order), key=len)
             continue
         if has_capitals_only(font):
             text = text.upper()
@@ -110,7 +110,7 @@ def _printed(line: Line, look: random.Random, rng: random.Random) -> Image.Image
     fade = 1 + scenes.smooth_noise(mask.shape, 0.7 * body, rng, look.uniform(0, 0.12))
     picture = scenes.paint(sheet, np.clip(mask * fade, 0, 1), ink)
     tilt = rng.uniform(0, 0.08) * body
-    return _seen(picture, mask, body, tilt, False, rng)
+    return _photograph_line(picture, mask, body, tilt, False, rng)
 
 
 def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
@@ -122,7 +122,7 @@ def _written(line: Line, look: random.Random, rng: random.Random) -> Image.Image
     kinds += ["squared"] * (2 if line.language in ("ko", "zh") else 1)
     sheet = scenes.paper(mask.shape, body, baseline, look.choice(kinds), look)
     picture = scenes.paint(sheet, mask, scenes.pen_colour(look))
-    return _seen(picture, mask, body, rng.uniform(0, 0.12) * body, False, rng)
+    return _photograph_line(picture, mask, body, rng.uniform(0, 0.12) * body, False, rng)
 
 
 def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image:
@@ -146,10 +146,10 @@ def _painted(line: Line, look: random.Random, rng: random.Random) -> Image.Image
             shadow = np.roll(mask, (step, step), axis=(0, 1))
             picture = scenes.paint(picture, 0.8 * shadow, dark)
     picture = scenes.paint(picture, mask, letters)
-    return _seen(picture, mask, body, rng.uniform(0.05, 0.3) * body, True, rng)
+    return _photograph_line(picture, mask, body, rng.uniform(0.05, 0.3) * body, True, rng)
 
 
-def _seen(
+def _photograph_line(
     picture: np.ndarray, mask: np.ndarray, body: float, tilt: float, harsh: bool, rng: random.Random
 ) -> Image.Image:
     """Crop a picture to its ink, with random perspective and camera effects."""
@@ -172,7 +172,7 @@ def _em_of_body(font: str, letters: str) -> float:
 def sized_font(font: str, language: str, body: float) -> ImageFont.FreeTypeFont:
     """The font at the size at which the language's letters are `body` pixels high."""
     letters = _BODY[language]
-    scale = 1.2 if undrawn(font, letters) else _em_of_body(font, letters)
+    scale = 1.2 if missing_glyphs(font, letters) else _em_of_body(font, letters)
     return load_font(font, max(8, round(body * scale)))
 
 

@@ -46,8 +46,8 @@ def apply_pixel_budget(processor: "ProcessorMixin", config: TrainConfig) -> None
     counted = area_factor(image_processor)
     if counted is None:
         size = dict(getattr(image_processor, "size", None) or {})
-        given = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
-        asked = " and ".join(f"{name}={value}" for name, value in given.items() if value)
+        bounds = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
+        asked = " and ".join(f"{name}={value}" for name, value in bounds.items() if value)
         raise ConfigError(
             f"{name} does not bound the area of a picture (its size is {size}), so "
             f"{asked} cannot bound it; {_other_budget(processor)}."

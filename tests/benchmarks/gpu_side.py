@@ -361,11 +361,11 @@ class _busy:
     """Collects the GPU's utilisation in percent while its block runs, where it can be asked for."""
 
     def __enter__(self) -> list[float]:
-        self.found: list[float] = []
+        self.shares: list[float] = []
         self.end = threading.Event()
         if _cuda():
             threading.Thread(target=self._ask, daemon=True).start()
-        return self.found
+        return self.shares
 
     def __exit__(self, *error: Any) -> None:
         self.end.set()
@@ -374,7 +374,7 @@ class _busy:
         from ocrkit.training.tracking import gpu_utilization
 
         while not self.end.wait(0.2) and (share := gpu_utilization()) is not None:
-            self.found.append(share)
+            self.shares.append(share)
 
 
 if __name__ == "__main__":

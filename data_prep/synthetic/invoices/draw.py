@@ -14,7 +14,7 @@ from data_prep.dataset.command import check_choice
 from data_prep.dataset.crops import to_png
 from data_prep.dataset.schema import DataError, UsageError
 from data_prep.synthetic.damage import photograph_page, scan_page
-from data_prep.synthetic.fonts import FACES, installed_fonts, require_shaping, undrawn
+from data_prep.synthetic.fonts import FACES, installed_fonts, missing_glyphs, require_shaping
 from data_prep.synthetic.fonts import LANGUAGES as FONT_LANGUAGES
 from data_prep.synthetic.invoices.content import Document, make_document
 from data_prep.synthetic.invoices.layouts import LAYOUTS, lay_out
@@ -62,7 +62,7 @@ def faces(language: str) -> dict[str, Face]:
     return {
         family: face
         for family, face in available.items()
-        if not any(undrawn(font, needed) for font in face)
+        if not any(missing_glyphs(font, needed) for font in face)
     }
 
 
@@ -119,7 +119,7 @@ def plan_document(seed: int, index: int, setup: Setup) -> tuple[Document, str, F
     mono = [family for family in families if "Mono" in family]
     is_mono = layout == "receipt" and mono and rng.random() < 0.6
     face = families[rng.choice(mono if is_mono else [*families])]
-    drawn = not any(undrawn(font, locale.sign) for font in face)
+    drawn = not any(missing_glyphs(font, locale.sign) for font in face)
     sign = locale.sign if drawn and rng.random() < 0.85 else locale.currency
     if language == "bn":
         sign = locale.sign if drawn else "টাকা"

@@ -2,7 +2,7 @@ import unicodedata
 
 import pytest
 
-from data_prep.dataset.names import kinship, may_be_of, spelling
+from data_prep.dataset.names import fits_split, match_rank, spelling
 
 
 def test_names_of_one_file_are_spelled_alike():
@@ -24,10 +24,10 @@ def test_names_of_one_file_are_spelled_alike():
 )
 def test_files_are_ranked_by_the_folders_that_they_share_with_a_label(path, expected):
     """The label lies in `set` and names `images/a.png`."""
-    assert kinship(path, ["images", "a.png"], "set") == expected
+    assert match_rank(path, ["images", "a.png"], "set") == expected
 
 
 def test_a_file_in_the_folder_of_another_split_is_refused():
-    assert may_be_of("train", "train/a.png") and may_be_of("train", "a.png")
-    assert not may_be_of("train", "test/a.png")
-    assert may_be_of(None, "test/a.png")
+    assert fits_split("train", "train/a.png") and fits_split("train", "a.png")
+    assert not fits_split("train", "test/a.png")
+    assert fits_split(None, "test/a.png")

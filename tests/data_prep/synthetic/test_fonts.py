@@ -14,8 +14,8 @@ from data_prep.synthetic.fonts import (
     font_table,
     has_capitals_only,
     installed_fonts,
+    missing_glyphs,
     require_shaping,
-    undrawn,
 )
 from data_prep.synthetic.render import shipped_fonts
 
@@ -38,20 +38,20 @@ def test_every_language_has_every_face_and_packages_of_debian():
 
 
 def test_coverage_is_by_character_and_asks_for_ink():
-    assert undrawn(DEJAVU, "Ab1 .~é") == ""
-    assert undrawn(DEJAVU, "A가나 가") == "가나"
+    assert missing_glyphs(DEJAVU, "Ab1 .~é") == ""
+    assert missing_glyphs(DEJAVU, "A가나 가") == "가나"
     # A joiner draws nothing by itself and is no reason to refuse a font.
-    assert undrawn(DEJAVU, "a\u200db\u200c") == ""
+    assert missing_glyphs(DEJAVU, "a\u200db\u200c") == ""
 
 
 def test_a_syllable_that_a_font_maps_to_a_blank_glyph_is_missing():
     font = font_of("ko", "sign", "BM DoHyeon")
-    assert undrawn(font, "한글똠") == "똠"
+    assert missing_glyphs(font, "한글똠") == "똠"
 
 
 def test_a_vowel_sign_alone_is_judged_without_the_circle_that_shaping_adds():
-    assert undrawn(DEJAVU, "া্ক") == "া্ক"
-    assert undrawn(font_of("bn", "print", "Lohit Bengali"), "া্কড়") == ""
+    assert missing_glyphs(DEJAVU, "া্ক") == "া্ক"
+    assert missing_glyphs(font_of("bn", "print", "Lohit Bengali"), "া্কড়") == ""
 
 
 def test_faces_of_a_collection_are_distinguished():
@@ -77,7 +77,7 @@ def test_every_installed_font_opens_and_draws_its_script(language, face):
         pytest.skip(str(error))
     assert installed_fonts() == {} or set(families) <= set(FACES[language][face])
     for font in (font for family in families.values() for font in family):
-        assert undrawn(check_font(font), sample) == "", font
+        assert missing_glyphs(check_font(font), sample) == "", font
 
 
 def test_a_missing_face_names_its_packages(monkeypatch):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from data_prep.dataset.schema import DataError
-from data_prep.synthetic.fonts import FACES, KINDS, find_fonts, undrawn
+from data_prep.synthetic.fonts import FACES, KINDS, find_fonts, missing_glyphs
 from data_prep.synthetic.lines import choose_fonts, lines, sheet
 from data_prep.synthetic.texts import Vocabulary, load_vocabulary
 from tests.helpers.drawn_lines import shipped
@@ -87,5 +87,5 @@ def test_the_kits_words_can_be_drawn_with_the_fonts_of_their_language(language):
         except DataError:
             continue
         words = " ".join(load_vocabulary(language).words)
-        best = min((undrawn(f[0], words) for f in families.values()), key=len)
+        best = min((missing_glyphs(f[0], words) for f in families.values()), key=len)
         assert best == "", face

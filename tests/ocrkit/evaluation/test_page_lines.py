@@ -71,8 +71,8 @@ class Lengths:
 
 
 def test_pages_hold_their_lines_in_order(monkeypatch):
-    found = {90: [quad(0, 0, 100), quad(0, 30, 200)], 91: [], 92: [quad(0, 0, 400)]}
-    monkeypatch.setattr(page_lines, "detect_lines", lambda picture: found[picture.width % 100])
+    boxes = {90: [quad(0, 0, 100), quad(0, 30, 200)], 91: [], 92: [quad(0, 0, 400)]}
+    monkeypatch.setattr(page_lines, "detect_lines", lambda picture: boxes[picture.width % 100])
     rows = [
         {"id": f"page {n}", "prompt": [], "images": [Image.new("L", (500 + n, 300), 255)]}
         for n in (90, 91, 92)

@@ -465,7 +465,7 @@ def test_evaluate_by_a_server_stands_in_compare(thermal, tmp_path, capsys):
 @pytest.mark.parametrize("command", ["predict", "evaluate"])
 def test_options_of_a_server_are_checked_first(options, message, command, scans, capsys):
     try:
-        code = main([command, *([str(scans)] * (command == "predict")), *options])
+        code = main([command, *([str(scans)] if command == "predict" else []), *options])
     except SystemExit as stop:
         code = stop.code
     assert code == 2 and message in capsys.readouterr().err

@@ -65,13 +65,13 @@ def test_a_probe_is_a_step_of_the_run_that_follows(config, loaded, monkeypatch, 
     monkeypatch.setattr(probe, "autocast", lambda config, device: half)
     seen, terms = set(), []
 
-    def loss(model, inputs, **given):
-        terms.append(given)
-        return supervised_loss(model, inputs, **given)
+    def loss(model, inputs, **options):
+        terms.append(options)
+        return supervised_loss(model, inputs, **options)
 
     monkeypatch.setattr(probe, "supervised_loss", loss)
     hook = model.get_output_embeddings().register_forward_hook(
-        lambda module, given, out: seen.add((model.is_gradient_checkpointing, out.dtype))
+        lambda module, inputs, out: seen.add((model.is_gradient_checkpointing, out.dtype))
     )
     largest_batch(model, collator, rows.select(range(2)), lengths[:2], config)
     hook.remove()

@@ -13,7 +13,7 @@ from PIL import Image, ImageFilter, ImageOps
 
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import DataError
-from data_prep.synthetic.fonts import installed_fonts, undrawn
+from data_prep.synthetic.fonts import installed_fonts, missing_glyphs
 from data_prep.synthetic.line_drawing import sized_font
 from data_prep.synthetic.receipts import TILL_FONTS, line_of
 from data_prep.synthetic.render import draw_line, shipped_fonts
@@ -183,7 +183,7 @@ def fitting_text(
         while len(units) > 1 and drawn.getlength("".join(units)) > width:
             units = units[: min(len(units) - 1, int(len(units) * 0.95))]
         text = " ".join("".join(units).split())
-        if text and not undrawn(font, text):
+        if text and not missing_glyphs(font, text):
             return text
     return "1"
 

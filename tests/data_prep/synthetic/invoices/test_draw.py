@@ -3,7 +3,7 @@ import time
 import pytest
 
 from data_prep.dataset.schema import DataError
-from data_prep.synthetic.fonts import undrawn
+from data_prep.synthetic.fonts import missing_glyphs
 from data_prep.synthetic.invoices import draw
 from data_prep.synthetic.invoices.draw import make_setup, missing_fonts
 from data_prep.synthetic.invoices.locale import LOCALES
@@ -29,7 +29,7 @@ def test_no_glyph_is_missing():
     for document, page in documents(50):
         for text in page.texts:
             shown = "".join(sorted(set(text.text)))
-            assert not any(undrawn(path, shown) for path in page.face), (
+            assert not any(missing_glyphs(path, shown) for path in page.face), (
                 document.locale.name,
                 shown,
             )
