@@ -218,15 +218,19 @@ def printed_receipts(
     progress: bool = True,
     layout: str = "prompt_completion",
     format: str = "imagefolder",
+    split: tuple[float, float, float] = (0.0, 0.0, 1.0),
 ) -> dict:
-    """Write a test split of clean lines in fonts that the embedded model was trained on.
+    """Write clean lines in fonts that the embedded model was trained on, all for testing.
 
-    Evaluated before and after fine-tuning, it measures forgetting. Arguments as in
-    `thermal_receipts`.
+    Evaluated before and after fine-tuning, they measure forgetting; a train split of them, as
+    `replay`, prevents it. Arguments as in `thermal_receipts`.
     """
-    settings = {"receipts": receipts, "seed": seed} | output_settings(layout, format)
+    settings: dict[str, object] = {"receipts": receipts, "seed": seed}
+    settings |= output_settings(layout, format)
+    if split[2] < 1:
+        settings["split"] = list(split)
     items = partial(_receipt_items, draw_printed_line, BASE_FONTS, receipts, seed)
-    return _write(items, out, "printed-receipts", settings, (0.0, 0.0, 1.0), progress)
+    return _write(items, out, "printed-receipts", settings, split, progress)
 
 
 def _write(

@@ -100,6 +100,15 @@ class TrainConfig:
     augmentation: dict = setting(
         {}, "changes to training pictures: {name: strength or [low, high], probability: 0.5}"
     )
+    replay: str = setting(
+        "",
+        "a second dataset folder whose training rows are mixed in, so that what the base could "
+        "read is not forgotten",
+        may_be_empty=True,
+    )
+    replay_share: float = setting(
+        0.25, "share of the training samples that are rows of replay", above=0, below=1
+    )
     curriculum: str | None = setting(
         None, "easy first by length, density, base_cer or a column; none: all rows at once"
     )
@@ -153,6 +162,12 @@ class TrainConfig:
     adam_beta2: float = setting(0.999, "AdamW's second decay rate", at_least=0, below=1)
     optim: str = setting(
         "adamw_torch", "transformers' optimizer name, e.g. adamw_8bit", choices=OPTIMIZERS
+    )
+    weight_averaging: float = setting(
+        0.0,
+        "share of the steps, the last ones, whose weights are averaged at the end; 0: none",
+        at_least=0,
+        at_most=1,
     )
     gradient_checkpointing: bool = setting(True, "recompute activations to save memory")
     logging_steps: int = setting(10, "log the loss every N steps", at_least=1)

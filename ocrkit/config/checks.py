@@ -4,6 +4,7 @@ import re
 from dataclasses import fields
 from difflib import get_close_matches
 from importlib import metadata
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrkit.config.names import ATTENTION, PROMPTED_TASKS
@@ -96,6 +97,16 @@ def _check_training(config: "TrainConfig") -> None:
         raise ConfigError(f"per_device_train_batch_size={batch!r} is not one of a number, auto.")
     if config.streaming and config.max_steps < 1:
         raise ConfigError("streaming=True has no known length; set max_steps.")
+    if config.weight_averaging and config.load_best_model_at_end:
+        raise ConfigError(
+            f"weight_averaging={config.weight_averaging:g} ends with averaged weights and "
+            "load_best_model_at_end with those of one checkpoint; set one of the two."
+        )
+    if config.replay and Path(config.replay).resolve() == Path(config.dataset).resolve():
+        raise ConfigError(
+            f"replay={config.replay!r} is the dataset itself; give another dataset folder, such as "
+            "one of what the base reads well."
+        )
     if config.streaming and config.curriculum:
         raise ConfigError(
             f"curriculum={config.curriculum!r} orders all rows and streaming=True never sees "

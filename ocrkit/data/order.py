@@ -13,35 +13,49 @@ from torch.utils.data import Dataset, Sampler
 
 from ocrkit.data.rows import Row
 
+# Column of a Dataset with replay: the slots of `TrainRows`.
+SLOT = "slot"
+
 
 class TrainRows(Dataset):
-    """Training rows by position: position p is row p % len, which was seen p // len times before.
+    """Training rows by position: position p is slot p % len, in epoch p // len.
 
-    A row carries that number as `epoch`, from which augmentation draws, so that it does not depend
-    on the worker and workers need no message when an epoch begins. Pictures of a Dataset come as
-    `{path, bytes}`, which the collator opens.
+    A slot is one row, or with replay several rows of like length that take turns by epoch. A row
+    carries how often it was seen before as `epoch`, from which augmentation draws, so that it does
+    not depend on the worker and workers need no message when an epoch begins. Pictures of a Dataset
+    come as `{path, bytes}`, which the collator opens.
 
     Args:
         rows: a Dataset or a list of rows.
+        slots: number of each row's slot, ascending; None: every row is a slot.
     """
 
-    def __init__(self, rows: Any):
+    def __init__(self, rows: Any, slots: Sequence[int] | None = None):
         self.rows = rows
         self.stored = rows.with_format("arrow") if hasattr(rows, "with_format") else None
+        numbers = np.arange(len(rows)) if slots is None else np.asarray(slots)
+        # First row of each slot, and number of its rows.
+        _, self.first, self.count = np.unique(numbers, return_index=True, return_counts=True)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.first)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return the largest number of each slot in a column, such as `length`."""
+        return np.maximum.reduceat(np.asarray(self.rows[name][:], float), self.first)
 
     def __getitem__(self, index: int) -> Row:
         return self.__getitems__([index])[0]
 
     def __getitems__(self, positions: Sequence[int]) -> list[Row]:
-        numbers = [position % len(self) for position in positions]
+        turns = [divmod(position, len(self)) for position in positions]
+        numbers = [int(self.first[n] + epoch % self.count[n]) for epoch, n in turns]
         if self.stored is None:
             rows = self.rows.__getitems__(numbers)
         else:
             rows = self.stored[numbers].to_pylist()
-        return [{**row, "epoch": p // len(self)} for row, p in zip(rows, positions)]
+        seen = [int(epoch // self.count[n]) for epoch, n in turns]
+        return [{**row, "epoch": epoch} for row, epoch in zip(rows, seen)]
 
 
 class TrainSampler(Sampler[int]):

@@ -1,6 +1,7 @@
 """Streaming: read training rows as they are needed, so memory does not grow with the dataset."""
 
 import copy
+import itertools
 import math
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,12 +48,24 @@ class RowStream(IterableDataset):
         self.conversation: ConversationTokenizer | None = None
         self.context = 0
         self.batches_read, self.batch_rows = 0, 1
+        self.replay: RowStream | None = None
+        self.replay_share = 0.0
 
     def fitting(self, processor: "ProcessorMixin", context: int) -> "RowStream":
         """Return this stream without rows of more than `context` tokens."""
         stream = copy.copy(self)
         stream.processor, stream.context = processor, context
         stream.conversation = ConversationTokenizer(processor)
+        return stream
+
+    def mixed_with(self, replay: "RowStream", share: float) -> "RowStream":
+        """Return this stream with rows of another in between, spread evenly.
+
+        Args:
+            share: of the rows that are the other's.
+        """
+        stream = copy.copy(self)
+        stream.replay, stream.replay_share = replay, share
         return stream
 
     def after(self, batches: int, batch_rows: int) -> "RowStream":
@@ -80,11 +93,24 @@ class RowStream(IterableDataset):
         """Iterate over rows, from the batch on at which the stream begins."""
         worker = get_worker_info()
         count, number = (worker.num_workers, worker.id) if worker else (1, 0)
-        for index, row in enumerate(self._usable(lists=number == 0)):
+        for index, row in enumerate(self._mixed(lists=number == 0)):
             batch = index // self.batch_rows - self.batches_read
             # The loader asks its workers for batches in turn, beginning with the first.
             if batch >= 0 and batch % count == number:
                 yield row
+
+    def _mixed(self, lists: bool) -> Iterator[Row]:
+        """Iterate over the usable rows of this stream and of `replay`."""
+        own = self._usable(lists)
+        if self.replay is None:
+            yield from own
+            return
+        replayed, share = self.replay._usable(lists), self.replay_share
+        for index in itertools.count():
+            row = next(replayed if int((index + 1) * share) > int(index * share) else own, None)
+            if row is None:
+                return
+            yield row
 
     def _usable(self, lists: bool) -> Iterator[Row]:
         """Iterate over the usable rows of all epochs.

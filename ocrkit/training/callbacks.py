@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch.optim.swa_utils import get_swa_multi_avg_fn
 from transformers import (
     EarlyStoppingCallback,
     TrainerCallback,
@@ -20,6 +21,8 @@ from transformers.trainer_callback import ExportableState
 from ocrkit.environment import broadcast_from_main
 from ocrkit.run_folder import append_log, read_log
 from ocrkit.training.losses import update_weights, weight_table
+
+average_weights = get_swa_multi_avg_fn()
 
 
 class LogFile(TrainerCallback):
@@ -144,6 +147,74 @@ class StopOnSignal(TrainerCallback):
             self.caught = self.caught or signal.SIGTERM
             control.should_save = control.should_training_stop = True
         return control
+
+
+class WeightAveraging(TrainerCallback):
+    """Averages the trained weights over the last steps of a run, and ends it with the averages.
+
+    The averages lie in the optimizer's state, so a checkpoint holds them and a resumed run goes on
+    with them. Stochastic weight averaging (Izmailov et al. 2018, arXiv:1803.05407), with the mean
+    of torch.optim.swa_utils, but without a phase of its own.
+
+    Args:
+        share: of the run's steps, the last ones, that are averaged.
+    """
+
+    def __init__(self, share: float) -> None:
+        self.share = share
+
+    def _first(self, state: TrainerState) -> int:
+        """The first step whose weights count."""
+        return state.max_steps - max(1, round(self.share * state.max_steps)) + 1
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Forget the averages of a run that was finished and is now longer."""
+        if optimizer and state.global_step + 1 < self._first(state):
+            for values in optimizer.state.values():
+                values.pop("average", None)
+
+    def on_step_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Add the weights of a step to the averages."""
+        if optimizer is None or state.global_step < self._first(state):
+            return
+        # An optimizer sets its own state of a weight at the weight's first step.
+        for weight, values in optimizer.state.items():
+            if "average" not in values:
+                values |= {"average": weight.detach().clone(), "averaged": 1}
+            else:
+                average_weights([values["average"]], [weight.detach()], values["averaged"])
+                values["averaged"] += 1
+
+    def on_train_end(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        optimizer: torch.optim.Optimizer | None = None,
+        **kwargs: object,
+    ) -> None:
+        """Replace the weights by their averages, unless the run was stopped before its end."""
+        averaged = 0
+        for weight, values in optimizer.state.items() if optimizer else ():
+            if "average" in values and state.global_step >= state.max_steps:
+                weight.data.copy_(values["average"])
+                averaged = values["averaged"]
+        if averaged and state.is_world_process_zero:
+            print(f"The weights are the mean of those after the last {averaged} steps.")
 
 
 def _restore(callback: Any, state: Any) -> None:

@@ -8,19 +8,27 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from datasets import concatenate_datasets
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import picture_canvases, picture_sizes, row_lengths, token_lengths
 from ocrkit.data.order import TrainRows
 from ocrkit.data.rows import text_of
+from ocrkit.data.stream import RowStream
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
 from ocrkit.models.sizes import count_sizes, picture_fits, row_scale
 from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
 from ocrkit.training.probe import GIB, out_of_memory, peak_memory, resident_memory, timed_steps
-from ocrkit.training.rows import STREAM_SAMPLE, context_length, validation_rows
+from ocrkit.training.rows import (
+    STREAM_SAMPLE,
+    context_length,
+    replay_rows,
+    replay_slots,
+    validation_rows,
+)
 
 if TYPE_CHECKING:
     from datasets import Dataset, DatasetDict
@@ -180,6 +188,11 @@ def plan(
         TrainingError: a batch does not fit the memory.
     """
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
+    if config.replay:
+        replay = replay_rows(data["train"], config)
+        replay = replay.take(STREAM_SAMPLE) if isinstance(replay, RowStream) else replay
+        slots = range(replay_slots(len(rows), config.replay_share))
+        rows = concatenate_datasets([rows, replay.select([n % len(replay) for n in slots])])
     collator = Collator(processor, config.image_height)
     images, texts = token_lengths(rows, processor, config, collator.conversation)
     tokens = [image + text for image, text in zip(images, texts)]

@@ -16,6 +16,7 @@ import yaml
 
 from data_prep.dataset.files import write_whole
 from ocrkit.config import TrainConfig
+from ocrkit.data.order import SLOT
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import ConfigError
@@ -34,18 +35,18 @@ KEPT = set(
     "max_image_tiles min_pixels max_pixels processor_kwargs image_height max_length use_peft "
     "lora_r lora_alpha lora_dropout use_rslora lora_target_modules finetune_vision_layers "
     "finetune_language_layers finetune_attention_modules finetune_mlp_modules prompts "
-    "max_train_samples streaming shuffle_buffer_size curriculum curriculum_start "
-    "curriculum_steps loss label_smoothing_factor focal_gamma focal_alpha confusion_max_weight "
-    "confusion_smoothing optim seed".split()
+    "max_train_samples streaming shuffle_buffer_size replay_share curriculum "
+    "curriculum_start curriculum_steps loss label_smoothing_factor focal_gamma focal_alpha "
+    "confusion_max_weight confusion_smoothing optim seed".split()
 )
 # Another value takes effect from the checkpoint's step on, and the step is recorded.
 CHANGEABLE = set(
     "backend load_in_4bit dtype attn_implementation device_map trust_remote_code augmentation "
     "output_dir num_train_epochs max_steps per_device_eval_batch_size learning_rate "
     "learning_rate_batch_size lr_scheduler_type warmup_steps weight_decay max_grad_norm adam_beta2 "
-    "gradient_checkpointing logging_steps eval_steps num_completions_to_print save_steps "
-    "save_total_limit load_best_model_at_end early_stopping_patience early_stopping_threshold "
-    "dataloader_num_workers report_to project run_name tags".split()
+    "weight_averaging gradient_checkpointing logging_steps eval_steps num_completions_to_print "
+    "save_steps save_total_limit load_best_model_at_end early_stopping_patience "
+    "early_stopping_threshold dataloader_num_workers report_to project run_name tags".split()
 )
 # As CHANGEABLE; besides, evaluations before and after do not compare, so the best checkpoint is
 # chosen among those saved after the change.
@@ -54,7 +55,7 @@ EVALUATION_SETTINGS = set(
     "locale".split()
 )
 # Names of folders or of the Hub, which may change if their content is the same.
-BY_CONTENT = {"model_name_or_path", "dataset"}
+BY_CONTENT = {"model_name_or_path", "dataset", "replay"}
 # Numbers whose product with the number of processes has to stay.
 BY_PRODUCT = {"per_device_train_batch_size", "gradient_accumulation_steps"}
 # Not compared; names in sft_kwargs are compared one by one.
@@ -90,6 +91,7 @@ def run_description(
         "settings": _json_settings(config),
         "processes": process_count(),
         "dataset": dataset_hash(config.dataset),
+        "replay": dataset_hash(config.replay) if config.replay else None,
         "rows": None if isinstance(rows, RowStream) else _rows_hash(rows),
         "base": _base(model),
         "lora": _lora(model),
@@ -184,6 +186,8 @@ def checked_settings(
         for name, values in _sft_changes(before, after).items()
         if not _sft_changeable(name)
     }
+    if bool(before.get("replay")) != bool(config.replay):
+        differing["replay"] = (before.get("replay", ""), config.replay)
     _refuse(checkpoint, differing)
     digest = dataset_hash(config.dataset)
     if saved["dataset"] and digest and saved["dataset"] != digest:
@@ -191,6 +195,12 @@ def checked_settings(
             f"{checkpoint} was trained on {before.get('dataset')!r}, whose dataset.json has the "
             f"hash {saved['dataset']}, and that of dataset={config.dataset!r} is {digest}: give "
             "the dataset that it was trained on, or leave resume_from_checkpoint out."
+        )
+    if config.replay and saved.get("replay") != dataset_hash(config.replay):
+        raise ConfigError(
+            f"{checkpoint} was trained with replay={before['replay']!r}, and the dataset.json of "
+            f"replay={config.replay!r} is another: give the dataset that it was trained with, or "
+            "leave resume_from_checkpoint out."
         )
     return _checked_batch(config, saved, checkpoint)
 
@@ -335,7 +345,9 @@ def _sft_changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[st
 
 def _rows_hash(rows: "Dataset") -> str:
     """A hash of the rows' ids and texts and of the columns that their order depends on."""
-    names = [n for n in ("id", "completion", "length", "difficulty") if n in rows.column_names]
+    names = [
+        n for n in ("id", "completion", "length", "difficulty", SLOT) if n in rows.column_names
+    ]
     digest = hashlib.sha256()
     for name in names:
         digest.update(json.dumps([name, list(rows[name])]).encode())

@@ -2,12 +2,17 @@
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from datasets import concatenate_datasets
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import refusal, row_lengths
-from ocrkit.data.load import without_bars
+from ocrkit.data.load import load_data, without_bars
+from ocrkit.data.order import SLOT
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
@@ -38,11 +43,17 @@ def train_rows(
     Raises:
         DataError: no row fits.
     """
+    replay = replay_rows(rows, config) if config.replay else None
     if not isinstance(rows, RowStream):
         rows = fit_context(rows, "train", model, collator, config)
+        if replay is not None and not isinstance(replay, RowStream):
+            replay = fit_context(replay, "replay", model, collator, config)
+            rows = with_replay(rows, replay, config.replay_share)
         return rows, resolve_batch(config, model, collator, rows, rows["length"])
     context = context_length(model, config)
     stream = rows.fitting(collator.processor, context)
+    if isinstance(replay, RowStream):
+        stream = stream.mixed_with(replay.fitting(collator.processor, context), config.replay_share)
     sample = stream.take(STREAM_SAMPLE)
     if not len(sample):
         raise DataError(
@@ -54,6 +65,55 @@ def train_rows(
     rows_per_batch = resolved_batch_size(config) * process_count()
     batches = saved["step"] * config.gradient_accumulation_steps if saved else 0
     return stream.after(batches, rows_per_batch), config
+
+
+def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | RowStream":
+    """The training rows of the dataset `config.replay`, or the stream of them.
+
+    Args:
+        rows: the training rows that they are mixed with.
+
+    Raises:
+        DataError: there are none, or they have another task or another language.
+    """
+    own = replace(config, dataset=config.replay, replay="", max_train_samples=None)
+    replay = load_data(own)["train"]
+    few = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
+    if not len(few[1]):
+        raise DataError(f"replay={config.replay!r} has no usable training row; leave replay out.")
+    for name in ("task", "language"):
+        wanted, given = ({*data.unique(name)} - {None} for data in few)
+        if wanted and given and not wanted & given:
+            raise DataError(
+                f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(given))} and "
+                f"{config.dataset} of {', '.join(sorted(wanted))}: what is kept by replay is what "
+                f"the model did before, in the same {name}; give such a dataset."
+            )
+    return replay
+
+
+def replay_slots(rows: int, share: float) -> int:
+    """Replayed samples beside so many rows, such that `share` of all are replayed."""
+    return max(1, round(rows * share / (1 - share)))
+
+
+def with_replay(rows: "Dataset", replay: "Dataset", share: float) -> "Dataset":
+    """Add replayed rows in as many slots as make them `share` of an epoch's samples.
+
+    Rows of like length share a slot and take turns by epoch, so that all of them are seen over
+    some epochs; with fewer rows than slots they are seen several times an epoch.
+
+    Args:
+        rows: rows with `length`, which get a slot each; likewise `replay`.
+    """
+    slots = replay_slots(len(rows), share)
+    order = np.argsort(replay["length"][:], kind="stable")
+    numbers = np.arange(max(slots, len(replay)))
+    with without_bars():
+        replay = replay.select(np.sort(numbers % len(replay)) if slots > len(replay) else order)
+        taken = len(rows) + numbers * slots // len(numbers)
+        parts = [(rows, np.arange(len(rows))), (replay, taken)]
+        return concatenate_datasets([part.add_column(SLOT, slot.tolist()) for part, slot in parts])
 
 
 def validation_rows(data: "DatasetDict", config: TrainConfig) -> "Dataset | None":
@@ -91,7 +151,7 @@ def fit_context(
                 rows.remove_columns("images")[number], processor, config, collator.conversation
             )
             lengths[number] = 0
-        if length <= context or (math.isinf(length) and split != "train"):
+        if length <= context or (math.isinf(length) and split not in ("train", "replay")):
             kept.append(number)
         else:
             left_out.append({"where": f"{split} row {name}", **problem})

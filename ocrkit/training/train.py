@@ -157,7 +157,8 @@ def _train(
         run |= {"id": next_run_id(checkpoint)}
         run.setdefault("start", weights_fingerprint(model))
         # Listed before trackers write files of this run into the folder.
-        names = [] if resumed else paths_of_run(folder, run["start"], [config.dataset])
+        used = [config.dataset, config.replay]
+        names = [] if resumed else paths_of_run(folder, run["start"], used)
         step = saved["step"] if saved else 0
         log.begin = lambda: _begin(trainer, model, run, names, step)
     try:
@@ -250,7 +251,7 @@ def make_trainer(
     Raises:
         DataError, ConfigError: as `train`.
     """
-    from ocrkit.training.callbacks import EarlyStopping
+    from ocrkit.training.callbacks import EarlyStopping, WeightAveraging
     from ocrkit.training.trainer import OCRTrainer
 
     if "train" not in data:
@@ -279,6 +280,8 @@ def make_trainer(
     if config.early_stopping_patience is not None:
         patience = config.early_stopping_patience
         callbacks = [*callbacks, EarlyStopping(patience, config.early_stopping_threshold)]
+    if config.weight_averaging:
+        callbacks = [*callbacks, WeightAveraging(config.weight_averaging)]
     arguments = sft_config(config, evaluated=validation is not None)
     if config.curriculum and not isinstance(rows, RowStream):
         rows = with_difficulty(rows, model, processor, config)

@@ -17,7 +17,7 @@ from transformers.trainer_utils import EvalLoopOutput
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.load import without_bars
-from ocrkit.data.order import TrainRows, TrainSampler
+from ocrkit.data.order import SLOT, TrainRows, TrainSampler
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record, scored_text
@@ -81,26 +81,27 @@ class OCRTrainer(ResumableTrainer):
 
     def get_train_dataloader(self) -> Any:
         """Batches of training rows; only these carry `epoch`, so only these are augmented."""
-        rows = self.train_dataset
+        stored = rows = self.train_dataset
         batch = self._train_batch_size * self.args.world_size
-        known = isinstance(rows, datasets.Dataset)
+        if isinstance(rows, datasets.Dataset):
+            # SFTTrainer accepted only a Dataset in its constructor.
+            slots = rows[SLOT][:] if SLOT in rows.column_names else None
+            self.train_dataset = rows = TrainRows(rows, slots)
+        known = isinstance(rows, TrainRows)
         if self.args.dataloader_drop_last and known and len(rows) < batch:
             raise ConfigError(
                 f"dataloader_drop_last leaves out a batch that is not full, and {len(rows)} rows "
                 f"do not fill one of {batch}: nothing would be trained; set a smaller "
                 "per_device_train_batch_size, or take dataloader_drop_last out of sft_kwargs."
             )
-        if known:
-            # SFTTrainer accepted only a Dataset in its constructor.
-            self.train_dataset = TrainRows(rows)
         try:
             return super().get_train_dataloader()
         finally:
-            self.train_dataset = rows
+            self.train_dataset = stored
 
     def _get_train_sampler(self, train_dataset: Any = None) -> TrainSampler:
         """The sampler `order.TrainSampler`: batches of like length, easy rows first if asked."""
-        rows, args, config = train_dataset.rows, self.args, self.config
+        rows, args, config = train_dataset, self.args, self.config
         strategy = args.train_sampling_strategy
         if strategy not in ("group_by_length", "random", "sequential"):
             raise ConfigError(
@@ -111,7 +112,7 @@ class OCRTrainer(ResumableTrainer):
         epochs = args.num_train_epochs
         if args.max_steps > 0:
             epochs = args.max_steps / math.ceil(len(rows) / batch)
-        difficulty = rows["difficulty"] if config.curriculum else None
+        difficulty = rows.column("difficulty") if config.curriculum else None
         if config.curriculum and epochs < 1 and self.is_world_process_zero():
             print(
                 f"The run is {epochs:.2f} epochs long, so about {1 - epochs:.0%} of the "
@@ -122,7 +123,7 @@ class OCRTrainer(ResumableTrainer):
             batch,
             config.seed,
             epoch=lambda: int(self.state.epoch or 0),
-            lengths=rows["length"] if strategy == "group_by_length" else None,
+            lengths=rows.column("length") if strategy == "group_by_length" else None,
             shuffle=strategy != "sequential",
             difficulty=difficulty,
             start=config.curriculum_start,

@@ -13,7 +13,7 @@ from transformers import TrainerCallback
 from data_prep.dataset.schema import DataError
 from ocrkit.data.load import load_data
 from ocrkit.data.order import TrainRows, TrainSampler
-from ocrkit.data.rows import text_of
+from ocrkit.data.rows import dataset_of, text_of
 from ocrkit.metrics import cer
 from ocrkit.metrics.text import graphemes
 from ocrkit.models.load import load_model
@@ -30,6 +30,17 @@ class _StopAt(TrainerCallback):
     def on_step_end(self, args, state, control, **kwargs):
         control.should_training_stop = state.global_step >= self.step
         return control
+
+
+def test_rows_of_a_slot_take_turns_by_epoch():
+    rows = dataset_of([{"id": name} for name in "abcdef"])
+    whole = TrainRows(rows)
+    assert [whole[p]["id"] for p in (0, 5, 7)] == ["a", "f", "b"] and len(whole) == 6
+    turns = TrainRows(rows, slots=[0, 1, 2, 2, 2, 3])
+    seen = [(row["id"], row["epoch"]) for row in turns.__getitems__([*range(16)])]
+    assert len(turns) == 4
+    assert [name for name, _ in seen] == list("abcf" + "abdf" + "abef" + "abcf")
+    assert len(set(seen)) == len(seen)  # no augmentation comes twice
 
 
 def _run(config, *callbacks):

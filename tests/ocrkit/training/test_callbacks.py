@@ -3,9 +3,16 @@ import signal
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from ocrkit.run_folder import read_log
-from ocrkit.training.callbacks import ConfusionWeights, EarlyStopping, LogFile, StopOnSignal
+from ocrkit.training.callbacks import (
+    ConfusionWeights,
+    EarlyStopping,
+    LogFile,
+    StopOnSignal,
+    WeightAveraging,
+)
 
 ARGS = SimpleNamespace(world_size=1, metric_for_best_model="eval_cer", greater_is_better=False)
 
@@ -83,3 +90,48 @@ def test_evaluations_without_an_improvement_stop_a_run(capsys):
         stopping.on_evaluate(ARGS, state(step), decision, {"eval_cer": 0.6})
     assert decision.should_training_stop
     assert "Early stop at step 20: cer was not better than 0.5 in 2" in capsys.readouterr().out
+
+
+def _averaged_run(share, steps, interrupted_at=None):
+    """Weights after each step of a small run, and its final weights; resumed where it is asked."""
+
+    def start():
+        layer = torch.nn.Linear(2, 1)
+        torch.nn.init.constant_(layer.weight, 1.0)
+        torch.nn.init.zeros_(layer.bias)
+        return layer, torch.optim.AdamW(layer.parameters(), lr=0.1)
+
+    (layer, optimizer), callback, after = start(), WeightAveraging(share), []
+    for step in range(1, steps + 1):
+        optimizer.zero_grad()
+        layer(torch.tensor([[float(step), 1.0]])).square().sum().backward()
+        optimizer.step()
+        after.append(layer.weight.detach().clone())
+        callback.on_step_end(ARGS, state(step, max_steps=steps), control(), optimizer=optimizer)
+        if step == interrupted_at:
+            saved = layer.state_dict(), optimizer.state_dict()
+            (layer, optimizer), callback = start(), WeightAveraging(share)
+            layer.load_state_dict(saved[0])
+            optimizer.load_state_dict(saved[1])
+            now = state(step, max_steps=steps)
+            callback.on_train_begin(ARGS, now, control(), optimizer=optimizer)
+    end = state(steps, max_steps=steps)
+    callback.on_train_end(ARGS, end, control(), optimizer=optimizer)
+    return after, layer.weight.detach(), optimizer
+
+
+@pytest.mark.parametrize(("share", "counted"), [(0.5, 5), (0.01, 1), (1.0, 10)])
+def test_a_run_ends_with_the_mean_of_its_last_weights(share, counted):
+    after, final, _ = _averaged_run(share, 10)
+    assert torch.allclose(final, torch.stack(after[-counted:]).mean(dim=0))
+    _, resumed, _ = _averaged_run(share, 10, interrupted_at=8)
+    assert torch.equal(final, resumed)
+
+
+def test_a_finished_run_that_is_longer_now_averages_anew():
+    *_, optimizer = _averaged_run(0.5, 10)
+    now = state(10, max_steps=100)
+    WeightAveraging(0.5).on_train_begin(ARGS, now, control(), optimizer=optimizer)
+    assert not any("average" in values for values in optimizer.state.values())
+    stopped = state(9, max_steps=10)
+    WeightAveraging(0.5).on_train_end(ARGS, stopped, control(), optimizer=optimizer)
