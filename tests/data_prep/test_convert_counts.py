@@ -3,12 +3,19 @@
 import json
 import re
 
+import lmdb
+import numpy as np
 import openpyxl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from data_prep.convert import source_names
+from tests.data_prep.sources import test_bengali_ai as bengali_ai
+from tests.data_prep.sources import test_hwdb_dgr as dgr
+from tests.data_prep.sources import test_hwdb_dgrl as dgrl
+from tests.data_prep.sources import test_hwdb_gnt as gnt
+from tests.data_prep.sources import test_lmdb as lmdb_test
 from tests.helpers.sources_common import draw, encoded, run, save
 
 BOX = [[5, 2], [40, 2], [40, 18], [5, 18]]
@@ -222,12 +229,70 @@ def test_sheets_and_parquet_files_count_their_rows(tmp_path):
     assert summary["found"] == table.num_rows and len(rows) == 2
 
 
-# Each of these counts its items in a test of its own, which writes the format.
-ELSEWHERE = {
-    *("bengali-ai", "bn-htrd", "hub", "hwdb-dgr", "hwdb-dgrl", "hwdb-gnt", "lmdb"),
-    *("docvqa", "icdar", "label-studio", "labelme", "page-xml", "pairs"),
-}
+def dgr_lines(folder):
+    """Lines that the page headers of .dgr and .dgrl files state, behind the 36 bytes and a note."""
+    total = 0
+    for path in folder.rglob("*.dgr*"):
+        data = path.read_bytes()
+        total += int.from_bytes(data[int.from_bytes(data[:4], "little") + 8 :][:4], "little")
+    return total
+
+
+def gnt_characters(folder):
+    """Characters of .gnt files: each begins with the count of its bytes."""
+    total = 0
+    for path in folder.rglob("*.gnt"):
+        data = path.read_bytes()
+        while data:
+            data = data[int.from_bytes(data[:4], "little") :]
+            total += 1
+    return total
+
+
+@pytest.mark.parametrize("source", ["hwdb-dgr", "hwdb-dgrl", "hwdb-gnt"])
+def test_binary_handwriting_counts_its_lines_and_characters(tmp_path, source):
+    pixels = dgrl.ink(10, 12)
+    if source == "hwdb-gnt":
+        records = [gnt.record(code) for code in (b"A\0", "镕".encode("gbk"), b"\xff\xff", b"B\0")]
+        pages, count = {"1-f.gnt": b"".join(records), "2-f.gnt": records[0]}, gnt_characters
+    elif source == "hwdb-dgrl":
+        written = [dgrl.line(text, pixels) for text in ("一", "二")]
+        unknown = dgrl.line("", pixels, codes=[b"\xff\xff"])
+        pages = {"1-P1.dgrl": dgrl.page(*written, unknown), "2-P1.dgrl": dgrl.page(written[0])}
+        count = dgr_lines
+    else:
+        written = [dgr.character(text, 10, 4, pixels) for text in ("一", "二")]
+        pages = {"1-P1.dgr": dgr.page(written, [dgr.character("", 1, 1, pixels)])}
+        pages |= {"2-P1.dgr": dgr.page(written[:1], written[1:])}
+        count = dgr_lines
+    folder = dgrl.write(tmp_path / "in", pages)
+    summary, rows, rejects = run(source, folder, tmp_path / "out")
+    assert summary["found"] == len(rows) + len(rejects) == count(folder)
+    assert rows and rejects
+
+
+def test_graphemes_and_databases_count_their_keys(tmp_path):
+    (tmp_path / "graphemes").mkdir()
+    ids = ["Train_0", "Train_1", "Train_7"]
+    bengali_ai.write_graphemes(tmp_path / "graphemes", ids, np.zeros((3, 137 * 236), np.uint8))
+    table = "image_id,grapheme\nTrain_0,ক\nTrain_1,\nTrain_2,খ\n"
+    (tmp_path / "graphemes" / "train.csv").write_text(table, encoding="utf-8")
+    summary, rows, rejects = run("bengali-ai", tmp_path / "graphemes", tmp_path / "a")
+    named = {line.split(",")[0] for line in table.splitlines()[1:]} | set(ids)
+    assert summary["found"] == len(rows) + len(rejects) == len(named) and rows and rejects
+    entries = lmdb_test.pairs(5)
+    del entries["image-000000002"], entries["label-000000004"]
+    lmdb_test.write(tmp_path / "base", entries)
+    summary, rows, rejects = run("lmdb", tmp_path / "base", tmp_path / "b")
+    with lmdb.open(str(tmp_path / "base"), readonly=True) as base, base.begin() as view:
+        numbers = {bytes(key)[-9:] for key, _ in view.cursor() if bytes(key) != b"num-samples"}
+    assert summary["found"] == len(rows) + len(rejects) == len(numbers) == 5 and rejects
+
+
+# Counted by the tests above, and by the test files of these sources.
+ABOVE = {"bengali-ai", "bn-htrd", "hub", "hwdb-dgr", "hwdb-dgrl", "hwdb-gnt", "lmdb"}
+ELSEWHERE = {"docvqa", "icdar", "label-studio", "labelme", "page-xml", "pairs"}
 
 
 def test_every_source_is_counted():
-    assert set(CASES) | ELSEWHERE == set(source_names())
+    assert set(CASES) | ABOVE | ELSEWHERE == set(source_names())
