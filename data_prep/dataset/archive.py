@@ -12,6 +12,7 @@ import fnmatch
 import functools
 import io
 import os
+import re
 import tarfile
 import zipfile
 from collections.abc import Iterator
@@ -61,6 +62,8 @@ class Tree:
             raise DataError(f"{path}: there is no such file or folder; check the path.")
         if self.path.is_file() and not is_archive(self.path.name):
             self.root, self.only = self.path.parent, self.path.name
+            if is_unread_archive(self.only):
+                raise DataError(f"{path} is an archive that is not read; unpack it.")
         self.mounted = "" if self.root.is_dir() else None
         self.unclear: dict[str, str] = {}  # names in labels that fit several files, and these files
 
@@ -84,7 +87,13 @@ class Tree:
             names = (name for name in names if name.startswith(prefix))
         else:
             names = self._walk_folder(self.root / under, prefix)
-        yield from (name for name in names if not is_hidden(name))
+        for name in names:
+            # Archives that are read are walked like folders, so one that comes here lies in one.
+            if is_archive(name) or is_unread_archive(name):
+                note = "archives of other kinds, or inside archives, were not read; unpack them"
+                self._note_once(note, name)
+            if not is_hidden(name):
+                yield name
 
     def _walk_folder(self, folder: Path, prefix: str) -> Iterator[str]:
         with os.scandir(folder) as entries:
@@ -273,10 +282,13 @@ class Tree:
             encoding = encoding_of(lambda: self._raw_lines(name), name, self.encoding)
             self.last_encoding = name, encoding
             if encoding not in ("utf-8", "utf-8-sig"):
-                note = f"label files that are not UTF-8 were read as {encoding}"
-                if not any(other.startswith(note) for other in self.notes):
-                    self.notes.append(f"{note}, such as {name}")
+                self._note_once(f"label files that are not UTF-8 were read as {encoding}", name)
         return as_utf8(self.open(name), self.last_encoding[1])
+
+    def _note_once(self, note: str, name: str) -> None:
+        """Add a note with the first file that it is true of."""
+        if not any(other.startswith(note) for other in self.notes):
+            self.notes.append(f"{note}, such as {name}")
 
     def head(self, name: str) -> bytes:
         """Read the first bytes of a file, UTF-16 as UTF-8, to recognize its format."""
@@ -333,6 +345,11 @@ def _refuse_unclear(names: str) -> bytes:
 def is_archive(name: str) -> bool:
     """Whether a file name has the ending of a zip or tar."""
     return name.lower().endswith(ARCHIVES)
+
+
+def is_unread_archive(name: str) -> bool:
+    """Whether a file name has the ending of another archive, or of a part of one."""
+    return re.search(r"\.(7z|rar|zst|z\d\d|(zip|7z|tar|gz)\.\d{3})$", name.lower()) is not None
 
 
 def read_member(archive: str, name: str, encodings: tuple[str, ...] = NAME_ENCODINGS) -> bytes:

@@ -105,6 +105,7 @@ def write_dataset(
         summary = Summary()
         staged = write_rows(items(), staging, settings, workers, progress, summary, source, total)
         if not staged.keys:
+            hint = "".join(f"; {note}" for note in notes or ()) + hint
             raise DataError(nothing_found(source, inputs, summary, hint, staging, out))
         first = None
         if shares is None and any(staged.official):

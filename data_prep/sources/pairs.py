@@ -29,22 +29,22 @@ def rows(path: str, options: SimpleNamespace) -> Iterator[Item | Reject]:
     tree = Tree(path, options)
     images = picture_tree(tree, options)
     labels = label_files(tree)
-    used: set[str] = set()
-    for image in images.files(*IMAGES):
-        name, label = label_of(labels, image)
-        if label is None and images is tree:
-            yield Reject(image, "missing annotation", f"no {', '.join(LABELS)} of its name")
+    pictures = list(images.files(*IMAGES))
+    used = {label_of(labels, image)[0] for image in pictures}
+    # Labels whose picture lies in another folder, or nowhere.
+    apart = {name: images.picture_of(name) for name in labels if name not in used}
+    shown = set(apart.values())
+    for image in pictures:
+        _, label = label_of(labels, image)
         if label is not None:
-            used.add(name)
             yield read_pair(tree, images, image, label, options)
-    for name, label in labels.items():
-        if name in used:
-            continue
-        image = images.picture_of(name)
+        elif images is tree and image not in shown:
+            yield Reject(image, "missing annotation", f"no {', '.join(LABELS)} of its name")
+    for name, image in apart.items():
         if image is not None:
-            yield read_pair(tree, images, image, label, options)
+            yield read_pair(tree, images, image, labels[name], options)
         elif name.rpartition("/")[2].lower() not in NOTES:
-            yield Reject(label, "missing image", f"no picture is called {name}")
+            yield Reject(labels[name], "missing image", f"no picture is called {name}")
 
 
 def label_files(tree: Tree) -> dict[str, str]:
@@ -65,8 +65,15 @@ def ending_of(label: str) -> str:
 
 
 def label_of(labels: dict[str, str], image: str) -> tuple[str, str | None]:
-    """(name, label file) of a picture, its version left out where there is no label of it."""
+    """(name, label file) of a picture.
+
+    Where there is no label of its name, that with its ending (`a.jpg.txt`) or without its version
+    is taken.
+    """
     name = unicodedata.normalize("NFC", stem(image))
+    whole = unicodedata.normalize("NFC", image)
+    if name not in labels and whole in labels:
+        return whole, labels[whole]
     if name not in labels and name.lower().endswith(VERSIONS):
         name = name.rpartition(".")[0]
     return name, labels.get(name)

@@ -128,10 +128,12 @@ def read_json(
 def read_csv(
     tree: Tree, name: str, delimiter: str, options: SimpleNamespace
 ) -> Iterator[tuple[int, dict | str]]:
-    """The records of a CSV or TSV file under its header."""
+    """The records of a CSV or TSV file under its header; a CSV of Excel may have semicolons."""
     lines = tree.lines(name, blank=True)  # values in quotes may hold blank lines
     header_line = next(lines, (1, ""))[1]
-    if header_line.strip().lower().split(",") == EASYOCR:
+    if delimiter not in header_line:
+        delimiter = next((mark for mark in ";\t" if mark in header_line), delimiter)
+    if header_line.strip().lower().split(",") == EASYOCR and not is_quoted(tree, name):
         for number, line in lines:
             if line.strip():
                 image, comma, text = line.partition(",")
@@ -166,6 +168,19 @@ def read_csv(
             yield reader.line_num, dict(zip(header, values))
         elif values:
             yield reader.line_num, f"{len(values)} values under {len(header)} columns"
+
+
+def is_quoted(tree: Tree, name: str) -> bool:
+    """Whether a file of EasyOCR's columns is CSV whose quotes stand around values with commas.
+
+    In EasyOCR's own files quotes and commas are text.
+    """
+    quoted = False
+    for _, line in tree.lines(name):
+        if line.strip() and not re.fullmatch(r'[^,]*,([^",]*|"([^"]|"")*")\s*', line):
+            return False
+        quoted = quoted or line.rstrip().endswith('"')
+    return quoted
 
 
 def column_of(wanted: str, columns: Container[str]) -> str | None:

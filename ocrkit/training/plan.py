@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 LEGIBLE = 16
 # Batches of `measure` that are not timed: workers start and caches fill in them.
 _WARM_UP = 1
+_ROWS_AT_ONCE = 1000
 
 
 @dataclass
@@ -259,13 +260,21 @@ def _shrunk_line_heights(
     rows: "Dataset", scales: Sequence[float], config: TrainConfig
 ) -> list[float]:
     """Most pixels of a line of text in the first picture of each row, where it is shrunk."""
-    originals, sizes = picture_sizes(rows, None), picture_sizes(rows, config.image_height)
-    return [
-        line_height(size, text_of(completion)) * scale
-        for before, row, completion, scale in zip(originals, sizes, rows["completion"], scales)
-        for original, size in zip(before[:1], row)
-        if scale < 1 or size[0] < original[0]
-    ]
+    texts = rows.select_columns(["completion", "sizes"])
+    heights: list[float] = []
+    # Some rows at a time: as Python's objects 100,000 of them take a hundred MB.
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        batch = texts.select(range(start, min(start + _ROWS_AT_ONCE, len(rows))))
+        originals, sizes = picture_sizes(batch, None), picture_sizes(batch, config.image_height)
+        heights += [
+            line_height(size, text_of(completion)) * scale
+            for before, row, completion, scale in zip(
+                originals, sizes, batch["completion"], scales[start:]
+            )
+            for original, size in zip(before[:1], row)
+            if scale < 1 or size[0] < original[0]
+        ]
+    return heights
 
 
 def line_height(size: tuple[int, int], text: str) -> float:

@@ -4,8 +4,14 @@ import json
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.benchmarks.measure import peak_memory
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+
+    from ocrkit.config import TrainConfig
 
 
 def main(task: str, input_path: str, out: str, size: int) -> dict[str, float]:
@@ -36,7 +42,9 @@ def main(task: str, input_path: str, out: str, size: int) -> dict[str, float]:
 
         began = time.perf_counter()
         rows = load_data(config)["train"]
-        if task == "plan":
+        if task in ("whole plan", "first step"):
+            began = with_model(task, config, rows)
+        elif task == "plan":
             from transformers import AutoProcessor
 
             from ocrkit.data.lengths import token_lengths
@@ -46,6 +54,28 @@ def main(task: str, input_path: str, out: str, size: int) -> dict[str, float]:
             began = time.perf_counter()
             token_lengths(rows, processor, config)
     return {"seconds": time.perf_counter() - began, "MB": peak_memory()}
+
+
+def with_model(task: str, config: "TrainConfig", rows: "Dataset") -> float:
+    """Plan a run of one step of the embedded model, or train it; returns when that began."""
+    from dataclasses import replace
+
+    from datasets import DatasetDict
+
+    from ocrkit.models.base import TINY
+    from ocrkit.models.load import load_model
+    from ocrkit.training.plan import plan
+    from ocrkit.training.train import train
+
+    config = replace(config, model_name_or_path=str(TINY), max_steps=1, report_to="none")
+    data = DatasetDict(train=rows)
+    model, processor = load_model(config)
+    began = time.perf_counter()
+    if task == "first step":
+        train(model, processor, data, config)
+    else:
+        plan(config, data, model, processor, probe_steps=1)
+    return began
 
 
 if __name__ == "__main__":

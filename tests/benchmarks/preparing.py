@@ -168,16 +168,21 @@ def start(folder: Path, rounds: int = 7) -> list[dict[str, Any]]:
 TASKS = {"convert": 1, "load": 3, "plan": 3, "evaluate": 3}
 
 
-def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> list[dict[str, Any]]:
+def growth(
+    folder: Path,
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000),
+    whole: tuple[str, ...] = ("whole plan", "first step"),
+) -> list[dict[str, Any]]:
     """Time and memory of convert, load, plan and evaluate at growing numbers of rows.
 
     Of plan it is the counting of tokens, of evaluate the scoring: what else they do does not grow
     with the rows, or is a model's work. Time grows as it should where a row costs no more among the
     largest number than among the middle one; memory, where the largest takes little more than the
-    smallest.
+    smallest. Of `whole`, which load a model, memory is measured at the smallest and the largest.
     """
     signs = [np.asarray(Image.fromarray(sign).resize((24, 24))) for sign in handwriting(100)]
     results: dict[str, list[dict]] = {task: [] for task in TASKS}
+    peaks: dict[str, list[float]] = {task: [] for task in whole}
     for size in sizes:
         place = folder / str(size)
         place.mkdir(parents=True)
@@ -186,8 +191,19 @@ def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> l
             source = place / ("C001.gnt" if task == "convert" else "data")
             made = [grown(task, source, place / "data", size) for _ in range(runs)]
             results[task].append({key: min(run[key] for run in made) for key in ("seconds", "MB")})
+        for task in whole if size in (sizes[0], sizes[-1]) else ():
+            peaks[task].append(grown(task, place / "data", place / "run", size)["MB"])
         shutil.rmtree(place)
-    rows = []
+    rows = [
+        limit_row(
+            f"growth of a {task}: memory that the largest takes more",
+            large - small,
+            "MB",
+            100,
+            f"{sizes[0]:,} rows {small:.0f} MB, {sizes[-1]:,} rows {large:.0f} MB",
+        )
+        for task, (small, large) in peaks.items()
+    ]
     for task, (small, middle, large) in results.items():
         inputs = ", ".join(f"{size:,} rows" for size in sizes)
         inputs += ": " + ", ".join(f"{r['seconds']:.2f} s, {r['MB']:.0f} MB" for r in results[task])

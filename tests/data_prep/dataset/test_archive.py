@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import socket
 import stat
 import struct
@@ -16,6 +17,7 @@ from PIL import Image
 
 from data_prep.convert import convert, main
 from data_prep.dataset.archive import Tree
+from data_prep.dataset.schema import DataError
 from ocrkit.__main__ import main as kit
 from ocrkit.data.read_rows import usable_row
 from ocrkit.models.read_files import list_pictures
@@ -249,3 +251,20 @@ def test_pictures_with_a_path_and_no_bytes(tmp_path):
     _, left = usable_row(tmp_path / "x.parquet", 1, row | {"images": [{"path": "b.png"}]})
     assert left["reason"] == "missing picture"
     assert "has the path 'b.png' of its picture without the bytes" in left["detail"]
+
+
+@pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.zip.001", "a.z01"])
+def test_an_archive_that_is_not_read_says_to_unpack_it(tmp_path, name):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / name).write_bytes(b"7z")
+    with pytest.raises(DataError, match=r"is an archive that is not read; unpack it\."):
+        convert("pairs", tmp_path / "in" / name, tmp_path / "out", progress=False)
+    with pytest.raises(DataError, match=rf"unpack them, such as {re.escape(name)}"):
+        convert("pairs", tmp_path / "in", tmp_path / "out", progress=False)
+
+
+def test_an_archive_in_an_archive_is_told(tmp_path):
+    with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
+        outer.writestr("inner.zip", b"PK")
+    with pytest.raises(DataError, match=r"unpack them, such as inner\.zip"):
+        convert("pairs", tmp_path / "outer.zip", tmp_path / "out", progress=False)

@@ -97,3 +97,15 @@ def test_damaged_labels_give_only_rows_and_rejects(tmp_path, count):
     (tmp_path / "in" / "a.gt.txt").unlink()
     record = '{"text": "x", "total": [1, 2.5, null]}'
     assert assert_survives("pairs", json_mutations(record, count - half), tmp_path, "a.json") > 0
+
+
+def test_labels_in_a_folder_of_their_own_or_after_the_whole_name_are_found(tmp_path):
+    save(tmp_path / "in" / "images" / "a.png")
+    save(tmp_path / "in" / "images" / "b.jpg", mark=9)
+    save(tmp_path / "in" / "images" / "c.png", mark=18)
+    (tmp_path / "in" / "labels").mkdir()
+    (tmp_path / "in" / "labels" / "a.txt").write_text("apart")
+    (tmp_path / "in" / "images" / "b.jpg.txt").write_text("beside")
+    summary, rows, rejects = run("pairs", tmp_path / "in", tmp_path / "out", split="1,0,0")
+    assert sorted(texts(rows)) == ["apart", "beside"]
+    assert reasons(rejects) == ["missing annotation"] and summary["found"] == 3

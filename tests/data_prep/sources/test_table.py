@@ -128,3 +128,21 @@ def test_a_header_that_cannot_be_read_is_one_sentence(tmp_path):
 def test_damaged_tables_give_only_rows_and_rejects(tmp_path, name, text, count):
     save(tmp_path / "in" / "a.png")
     assert assert_survives("table", json_mutations(text, count), tmp_path, name) > 0
+
+
+@pytest.mark.parametrize(
+    "table, expected",
+    [
+        ("image;text\na.png;1,5\n", "1,5"),
+        ("image\ttext\na.png\tone, two\n", "one, two"),
+        ('filename,words\na.png,"1,200"\n', "1,200"),
+        ('filename,words\na.png,"He said ""hi"""\n', 'He said "hi"'),
+        ('filename,words\na.png,"a",b\n', '"a",b'),
+        ('filename,words\na.png,a"\n', 'a"'),
+    ],
+)
+def test_delimiters_and_quotes_of_other_programs_csv(tmp_path, table, expected):
+    save(tmp_path / "a.png")
+    (tmp_path / "t.csv").write_text(table)
+    _, rows, _ = run("table", tmp_path / "t.csv", tmp_path / "out")
+    assert texts(rows) == [expected]
