@@ -83,7 +83,8 @@ def load_secret(name: str) -> bool:
     """Copy a token from Colab's or Kaggle's secrets to the environment; True where it is set.
 
     A value that is set already is kept, and no value is printed. A line names a secret that is
-    missing or that this notebook has no access to.
+    there and cannot be used, such as one whose access is off; a secret that does not exist is none
+    that anything needs so far.
     """
     if not os.environ.get(name) and notebook_host() != "local":
         try:
@@ -92,33 +93,33 @@ def load_secret(name: str) -> bool:
             else:
                 print(f"{name}: empty in {notebook_host()}'s secrets.")
         except Exception as error:  # Colab and Kaggle raise different errors
-            print(f"{name}: {_secret_problem(error)}")
+            if problem := _secret_problem(error):
+                print(f"{name}: {problem}")
     return bool(os.environ.get(name))
 
 
 def _secret_problem(error: Exception) -> str:
-    """Explain why a secret could not be read, by the name of the error, with the way out."""
+    """Explain why a secret that exists could not be read, by the name of the error."""
     kind = type(error).__name__
     if kind == "NotebookAccessError":
         return (
             "there in colab's secrets, but this notebook has no access: switch it on beside the "
-            "secret (the key at the left)."
+            "secret (the key at the left) and run the cell again."
         )
     if kind == "TimeoutException":
         return "colab did not answer whether this notebook may read it: run the cell again."
-    if notebook_host() == "kaggle":
-        # Kaggle gives one answer for a secret that does not exist and one that is not attached.
-        return (
-            f"not in kaggle's secrets, or not attached to this notebook: tick it under Add-ons, "
-            f"Secrets ({kind})."
-        )
-    return f"not in colab's secrets: add it (the key at the left) ({kind})."
+    return ""
 
 
 def load_secrets(names: tuple[str, ...] = SECRETS) -> list[str]:
     """Load several secrets with `load_secret`; print and return the names that are set."""
     loaded = [name for name in names if load_secret(name)]
-    print(f"Secrets: {', '.join(loaded) or 'none, so only public models and data'}.")
+    where = {
+        "colab": " (added by the key at the left)",
+        # Kaggle gives one answer for a secret that does not exist and one that is not attached.
+        "kaggle": " (added, and ticked for this notebook, under Add-ons, Secrets)",
+    }.get(notebook_host(), "")
+    print(f"Secrets: {', '.join(loaded) or f'none{where}, so only public models and data'}.")
     return loaded
 
 

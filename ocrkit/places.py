@@ -17,13 +17,29 @@ DRIVE = "/content/drive"
 
 
 def mount_drive(*paths: str | Path) -> bool:
-    """Mount Google Drive on Colab if one of `paths` lies on it; return whether it was mounted."""
-    if notebook_host() != "colab" or not any(str(path).startswith(DRIVE) for path in paths):
+    """Mount Google Drive on Colab if one of `paths` lies on it; return whether it was mounted.
+
+    `drive/MyDrive/...` counts too, as Colab's working folder is that of the mount.
+
+    Raises:
+        OSError: Drive could not be mounted.
+    """
+    if notebook_host() != "colab" or not any(path and _on_drive(path) for path in paths):
         return False
     from google.colab import drive
 
-    drive.mount(DRIVE)
+    try:
+        drive.mount(DRIVE)
+    except Exception as error:  # Colab raises several kinds, ValueError among them
+        raise OSError(
+            f"Google Drive could not be mounted ({' '.join(str(error).split())}): run the cell "
+            "again and allow the access, or give paths on Colab's own disk."
+        ) from None
     return True
+
+
+def _on_drive(path: str | Path) -> bool:
+    return Path.cwd().joinpath(expand_home(path)).is_relative_to(DRIVE)
 
 
 def off_drive(folder: str | Path) -> str:
@@ -31,8 +47,9 @@ def off_drive(folder: str | Path) -> str:
 
     Drive takes a request for every file, so thousands of files take hours.
     """
-    on_drive = Path(folder).is_relative_to(DRIVE)
-    return str("data" / Path(folder).relative_to(DRIVE) if on_drive else folder)
+    if not _on_drive(folder):
+        return str(folder)
+    return str("data" / Path.cwd().joinpath(folder).relative_to(DRIVE))
 
 
 def sample(domain: str) -> Path:

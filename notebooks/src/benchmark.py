@@ -17,32 +17,7 @@
 # the kit. Without a CUDA device it prints a note and measures the parts of `"cpu"`.
 
 # %% [markdown]
-# ## Install
-#
-# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
-# torch and kernel versions of Colab and Kaggle, so no restart is needed. The benchmarks are in
-# `tests/benchmarks` of the repository; an installed package does not have them.
-#
-# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; the default, `cpu`, needs none.
-# * Kaggle: *Settings → Internet on*, and for `hardware = "gpu"` an accelerator.
-
-# %%
-import importlib.util
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
-places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
-sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
-if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 {repository} ocrkit-src
-    sys.path.insert(0, "ocrkit-src")
-if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # Pin the packages of the running kernel: another version would require a restart.
-    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
-    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
-    Path("pins.txt").write_text("".join(pins))
-    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+# {install}
 
 # %% [markdown]
 # ## Parameters

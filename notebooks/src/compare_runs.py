@@ -13,28 +13,7 @@
 # It needs no GPU and loads no model: it reads the files in the run folders.
 
 # %% [markdown]
-# ## Install
-#
-# Skipped if the kit is already installed; the first installation takes some minutes. On Kaggle,
-# turn *Settings → Internet* on first.
-
-# %%
-import importlib.util
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
-places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
-sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
-if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 {repository} ocrkit-src
-    sys.path.insert(0, "ocrkit-src")
-if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # Pin the packages of the running kernel: another version would require a restart.
-    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
-    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
-    Path("pins.txt").write_text("".join(pins))
-    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+# {install}
 
 # %% [markdown]
 # ## Parameters
@@ -71,14 +50,14 @@ mount_drive(runs, config.output_dir)
 # Started again, it skips finished runs.
 
 # %%
+from pathlib import Path
+
+import data_prep
 from ocrkit.runs.sweep import sweep
 
 if not runs:
     runs = f"{config.output_dir}/sweep"
-    places = [
-        Path(place, "quickstart.ipynb") for place in (".", "notebooks", "ocrkit-src/notebooks")
-    ]
-    quickstart = next(filter(Path.is_file, places))
+    quickstart = Path(data_prep.__file__).parents[1] / "notebooks" / "quickstart.ipynb"
     rates = {"learning_rate": [1e-6, 0.005]}
     few = {"receipts": 20, "max_steps": 20, "eval_steps": 5, "logging_steps": 5, "eval_samples": 10}
     sweep(quickstart, rates, few, out=runs)

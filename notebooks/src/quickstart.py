@@ -14,31 +14,7 @@
 # larger model; the rest of this notebook stays the same.
 
 # %% [markdown]
-# ## Install
-#
-# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
-# torch and kernel versions of Colab and Kaggle, so no restart is needed.
-#
-# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `quickstart` needs none.
-# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
-
-# %%
-import importlib.util
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
-places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
-sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
-if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 {repository} ocrkit-src
-    sys.path.insert(0, "ocrkit-src")
-if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # Pin the packages of the running kernel: another version would require a restart.
-    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
-    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
-    Path("pins.txt").write_text("".join(pins))
-    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+# {install}
 
 # %% [markdown]
 # ## Parameters
@@ -53,13 +29,14 @@ output_dir = "runs/quickstart"  # @param {type:"string"}
 receipts = 300  # @param {type:"integer"}
 max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
+push_to_hub = ""  # @param {type:"string"}
 seed = 42  # @param {type:"integer"}
 
 # %%
 from ocrkit import TrainConfig
 from ocrkit.places import mount_drive
 
-config = TrainConfig.from_parameters(globals(), also=["receipts"])
+config = TrainConfig.from_parameters(globals(), also=["receipts", "push_to_hub"])
 mount_drive(config.dataset, config.output_dir)
 print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {config.learning_rate}")
 
@@ -73,6 +50,7 @@ print(f"{config.model_name_or_path}, LoRA: {config.use_peft}, learning rate {con
 # %%
 from data_prep.synthetic.receipts import printed_receipts, thermal_receipts
 from ocrkit import load_data
+from ocrkit.evaluation.browser import gallery
 from ocrkit.places import local_dataset, off_drive
 
 if not config.dataset:
@@ -83,11 +61,18 @@ clean = off_drive(f"{config.output_dir}/printed")
 printed_receipts(clean, seed=config.seed)
 data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
+gallery(data["train"], 8)
+
+# %% [markdown]
+# ## Who reads this already?
+#
+# Up to 100 test rows, read with what a person would take instead: RapidOCR, and
+# Tesseract where it is installed. What they get wrong is what fine-tuning can win.
 
 # %%
-from ocrkit.evaluation.browser import gallery
+from ocrkit import baseline
 
-gallery(data["train"], 8)
+baseline(data["test"], config)
 
 # %% [markdown]
 # ## Model and plan
@@ -166,21 +151,32 @@ from ocrkit.evaluation.browser import browse
 browse(comparison)
 
 # %% [markdown]
+# ## Read your own picture
+#
+# Upload a picture or give its path: it is read before and after training, token by token, and
+# marked where the model is unsure. Without widgets, the first test picture is read.
+
+# %%
+from ocrkit.evaluation.own_picture import read_own_picture
+
+read_own_picture(model, processor, config, data["test"])
+
+# %% [markdown]
 # ## Report
 #
 # One self-contained HTML file: metrics, learning curve, samples with pictures and differences, the
 # largest improvements and regressions.
 
 # %%
-from ocrkit.run_folder import skipped_counts
+from ocrkit.display.notebook import framed
+from ocrkit.evaluation.compare import training_of
 
 report = comparison.save(
     f"{config.output_dir}/report",
-    history=result.history,
-    skipped=skipped_counts(config.output_dir),
+    **training_of(f"{config.output_dir}/eval/tuned", recipe),
     other=[("What was forgotten: clean lines in fonts that the base knows", forgotten)],
 )
-print(f"{report}/index.html")
+framed(report / "index.html")
 
 # %% [markdown]
 # ## Export
@@ -195,6 +191,28 @@ merged = export(
     model, processor, f"{config.output_dir}/merged", "merged_16bit", data["test"], config
 )
 print(f"weights in {result.adapter_dir}, the whole model in {merged}")
+
+# %% [markdown]
+# ## Use what was saved
+#
+# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
+# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
+
+# %%
+from dataclasses import replace
+
+from ocrkit import predict
+from ocrkit.data.rows import text_of
+from ocrkit.display.tables import Table
+
+few = data["test"].take(3)
+fresh = replace(config, model_name_or_path=config.output_dir)
+readings = predict(*load_model(fresh), few, config)
+Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
+
+# %%
+if push_to_hub:
+    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
 
 # %% [markdown]
 # ## What to try next

@@ -14,31 +14,7 @@
 # a small sample of questions about worn price tags replace a large model and AQUA.
 
 # %% [markdown]
-# ## Install
-#
-# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
-# torch and kernel versions of Colab and Kaggle, so no restart is needed.
-#
-# * Colab: for a GPU, *Runtime → Change runtime type → T4 GPU*; `tiny` needs none.
-# * Kaggle: *Settings → Internet on*, and an accelerator for other recipes.
-
-# %%
-import importlib.util
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
-places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
-sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
-if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 {repository} ocrkit-src
-    sys.path.insert(0, "ocrkit-src")
-if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # Pin the packages of the running kernel: another version would require a restart.
-    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
-    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
-    Path("pins.txt").write_text("".join(pins))
-    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+# {install}
 
 # %% [markdown]
 # ## Parameters
@@ -60,6 +36,7 @@ max_steps = None  # @param {type:"raw"}
 learning_rate = None  # @param {type:"raw"}
 normalization_profile = "squad"  # @param ["squad", "strict", "lenient"]
 export_format = "merged_16bit"  # @param ["adapter", "merged_16bit", "merged_4bit"]
+push_to_hub = ""  # @param {type:"string"}
 seed = 42  # @param {type:"integer"}
 
 # %%
@@ -68,7 +45,7 @@ from ocrkit.environment import load_secrets
 from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(
-    globals(), also=["raw_data", "source", "images", "knowledge", "export_format"]
+    globals(), also=["raw_data", "source", "images", "knowledge", "export_format", "push_to_hub"]
 )
 load_secrets()
 mount_drive(config.dataset, raw_data, images, knowledge, config.output_dir)
@@ -84,6 +61,7 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 
 # %%
 from ocrkit import load_data
+from ocrkit.evaluation.browser import gallery
 from ocrkit.places import local_dataset
 
 config.dataset = local_dataset(
@@ -91,11 +69,19 @@ config.dataset = local_dataset(
 )
 data = load_data(config)
 print({split: rows.num_rows for split, rows in data.items()})
+gallery(data["train"], 6)
+
+# %% [markdown]
+# ## Who reads this already?
+#
+# Up to 100 test rows, read with what a person would take instead: RapidOCR, and
+# Tesseract where it is installed. What they get wrong is what fine-tuning can win.
+# They answer no questions: counted are the right answers that stand anywhere in what they read.
 
 # %%
-from ocrkit.evaluation.browser import gallery
+from ocrkit import baseline
 
-gallery(data["train"], 6)
+baseline(data["test"], config)
 
 # %% [markdown]
 # ## Model and plan
@@ -166,18 +152,56 @@ from ocrkit.evaluation.browser import browse
 browse(compare(before, after))
 
 # %% [markdown]
+# ## Read your own picture
+#
+# Upload a picture or give its path: it is read before and after training, token by token, and
+# marked where the model is unsure. Without widgets, the first test picture is read.
+
+# %%
+from ocrkit.evaluation.own_picture import read_own_picture
+
+read_own_picture(model, processor, config, data["test"])
+
+# %% [markdown]
 # ## Report, export, download
 
 # %%
+from ocrkit.display.notebook import framed
+from ocrkit.evaluation.compare import training_of
+
+training = training_of(f"{config.output_dir}/eval/tuned", recipe)
+report = comparison.save(f"{config.output_dir}/report", **training)
+framed(report / "index.html")
+
+# %%
 from ocrkit import export
-from ocrkit.run_folder import skipped_counts
 from ocrkit.places import download
 
-skipped = skipped_counts(config.output_dir)
-report = comparison.save(f"{config.output_dir}/report", history=result.history, skipped=skipped)
 folder = f"{config.output_dir}/{export_format}"
 exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
+
+# %% [markdown]
+# ## Use what was saved
+#
+# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
+# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
+
+# %%
+from dataclasses import replace
+
+from ocrkit import predict
+from ocrkit.data.rows import text_of
+from ocrkit.display.tables import Table
+
+few = data["test"].take(3)
+fresh = replace(config, model_name_or_path=config.output_dir)
+readings = predict(*load_model(fresh), few, config)
+Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
+
+# %%
+if push_to_hub:
+    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
 
 # %% [markdown]
 # ## If the results are poor

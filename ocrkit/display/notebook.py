@@ -31,6 +31,26 @@ class Shown:
         return {"text/html": str(self.html), "text/plain": self.text}
 
 
+def framed(page: str | Path, height: int = 640, most: float = 8.0) -> Shown:
+    """A self-contained HTML page in a frame, with its path as a link.
+
+    Works in Jupyter, Colab, Kaggle and VS Code, as the frame holds the page itself; a page of more
+    than `most` megabytes is only linked to.
+
+    Args:
+        page: the file.
+        height: of the frame, in pixels.
+        most: largest page that is put into the notebook.
+    """
+    page = Path(page)
+    text = page.read_text(encoding="utf-8")
+    link = Markup("<p><a href='{0}' target='_blank'>{0}</a></p>").format(page)
+    if len(text) > most * 1e6:
+        return Shown(link, str(page))
+    frame = Markup("<iframe srcdoc=\"{}\" style='width:100%;height:{}px;border:0'></iframe>")
+    return Shown(link + frame.format(text, height), str(page))
+
+
 def widget_bundle(box: "Widget", fallback: Shown) -> dict[str, Any]:
     """MIME bundle of a widget, with a fallback for viewers without a kernel.
 

@@ -2,8 +2,9 @@
 
 import json
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data_prep.dataset.manifest import check_own, write_folder
+from ocrkit.config.values import read_settings
 from ocrkit.display.markdown import markdown_code, markdown_table, markdown_text
 from ocrkit.display.tables import heading_table, interval, p_text
 from ocrkit.evaluation import analysis
@@ -197,6 +199,7 @@ class Comparison:
         skipped: dict[str, int] | None = None,
         other: Sequence["Comparison | tuple[str, Comparison]"] = (),
         overwrite: bool = False,
+        about: Mapping[str, object] | None = None,
     ) -> Path:
         """Write `index.html`, `report.md` and `report.json` into `folder` and return it.
 
@@ -206,6 +209,8 @@ class Comparison:
             skipped: {reason: rows} that training or evaluation left out.
             other: further comparisons to show below, each alone or as (title, comparison).
             overwrite: replace files of these names even where the kit did not write them.
+            about: facts of the run for the head, such as {model: ..., dataset: ...}; the date is
+                added.
 
         Raises:
             FileExistsError: the folder holds a file of these names that the kit did not write.
@@ -216,8 +221,12 @@ class Comparison:
         folder = Path(folder)
         check_own(folder, _FILES, overwrite)  # before pictures are drawn
         pages = [item if isinstance(item, tuple) else (None, item) for item in other]
-        page = render(self, history, skipped, pages)
+        about = {**(about or {}), "date": f"{datetime.now():%Y-%m-%d}"}
+        page = render(self, history, skipped, pages, about)
         markdown, summary = self.to_markdown(), self.summary()
+        summary["about"] = about
+        facts = "; ".join(f"{name} {value}" for name, value in about.items())
+        markdown = markdown.replace("\n", f"\n\n{markdown_text(facts)}\n", 1)
         for title, comparison in pages:
             title = title or comparison.title
             body = comparison.to_markdown().split("\n", 1)[1].replace("\n## ", "\n### ")
@@ -352,15 +361,32 @@ def _changes(first: Evaluation, other: Evaluation) -> list[dict[str, Any]]:
     return sorted(changes, key=lambda change: change["change"])
 
 
-def training_of(folder: Path) -> dict[str, Any]:
-    """Return `history` and `skipped` rows of the training run that an evaluation lies in.
+def training_of(folder: str | Path, recipe: str = "") -> dict[str, Any]:
+    """Return `history`, `skipped` rows and facts `about` the run that an evaluation lies in.
 
-    The result is empty, and a line is printed, where the evaluation measured other weights.
+    They are arguments of `Comparison.save`. The result is empty, and a line is printed, where the
+    evaluation measured other weights.
+
+    Args:
+        folder: of the evaluation.
+        recipe: that the run was started with, for the facts; the run folder does not know it.
     """
+    folder = Path(folder)
     run = run_of(folder)
     restore(run)
     summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if foreign := foreign_weights(summary, read_run(run)):
         print(f"The learning curve in {run} is left out of the report of {folder}: {foreign}.")
         return {}
-    return {"history": read_log(run / "train_log.jsonl"), "skipped": skipped_counts(run)}
+    history = read_log(run / "train_log.jsonl")
+    path = run / "config.yaml"
+    settings = read_settings(path) if path.is_file() else {}
+    steps = max((entry.get("step", 0) for entry in history), default=0)
+    about = {
+        "model": settings.get("model_name_or_path"),
+        "recipe": recipe,
+        "dataset": settings.get("dataset"),
+        "steps": steps,
+    }
+    about = {name: value for name, value in about.items() if value}
+    return {"history": history, "skipped": skipped_counts(run), "about": about}

@@ -38,8 +38,14 @@ def render(
     history: Sequence[dict] | None = None,
     skipped: dict[str, int] | None = None,
     other: Sequence[tuple[str | None, "Comparison"]] = (),
+    about: Mapping[str, object] | None = None,
 ) -> str:
     """Render the page; the arguments are those of `Comparison.save`."""
+    history = list(history or ())
+    first = comparison.evaluations[0]
+    begins = len(comparison.evaluations) > 1 and any("eval_cer" in entry for entry in history)
+    if begins:
+        history.insert(0, {"step": 0, "eval_cer": first.metrics["cer"]["value"]})
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "assets"),
         autoescape=True,
@@ -51,9 +57,11 @@ def render(
         sections.append(section(another) | ({"title": title} if title else {}))
     return environment.get_template("report.html").render(
         sections=sections,
-        curves=learning_curves(history or ()),
-        training=during_training(history or ()),
+        curves=learning_curves(history),
+        begun_with=first.name if begins else "",
+        training=during_training(history),
         skipped=skipped or {},
+        about=about or {},
         versions=comparison.evaluations[-1].versions,
     )
 

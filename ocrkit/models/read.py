@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -53,15 +53,16 @@ class _Confidence:
 
     Args:
         end: token id that ends a turn.
+        watch: called before each token with the ids so far, the prompt's too.
     """
 
-    def __init__(self, end: int) -> None:
-        self.end = end
+    def __init__(self, end: int, watch: Callable[[torch.Tensor], None]) -> None:
+        self.end, self.watch = end, watch
         self.steps: list[torch.Tensor] = []
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        best = scores.float().max(dim=-1).values - scores.float().logsumexp(dim=-1)
-        self.steps.append(best)
+        self.watch(input_ids)
+        self.steps.append(best := scores.float().max(-1).values - scores.float().logsumexp(-1))
         ending = torch.full_like(scores[:1], -torch.inf)
         ending[:, self.end] = 0
         return torch.where(best.isfinite()[:, None], scores, ending)
@@ -206,7 +207,11 @@ def predict(
 
 @torch.inference_mode()
 def read_batch(
-    model: "PreTrainedModel", collate: Collator, rows: Sequence[Row], config: TrainConfig
+    model: "PreTrainedModel",
+    collate: Collator,
+    rows: Sequence[Row],
+    config: TrainConfig,
+    watch: Callable[[list[tuple[int, float]]], None] | None = None,
 ) -> list[Prediction]:
     """Read rows as one batch; the model has to be in `inference_mode`.
 
@@ -215,6 +220,7 @@ def read_batch(
         collate: a collator for generation.
         rows: rows with `id`, `prompt` and `images`.
         config: settings of the run.
+        watch: called after each token with the tokens of the first row, (id, probability).
     """
     from transformers import LogitsProcessorList
 
@@ -224,7 +230,14 @@ def read_batch(
     ends = model.generation_config.eos_token_id
     ends = ends if isinstance(ends, list) else [ends]
     end = next((token for token in ends if token is not None), collate.tokenizer.eos_token_id)
-    confidence = _Confidence(end)
+    prompt = batch["input_ids"].shape[1]
+
+    def watched(ids: torch.Tensor) -> None:
+        if watch:
+            pairs = zip(ids[0, prompt:], confidence.steps)
+            watch([(int(token), float(step[0].exp())) for token, step in pairs])
+
+    confidence = _Confidence(end, watched)
     # transformers declares `generate` for a protocol that PreTrainedModel does not meet.
     output = cast(Any, model).generate(
         **batch,
@@ -233,12 +246,11 @@ def read_batch(
         do_sample=False,
         num_beams=1,
         repetition_penalty=1.0,
-        temperature=None,
-        top_p=None,
-        top_k=None,
+        **dict.fromkeys(("temperature", "top_p", "top_k")),
         logits_processor=LogitsProcessorList([confidence]),
     )
-    generated = output[:, batch["input_ids"].shape[1] :].tolist()
+    watched(output)
+    generated = output[:, prompt:].tolist()
     ends = {collate.tokenizer.eos_token_id, *ends}
     results: list[Prediction] = []
     for number, (row, tokens) in enumerate(zip(rows, generated)):

@@ -98,10 +98,15 @@ class StopOnSignal(TrainerCallback):
 
     An interrupt within a step would leave weights and optimizer at different steps. A second one
     stops at once. Use as a context around `trainer.train`; it restores the signal handlers.
+
+    Attributes:
+        caught: the signal, or SIGINT for a request; None while the run goes on.
+        requested: whether the stop was asked for by `request`, and what follows shall still run.
     """
 
     def __init__(self) -> None:
         self.caught: signal.Signals | None = None
+        self.requested = False
 
     def __enter__(self) -> "StopOnSignal":
         """Set the signal handlers, which Python allows in the main thread only."""
@@ -119,7 +124,8 @@ class StopOnSignal(TrainerCallback):
             signal.signal(number, handler)
 
     def request(self) -> None:
-        """Request a stop, as the first Ctrl+C does."""
+        """Request a stop as the first Ctrl+C does, but for what follows to be run."""
+        self.requested = self.caught is None or self.requested
         self.caught = self.caught or signal.SIGINT
 
     def _catch(self, number: int, frame: object) -> None:

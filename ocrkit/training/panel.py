@@ -4,7 +4,9 @@ Imports transformers, so it is imported only after a backend has been chosen.
 """
 
 import base64
+import contextvars
 import io
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +36,10 @@ class TrainingPanel(TrainerCallback):
     """Shows progress, metrics and samples of a run in a notebook's cell.
 
     In an interactive notebook it shows widgets and a button that stops the run; elsewhere, such as
-    under papermill, text. At the end both are replaced by a table and a picture of the curves,
-    which need neither a kernel nor a script. Use as a context around `trainer.train`.
+    under papermill, text. Where no front end has drawn the widgets a second later, as without a
+    widget manager, text is shown below them until one does. At the end all are replaced by a table
+    and a picture of the curves, which need neither a kernel nor a script. Use as a context around
+    `trainer.train`.
 
     Args:
         folder: the run folder, whose train_log.jsonl is shown.
@@ -47,6 +51,8 @@ class TrainingPanel(TrainerCallback):
         self.live = is_interactive()
         self.handle: Any = None
         self.box: Any = None
+        self.lines: Any = None  # text below widgets that no front end has drawn
+        self.ended = threading.Event()
         self.doing = "Training"
         self.log: list[dict] = []
 
@@ -55,6 +61,7 @@ class TrainingPanel(TrainerCallback):
 
     def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
         """Replace the widgets by a static table and picture."""
+        self.ended.set()
         if self.handle is None:
             return
         self.log = self._read()
@@ -63,6 +70,8 @@ class TrainingPanel(TrainerCallback):
         if self.live:
             for widget in (*self.box.children, *self.top.children, self.box):
                 widget.close()
+            if self.lines:
+                self.lines.update(Shown("", ""))
         picture = curves_picture(self.log)
         if picture:
             content = {"image/png": base64.b64encode(picture).decode(), "text/plain": "curves"}
@@ -92,6 +101,14 @@ class TrainingPanel(TrainerCallback):
             if self.live:
                 self._make_box()
             self.handle = display(self if self.live else self._shown(), display_id=True)
+            if self.live:
+                run = contextvars.copy_context().run
+                threading.Thread(target=run, args=(self._tick,), daemon=True).start()
+
+    def _tick(self) -> None:
+        """Move the clock every second, also while a step takes long."""
+        while not self.ended.wait(1):
+            self._draw()
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return widget_bundle(self.box, self._shown())
@@ -139,8 +156,18 @@ class TrainingPanel(TrainerCallback):
             self.handle.update(self._shown())
         else:
             self.head.value = str(wrapped(self._progress() + self._numbers()))
+            if self.drawn_by_none():
+                self.lines = self.lines or display(self._shown(), display_id=True)
+                self.lines.update(self._shown())
+            elif self.lines:
+                self.lines.update(Shown("", ""))
+                self.lines = None
             if curves:
                 self.body.value = str(wrapped(self._curves() + sample_table(self.log)))
+
+    def drawn_by_none(self) -> bool:
+        """Whether no front end has drawn the widgets, a second after they were made."""
+        return self.box._view_count == 0 and time.perf_counter() - self.started > 1
 
     def _make_box(self) -> None:
         import ipywidgets as widgets
@@ -157,10 +184,14 @@ class TrainingPanel(TrainerCallback):
         )
         self.button.on_click(self._clicked)
         # Where a click would only arrive after the cell's end, the interrupt stops the run.
-        if not handle_widget_messages():
+        heard = handle_widget_messages()
+        if not heard:
             self.button.layout.display = "none"
         self.top = widgets.HBox([self.head, self.button])
-        self.box = widgets.VBox([self.top, self.body], layout={"max_width": "1040px"})
+        # Front ends count the views of a widget whose count begins with 0.
+        views = 0 if heard else None
+        layout = {"max_width": "1040px"}
+        self.box = widgets.VBox([self.top, self.body], layout=layout, _view_count=views)
 
     def _clicked(self, button: Any) -> None:
         self.stop.request()

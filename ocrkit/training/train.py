@@ -49,13 +49,17 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainResult:
-    """Result of a run: its steps, final mean loss, seconds, log, and the folder of its weights."""
+    """Result of a run: its steps, final mean loss, seconds, log, and the folder of its weights.
+
+    `stopped` is True where the panel's button ended the run before its last step.
+    """
 
     global_step: int
     training_loss: float
     seconds: float
     history: list[dict[str, Any]]
     adapter_dir: Path
+    stopped: bool = False
 
 
 class Stopped(KeyboardInterrupt):
@@ -81,8 +85,9 @@ def train(
     run is done. If this run ends before, the folder is as it was.
 
     Samples longer than the context (`max_length`, or the model's own) are left out, counted and
-    listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's interrupt, the stop
-    button of its panel and SIGTERM save a checkpoint and raise `Stopped`;
+    listed, never cut. Batches hold samples of like length. Ctrl+C, a notebook's interrupt and
+    SIGTERM save a checkpoint and raise `Stopped`; the stop button of a notebook's panel saves one
+    and returns what was reached, so that the cells below can evaluate it.
     `resume_from_checkpoint="auto"` continues from the latest whole checkpoint, as if the run had
     never stopped.
 
@@ -174,9 +179,9 @@ def _train(
         left_out = sum(skipped_counts(folder).values())
         listed = f"; see {folder / 'skipped.jsonl'}" if left_out else ""
         print(f"{left_out} rows left out so far{listed}")
-    if stop.caught:
-        step = output.global_step
-        raise Stopped(f"Stopped at step {step}; resume_from_checkpoint='auto' goes on from there.")
+    way_on = "resume_from_checkpoint='auto' goes on from there."
+    if stop.caught and not stop.requested:
+        raise Stopped(f"Stopped at step {output.global_step}; {way_on}")
     adapter = folder / "adapter"
     if trainer.is_world_process_zero():
         # Adapters of an earlier run there would be loaded instead of a whole model.
@@ -188,12 +193,18 @@ def _train(
         export(trained, processor, adapter, overwrite=True)
         write_run(folder, {**run, "weights": weights_fingerprint(trained)})
     trainer.accelerator.wait_for_everyone()
+    if stop.requested:
+        print(
+            f"Stopped at step {output.global_step} and saved; the cells below evaluate what was "
+            f"reached. With config.{way_on.replace(' goes', ', running this cell again goes')}"
+        )
     return TrainResult(
         global_step=output.global_step,
         training_loss=output.training_loss,
         seconds=output.metrics["train_runtime"],
         history=read_log(folder / LOG),
         adapter_dir=adapter,
+        stopped=stop.requested,
     )
 
 

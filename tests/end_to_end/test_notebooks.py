@@ -2,20 +2,22 @@
 
 import ast
 import builtins
-import importlib.metadata
-import importlib.util
+import copy
 import inspect
 import json
+import os
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
+import nbformat
 import pytest
-from packaging.requirements import Requirement
+import yaml
+from nbclient import NotebookClient
 
 from data_prep.synthetic.toys import REPHRASED_SCHEMA
-from notebooks.build import badges, repository
+from notebooks.build import badges, install_cells, repository
 from notebooks.run import run, summary, to_html
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
@@ -44,11 +46,19 @@ def _trees(path: Path) -> list[ast.Module]:
     return [ast.parse(_code(cell)) for cell in _cells(path)]
 
 
-def _through_config(path: Path) -> str:
-    """The code from the top to the cell after the parameters, which makes the config."""
+def _through_config(path: Path) -> list[str]:
+    """The code of the cells from the top to the one that makes the config."""
     cells = _cells(path)
     first = next(n for n, c in enumerate(cells) if "parameters" in c["metadata"].get("tags", []))
-    return "\n".join(_code(cell) for cell in cells[: first + 2])
+    return [_code(cell) for cell in cells[: first + 2]]
+
+
+def _run_cells(cells: list[str], space: dict) -> None:
+    """Execute cells in the same globals, which have IPython's history of them."""
+    space["In"] = [""]
+    for cell in cells:
+        space["In"].append(cell)
+        exec(cell, space)
 
 
 @pytest.fixture(params=NOTEBOOKS, ids=lambda path: path.stem)
@@ -68,12 +78,14 @@ def test_built_from_its_source():
 
 def test_short_and_without_outputs(notebook):
     document = json.loads(notebook.read_text(encoding="utf-8"))
-    assert len(document["cells"]) <= 30
+    assert len(document["cells"]) <= 34
     assert document["metadata"]["kernelspec"]["language"] == "python"
     assert len({cell["id"] for cell in document["cells"]}) == len(document["cells"])
     for cell in document["cells"]:
         assert len(cell["source"]) <= 25, cell["id"]
         assert not cell.get("outputs") and not cell.get("execution_count"), cell["id"]
+    code = [line for cell in _cells(notebook) for line in cell["source"]]
+    assert len([line for line in code if line.strip() and not line.strip().startswith("#")]) <= 110
 
 
 def test_holds_no_logic(notebook):
@@ -104,7 +116,7 @@ def test_badges_point_to_the_repository(notebook):
     text = "".join(_cells(notebook, "markdown")[0]["source"])
     assert f"colab.research.google.com/github/{place}" in text
     assert f"src=https://github.com/{place}" in text
-    assert f"{address} " in "".join("".join(cell["source"]) for cell in _cells(notebook))
+    assert f' {address}"' in "".join("".join(cell["source"]) for cell in _cells(notebook))
 
 
 def test_the_address_stands_in_pyproject_alone():
@@ -204,6 +216,42 @@ def test_quickstart_runs_headless(tmp_path):
     assert "data:image/" in to_html(executed).read_text(encoding="utf-8")
 
 
+#: Stories whose cells are run again here; the others' in `make check`.
+AGAIN = [
+    name if name == "quickstart" else pytest.param(name, marks=pytest.mark.slow)
+    for name in ("quickstart", *SHOWN)
+]
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_every_cell_runs_twice_and_all_again_with_other_parameters(name, tmp_path):
+    """In one kernel: each cell twice, then all cells with a changed and an added parameter."""
+    few = {"receipts": 6} if name == "quickstart" else {"export_format": "adapter"}
+    few |= {"max_train_samples": 12, "max_eval_samples": 4, "max_new_tokens": 12}
+    few |= {"max_steps": 2, "eval_steps": 2, "logging_steps": 1, "eval_samples": 2}
+    document = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", 4)
+    codes = [cell for cell in document.cells if cell.cell_type == "code"]
+    first = next(c for c in codes if "parameters" in c.metadata.get("tags", []))
+    lines = [f"{key} = {value!r}" for key, value in {**few, "output_dir": "run"}.items()]
+    first.source = "\n".join([first.source, *lines])
+    # A user's own names between the cells are no parameters.
+    own = nbformat.v4.new_code_cell("i, data_folder = 3, 'x'\nclean = 'mine'")
+    changed = [copy.deepcopy(cell) for cell in codes]
+    changed[codes.index(first)].source += "\nmax_steps = 3\nlora_r = 4"
+    again = [copy.deepcopy(cell) for cell in codes for _ in range(2)]
+    document.cells = [*again, own, *changed]
+    for number, cell in enumerate(document.cells):
+        cell["id"] = f"cell-{number}"
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    resources = {"metadata": {"path": str(tmp_path)}}
+    client = NotebookClient(document, timeout=900, kernel_name="python3", resources=resources)
+    client.execute(env={**os.environ, "PYTHONPATH": paths})
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text(encoding="utf-8"))
+    assert (settings["max_steps"], settings["lora_r"]) == (3, 4)
+    errors = [o for c in document.cells for o in c.outputs if o.get("name") == "stderr"]
+    assert not errors, errors[0]["text"]
+
+
 def test_the_benchmark_runs_headless_and_shows_its_table_once(tmp_path):
     result = run("benchmark", tmp_path, {"parts": "start"})
     assert result["error"] is None
@@ -215,63 +263,40 @@ def test_the_benchmark_runs_headless_and_shows_its_table_once(tmp_path):
 
 
 def test_a_misspelt_parameter_stops_the_notebook(notebook):
-    code = _through_config(notebook)
+    cells = _through_config(notebook)
+    cells[-2] += "\noutput_dr = 'runs/other'"
     with pytest.raises(ConfigError, match="did you mean 'output_dir'"):
-        exec(code.replace("output_dir =", "output_dr = 'runs/other'\noutput_dir =", 1), {})
+        _run_cells(cells, {})
 
 
-#: What runs on Colab's image of mid 2026 with a GPU.
-COLAB = {
-    "torch": "2.11.0+cu128",
-    "torchvision": "0.26.0+cu128",
-    "ipykernel": "6.17.1",
-    "IPython": "7.34.0",
-    "ipywidgets": "7.7.1",
-}
+def test_colab_and_kaggle_are_asked_for_the_gpu_that_a_story_is_for(notebook):
+    metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
+    gpu = notebook.stem not in ("quickstart", "compare_runs")
+    assert metadata.get("accelerator") == ("GPU" if gpu else None)
+    assert metadata["colab"].get("gpuType") == ("T4" if gpu else None)
+    assert metadata["kaggle"]["accelerator"] == ("nvidiaTeslaT4" if gpu else "none")
 
 
-def test_what_colab_runs_is_kept_and_the_kit_is_found_again(notebook, tmp_path, monkeypatch):
-    known, installed = importlib.util.find_spec, importlib.metadata.version
-
-    def find(name):
-        """As on a new machine to whose folder the kit was cloned before."""
-        specs = {"ocrkit": "ocrkit-src" in sys.path or None, "unsloth": None}
-        return specs[name] if name in specs else known(name)
-
-    (tmp_path / "ocrkit-src" / "ocrkit").mkdir(parents=True)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", sys.path[:])
-    monkeypatch.setattr(importlib.util, "find_spec", find)
-    monkeypatch.setattr(
-        importlib.metadata, "version", lambda name: COLAB.get(name) or installed(name)
-    )
-    exec(_through_config(notebook), {})
-    # A second time it stands there where it was cloned again.
-    assert sys.path.count("ocrkit-src") == 1
-    pins = dict(line.split("==") for line in Path("pins.txt").read_text().splitlines())
-    assert pins == COLAB
-    required = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    required = [Requirement(line) for line in required if line and not line.startswith("#")]
-    ranges = {
-        requirement.name: requirement.specifier
-        for requirement in required
-        if requirement.name in pins
-    }
-    assert set(ranges) == {"torch", "torchvision", "ipykernel", "ipywidgets"}
-    assert all(pins[name] in specifier for name, specifier in ranges.items())
+def test_the_install_cell_is_the_same_in_all(notebook):
+    markdown, code = install_cells()
+    sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text("utf-8"))["cells"]]
+    assert sources[1:3] == [markdown.source, code.source]
 
 
 @pytest.mark.parametrize("given", ["", "dataset", "raw_data", "schema_file"])
 def test_documents_of_a_user_have_the_schema_that_is_named(given, tmp_path):
     path = ROOT / "notebooks" / "financial_documents.ipynb"
     data = next(_code(c) for c in _cells(path) if "local_dataset(" in _code(c))
-    code = f"{_through_config(path)}\n{data}"
-    code = code.replace("from ocrkit import load_data", "load_data = lambda config: {}")
-    code = code.replace("from ocrkit.places import local_dataset", "local_dataset = given")
+    # Neither data nor its pictures are needed here.
+    data = data.replace("from ocrkit import load_data", "load_data = lambda config: {}")
+    data = data.replace("from ocrkit.places import local_dataset", "local_dataset = given")
+    data = data.replace('gallery(data["train"], 6)', "")
+    cells = [*_through_config(path), data]
     named = str(REPHRASED_SCHEMA.with_name("toy_receipt.schema.json"))
-    code = code.replace(f'{given} = ""', f"{given} = {named!r}") if given else code
+    if given:
+        cells = [cell.replace(f'{given} = ""', f"{given} = {named!r}") for cell in cells]
     space: dict = {"given": lambda *paths, **options: ""}
-    exec(code, space)
+    _run_cells(cells, space)
     expected = {"": REPHRASED_SCHEMA, "schema_file": Path(named)}.get(given)
     assert space["schema"] == (expected and json.loads(expected.read_text(encoding="utf-8")))
 

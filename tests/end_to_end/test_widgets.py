@@ -3,6 +3,7 @@
 import base64
 import io
 import time
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,7 @@ import pytest
 import torch
 from jupyter_client.manager import start_new_kernel
 from PIL import Image
+from safetensors.torch import load_file
 from transformers import TrainerCallback
 
 from ocrkit.data.load import load_data
@@ -24,7 +26,7 @@ from ocrkit.models.load import load_model
 from ocrkit.training import panel
 from ocrkit.training.callbacks import StopOnSignal
 from ocrkit.training.checkpoints import whole_checkpoints
-from ocrkit.training.train import Stopped, train
+from ocrkit.training.train import train
 
 TEXTS = [
     "TOTAL 9.00",
@@ -206,17 +208,20 @@ def test_the_gallery_shows_pictures_and_texts(config):
 
 
 class Screen:
-    """Takes what is displayed, as a cell's outputs."""
+    """Takes what is displayed, as a cell's outputs; a front end that draws widgets, or does not."""
 
     def __init__(self):
-        self.outputs, self.updates = [], []
+        self.outputs, self.updates, self.draws = [], [], True
 
     def display(self, content, **options):
+        box = getattr(content, "box", None)
+        if box and self.draws:
+            box._view_count = 1
         self.outputs.append(content)
-        return self
+        return SimpleNamespace(update=partial(self.update, len(self.outputs) - 1))
 
-    def update(self, content):
-        self.outputs[0] = content
+    def update(self, number, content):
+        self.outputs[number] = content
         self.updates.append(content)
 
 
@@ -225,6 +230,25 @@ def screen(monkeypatch):
     display = Screen()
     monkeypatch.setattr(panel, "display", display.display)
     return display
+
+
+def test_lines_of_text_appear_where_no_front_end_draws_widgets(is_interactive, screen, tmp_path):
+    screen.draws = False
+    training = panel.TrainingPanel(tmp_path, StopOnSignal())
+    state = SimpleNamespace(global_step=1, max_steps=4, is_world_process_zero=True)
+    training.on_train_begin(None, state, None)
+    assert screen.outputs == [training]
+    training.started -= 60
+    time.sleep(1.5)  # the clock moves although no step ends
+    assert repr(screen.outputs[1]).startswith("Training: step 1 of 4, 1:0")
+    assert "1:0" in training.head.value
+    # A front end that was slow draws the widgets after all.
+    training.box._view_count = 1
+    training._draw()
+    assert repr(screen.outputs[1]) == ""
+    with training:
+        pass
+    assert training.ended.is_set() and repr(screen.outputs[0]).startswith("Ended early")
 
 
 @pytest.mark.parametrize("name", ["_repr_mimebundle_", "_ipython_display_"])
@@ -248,7 +272,9 @@ def picture_of(output):
     return Image.open(io.BytesIO(base64.b64decode(output["image/png"])))
 
 
-def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, is_interactive, screen):
+def test_the_button_stops_and_saves_and_the_run_goes_on(
+    config, tmp_path, is_interactive, screen, capsys
+):
     def run(callbacks=None):
         model, processor = load_model(config)
         seen = train(model, processor, load_data(config), config, callbacks=callbacks)
@@ -268,8 +294,15 @@ def test_the_button_stops_and_saves_and_the_run_goes_on(config, tmp_path, is_int
     whole, weights = run()
     screen.outputs.clear()
     config.output_dir = str(tmp_path / "stopped")
-    with pytest.raises(Stopped, match="Stopped at step 2; resume_from_checkpoint='auto'"):
-        run([Click()])
+    capsys.readouterr()
+    result, reached = run([Click()])
+    assert (result.stopped, result.global_step, whole.stopped) == (True, 2, False)
+    # What was reached is saved, so that the cells below can evaluate and report it.
+    saved = load_file(result.adapter_dir / "adapter_model.safetensors")
+    assert any(torch.equal(tensor, w) for tensor in saved.values() for w in reached.values())
+    assert "config.resume_from_checkpoint='auto', running this cell again goes on" in (
+        capsys.readouterr().out
+    )
     assert [path.name for path in whole_checkpoints(config.output_dir)] == ["checkpoint-2"]
     table, curves = screen.outputs
     assert repr(table).startswith("Stopped after step 2, and saved checkpoint-2: step 2 of 4")
@@ -365,6 +398,7 @@ def outputs(client, code, allow_stdin=True):
 
 BUSY = """
 import time
+from functools import partial
 from pathlib import Path
 print(button.comm.comm_id, flush=True)
 end = time.monotonic() + 60

@@ -1,11 +1,14 @@
 import os
+import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from data_prep.pack import pack
+from ocrkit import places
 from ocrkit.config import TrainConfig
 from ocrkit.environment import load_secrets, notebook_host
 from ocrkit.places import _changed_since, download, local_dataset, mount_drive, off_drive, sample
@@ -26,6 +29,25 @@ def test_many_small_files_lie_off_drive():
     assert off_drive("/content/drive/MyDrive/run1/data") == "data/MyDrive/run1/data"
     assert off_drive("/content/driven/run1") == "/content/driven/run1"
     assert off_drive("runs/run1/data") == "runs/run1/data"
+
+
+@pytest.mark.parametrize("path", ["/content/drive/MyDrive/run1", "drive/MyDrive/run1"])
+def test_drive_is_mounted_for_paths_of_colabs_working_folder_too(path, monkeypatch):
+    mounted = []
+    drive = SimpleNamespace(mount=mounted.append)
+    monkeypatch.setitem(sys.modules, "google.colab", SimpleNamespace(drive=drive))
+    monkeypatch.setattr(places, "notebook_host", lambda: "colab")
+    monkeypatch.setattr(places.Path, "cwd", lambda: places.Path("/content"))
+    assert not mount_drive("", "runs/run1", "drives/run1")
+    assert mount_drive("", path) and mounted == ["/content/drive"]
+    assert off_drive(path) == "data/MyDrive/run1"
+
+    def refused(folder):
+        raise ValueError("mount failed")
+
+    drive.mount = refused
+    with pytest.raises(OSError, match=r"be mounted \(mount failed\): run the cell again"):
+        mount_drive(path)
 
 
 def test_data_comes_from_a_folder_a_tar_a_source_or_the_sample(thermal, tmp_path):

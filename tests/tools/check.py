@@ -287,6 +287,42 @@ def command_lines() -> dict:
     return result
 
 
+def baselines(data: Path | None) -> dict:
+    """Read samples, and lines of real receipts, with RapidOCR and Tesseract: CER and seconds."""
+    from ocrkit import TrainConfig, baseline, load_data
+    from ocrkit.places import sample
+
+    folders = {name: sample(name) for name in ("chinese", "korean", "bangla")}
+    if data:
+        folders["receipts"] = RUNS / "sroie-lines"
+        shutil.rmtree(folders["receipts"], ignore_errors=True)
+        convert("sroie", data, folders["receipts"], task="lines", split="0.7,0.1,0.2", workers=2)
+    figures: dict[str, dict] = {}
+    for name, folder in folders.items():
+        output = RUNS / "baselines" / name
+        shutil.rmtree(output, ignore_errors=True)
+        config = TrainConfig(dataset=str(folder), output_dir=str(output))
+        rows = load_data(config)["test"]
+        began = time.perf_counter()
+        table = baseline(rows, config, samples=400)
+        seconds = time.perf_counter() - began
+        figures[name] = {"rows": len(rows), "engines": table.rows, "seconds": round(seconds, 1)}
+    return {"samples": figures}
+
+
+def hosts(folder: Path) -> dict:
+    """Ask the install cell what it would change on Colab and on Kaggle; aims are what it keeps."""
+    from tests.tools import hosts
+
+    figures: dict[str, dict] = {"aims": {}}
+    for host, (packages, gpu) in hosts.hosts(folder).items():
+        change = hosts.changes(packages, gpu)
+        found = hosts.faults(change, gpu)
+        figures[host] = {"replaced": change.replaced, "new": change.installed, "faults": found}
+        figures["aims"][f"{host}, kept packages replaced"] = aim(len(found), not found, "0")
+    return figures
+
+
 def slow_tests() -> dict:
     """Run the tests marked slow, one process a core."""
     command = [sys.executable, "-m", "pytest", "-m", "slow", "-n", "logical", "--dist", "worksteal"]
@@ -316,6 +352,11 @@ def main(chosen: list[str]) -> int:
     parts |= {"training": training, "notebooks": notebooks}
     if data:
         parts["handwriting"] = partial(handwriting, Path(data))
+    parts["baselines"] = partial(baselines, Path(data) / "finance_sroie" if data else None)
+    if lists := os.environ.get("OCRKIT_TEST_HOSTS"):
+        parts["hosts"] = partial(hosts, Path(lists))
+    else:
+        print("OCRKIT_TEST_HOSTS, a folder of Colab's package lists, is not set: left out.")
     parts |= {"command lines": command_lines, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
         print(f"PART {', '.join(sorted(unknown))} is unknown; take some of {', '.join(parts)}.")

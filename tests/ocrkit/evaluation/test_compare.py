@@ -115,6 +115,10 @@ def test_saved_report(tmp_path):
     value = f"{100 * TUNED.metrics['cer']['value']:.1f} %"
     assert f"<b>{value}</b>" in page
     assert "What was forgotten" in page and "too long" in page and "<polyline" in page
+    # The curve begins with the base, whose rows are others than those of the later points.
+    assert "The CER at step 0 is that of base on the rows of this report" in page
+    charts = page.split("CER during training")[2].split("</figure>")[0]
+    assert len(re.search(r'points="([^"]*)"', charts)[1].split()) == 2
     assert "data:image/" in page and "서울특별시" in page
     assert "a &lt; b &amp; c" in page and "a < b" not in page
     assert not re.search(r"(src|href)=\"(?!data:)", page) and "<script" not in page
@@ -190,12 +194,23 @@ def test_only_names_that_come_twice_take_their_run_along(tmp_path):
 
 def test_a_run_tells_its_history_and_what_it_skipped(tmp_path):
     folder = saved(tmp_path)
-    assert training_of(folder) == {"history": [], "skipped": {}}
+    assert training_of(folder) == {"history": [], "skipped": {}, "about": {}}
     (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')
     line = json.dumps({"where": "x", "reason": "missing picture", "detail": "x"})
     (tmp_path / "skipped.jsonl").write_text(f"{line}\n{line}\n")
-    training = training_of(folder)
-    assert training == {"history": [{"step": 1, "loss": 2.0}], "skipped": {"missing picture": 2}}
+    (tmp_path / "config.yaml").write_text("model_name_or_path: tiny\ndataset: data/mine\n")
+    training = training_of(folder, recipe="quickstart")
+    about = {"model": "tiny", "recipe": "quickstart", "dataset": "data/mine", "steps": 1}
+    history = [{"step": 1, "loss": 2.0}]
+    assert training == {"history": history, "skipped": {"missing picture": 2}, "about": about}
+    # The head of the report says so, with the date.
+    report = compare(*load_evaluations([folder])).save(tmp_path / "report", **training)
+    page = (report / "index.html").read_text(encoding="utf-8")
+    assert "<span>recipe <b>quickstart</b></span>" in page
+    saved_about = json.loads((report / "report.json").read_text(encoding="utf-8"))["about"]
+    assert saved_about.items() > about.items() and saved_about["date"][:2] == "20"
+    markdown = (report / "report.md").read_text(encoding="utf-8")
+    assert "model tiny; recipe quickstart; dataset data/mine; steps 1; date 20" in markdown
 
 
 # --- what a reviewer would try
