@@ -144,8 +144,9 @@ def baselines(result: dict) -> str:
         for engine in figures["engines"]
     ]
     text = (
-        "`python -m ocrkit baseline DATASET` on the shipped samples and on the lines of held-out "
-        "real receipts. RapidOCR stands where its package has a model for the script."
+        "`python -m ocrkit baseline DATASET`, on the shipped samples and on the lines of real "
+        "receipts (SROIE) that are kept apart, as far as they stand here. RapidOCR stands where "
+        "its package has a model for the script."
     )
     return f"{table(['rows', 'engine', *columns], *rows)}\n\n{text}"
 
