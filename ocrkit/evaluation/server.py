@@ -17,7 +17,7 @@ import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from itertools import islice
+from itertools import accumulate, islice
 from typing import TYPE_CHECKING, Any, cast
 from urllib.parse import urlsplit
 
@@ -33,6 +33,7 @@ from ocrkit.data.rows import Row, picture_hashes, without_images
 from ocrkit.errors import ConfigError
 from ocrkit.models.base import resolve_model
 from ocrkit.models.budget import image_processor_of, within_budget
+from ocrkit.models.confidence import doubtful_spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -68,6 +69,7 @@ class ServerReader:
         price: of a million tokens read and of a million written, in any currency; None: no cost.
         processor: a model or run folder whose image processor decides the size of pictures; None
             leaves sizes alone within the config's pixel budget.
+        doubts: tell of each answer which characters are doubtful.
 
     Attributes:
         counts: `prompt_tokens` and `completion_tokens`; answers `read`, `failed` and `cut` short.
@@ -87,12 +89,13 @@ class ServerReader:
         retries: int = 6,
         price: tuple[float, float] | None = None,
         processor: str | None = None,
+        doubts: bool = False,
     ) -> None:
         import openai
 
         check_url(url)
         self.url, self.model, self.config, self.requests = url, model, config, requests
-        self.timeout, self.retries, self.price = timeout, retries, price
+        self.timeout, self.retries, self.price, self.doubts = timeout, retries, price, doubts
         self.counts: Counter[str] = Counter()
         base = resolve_model(processor)[0] if processor else None
         self.image_processor = image_processor_of(base, config) if base else None
@@ -234,13 +237,9 @@ class ServerReader:
                 create = cast(Any, client.chat.completions.create)
                 completion = await create(model=self.model, messages=messages, **settings)
                 break
-            except (
-                self._openai.BadRequestError,
-                self._openai.UnprocessableEntityError,
-            ) as error:
-                refused = next(
-                    (name for name in settings if name in _RENAMED and name in str(error)), None
-                )
+            except (self._openai.BadRequestError, self._openai.UnprocessableEntityError) as error:
+                named = [name for name in settings if name in _RENAMED and name in str(error)]
+                refused = next(iter(named), None)
                 if refused is None:
                     raise
                 self._renamed[refused] = _RENAMED[refused]
@@ -288,13 +287,18 @@ class ServerReader:
         logprobs = (choice.logprobs.content if choice.logprobs else None) or []
         values = [token.logprob for token in logprobs if token.logprob is not None]
         mean = min(1.0, math.exp(sum(values) / len(values))) if values else None
-        return {
+        answer: Prediction = {
             "id": id,
             "prediction": text,
             "confidence": None if mean is None else round(mean, 6),
             "finish_reason": "length" if cut else "stop",
             "error": None,
         }
+        if self.doubts and "".join(token.token for token in logprobs) == text:
+            ends = accumulate(len(token.token) for token in logprobs)
+            sure = [math.exp(token.logprob) for token in logprobs]
+            answer["doubts"] = doubtful_spans(list(ends), sure)
+        return answer
 
     # --- errors
 
@@ -303,12 +307,9 @@ class ServerReader:
         kinds = self._openai
         status = getattr(error, "status_code", None)
         if isinstance(error, kinds.AuthenticationError | kinds.PermissionDeniedError):
-            has = (
-                f"the key in {KEY}"
-                if os.environ.get(KEY)
-                else f"requests without a key ({KEY} is not set)"
-            )
-            return f"{self.url} refuses {has}, HTTP {status}: set {KEY} to a key of this server."
+            has = "the key in" if os.environ.get(KEY) else "requests without a key, as none is in"
+            way_out = f"set {KEY} to a key of this server"
+            return f"{self.url} refuses {has} {KEY}, HTTP {status}: {way_out}."
         if isinstance(error, kinds.NotFoundError):
             return (
                 f"{self.url} has no chat endpoint or no model {self.model!r} "

@@ -6,8 +6,9 @@ import math
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 from itertools import islice
-from typing import TYPE_CHECKING, Any, TypedDict, cast
+from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
 
 import torch
 from tqdm.auto import tqdm
@@ -18,6 +19,7 @@ from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import picture_sizes
 from ocrkit.data.rows import Row, picture_hashes
 from ocrkit.models.backend import inference_mode
+from ocrkit.models.confidence import Confidence, doubtful_spans
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -35,7 +37,8 @@ class Prediction(TypedDict):
     """Result of reading a row.
 
     `finish_reason` is "stop" (the model ended its turn), "length" (`max_new_tokens` ended it) or
-    "error", with an empty prediction and the error's text in `error`.
+    "error", with an empty prediction and the error's text in `error`. `doubts`, where asked for,
+    are spans (start, end) of doubtful characters.
     """
 
     id: str
@@ -43,39 +46,7 @@ class Prediction(TypedDict):
     confidence: float | None
     finish_reason: str
     error: str | None
-
-
-class _Confidence:
-    """Logits processor that sums log-probabilities of the greedily chosen tokens.
-
-    Keeping the logits of a long batch until its end would cost gigabytes. A row whose logits are
-    NaN or infinite is ended at once, since any further token would be arbitrary.
-
-    Args:
-        end: token id that ends a turn.
-        watch: called before each token with the ids so far, the prompt's too.
-    """
-
-    def __init__(self, end: int, watch: Callable[[torch.Tensor], None]) -> None:
-        self.end, self.watch = end, watch
-        self.steps: list[torch.Tensor] = []
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        self.watch(input_ids)
-        self.steps.append(best := scores.float().max(-1).values - scores.float().logsumexp(-1))
-        ending = torch.full_like(scores[:1], -torch.inf)
-        ending[:, self.end] = 0
-        return torch.where(best.isfinite()[:, None], scores, ending)
-
-    def mean(self, row: int, length: int) -> float:
-        """Geometric mean of the probabilities of the row's first `length` tokens.
-
-        NaN where the logits of any of these tokens are NaN or infinite.
-        """
-        if not length:
-            return 0.0
-        steps = torch.stack([step[row] for step in self.steps[:length]])
-        return float(steps.mean().exp()) if steps.isfinite().all() else math.nan
+    doubts: NotRequired[list[list[int]]]
 
 
 class Reader:
@@ -85,14 +56,20 @@ class Reader:
         model: from `load_model`.
         processor: from `load_model`.
         config: settings of the run.
+        doubts: tell of each prediction which characters are doubtful.
 
     Attributes:
         batch_size: rows that are read at once, halved whenever memory runs out.
     """
 
     def __init__(
-        self, model: "PreTrainedModel", processor: "ProcessorMixin", config: TrainConfig
+        self,
+        model: "PreTrainedModel",
+        processor: "ProcessorMixin",
+        config: TrainConfig,
+        doubts: bool = False,
     ) -> None:
+        self.doubts = doubts
         self.model, self.processor, self.config = model, processor, config
         self.collate = Collator(processor, config.image_height, generation=True)
         self.batch_size = config.per_device_eval_batch_size
@@ -154,7 +131,7 @@ class Reader:
         self._nan_rows = self._rows = 0
 
     def _read_batch(self, rows: Sequence[Row]) -> list[Prediction]:
-        return read_batch(self.model, self.collate, rows, self.config)
+        return read_batch(self.model, self.collate, rows, self.config, doubts=self.doubts)
 
     def _read_row(self, rows: "Rows", index: int, id: str) -> Prediction:
         try:
@@ -212,6 +189,7 @@ def read_batch(
     rows: Sequence[Row],
     config: TrainConfig,
     watch: Callable[[list[tuple[int, float]]], None] | None = None,
+    doubts: bool = False,
 ) -> list[Prediction]:
     """Read rows as one batch; the model has to be in `inference_mode`.
 
@@ -221,6 +199,7 @@ def read_batch(
         rows: rows with `id`, `prompt` and `images`.
         config: settings of the run.
         watch: called after each token with the tokens of the first row, (id, probability).
+        doubts: see `Reader`.
     """
     from transformers import LogitsProcessorList
 
@@ -237,7 +216,7 @@ def read_batch(
             pairs = zip(ids[0, prompt:], confidence.steps)
             watch([(int(token), float(step[0].exp())) for token, step in pairs])
 
-    confidence = _Confidence(end, watched)
+    confidence = Confidence(end, watched)
     # transformers declares `generate` for a protocol that PreTrainedModel does not meet.
     output = cast(Any, model).generate(
         **batch,
@@ -269,6 +248,12 @@ def read_batch(
                 "error": None,
             }
         )
+        if doubts:
+            sure = [float(step[number].exp()) for step in confidence.steps[:length]]
+            decode = partial(collate.tokenizer.decode, skip_special_tokens=True)
+            # A character of several tokens is a replacement character until its last one.
+            texts = [decode(tokens[:end]).rstrip("\ufffd") for end in range(1, length + 1)]
+            results[-1]["doubts"] = doubtful_spans(list(map(len, texts)), sure)
     return results
 
 

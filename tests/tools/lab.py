@@ -90,10 +90,20 @@ class Page:
 
     def key(self, key: str) -> None:
         """Press a named key, such as ArrowDown."""
-        number = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9}[key]
+        numbers = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9, "PageUp": 33}
+        number = (numbers | {"PageDown": 34, "F2": 113, "F4": 115})[key]
         names = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, nativeVirtualKeyCode=number, **names)
+
+    def type(self, text: str) -> None:
+        """Type a text key by key over what stands in the focused element."""
+        everything = {"key": "a", "code": "KeyA", "modifiers": 2, "commands": ["selectAll"]}
+        self.call("Input.dispatchKeyEvent", type="rawKeyDown", **everything)
+        self.call("Input.dispatchKeyEvent", type="keyUp", key="a", code="KeyA")
+        for character in text:
+            self.call("Input.dispatchKeyEvent", type="keyDown", key=character, text=character)
+            self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
 
     def write(self, text: str) -> None:
         """Type a text into the focused element."""
