@@ -307,6 +307,17 @@ def test_a_failure_is_reported_and_counted(tmp_path):
     assert "did you mean" in summary([result])
 
 
+def test_pictures_are_labelled_headless_by_the_truth_of_the_sample(tmp_path):
+    few = {"max_train_samples": 24, "max_eval_samples": 8, "max_new_tokens": 24}
+    result = run("label_pictures", tmp_path, few | {"round_size": 6, "max_steps": 2})
+    assert result["error"] is None
+    shown = _outputs(tmp_path / "label_pictures.ipynb")
+    for expected in ("6 pictures: ", "least sure", "random", "labels changed"):
+        assert expected in shown
+    (dataset,) = (tmp_path / "run").glob("data-*/dataset.json")
+    assert sum(json.loads(dataset.read_text())["rows"].values()) == 6
+
+
 def test_every_notebook_has_its_badges_and_a_line_for_papermill():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     page = (ROOT / "notebooks" / "README.md").read_text(encoding="utf-8")
