@@ -79,10 +79,10 @@ print(f"drafts by {reader}, training {config.model_name_or_path}")
 from ocrkit import load_data
 from ocrkit.evaluation.drafts import draft, simulate
 from ocrkit.evaluation.labelling import collect_pictures
-from ocrkit.places import sample as shipped
+from ocrkit.places import local_dataset
 
 folder = f"{config.output_dir}/labels"
-config.dataset = str(shipped(sample))
+config.dataset = local_dataset(config.dataset, sample)
 data = load_data(config)
 source = pictures or data["train"]
 labels = collect_pictures(source, folder, cut_lines and bool(pictures), language)
