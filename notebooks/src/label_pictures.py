@@ -139,7 +139,7 @@ except DataError as error:
 # three, and its table stands in `notebooks/benchmarks/README.md`.
 
 # %%
-from ocrkit.runs.rounds import rounds, rounds_table
+from ocrkit.training.rounds import rounds, rounds_table
 
 results = rounds(config, data, round_size=round_size, seeds=[config.seed])
 rounds_table(results)

@@ -6,8 +6,8 @@ import pytest
 from datasets import Dataset
 
 from ocrkit import TrainConfig
-from ocrkit.runs import rounds as module
-from ocrkit.runs.rounds import rounds, rounds_table
+from ocrkit.training import rounds as module
+from ocrkit.training.rounds import rounds, rounds_table
 
 INTERVAL = {"value": 0.25, "low": 0.125, "high": 0.5}
 
