@@ -97,7 +97,7 @@ def _rounds(
             load_best_model_at_end=False,
         )
         model, processor = load_model(own)
-        rows = DatasetDict(train=select_rows(data["train"], labelled))
+        rows = DatasetDict({"train": select_rows(data["train"], labelled)})
         train(model, processor, rows, own)
         evaluation = evaluate(model, processor, data["test"], own, name="tuned")
         lines.append(
