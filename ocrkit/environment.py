@@ -1,14 +1,18 @@
 """Environment of a run: processes of a launcher, Colab or Kaggle and its secrets, versions."""
 
+import hashlib
+import json
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, TypeVar
 
+from data_prep.dataset.files import write_whole
 from ocrkit.errors import ConfigError
 
 T = TypeVar("T")
@@ -131,6 +135,46 @@ def _secret(name: str) -> str:
     from kaggle_secrets import UserSecretsClient
 
     return UserSecretsClient().get_secret(name)
+
+
+def remembered(kind: str, key: str, compute: Callable[[], Any]) -> Any:
+    """Result of a check, of plain JSON, that is computed once for a key and the versions installed.
+
+    Kept in the folder `OCRKIT_CACHE`, by default `ocrkit` in the cache of Hugging Face; where that
+    is empty, only until the process ends.
+
+    Args:
+        kind: the check.
+        key: everything that its result depends on, but for versions.
+    """
+    versions = package_versions(("ocrkit", "transformers", "torch"))
+    key = json.dumps([kind, key, versions])
+    if key not in _results:
+        cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+        home = os.environ.get("HF_HOME", f"{cache}/huggingface")
+        folder = os.environ.get("OCRKIT_CACHE", f"{home}/ocrkit")
+        name = f"{hashlib.sha256(key.encode()).hexdigest()[:16]}.json"
+        path = Path(folder).expanduser() / name if folder else None
+        _results[key] = _saved_result(path, key, compute)
+    return _results[key]
+
+
+_results: dict[str, Any] = {}
+
+
+def _saved_result(path: Path | None, key: str, compute: Callable[[], Any]) -> Any:
+    # A cache that cannot be read or written, or holds something else, is as good as none.
+    if path:
+        with suppress(OSError, ValueError, TypeError, KeyError):
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if saved["key"] == key:
+                return saved["result"]
+    result = compute()
+    if path:
+        with suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, json.dumps({"key": key, "result": result}))
+    return result
 
 
 def package_versions(names: Iterable[str]) -> dict[str, str | None]:

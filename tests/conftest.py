@@ -11,6 +11,8 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
+# Results of checks are kept in no folder, so that each process makes its own.
+os.environ["OCRKIT_CACHE"] = ""
 # Small batches gain nothing from more threads, and on a busy machine they wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 

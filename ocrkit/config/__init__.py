@@ -52,6 +52,11 @@ class TrainConfig:
     )
     attn_implementation: str | None = setting(None, "attention kernel; none leaves the choice")
     device_map: str | None = setting(None, "where to put the model's parts, e.g. auto")
+    chat_template_kwargs: dict = setting(
+        {},
+        "variables of the chat template; enable_thinking and its like are false unless set here: "
+        "{enable_thinking: true}",
+    )
     trust_remote_code: bool = setting(False, "run code that a model repository brings along")
     min_pixels: int | None = setting(None, "enlarge pictures of fewer pixels", at_least=1)
     max_pixels: int | None = setting(

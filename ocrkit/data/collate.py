@@ -25,9 +25,6 @@ if TYPE_CHECKING:
 # Start of the `where` of training rows whose pictures cannot be decoded.
 UNREADABLE = "unreadable train row "
 
-# Per-token sequences that processors return beside input_ids, with their padding values.
-_TOKEN_KEYS = {"attention_mask": 0, "mm_token_type_ids": 0, "token_type_ids": 0}
-
 
 class Collator:
     """Collate rows of `prompt`, `completion` and `images` into what the model's forward takes.
@@ -44,9 +41,9 @@ class Collator:
         augment: of `ocrkit.data.augment.augmenter`: augmentation of the pictures of training rows.
 
     The batch holds `input_ids`, `attention_mask` and `labels` of shape (rows, tokens), −100 where
-    a label does not count, and the processor's own image tensors. A training row (it carries
-    `epoch`) whose picture cannot be decoded becomes a blank page without labels, so that nothing is
-    learnt from it and the other rows come when they would have come.
+    a label does not count, and the processor's own tensors, those over tokens extended. A training
+    row (it carries `epoch`) whose picture cannot be decoded becomes a blank page without labels, so
+    that nothing is learnt from it and the other rows come when they would have come.
     """
 
     def __init__(
@@ -82,25 +79,17 @@ class Collator:
         if self.augment:
             pictures = self.augment(rows, pictures)
         batch = self._processed([row.prompt for row in rendered], pictures)
-        sequences = {key: batch.pop(key) for key in ("input_ids", *_TOKEN_KEYS) if key in batch}
-        # Mllama's: the tiles that every token attends to, (tokens, pictures, tiles) a row.
-        crossing = batch.pop("cross_attention_mask", None)
+        prompts = [len(ids) for ids in batch["input_ids"]]
         answers = [] if self.generation else self._answers(rows, rendered)
         completions = [answer.ids for answer in answers] or [[]] * len(rows)
-        prompts = [len(ids) for ids in sequences["input_ids"]]
         lengths = [prompt + len(ids) for prompt, ids in zip(prompts, completions)]
         width = max(lengths)
         starts = [width - length if self.generation else 0 for length in lengths]
-        padding = {**_TOKEN_KEYS, "input_ids": self.tokenizer.pad_token_id}
-        for key, sequence in sequences.items():
-            padded = np.full((len(rows), width), padding[key])
-            for line, start, prompt in zip(padded, starts, sequence):
-                line[start : start + len(prompt)] = prompt
-            batch[key] = padded
-        batch["attention_mask"] = np.zeros_like(batch["input_ids"])
-        labels = np.full_like(batch["input_ids"], -100)
+        labels = np.full((len(rows), width), -100)
+        for key in [key for key, value in batch.items() if _is_ragged(value)]:
+            padding = self.tokenizer.pad_token_id if key == "input_ids" else 0
+            batch[key] = _extend(batch[key], starts, lengths, width, padding)
         for row, (start, prompt, length) in enumerate(zip(starts, prompts, lengths)):
-            batch["attention_mask"][row, start : start + length] = 1
             batch["input_ids"][row, start + prompt : start + length] = completions[row]
             if row not in unreadable:
                 labels[row, start + prompt : start + length] = completions[row]
@@ -108,9 +97,10 @@ class Collator:
             batch["labels"] = labels
             if self.characters:
                 batch["label_characters"] = self._characters(rendered, answers, prompts, width)
-        if crossing is not None:
-            batch["cross_attention_mask"] = _extend(crossing, prompts, lengths, self.generation)
-        batch = {key: torch.as_tensor(value) for key, value in batch.items()}
+        batch = {
+            key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value
+            for key, value in batch.items()
+        }
         if self.with_ids:
             problems = [*unreadable.values()]
             return {**batch, "ids": [row["id"] for row in rows], "unreadable": problems}
@@ -162,10 +152,20 @@ class Collator:
     def _processor_batch(
         self, prompts: list[str], pictures: list[list[Image.Image]]
     ) -> dict[str, Any]:
+        """Process as TRL does; sequences of tokens become a list of arrays without padding."""
         pictures = [[image.convert("RGB") for image in images] for images in pictures]
-        return dict(
-            self.processor(text=prompts, images=pictures, padding=False, add_special_tokens=False)
-        )
+        batch = process(self.processor, prompts, pictures)
+        mask = batch.pop("attention_mask").bool()
+        ids = batch["input_ids"]
+        # A processor may return labels of its own, of the prompt.
+        batch.pop("labels", None)
+        batch = {
+            key: [row[kept].numpy() for row, kept in zip(value, mask)]
+            if _is_sequence(value, ids)
+            else value
+            for key, value in batch.items()
+        }
+        return {**batch, "attention_mask": [np.ones(len(row), int) for row in batch["input_ids"]]}
 
     def _fast_batch(
         self, prompts: list[str], pictures: list[list[Image.Image]]
@@ -215,39 +215,82 @@ class Collator:
         return characters
 
 
+def process(
+    processor: "ProcessorMixin", prompts: Sequence[str], pictures: Sequence[Sequence[object]]
+) -> dict[str, Any]:
+    """Process prompts with pictures as TRL's collator does, to tensors padded on the right.
+
+    Args:
+        pictures: of each prompt; a processor that takes no nested list gets a flat one.
+    """
+    options: dict[str, Any] = {
+        "text": [*prompts],
+        "padding": True,
+        "padding_side": "right",
+        "add_special_tokens": False,
+        "return_tensors": "pt",
+    }
+    nested = [[*images] for images in pictures]
+    flat = [image for images in nested for image in images]
+    if not flat:
+        return dict(processor(images=None, **options))
+    try:
+        return dict(processor(images=nested, **options))
+    except Exception as error:  # of any type, by a processor that takes no nested list
+        try:
+            return dict(processor(images=flat, **options))
+        except Exception:  # the first error names the cause
+            raise error from None
+
+
 def same_batch(own: dict[str, Any], fast: dict[str, Any]) -> bool:
     """Whether two batches without padding hold the same numbers."""
-    pictures = {"pixel_values", "image_grid_thw"}
-    return (
-        own.keys() == fast.keys()
-        and all(torch.equal(torch.as_tensor(own[key]), fast[key]) for key in pictures & set(own))
-        and all(
-            list(map(list, own[key])) == list(map(list, fast[key])) for key in set(own) - pictures
-        )
+    return own.keys() == fast.keys() and all(
+        all(map(np.array_equal, own[key], fast[key]))
+        if _is_ragged(own[key])
+        else torch.equal(own[key], fast[key])
+        for key in own
     )
 
 
-def _extend(
-    crossing: Any, prompts: Sequence[int], lengths: Sequence[int], left: bool
-) -> torch.Tensor:
-    """Pad cross-attention masks of prompts like the tokens and extend them over the completions.
+def _is_sequence(value: object, ids: torch.Tensor) -> bool:
+    """Whether a tensor holds a number, or several, for each token of a batch."""
+    return (
+        isinstance(value, torch.Tensor)
+        and not value.is_floating_point()
+        and value.shape[:2] == ids.shape
+    )
 
-    A completion attends to the tiles that the last token of its prompt attends to.
+
+def _is_ragged(value: object) -> bool:
+    """Whether a value is a list of sequences of tokens, without padding."""
+    return isinstance(value, list) and bool(value) and isinstance(value[0], np.ndarray)
+
+
+def _extend(
+    sequences: Sequence[np.ndarray],
+    starts: Sequence[int],
+    lengths: Sequence[int],
+    width: int,
+    padding: int,
+) -> np.ndarray:
+    """Pad sequences over the tokens of prompts and extend them over the completions.
+
+    A completion has what the last token of its prompt has: in the mask a 1, no type of a picture,
+    the same tiles to attend to.
 
     Args:
-        crossing: (rows, longest prompt, pictures, tiles), from the processor, right of each row's
-            prompt undefined.
-        prompts: tokens of each row's prompt.
+        sequences: a number or an array for each token of a prompt.
+        starts: where a row begins.
         lengths: tokens of each row.
-        left: pad on the left.
+        width: tokens of the batch.
+        padding: number beside the rows.
     """
-    crossing = torch.as_tensor(crossing)
-    width = max(lengths)
-    extended = crossing.new_zeros(len(crossing), width, *crossing.shape[2:])
-    for row, (prompt, length) in enumerate(zip(prompts, lengths)):
-        start = width - length if left else 0
-        extended[row, start : start + prompt] = crossing[row, :prompt]
-        extended[row, start + prompt : start + length] = crossing[row, prompt - 1]
+    shape = (len(sequences), width, *sequences[0].shape[1:])
+    extended = np.full(shape, padding, sequences[0].dtype)
+    for line, sequence, start, length in zip(extended, sequences, starts, lengths):
+        line[start : start + len(sequence)] = sequence
+        line[start + len(sequence) : start + length] = sequence[-1]
     return extended
 
 

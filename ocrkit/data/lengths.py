@@ -1,16 +1,30 @@
-"""Token counts of rows, from their texts and the sizes of their pictures; no picture is opened."""
+"""Token counts of rows, from their texts and the sizes of their pictures; no picture is opened.
+
+A processor's own formula counts the tokens of pictures, if it does so for twenty drawn sizes what
+the processor does with blank pictures of them. Without such a formula each size is measured.
+"""
 
 import math
-from collections.abc import Sequence
+import random
+import time
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from ocrkit.config import TrainConfig
-from ocrkit.data.conversation import ConversationTokenizer, RowRefused
+from ocrkit.data.blank import blank_tokens
+from ocrkit.data.conversation import QUESTION, ConversationTokenizer, RowRefused
 from ocrkit.data.rows import Row
+from ocrkit.environment import remembered
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import ProcessorMixin
+
+# Drawn sizes on which a formula has to be right.
+_CHECKED_SIZES = 20
+# Seconds in which sizes of pictures are measured; those after it count as the nearest measured.
+_MEASURING = 10.0
 
 # 64 rows a call: larger lists trigger slow full garbage collections.
 _ROWS_A_CALL = 64
@@ -65,7 +79,7 @@ def refusal(
     """Explain, as `reason` and `detail`, why a row's token count is infinite."""
     try:
         conversation.check_text({**row, "images": [None] * len(row["sizes"])})
-        _counts(picture_sizes([row], config.image_height)[0], processor)
+        picture_counter(processor).counts(picture_sizes([row], config.image_height)[0])
     except RowRefused as error:
         return {"reason": error.reason, "detail": error.detail}
     except ValueError as error:
@@ -96,39 +110,135 @@ def picture_sizes(
 def picture_tokens(
     data: "Dataset | Sequence[Row]", processor: "ProcessorMixin", config: TrainConfig
 ) -> list[float]:
-    """Count tokens of each row's pictures by the processor's own formula, from their sizes.
+    """Count tokens of each row's pictures, from their sizes.
 
     Infinite where the processor refuses a picture (Qwen's: one more than 200 times as long as it is
     wide). A picture in tiles (Mllama) takes one token of the text, which attends to its tiles.
     """
-    sizes = picture_sizes(data, config.image_height)
+    sizes, counter = picture_sizes(data, config.image_height), picture_counter(processor)
     try:
-        counts = iter(_counts([size for row in sizes for size in row], processor))
+        counts = iter(counter.counts([size for row in sizes for size in row]))
         return [sum(next(counts) for _ in row) for row in sizes]
     except ValueError:
-        return [_count_or_infinite(row, processor) for row in sizes]
+        return [_count_or_infinite(row, counter) for row in sizes]
 
 
-def _counts(sizes: list[tuple[int, int]], processor: "ProcessorMixin") -> list[int]:
-    """Count tokens of pictures of (height, width).
-
-    Raises:
-        ValueError: the processor refuses one.
-    """
-    if count := getattr(processor, "_get_num_multimodal_tokens", None):
-        return count(image_sizes=sizes).num_image_tokens
-    if hasattr(processor.image_processor, "max_image_tiles"):
-        return [1] * len(sizes)
-    pictures = processor.image_processor
-    merged = pictures.merge_size**2
-    return [pictures.get_number_of_image_patches(h, w) // merged for h, w in sizes]
-
-
-def _count_or_infinite(sizes: list[tuple[int, int]], processor: "ProcessorMixin") -> float:
+def _count_or_infinite(sizes: list[tuple[int, int]], counter: "PictureCounter") -> float:
     try:
-        return sum(_counts(sizes, processor))
+        return sum(counter.counts(sizes))
     except ValueError:
         return math.inf
+
+
+class PictureCounter:
+    """Counts tokens of pictures of (height, width), with the settings that a processor has now."""
+
+    def __init__(self, processor: "ProcessorMixin") -> None:
+        self._processor = processor
+        self._measured: dict[tuple[int, int], int | ValueError] = {}
+        self._nearest: dict[tuple[int, int], int] = {}
+        self._seconds = 0.0
+        conversation = ConversationTokenizer(processor)
+        row: Any = {"prompt": [QUESTION], "images": [None]}
+        self._prompt = conversation.render(row).prompt
+        self._prompt_tokens = len(conversation.prompt_ids(self._prompt))
+        settings = f"{type(processor).__name__} {_settings(processor)} {self._prompt}"
+        # Tokens that the processor writes around a picture and its formula leaves out; None: there
+        # is no formula, or it is wrong.
+        self._around: int | None = remembered("picture tokens", settings, self._check_formula)
+
+    def counts(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Count tokens of pictures.
+
+        Raises:
+            ValueError: the processor refuses one of them.
+        """
+        if self._around is not None:
+            return [count + self._around for count in self._formula(sizes)]
+        return [self._measure(size) for size in sizes]
+
+    def __str__(self) -> str:
+        """Say how many sizes were measured, where that was not possible for all of them."""
+        if not self._nearest:
+            return ""
+        known = len(self._measured)
+        return (
+            f"{known} of {known + len(self._nearest)} picture sizes measured in "
+            f"{_MEASURING:.0f} s; the others count as many tokens as the nearest of these"
+        )
+
+    def _formula(self, sizes: Sequence[tuple[int, int]]) -> list[int]:
+        """Count by the processor's own formula; LookupError where it has none."""
+        pictures = self._processor.image_processor
+        if count := getattr(self._processor, "_get_num_multimodal_tokens", None):
+            return count(image_sizes=sizes).num_image_tokens
+        if hasattr(pictures, "max_image_tiles"):
+            return [1] * len(sizes)
+        if patches := getattr(pictures, "get_number_of_image_patches", None):
+            merged = getattr(pictures, "merge_size", 1) ** 2
+            return [patches(high, wide) // merged for high, wide in sizes]
+        raise LookupError
+
+    def _check_formula(self) -> int | None:
+        """Tokens that the formula leaves out around a picture; None where it is not right."""
+        generator = random.Random(0)
+        around = set()
+        for _ in range(_CHECKED_SIZES):
+            size = round(2 ** generator.uniform(4, 11)), round(2 ** generator.uniform(4, 11))
+            try:
+                around.add(self._blank(size) - self._formula([size])[0])
+            except Exception:  # a formula may fail in any way: then sizes are measured
+                return None
+        return around.pop() if len(around) == 1 else None
+
+    def _measure(self, size: tuple[int, int]) -> int:
+        if size not in self._measured and self._seconds > _MEASURING:
+            return self._nearest.setdefault(size, self._nearest_count(size))
+        if size not in self._measured:
+            started = time.perf_counter()
+            try:
+                self._measured[size] = self._blank(size)
+            except Exception as error:  # a processor may refuse a picture in any way
+                self._measured[size] = ValueError(str(error))
+            self._seconds += time.perf_counter() - started
+        count = self._measured[size]
+        if isinstance(count, ValueError):
+            raise count
+        return count
+
+    def _blank(self, size: tuple[int, int]) -> int:
+        return blank_tokens(self._processor, self._prompt, self._prompt_tokens, size)
+
+    def _nearest_count(self, size: tuple[int, int]) -> int:
+        """Tokens of the measured size whose height and width are nearest, in ratios."""
+        counts = {key: n for key, n in self._measured.items() if isinstance(n, int)}
+        if not counts:
+            raise ValueError("none of the first pictures could be measured")
+        return counts[
+            min(
+                counts,
+                key=lambda known: sum(abs(math.log(a / b)) for a, b in zip(known, size)),
+            )
+        ]
+
+
+_counters: "WeakKeyDictionary[Any, tuple[str, PictureCounter]]" = WeakKeyDictionary()
+
+
+def picture_counter(processor: "ProcessorMixin") -> PictureCounter:
+    """The counter of a processor; a new one where its settings have changed."""
+    settings, pictures = _settings(processor), processor.image_processor
+    known = _counters.get(pictures)
+    if known is None or known[0] != settings:
+        known = _counters[pictures] = settings, PictureCounter(processor)
+    return known[1]
+
+
+def _settings(processor: "ProcessorMixin") -> str:
+    """All settings of the processor and of its image processor that a count may depend on."""
+    parts: Iterable[object] = (processor, processor.image_processor)
+    plain = int | float | str | dict | list | tuple | None
+    return str([{k: v for k, v in vars(part).items() if isinstance(v, plain)} for part in parts])
 
 
 def picture_canvases(

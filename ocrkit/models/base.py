@@ -17,7 +17,8 @@ EXPORT_FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
 # uploads anything. `use_peft` says whether the weights are an adapter or a whole model.
 READING_SETTINGS = tuple(
     """model_name_or_path load_in_4bit use_peft dtype prompts min_pixels max_pixels image_height
-    max_image_tiles processor_kwargs max_new_tokens normalization_profile locale""".split()
+    max_image_tiles processor_kwargs chat_template_kwargs max_new_tokens normalization_profile
+    locale""".split()
 )
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from data_prep.dataset.command import import_problem, requirements
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
+from ocrkit.data.conversation import STOP_IDS, ConversationTokenizer, fix_template_variables
 from ocrkit.data.read_rows import drawn_rows
 from ocrkit.environment import is_main_process, load_secret, notebook_host, process_count
 from ocrkit.errors import ConfigError, ModelError
@@ -133,6 +134,9 @@ def _prepare(
         tokenizer.pad_token = tokenizer.eos_token
     # By vars(): torch's types allow only tensors and modules as attributes of a module.
     vars(model).update(ocrkit_backend=backend, ocrkit_trust_remote_code=config.trust_remote_code)
+    variables = fix_template_variables(processor, config.chat_template_kwargs)
+    vars(model).update(ocrkit_template_variables=variables)
+    _stop_at_end_of_turn(model, processor, base)
     convert_patch_embedding(model)
     if hasattr(model, "peft_config") and is_main_process():
         print(describe_adapters(model, config))
@@ -141,6 +145,24 @@ def _prepare(
     if backend == "unsloth":
         try_kernels(lambda: _read_one_line(model, processor, config))
     return model, processor
+
+
+def _stop_at_end_of_turn(model: "PreTrainedModel", processor: "ProcessorMixin", base: str) -> None:
+    """Tell the tokenizer where generation stops, and stop it where the template ends a turn."""
+    stops = model.generation_config.eos_token_id
+    stops = [*stops] if isinstance(stops, list) else [] if stops is None else [stops]
+    # By vars(): a tokenizer takes attributes whose names end like this for special tokens.
+    vars(processor.tokenizer)[STOP_IDS] = stops
+    try:
+        end = ConversationTokenizer(processor).end_of_turn()
+    except Exception as error:  # a template may fail in any way
+        raise ModelError(
+            f"model_name_or_path={base!r} has a chat template that cannot render a question with a "
+            f"picture and its answer ({' '.join(str(error).split())}); put one that can beside the "
+            "model, as chat_template.jinja."
+        ) from None
+    if end not in stops:
+        model.generation_config.eos_token_id = [*stops, end]
 
 
 def _read_one_line(

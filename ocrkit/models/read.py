@@ -1,4 +1,7 @@
-"""Greedy generation in batches of like length, one result at a time; fingerprints of weights."""
+"""Greedy generation in batches of like length, one result at a time; fingerprints of weights.
+
+The module is a little above 400 lines, so that everything that a reading depends on is in one file.
+"""
 
 import hashlib
 import json
@@ -19,6 +22,7 @@ from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import picture_sizes
 from ocrkit.data.rows import Row, picture_hashes
 from ocrkit.models.backend import inference_mode
+from ocrkit.models.checks import reads_alike_in_batches
 from ocrkit.models.confidence import Confidence, doubtful_spans
 
 if TYPE_CHECKING:
@@ -75,6 +79,7 @@ class Reader:
         self.batch_size = config.per_device_eval_batch_size
         self._nan_rows = 0
         self._rows = 0
+        self._batch_failed = False
 
     def read(self, rows: "Rows", progress_bar: bool = True) -> Iterator[Prediction]:
         """Read every row, as `predict_stream` does, without its warning of NaN logits."""
@@ -83,6 +88,8 @@ class Reader:
         start = 0
         bar = tqdm(total=len(order), desc="reading", delay=2, disable=not progress_bar)
         with inference_mode(self.model), bar as progress:
+            if self.batch_size > 1 and len(order) > 1:
+                self._check_batches()
             while start < len(order):
                 batch = order[start : start + self.batch_size]
                 try:
@@ -97,6 +104,7 @@ class Reader:
                 except Exception as error:  # processors and models raise errors of any type
                     # A bad row must not fail the batch: its rows are read separately.
                     if len(batch) > 1:
+                        self._say_batch_failed(error)
                         results = [self._read_row(rows, i, ids[i]) for i in batch]
                     else:
                         results = [_failed(ids[batch[0]], error)]
@@ -122,6 +130,30 @@ class Reader:
     def fingerprint(self, rows: "Rows") -> str:
         """Checksum of weights, pictures, prompts and settings; see `fingerprint`."""
         return fingerprint(self.model, self.processor, rows, self.config)
+
+    def _check_batches(self) -> None:
+        """Read rows one by one where a padded batch reads otherwise, and say so."""
+        try:
+            alike = reads_alike_in_batches(self.model, self.collate)
+        except Exception:  # the first batch fails as well, and says why
+            alike = True
+        if not alike:
+            self.batch_size = 1
+            tqdm.write(
+                f"{self.model.config.model_type}: this model reads a padded batch otherwise than "
+                "its rows, so rows are read one by one.",
+                file=sys.stderr,
+            )
+
+    def _say_batch_failed(self, error: Exception) -> None:
+        """Say, once, that the rows of a batch that failed are read one by one."""
+        if not self._batch_failed:
+            cause = " ".join(str(error).split())[:200] or type(error).__name__
+            tqdm.write(
+                f"A batch failed ({cause}); the rows of such a batch are read one by one.",
+                file=sys.stderr,
+            )
+        self._batch_failed = True
 
     def warn_of_nan(self) -> None:
         """Print how many rows failed because of NaN logits, if any, and the way out."""
@@ -242,7 +274,7 @@ def read_batch(
         results.append(
             {
                 "id": row["id"],
-                "prediction": collate.tokenizer.decode(tokens[:length], skip_special_tokens=True),
+                "prediction": collate.conversation.reading(tokens[:length]),
                 "confidence": round(mean, 6),
                 "finish_reason": "stop" if stopped else "length",
                 "error": None,

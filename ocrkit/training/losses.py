@@ -15,6 +15,7 @@ import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.metrics import edits as metrics
+from ocrkit.models.checks import logits_at
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -160,11 +161,11 @@ def supervised_loss(
     # Without labels in its inputs a model of any backend returns its logits.
     inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
     positions = supervised_positions(batch["labels"])
-    outputs = model(**inputs, logits_to_keep=positions, use_cache=False)
+    logits = logits_at(model, inputs, positions)
     labels = batch["labels"][:, positions + 1]
     if weights is not None:
         weights = weights[:, positions + 1]
-    return cross_entropy(outputs.logits, labels, num_items, weights, **terms)
+    return cross_entropy(logits, labels, num_items, weights, **terms)
 
 
 # Correct readings added to every character's count, so that a single misreading of a rare character

@@ -1,9 +1,13 @@
-"""Plan a run before it starts: tokens, pictures that the pixel budget shrinks, memory and time."""
+"""Plan a run before it starts: tokens, pictures that the pixel budget shrinks, memory and time.
 
+The module is a little above 400 lines, so that everything that a plan says is in one file.
+"""
+
+import json
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,7 +16,13 @@ from datasets import concatenate_datasets
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
-from ocrkit.data.lengths import picture_canvases, picture_sizes, row_lengths, token_lengths
+from ocrkit.data.lengths import (
+    picture_canvases,
+    picture_counter,
+    picture_sizes,
+    row_lengths,
+    token_lengths,
+)
 from ocrkit.data.order import TrainRows
 from ocrkit.data.rows import text_of
 from ocrkit.data.stream import RowStream
@@ -70,6 +80,8 @@ class Plan:
         worst_squash: sizes of the worst of these, as "1500x64 becomes 896x896".
         cropped: pictures whose edges are cut off.
         unknown: pictures of which it is not known to which size they are brought.
+        template_variables: of the chat template, with the value that each has.
+        counting: how many sizes of pictures were measured, where not all could be; else empty.
     """
 
     samples: int
@@ -95,6 +107,8 @@ class Plan:
     worst_squash: str = ""
     cropped: int = 0
     unknown: int = 0
+    template_variables: dict[str, Any] = field(default_factory=dict)
+    counting: str = ""
 
     def __str__(self) -> str:
         """The plan as a plain table."""
@@ -110,6 +124,11 @@ class Plan:
                 f"a tile is {self.tile_tokens} tokens beside the text, which looks at them by "
                 "cross-attention; they are no part of the context"
             )
+        if self.counting:
+            lines.append(self.counting)
+        if self.template_variables:
+            values = (f"{n}={json.dumps(v)}" for n, v in self.template_variables.items())
+            lines.append(f"chat template: {', '.join(values)} (chat_template_kwargs)")
         lines += self._sizes()
         if self.small_texts:
             lines.append(
@@ -251,6 +270,8 @@ def plan(
         tiles=tiles,
         tile_tokens=tile_tokens,
         **count_sizes(fits, processor),
+        template_variables=getattr(model, "ocrkit_template_variables", {}),
+        counting=str(picture_counter(processor)),
     )
     print(result)
     return result

@@ -16,8 +16,14 @@ import torch
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.read_rows import drawn_rows
-from ocrkit.errors import TrainingError
+from ocrkit.environment import is_main_process
+from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.models.backend import autocast
+from ocrkit.models.checks import (
+    conversation_difference,
+    leaks_labels,
+    trains_alike_in_batches,
+)
 from ocrkit.training.losses import loss_terms, supervised_loss
 
 if TYPE_CHECKING:
@@ -111,6 +117,35 @@ def try_step(model: "PreTrainedModel", processor: "ProcessorMixin", config: Trai
         # The first step of the run raises this for its own batch, with the way out.
         model.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
+
+
+def check_training(
+    model: "PreTrainedModel", processor: "ProcessorMixin", batch_size: int, config: TrainConfig
+) -> None:
+    """Refuse a model that would learn from the answer itself, or from other rows of a batch.
+
+    A difference between the ids of a row and those of its whole conversation is printed.
+
+    Raises:
+        TrainingError: a later label changes earlier logits.
+        ConfigError: padding changes logits, and batches hold several rows.
+    """
+    collate = Collator(processor, config.image_height)
+    name = model.config.model_type
+    if is_main_process() and (different := conversation_difference(collate)):
+        print(f"WARNING: {name}: {different} of a row differ from those of its conversation.")
+    with training_mode(model, config), autocast(config, model.device.type):
+        if leaks_labels(model, collate):
+            raise TrainingError(
+                f"{name}: this model's earlier logits change with a later label, so it would learn "
+                "to copy labels and not to read them; take another model."
+            )
+        if batch_size > 1 and not trains_alike_in_batches(model, collate):
+            raise ConfigError(
+                f"{name}: this model computes a padded batch otherwise than its rows; set "
+                f"per_device_train_batch_size=1 and gradient_accumulation_steps="
+                f"{batch_size * config.gradient_accumulation_steps}."
+            )
 
 
 def peak_memory(device: torch.device) -> int:

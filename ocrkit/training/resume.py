@@ -37,7 +37,7 @@ KEPT = set(
     "finetune_language_layers finetune_attention_modules finetune_mlp_modules prompts "
     "max_train_samples streaming shuffle_buffer_size replay_share curriculum "
     "curriculum_start curriculum_steps loss label_smoothing_factor focal_gamma focal_alpha "
-    "confusion_max_weight confusion_smoothing optim seed".split()
+    "confusion_max_weight confusion_smoothing optim seed chat_template_kwargs".split()
 )
 # Another value takes effect from the checkpoint's step on, and the step is recorded.
 CHANGEABLE = set(

@@ -10,11 +10,11 @@ from datasets import concatenate_datasets
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
-from ocrkit.data.lengths import refusal, row_lengths
+from ocrkit.data.lengths import picture_counter, refusal, row_lengths
 from ocrkit.data.load import load_data, without_bars
 from ocrkit.data.order import SLOT
 from ocrkit.data.stream import RowStream
-from ocrkit.environment import process_count
+from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import DataError
 from ocrkit.run_folder import record_skipped
 from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
@@ -139,6 +139,8 @@ def fit_context(
     """
     processor = collator.processor
     lengths = row_lengths(rows, processor, config, collator.conversation)
+    if is_main_process() and (counting := str(picture_counter(processor))):
+        print(f"{split} rows: {counting}.")
     context = context_length(model, config)
     kept, left_out = [], []
     for number, (name, length) in enumerate(zip(rows["id"], lengths)):

@@ -33,9 +33,10 @@ from ocrkit.run_folder import (
     write_run,
 )
 from ocrkit.training.arguments import sft_config
+from ocrkit.training.batch_size import resolved_batch_size
 from ocrkit.training.checkpoints import checkpoint_to_resume, set_aside_later
 from ocrkit.training.difficulty import with_difficulty
-from ocrkit.training.probe import try_step
+from ocrkit.training.probe import check_training, try_step
 from ocrkit.training.resume import checked_settings, run_description, saved_description
 from ocrkit.training.rows import fit_context, train_rows, validation_rows
 from ocrkit.training.validation import check_validation
@@ -282,6 +283,7 @@ def make_trainer(
         augment=augment,
     )
     rows, config = train_rows(data["train"], model, collator, config, saved)
+    check_training(model, processor, resolved_batch_size(config), config)
     validation = validation_rows(data, config)
     if validation is None and config.eval_steps and is_main_process():
         print(f"{config.dataset} has no validation split, so nothing is evaluated while it trains.")

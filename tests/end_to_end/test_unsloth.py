@@ -22,10 +22,13 @@ from ocrkit.models.read import predict
 from ocrkit.training.train import train
 from tests.helpers.architectures import build
 from tests.helpers.llama_cpp import patched_llama_cpp, reader_for_llama_cpp
+from tests.helpers.tiny_architectures import build as build_tiny
 
 ROOT = Path(__file__).parents[2]
 # Architectures of the recipes that Unsloth supports, beside the embedded model's Qwen3-VL.
 OTHERS = ("mllama", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl")
+# Architectures beyond the recipes that Unsloth supports.
+FURTHER = ("qwen3_5", "gemma3", "gemma4", "lfm2_vl", "mistral3")
 
 
 def _job(folder: Path, config: TrainConfig, **changes) -> dict:
@@ -298,8 +301,9 @@ def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
 
 def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
     """Settings of a short run of a tiny model of an architecture, which is built in `folder`."""
+    make = build_tiny if name in FURTHER else build
     settings = {
-        "model_name_or_path": str(build(name, folder / "base")),
+        "model_name_or_path": str(make(name, folder / "base")),
         "dataset": str(dataset),
         "load_in_4bit": False,
         "dtype": "float32",
@@ -346,6 +350,29 @@ def test_other_architectures_train_and_read_alike_on_both_backends(name, others)
     texts = predict(*load_model(merged), data["test"], merged)
     # The merged weights are rounded to 16 bits, which may tip a close decision.
     assert sum(a == b for a, b in zip(texts, theirs["after"])) >= len(texts) - 1
+
+
+@pytest.fixture(scope="module")
+def further(thermal, tmp_path_factory):
+    """As `others`, of architectures beyond the recipes."""
+    folder = tmp_path_factory.mktemp("further")
+    configs = {name: _small(name, folder / name, thermal) for name in FURTHER}
+    # Random weights decide by a hair, which a merge in 16 bits tips: there is nothing to compare.
+    jobs = {n: _job(folder / n, config) | {"samples": 0} for n, config in configs.items()}
+    results = _drive(folder, *jobs.values())
+    return {
+        name: (job, result, configs[name], folder / name)
+        for (name, job), result in zip(jobs.items(), results)
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_architectures_train_and_read_alike_on_both_backends(name, further):
+    job, theirs, config, folder = further[name]
+    assert "error" not in theirs, theirs["error"]
+    assert len(theirs["losses"]) == 3
+    _check_same_on_transformers(job, theirs, config, folder)
 
 
 @pytest.fixture(scope="module")

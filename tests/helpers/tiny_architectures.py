@@ -6,6 +6,7 @@ what it writes between the assistant's header and the answer, and how a turn end
 long because it is one table, a few lines an architecture.
 """
 
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -79,6 +80,7 @@ def chat_template(
     start: str = "",
     between: str = "",
     thinking: str = "",
+    thought: str = "",
 ) -> str:
     """Write a chat template.
 
@@ -88,28 +90,37 @@ def chat_template(
         generation: the generation prompt; None: the text before an assistant's turn.
         start: text before the conversation.
         between: text between a picture and the text after it.
-        thinking: an empty thought, which is written into the generation prompt unless
-            `enable_thinking` is set.
+        thinking: an empty thought, which ends the generation prompt where `enable_thinking` is
+            false.
+        thought: the beginning of a thought, which ends it elsewhere.
     """
     if generation is None:
         generation = assistant[0]
-    if thinking:
-        generation += "{% if not enable_thinking|default(true) %}" + thinking + "{% endif %}"
     parts = (
         "{% if message.content is string %}{{ message.content }}{% else %}"
-        "{% for part in message.content %}{% if part.type == 'image' %}" + image + between + ""
+        "{% for part in message.content %}{% if part.type == 'image' %}"
+        + _write(image + between)
+        + ""
         "{% elif part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}{% endif %}"
     )
+    by_thinking = "{% if enable_thinking|default(true) %}" + _write(thought) + "{% else %}"
+    by_thinking += _write(thinking) + "{% endif %}"
     return (
-        start
+        _write(start)
         + "{% for message in messages %}{% if message.role == 'assistant' %}"
-        + (assistant[0] + parts + assistant[1])
+        + (_write(assistant[0]) + parts + _write(assistant[1]))
         + "{% else %}"
-        + (user[0] + parts + user[1])
+        + (_write(user[0]) + parts + _write(user[1]))
         + "{% endif %}{% endfor %}{% if add_generation_prompt %}"
-        + generation
+        + _write(generation)
+        + (by_thinking if thinking else "")
         + "{% endif %}"
     )
+
+
+def _write(text: str) -> str:
+    """Jinja that writes a text; a line break after a block would be left out."""
+    return "{{ " + json.dumps(text, ensure_ascii=False) + " }}" if text else ""
 
 
 class Architecture(NamedTuple):
@@ -738,8 +749,8 @@ def _hunyuan_processor(tokenizer: Any, template: str) -> Any:
 
 
 def _hunyuan_config(ids: Ids) -> dict[str, Any]:
-    rope = {"rope_type": "xdrope", "rope_theta": 10000.0, "xdrope_section": [2, 2, 2, 2]}
-    rope |= {"alpha": 1000.0, "factor": 1.0}
+    # Pictures are numbered over the batch, on the slowest axis: a small theta lets that be seen.
+    rope = {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 2, 2, 2]}
     vision = {
         **_VISION,
         "num_key_value_heads": 4,
@@ -779,10 +790,9 @@ ARCHITECTURES: dict[str, Architecture] = {
             _QWEN_IMAGE,
             _CHATML[0],
             _ASSISTANT_THINKS,
-            generation="<|im_start|>assistant\n"
-            "{% if enable_thinking is defined and not enable_thinking %}"
-            + _NO_THOUGHT
-            + "{% else %}<think>\n{% endif %}",
+            generation="<|im_start|>assistant\n",
+            thinking=_NO_THOUGHT,
+            thought="<think>\n",
         ),
         _qwen_processor,
         lambda ids: {
@@ -951,9 +961,8 @@ ARCHITECTURES: dict[str, Architecture] = {
             "<|image|>",
             ("<|turn>user\n", "<turn|>\n"),
             ("<|turn>model\n", "<turn|>\n"),
-            generation="<|turn>model\n{% if not enable_thinking|default(false) %}"
-            "<|channel>thought\n<channel|>{% endif %}",
             start="<bos>",
+            thinking="<|channel>thought\n<channel|>",
         ),
         _gemma4_processor,
         _gemma4_config,

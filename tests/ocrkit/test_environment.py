@@ -118,3 +118,26 @@ def test_why_a_secret_cannot_be_read_is_reported(place, error, message, monkeypa
     assert not load_secret("HF_TOKEN")
     printed = capsys.readouterr().out
     assert printed.startswith("HF_TOKEN: ") and message in printed and printed.count("\n") == 1
+
+
+def test_a_result_is_kept_for_its_key_and_versions(tmp_path, monkeypatch):
+    from ocrkit import environment
+
+    monkeypatch.setenv("OCRKIT_CACHE", str(tmp_path / "cache"))
+    calls = []
+
+    def result(key, value):
+        monkeypatch.setattr(environment, "_results", {})
+        return environment.remembered("leak", key, lambda: calls.append(key) or value)
+
+    assert result("a", True) is True and result("a", False) is True
+    assert result("b", None) is None and calls == ["a", "b"]
+    for path in (tmp_path / "cache").iterdir():
+        path.write_text("[]")
+    assert result("a", False) is False
+    monkeypatch.setattr(environment, "package_versions", lambda names: {"transformers": "9"})
+    assert result("a", 3) == 3 and calls == ["a", "b", "a", "a"]
+    # A folder that cannot be written is as good as none.
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("OCRKIT_CACHE", str(tmp_path / "file" / "below"))
+    assert result("c", 1) == 1

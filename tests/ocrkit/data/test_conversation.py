@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -6,10 +7,12 @@ from ocrkit.data.conversation import (
     ConversationTokenizer,
     RowRefused,
     control_ids,
+    fix_template_variables,
     token_characters,
     with_image_parts,
 )
 from ocrkit.data.rows import IMAGE_MARK
+from ocrkit.errors import ConfigError
 
 
 def row(text="ab", prompt="Read."):
@@ -55,3 +58,90 @@ def test_characters_of_tokens_cover_a_text(processor):
     characters = token_characters(processor.tokenizer, "año 7")
     assert {code for token in characters for code in token} == set(map(ord, "año 7"))
     assert not any(map(math.isinf, map(len, characters)))
+
+
+def _with_template(processor, template):
+    """A processor like the embedded model's with another chat template."""
+    processor = copy.copy(processor)
+    processor.chat_template = template
+    return ConversationTokenizer(processor)
+
+
+CHATML = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}"
+    "{% if message.role == 'assistant' %}{{ HEAD }}{% endif %}"
+    "{% for part in message.content %}{% if part.type == 'image' %}"
+    "{{ '<|vision_start|><|image_pad|><|vision_end|>' }}"
+    "{% else %}{{ part.text }}{% endif %}{% endfor %}{{ '<|im_end|>\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{{ START }}{% endif %}"
+)
+
+
+def _chatml(head, start="''"):
+    return CHATML.replace("HEAD", head).replace("START", start)
+
+
+def test_the_answer_stands_where_the_template_puts_it(processor):
+    thought = "'<think>\\n\\n</think>\\n\\n'"
+    for start in ("''", "'<think>\\n'", thought):
+        conversation = _with_template(processor, _chatml(thought, start))
+        rendered = conversation.render(row("ab"))
+        assert rendered.prompt.endswith("assistant\n<think>\n\n</think>\n\n")
+        assert "".join(rendered) == conversation.whole(row("ab"))
+
+
+def test_a_generation_prompt_that_is_no_part_of_a_conversation_is_taken_as_it_is(processor):
+    conversation = _with_template(processor, _chatml("''", "'<think>\\n\\n</think>\\n\\n'"))
+    rendered = conversation.render(row("ab"))
+    assert rendered.prompt.endswith("assistant\n<think>\n\n</think>\n\n")
+    assert rendered.end == "<|im_end|>\n"
+
+
+@pytest.mark.parametrize(("text", "written"), [("part.text", " a  b "), ("part.text|trim", "a  b")])
+def test_an_answer_is_stripped_as_the_template_strips_it(processor, text, written):
+    template = _chatml("''").replace("{{ part.text }}", "{{ " + text + " }}")
+    conversation = _with_template(processor, template)
+    rendered = conversation.render(row(" a  b "))
+    assert rendered.answer == written
+    assert "".join(rendered) == conversation.whole(row(" a  b "))
+
+
+def test_a_template_that_fails_on_a_row_refuses_it(processor):
+    template = _chatml("''") + "{% if messages|length > 2 %}{{ 1 / 0 }}{% endif %}"
+    conversation = _with_template(processor, template)
+    assert conversation.render(row("ab")).answer == "ab"
+    turns = row("ab")
+    turns["prompt"] = [{"role": "system", "content": "You read."}, *turns["prompt"]]
+    with pytest.raises(RowRefused, match="refused by the chat template: division by zero"):
+        conversation.render(turns)
+
+
+def test_a_template_that_takes_an_assistants_turn_as_a_text_is_rendered(processor):
+    template = _chatml("''").replace(
+        "{% for part in message.content %}",
+        "{% if message.role == 'assistant' %}{{ message.content + '' }}{% endif %}"
+        "{% for part in message.content if part is mapping %}",
+    )
+    assert _with_template(processor, template).render(row("ab")).answer == "ab"
+
+
+def test_variables_of_a_template_are_fixed_and_thinking_is_off(processor):
+    thought = "('<think>\\n\\n</think>\\n\\n' if enable_thinking is false else '<think>\\n')"
+    thinking = copy.copy(processor)
+    thinking.chat_template = _chatml("'<think>\\n\\n</think>\\n\\n'", thought)
+    open_thought = ConversationTokenizer(thinking)
+    header = open_thought._template(with_image_parts(row()["prompt"], 1), add_generation_prompt=1)
+    assert header.endswith("<think>\n")
+    assert fix_template_variables(thinking, {}) == {"enable_thinking": False}
+    again = ConversationTokenizer(thinking)
+    header = again._template(with_image_parts(row()["prompt"], 1), add_generation_prompt=1)
+    assert header.endswith("</think>\n\n")
+    # What is fixed stays as it is when the model is saved and loaded.
+    assert fix_template_variables(thinking, {}) == {}
+    assert fix_template_variables(thinking, {"enable_thinking": True}) == {"enable_thinking": True}
+    header = again._template(with_image_parts(row()["prompt"], 1), add_generation_prompt=1)
+    assert header.endswith("<think>\n")
+    with pytest.raises(ConfigError, match="no variable 'enable_thinkin'"):
+        fix_template_variables(thinking, {"enable_thinkin": True})
+    template = processor.chat_template
+    assert fix_template_variables(processor, {}) == {} and processor.chat_template == template

@@ -1,0 +1,174 @@
+"""Self-checks of a model on drawn lines, each made once for an architecture and its versions.
+
+Models are added to transformers every month, and some depend on what they must not: on the other
+rows of a batch, or on later labels. A check costs two or three forward passes.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+
+from ocrkit.data.collate import Collator, process, scaled_pictures
+from ocrkit.data.read_rows import drawn_rows
+from ocrkit.environment import remembered
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Changes of a logit, in standard deviations of all of them, above which they are no rounding: in
+# 32 bits, and in 16.
+_TOLERANCE, _TOLERANCE_16_BITS = 1e-3, 0.1
+
+
+def architecture(model: "PreTrainedModel") -> str:
+    """Name of a model's architecture with what else decides how it computes."""
+    config = model.config
+    backend = getattr(model, "ocrkit_backend", "")
+    parts = (config.architectures, config.model_type, config._attn_implementation, backend)
+    return " ".join(map(str, (*parts, model.dtype, model.device.type)))
+
+
+def reads_alike_in_batches(model: "PreTrainedModel", collate: Collator) -> bool:
+    """Whether a padded batch begins its readings as single rows do.
+
+    Args:
+        model: in `inference_mode`.
+        collate: a collator for generation.
+    """
+    return remembered("batch", architecture(model), lambda: _reads_alike(model, collate))
+
+
+def leaks_labels(model: "PreTrainedModel", collate: Collator) -> bool:
+    """Whether a later label changes earlier logits, so that training would teach to copy it.
+
+    Args:
+        model: as it trains.
+        collate: a collator for training.
+    """
+    return remembered("leak", architecture(model), lambda: _leaks(model, collate))
+
+
+def trains_alike_in_batches(model: "PreTrainedModel", collate: Collator) -> bool:
+    """Whether a padded batch has the logits of single rows; arguments of `leaks_labels`."""
+    return remembered("padding", architecture(model), lambda: _trains_alike(model, collate))
+
+
+def logits_at(
+    model: "PreTrainedModel", inputs: Mapping[str, Any], positions: torch.Tensor
+) -> torch.Tensor:
+    """Logits of a batch, (rows, positions, vocabulary), at some positions of every row.
+
+    Args:
+        inputs: arguments of the model's forward, without labels.
+        positions: indices of tokens, ascending.
+    """
+    logits = model(**inputs, logits_to_keep=positions, use_cache=False).logits
+    # Some models compute all logits, whatever is asked for.
+    return logits if logits.shape[1] == len(positions) else logits[:, positions]
+
+
+def conversation_difference(collate: Collator) -> str:
+    """Name what differs between a collated row and its whole conversation; empty: nothing.
+
+    The conversation is rendered and processed by the processor alone. Where its template writes a
+    generation prompt that is no part of a conversation, they cannot be the same.
+
+    Args:
+        collate: a collator for training.
+    """
+    (row,) = drawn_rows(1)
+    rendered = collate.conversation.render(row)
+    whole = collate.conversation.whole(row)
+    if not whole.startswith(rendered.prompt):
+        return ""
+    ours = collate([row])
+    # The end of turn may be no part of the text, and what follows it is never generated.
+    length = ours["input_ids"].shape[1] - 1
+    pictures = [scaled_pictures(row, collate.image_height)]
+    own = process(collate.processor, [whole], pictures)
+    for name in ours.keys() & own.keys() - {"labels"}:
+        ours_value, own_value = ours[name], own[name]
+        if own_value.shape[:2] == own["input_ids"].shape:
+            ours_value, own_value = ours_value[:, :length], own_value[:, :length]
+        if not torch.equal(ours_value, own_value):
+            return name
+    return ""
+
+
+def _lines() -> list[Any]:
+    """Three drawn lines of unlike lengths, the last with a longer prompt."""
+    rows: list[Any] = drawn_rows(3)
+    rows[2] = {**rows[2], "prompt": [{"role": "user", "content": "Read the line. " * 3}]}
+    rows[1] = {**rows[1], "images": [rows[1]["images"][0].resize((200, 64))]}
+    return rows
+
+
+def _on_device(model: "PreTrainedModel", batch: dict[str, Any]) -> dict[str, Any]:
+    """The batch without ids and characters, on the model's device and in its dtype."""
+    names = [name for name in batch if name not in ("ids", "label_characters")]
+    moved = {name: batch[name].to(model.device) for name in names}
+    return {n: v.to(model.dtype) if v.is_floating_point() else v for n, v in moved.items()}
+
+
+def _apart(model: "PreTrainedModel", first: torch.Tensor, second: torch.Tensor) -> bool:
+    """Whether logits of a model differ by more than rounding does."""
+    exact = model.dtype == first.dtype == torch.float32
+    tolerance = _TOLERANCE if exact else _TOLERANCE_16_BITS
+    first, second = first.float(), second.float()
+    return bool((first - second).abs().max() > tolerance * first.std())
+
+
+@torch.inference_mode()
+def _reads_alike(model: "PreTrainedModel", collate: Collator) -> bool:
+    def first_logits(rows: Sequence[Any]) -> torch.Tensor:
+        # transformers declares `generate` for a protocol that PreTrainedModel does not meet.
+        output = cast(Any, model).generate(
+            **_on_device(model, collate(rows)),
+            max_new_tokens=1,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            output_logits=True,
+            return_dict_in_generate=True,
+        )
+        return output.logits[0]
+
+    rows = _lines()
+    single = torch.cat([first_logits([row]) for row in rows])
+    return not any(_apart(model, *pair) for pair in zip(first_logits(rows), single))
+
+
+def _answer_logits(model: "PreTrainedModel", batch: dict[str, Any]) -> list[torch.Tensor]:
+    """Logits of each row at the positions that predict its labels."""
+    counted = batch["labels"][:, 1:] != -100
+    inputs = {name: value for name, value in batch.items() if name != "labels"}
+    # As the losses call it. Dropout, if any, is the same in each call.
+    positions = counted.any(dim=0).nonzero(as_tuple=True)[0]
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        logits = logits_at(model, inputs, positions)
+    return [row[kept] for row, kept in zip(logits, counted[:, positions])]
+
+
+@torch.no_grad()
+def _leaks(model: "PreTrainedModel", collate: Collator) -> bool:
+    batch = _on_device(model, collate(drawn_rows(1)))
+    before = _answer_logits(model, batch)[0]
+    ids = batch["input_ids"].clone()
+    # The last label predicts nothing; that before it is the last of the answer.
+    labels = (batch["labels"][0] != -100).nonzero().flatten()
+    ids[0, labels[-2:]] = ids[0, labels[0]].item()
+    after = _answer_logits(model, {**batch, "input_ids": ids})[0]
+    # These predict labels up to the first that was changed.
+    return _apart(model, before[:-1], after[:-1])
+
+
+@torch.no_grad()
+def _trains_alike(model: "PreTrainedModel", collate: Collator) -> bool:
+    rows = _lines()
+    together = _answer_logits(model, _on_device(model, collate(rows)))
+    single = [_answer_logits(model, _on_device(model, collate([row])))[0] for row in rows]
+    return not any(_apart(model, *pair) for pair in zip(together, single))
