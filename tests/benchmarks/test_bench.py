@@ -80,10 +80,11 @@ def test_a_processor_that_was_changed_is_left_to_its_own(processor):
 
 
 def test_equal_finds_every_difference():
-    batch = {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)}
-    assert same_batch(batch, {"input_ids": [np.array([1, 2])], "pixel_values": torch.zeros(1, 2)})
+    ids = [np.array([1, 2])]
+    batch = {"input_ids": ids, "pixel_values": torch.zeros(1, 2)}
+    assert same_batch(batch, {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)})
     assert not same_batch(batch, {"input_ids": [[1, 3]], "pixel_values": torch.zeros(1, 2)})
-    assert not same_batch(batch, {"input_ids": [[1, 2]], "pixel_values": torch.ones(1, 2)})
+    assert not same_batch(batch, {"input_ids": ids, "pixel_values": torch.ones(1, 2)})
     assert not same_batch(batch, {**batch, "mm_token_type_ids": [[0, 0]]})
 
 

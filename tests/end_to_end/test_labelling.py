@@ -17,7 +17,7 @@ pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not CHROMIUM, reason="needs Chromium"),
 ]
-pytest.importorskip("anywidget")
+
 ROOT = "document.querySelector('.ocrkit-label')"
 BOX = f"{ROOT}?.querySelector('.box')"
 SHOWN = f"{ROOT}?.dataset.shown"

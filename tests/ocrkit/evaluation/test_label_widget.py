@@ -59,7 +59,7 @@ def test_without_a_person_it_is_a_table(labels):
 
 
 def test_widget_sends_and_takes_samples(labels):
-    pytest.importorskip("anywidget")
+
     widget = _widget(labels)
     first = widget.sample["id"]
     message = {"action": "take", "id": first, "text": "x", "seconds": 1, "count": 1}
