@@ -177,7 +177,7 @@ def test_text_only_model(config, tmp_path):
     tokenizer = PreTrainedTokenizerFast(tokenizer_file=str(TINY / "tokenizer.json"))
     tokenizer.save_pretrained(tmp_path)
     config.model_name_or_path = str(tmp_path)
-    with pytest.raises(ModelError, match="reads no pictures, or whose processor"):
+    with pytest.raises(ModelError, match=r"LlamaConfig\) reads no pictures; take a"):
         load_model(config)
 
 
