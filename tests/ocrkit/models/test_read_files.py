@@ -112,7 +112,7 @@ def test_named_file_is_listed_whatever_its_suffix(tmp_path):
 def test_smaller_batch_size_is_kept_across_chunks(tmp_path, processor, monkeypatch):
     tried = []
 
-    def two_only(model, collate, rows, config):
+    def two_only(model, collate, rows, config, **options):
         tried.append(len(rows))
         if len(rows) > 2:
             raise torch.cuda.OutOfMemoryError
