@@ -20,7 +20,7 @@ from data_prep.dataset.schema import DataError, UsageError, one_line
 
 REQUIREMENTS = Path(__file__).parents[2] / "requirements.txt"
 # Packages that are imported under another name than they are installed by.
-IMPORT_NAMES = {"pillow": "PIL", "pyyaml": "yaml"}
+IMPORT_NAMES = {"fonttools": "fontTools", "pillow": "PIL", "pyyaml": "yaml"}
 MOST_WORKERS = 1024
 Number = TypeVar("Number", int, float)
 # The largest int of C, on which many libraries are built.

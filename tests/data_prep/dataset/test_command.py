@@ -1,8 +1,10 @@
 import argparse
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 
+from data_prep.dataset import command
 from data_prep.dataset.command import exit_code, expand_home, parse_arguments
 from data_prep.dataset.schema import DataError, UsageError
 
@@ -63,3 +65,17 @@ def test_empty_values_and_nul_are_wrong_usage(arguments, message, capsys):
     with pytest.raises(SystemExit, match="2"):
         parse_arguments(parser, arguments)
     assert message in capsys.readouterr().err
+
+
+def test_installed_requirements_are_found_under_their_import_names():
+    # Packages without a module of their own name would be reported as not installed.
+    installed = [name for name in command.requirements() if is_installed(name)]
+    assert "fonttools" in installed
+    assert [name for name in installed if not command.can_be_found(name)] == []
+
+
+def is_installed(package):
+    try:
+        return bool(metadata.version(package))
+    except metadata.PackageNotFoundError:
+        return False
