@@ -14,28 +14,7 @@
 # the keyboard (papermill), the truth of the sample answers in your place.
 
 # %% [markdown]
-# ## Install
-#
-# Skipped if the kit is already installed; the first installation takes some minutes. It keeps the
-# torch and kernel versions of Colab and Kaggle, so no restart is needed.
-
-# %%
-import importlib.util
-import sys
-from importlib.metadata import version
-from pathlib import Path
-
-places = (Path.cwd(), Path.cwd().parent, Path("ocrkit-src"))
-sys.path[:0] = [str(p) for p in places if (p / "ocrkit").is_dir()]
-if importlib.util.find_spec("ocrkit") is None:
-    # !git clone --quiet --depth 1 {repository} ocrkit-src
-    sys.path.insert(0, "ocrkit-src")
-if Path("ocrkit-src").is_dir() and importlib.util.find_spec("unsloth") is None:
-    # Pin the packages of the running kernel: another version would require a restart.
-    keep = ("torch", "torchvision", "ipykernel", "IPython", "ipywidgets")
-    pins = (f"{name}=={version(name)}\n" for name in keep if importlib.util.find_spec(name))
-    Path("pins.txt").write_text("".join(pins))
-    # %pip install --quiet -r ocrkit-src/requirements.txt -c pins.txt
+# {install}
 
 # %% [markdown]
 # ## Parameters

@@ -25,7 +25,7 @@ _BLOCK = 1 << 24
 
 
 class LossTerms(TypedDict):
-    """Parameters of `token_loss`."""
+    """Parameters of `cross_entropy`."""
 
     gamma: float
     alpha: float
@@ -33,7 +33,7 @@ class LossTerms(TypedDict):
 
 
 def loss_terms(config: TrainConfig) -> LossTerms:
-    """The arguments of `token_loss` for `config.loss` and its settings."""
+    """The arguments of `cross_entropy` for `config.loss` and its settings."""
     focal = "focal" in config.loss
     return {
         "gamma": config.focal_gamma if focal else 0.0,

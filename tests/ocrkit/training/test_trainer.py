@@ -61,13 +61,13 @@ def _run(config, callbacks=None, **changes):
 
 def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypatch):
     """accelerate's wrapper would make them float32, and stay on the model after the run."""
-    seen, token_loss = [], losses.token_loss
+    seen, cross_entropy = [], losses.cross_entropy
 
     def watched(logits, *args, **terms):
         seen.append(logits.dtype)
-        return token_loss(logits, *args, **terms)
+        return cross_entropy(logits, *args, **terms)
 
-    monkeypatch.setattr(losses, "token_loss", watched)
+    monkeypatch.setattr(losses, "cross_entropy", watched)
     model, processor = load_model(config)
     data = load_data(config)
     before = model.forward
