@@ -1,5 +1,6 @@
 """Check this machine before a run: `python -m ocrkit doctor`, one line a finding."""
 
+import ctypes.util
 import os
 import platform
 import re
@@ -23,6 +24,8 @@ ESSENTIAL = (
 ).split()
 # Free space that a 2-billion model, its checkpoints and a merge need.
 DISK_GB, MEMORY_GB, GPU_GB = 20, 8, 8
+# CUDA version of the oldest build that torch's own index has.
+OLDER_BUILD = (12, 6)
 
 
 def doctor(output_dir: str | Path = ".") -> list[Finding]:
@@ -140,11 +143,11 @@ def _gpu() -> Iterator[Finding]:
 
     if not torch.cuda.is_available():
         if has_driver() and os.environ.get("CUDA_VISIBLE_DEVICES") != "":
-            text = (
-                f"a driver is present, but torch {torch.__version__} (CUDA {torch.version.cuda}) "
-                "sees no GPU: install a torch for this driver, or set backend=transformers"
-            )
-            yield "fail", "GPU", text
+            built = f"torch {torch.__version__} (CUDA {torch.version.cuda})"
+            older = older_driver(driver_cuda(), torch.version.cuda)
+            text = older and f"{older}, so {built} sees no GPU"
+            text = text or f"a driver is present, but {built} sees no GPU: install a torch for it"
+            yield "fail", "GPU", f"{text}; or set backend=transformers to go on with the CPU"
         else:
             yield "warn", "GPU", "none: only the embedded model trains in reasonable time"
         return
@@ -164,6 +167,41 @@ def _gpu() -> Iterator[Finding]:
                 "(on Kaggle: T4 x2), or a torch that was built for this one"
             )
         yield state, f"GPU {number}", f"{text} free{hint}"
+
+
+def driver_cuda() -> tuple[int, int] | None:
+    """The newest CUDA version (major, minor) that this machine's driver knows; None: not told."""
+    library = ctypes.util.find_library("cuda")
+    if library is None:
+        return None
+    number = ctypes.c_int()
+    try:
+        failed = ctypes.CDLL(library).cuDriverGetVersion(ctypes.byref(number))
+    except (OSError, AttributeError):
+        return None
+    # 12060 is 12.6.
+    return None if failed else (number.value // 1000, number.value % 1000 // 10)
+
+
+def older_driver(driver: tuple[int, int] | None, built: str | None) -> str:
+    """Sentence on a driver that is older than torch's CUDA, with the way out; empty if it is not.
+
+    Args:
+        driver: newest CUDA version that the driver knows.
+        built: CUDA version that torch was built for.
+    """
+    if driver is None or not built:
+        return ""
+    wanted = tuple(map(int, built.split(".")[:2]))
+    # Drivers run what was built for any minor version of their own major version.
+    if driver[0] >= wanted[0]:
+        return ""
+    versions = f"the driver knows CUDA {driver[0]}.{driver[1]} and torch was built for {built}"
+    fitting = ", which it is too old for as well"
+    if driver[0] >= OLDER_BUILD[0]:
+        fitting = ", which fits it: https://pytorch.org/get-started/locally gives the line"
+    oldest = ".".join(map(str, OLDER_BUILD))
+    return f"{versions}: update the driver, or take torch's build for CUDA {oldest}{fitting}"
 
 
 def has_kernels(capability: tuple[int, int], built: Sequence[str]) -> bool:

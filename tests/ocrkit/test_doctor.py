@@ -189,3 +189,29 @@ def test_commands_to_copy_on_a_cpu_run(tmp_path, monkeypatch):
     short = ["--max_steps", "1", "--eval_samples", "2", "--per_device_train_batch_size", "2"]
     assert main([*second[3:], *short]) == 0
     assert (tmp_path / "runs" / "first" / "adapter").is_dir()
+
+
+@pytest.mark.parametrize(
+    "driver, built, parts",
+    [
+        ((12, 4), "13.0", ("CUDA 12.4", "built for 13.0", "build for CUDA 12.6, which fits it")),
+        ((11, 8), "13.0", ("CUDA 11.8", "update the driver", "12.6, which it is too old for")),
+        ((12, 4), "12.8", ()),
+        ((13, 1), "13.0", ()),
+        (None, "13.0", ()),
+        ((12, 4), None, ()),
+    ],
+)
+def test_a_driver_that_is_older_than_torchs_cuda_is_told_with_both_versions(driver, built, parts):
+    text = doctor.older_driver(driver, built)
+    assert bool(text) == bool(parts) and all(part in text for part in parts)
+
+
+def test_the_finding_names_the_build_that_fits(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("ocrkit.models.backend.has_driver", lambda: True)
+    monkeypatch.setattr(doctor, "driver_cuda", lambda: (12, 2))
+    monkeypatch.setattr("torch.version.cuda", "13.0")
+    ((state, _, text),) = doctor._gpu()
+    assert state == "fail" and "CUDA 12.2" in text and "pytorch.org/get-started" in text
+    assert "backend=transformers" in text
