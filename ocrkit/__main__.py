@@ -40,6 +40,7 @@ examples:
   python -m ocrkit train --recipe quickstart --dataset data/sroie --output_dir runs/s1
   torchrun --nproc_per_node 2 -m ocrkit train --recipe bangla --dataset data/bn --output_dir runs/b1
   python -m ocrkit plan --recipe bangla --dataset data/bn
+  python -m ocrkit plan --recipe bangla --dataset data/bn --on t4,l4,24GB
   python -m ocrkit find-lr --recipe quickstart --dataset data/sroie --output_dir runs/s1
   python -m ocrkit baseline data/sroie
   python -m ocrkit evaluate --model_name_or_path runs/s1 --name tuned
@@ -108,6 +109,13 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if settings:
             _add_settings(command)
+        if name == "plan":
+            command.add_argument(
+                "--on",
+                metavar="CARD,CARD",
+                help="forecast for these cards instead, without a GPU or weights: t4, l4, rtx4090, "
+                "a100-40, a100-80, h100, or a memory such as 24GB",
+            )
         if name == "evaluate":
             command.add_argument("--split", default="test", help="split to read (%(default)s)")
             command.add_argument(
@@ -164,8 +172,8 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
             command.add_argument(
                 "--min_equal",
                 type=float_option(at_least=0, at_most=1),
-                default=0.5,
-                help="share to be equal (%(default)s)",
+                default=0.8,
+                help="share of the characters to be read alike (%(default)s)",
             )
             command.add_argument("--out", required=True, type=Path, help="folder to write")
             _add_overwrite(command)
@@ -356,8 +364,14 @@ def _train(arguments: argparse.Namespace, config: "TrainConfig") -> None:
 
 
 def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
-    from ocrkit import load_data, load_model, plan
+    from ocrkit import forecast, load_data, load_model, plan
 
+    if arguments.on:
+        from ocrkit.training.forecast import parse_cards
+
+        parse_cards(arguments.on)  # before data is loaded
+        forecast(config, load_data(config), on=arguments.on)
+        return
     data = load_data(config)
     plan(config, data, *load_model(config))
 

@@ -1,5 +1,6 @@
-"""Exceptions of the kit, and `choice()`, which rejects invalid settings."""
+"""Exceptions of the kit; `choice()` rejects invalid settings, `clear_frames()` frees tensors."""
 
+import traceback
 from collections.abc import Sequence
 from difflib import get_close_matches
 
@@ -32,3 +33,14 @@ class HubError(RuntimeError):
 
 class TrainingError(RuntimeError):
     """Training that cannot continue: the message states the place, the cause and the way out."""
+
+
+def clear_frames(error: BaseException) -> None:
+    """Clear the local variables of all functions that an exception and its causes went through.
+
+    Their tensors would live as long as the exception does, and `empty_cache` could not free them.
+    """
+    link: BaseException | None = error
+    while link is not None:
+        traceback.clear_frames(link.__traceback__)
+        link = link.__cause__ or link.__context__

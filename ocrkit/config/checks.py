@@ -44,6 +44,16 @@ def check_settings(config: "TrainConfig") -> None:
     for name in config.sft_kwargs:
         if name in {spec.name for spec in fields(config)}:
             raise ConfigError(f"{name} is set in sft_kwargs; set it as a field of its own.")
+        if name == "deepspeed" and config.sft_kwargs[name]:
+            raise ConfigError(
+                "sft_kwargs has deepspeed, whose sharded weights the kit cannot export; leave it "
+                "out, and take FSDP by `accelerate launch --use_fsdp`."
+            )
+        if name in ("bf16", "fp16"):
+            raise ConfigError(
+                f"sft_kwargs has {name}={config.sft_kwargs[name]!r}, and the precision of a step "
+                "is dtype's; set dtype=auto, float32, float16 or bfloat16."
+            )
         if name in ("packing", "eval_packing", "padding_free") and config.sft_kwargs[name]:
             raise ConfigError(
                 f"sft_kwargs has {name}, which joins texts and cannot join rows with pictures; "

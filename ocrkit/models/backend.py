@@ -1,4 +1,4 @@
-"""Backends: choose Unsloth or transformers, load with Unsloth, inference mode, dtypes, autocast.
+"""Backends: choose Unsloth or transformers, load with Unsloth, inference mode, dtypes, shards.
 
 The only module that imports unsloth.
 """
@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -21,6 +21,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
 
 if TYPE_CHECKING:
+    from accelerate import Accelerator
     from transformers import PreTrainedModel, ProcessorMixin
 
 
@@ -49,9 +50,41 @@ def choose_backend(config: TrainConfig) -> tuple[str, str]:
         return "transformers", "no CUDA driver on this machine"
     if importlib.util.find_spec("unsloth") is None:
         return "transformers", "a CUDA driver is present, but unsloth is not installed"
+    if shards():
+        return "transformers", "FSDP shards the model over the GPUs, which Unsloth cannot do"
     if config.max_image_tiles is not None:
         return "transformers", "max_image_tiles changes weights, which Unsloth cannot do"
     return "unsloth", "a CUDA driver is present"
+
+
+def shards() -> bool:
+    """Whether `accelerate launch` was asked for FSDP, which shards a model over the GPUs."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() == "true"
+
+
+def check_launcher(config: TrainConfig) -> None:
+    """Refuse what `accelerate launch` cannot do with the kit, before a model is loaded.
+
+    Raises:
+        ConfigError: DeepSpeed, FSDP with weights in 4 bits or through Unsloth.
+    """
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "").lower() == "true":
+        raise ConfigError(
+            "accelerate launch was given DeepSpeed, whose sharded weights the kit cannot export; "
+            "take FSDP (accelerate launch --use_fsdp), or one process a GPU without either."
+        )
+    if not shards():
+        return
+    if config.load_in_4bit:
+        raise ConfigError(
+            "accelerate launch was given FSDP, which cannot shard weights in 4 bits; set "
+            "load_in_4bit=False, or start without FSDP."
+        )
+    if config.backend == "unsloth":
+        raise ConfigError(
+            "accelerate launch was given FSDP, which Unsloth cannot do; set backend=transformers, "
+            "or start without FSDP."
+        )
 
 
 def why_no_gpu() -> str:
@@ -101,6 +134,8 @@ def load_with_unsloth(
             "Llama-3.2-Vision, so that they would mask nothing; set attn_implementation=sdpa, "
             "or backend=transformers."
         )
+    half = dtype or ("bfloat16" if torch.cuda.is_bf16_supported(False) else "float16")
+    refuse_eager_in_float16(base, config, half)
     options = {
         name: value
         for name in ("device_map", "attn_implementation")
@@ -139,6 +174,24 @@ def load_with_unsloth(
             random_state=config.seed,
         )
     return model, processor
+
+
+def refuse_eager_in_float16(base: str, config: TrainConfig, dtype: str) -> None:
+    """Refuse Qwen2-VL in float16 with eager attention, whose scores overflow.
+
+    Raises:
+        ConfigError: with the ways out.
+    """
+    from transformers import AutoConfig
+
+    if dtype != "float16" or config.attn_implementation != "eager":
+        return
+    trust = {"trust_remote_code": config.trust_remote_code}
+    if AutoConfig.from_pretrained(base, **trust).model_type == "qwen2_vl":
+        raise ConfigError(
+            "attn_implementation='eager' overflows in float16 for Qwen2-VL (NaN logits, and "
+            "'!!!!' as reading); leave attn_implementation out, or set dtype=float32."
+        )
 
 
 @contextmanager
@@ -220,3 +273,20 @@ def autocast(config: TrainConfig, device: str) -> AbstractContextManager:
     """
     dtype = half_precision(config) if device == "cuda" else None
     return torch.autocast(device, dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def gathered_weights(
+    accelerator: "Accelerator", model: torch.nn.Module | None
+) -> dict[str, torch.Tensor] | None:
+    """Weights of a model that FSDP shards, whole, on the main process; None for any other model.
+
+    All processes have to call it: each holds a part of every weight.
+    """
+    from accelerate import DistributedType
+    from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+
+    if model is None or accelerator.distributed_type != DistributedType.FSDP:
+        return None
+    options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+    weights: dict[str, Any] = get_model_state_dict(model, options=options)
+    return weights

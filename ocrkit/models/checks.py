@@ -63,9 +63,13 @@ def logits_at(
         inputs: arguments of the model's forward, without labels.
         positions: indices of tokens, ascending.
     """
-    logits = model(**inputs, logits_to_keep=positions, use_cache=False).logits
+    # A list indexes hidden states on any card (device_map=auto); a tensor has to be on theirs, but
+    # compiled models take it without compiling anew for every batch.
+    spread = len({*(getattr(model, "hf_device_map", None) or {}).values()}) > 1
+    kept = positions.tolist() if spread else positions
+    logits = model(**inputs, logits_to_keep=kept, use_cache=False).logits
     # Some models compute all logits, whatever is asked for.
-    return logits if logits.shape[1] == len(positions) else logits[:, positions]
+    return logits if logits.shape[1] == len(positions) else logits[:, positions.to(logits.device)]
 
 
 def conversation_difference(collate: Collator) -> str:

@@ -6,8 +6,10 @@ example), which would otherwise show in the first batch of a run, or as rows tha
 """
 
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -142,3 +144,116 @@ def convert_patch_embedding(model: torch.nn.Module) -> None:
         if covers_patch and layer.padding in ("valid", (0,) * len(layer.kernel_size)):
             # The class changes and not the instance's `forward`, which other libraries wrap.
             layer.__class__ = patch_class
+
+
+def checkpoint_vision_layers(model: torch.nn.Module) -> None:
+    """Let gradient checkpointing recompute layers of vision towers that transformers leaves out.
+
+    transformers recomputes layers of the class GradientCheckpointingLayer alone, and those of some
+    towers (Mllama, Siglip of some models) are none: their activations then are most of a step's
+    memory (Llama-3.2-11B, two pictures: 30 of 40 GiB). Layers that lie in such a layer stay.
+    """
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    for name, layers in model.named_modules():
+        if not isinstance(layers, torch.nn.ModuleList) or not re.search("vision|visual", name):
+            continue
+        parents = [model.get_submodule(name[: dot.start()]) for dot in re.finditer(r"\.", name)]
+        if any(isinstance(parent, GradientCheckpointingLayer) for parent in parents):
+            continue
+        for layer in layers:
+            kind = type(layer)
+            if kind.__name__.endswith(("Layer", "Block")) and not isinstance(
+                layer, GradientCheckpointingLayer
+            ):
+                # The class changes and not the instance, so that names of weights stay.
+                layer.__class__ = type(kind.__name__, (GradientCheckpointingLayer, kind), {})
+
+
+def batch_windows(model: torch.nn.Module) -> None:
+    """Compute windowed attention of Qwen2.5-VL's vision tower in a call for all equal windows.
+
+    transformers calls attention once a window where there is no flash attention (9,504 calls for
+    eight lines of handwriting). Flash attention takes all windows at once by itself.
+    """
+    for layer in model.modules():
+        kernel = getattr(getattr(layer, "config", None), "_attn_implementation", None)
+        windowed = type(layer).__name__ == "Qwen2_5_VLVisionAttention"
+        if windowed and kernel in (None, "sdpa", "eager"):
+            kind = type(layer)
+            layer.__class__ = type(kind.__name__, (_WindowAttention, kind), {})
+
+
+class _WindowAttention(torch.nn.Module):
+    """Qwen2.5-VL's vision attention with the windows of equal length as a batch."""
+
+    config: Any
+    scaling: float
+    num_heads: int
+    qkv: torch.nn.Module
+    proj: torch.nn.Module
+
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        cu_seqlens: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        **kwargs: object,
+    ) -> torch.Tensor:
+        """Attention of tokens, (tokens, width), within windows that begin at `cu_seqlens`."""
+        import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl as qwen
+
+        count = len(hidden_states)
+        query, key, value = (
+            self.qkv(hidden_states).view(count, 3, self.num_heads, -1).permute(1, 0, 2, 3).unbind(0)
+        )
+        query, key = qwen.apply_rotary_pos_emb_vision(query, key, *position_embeddings)
+        attention = qwen.ALL_ATTENTION_FUNCTIONS.get_interface(
+            self.config._attn_implementation, qwen.eager_attention_forward
+        )
+        starts = cu_seqlens.tolist()
+        by_length: dict[int, list[int]] = {}
+        for start, end in pairwise(starts):
+            by_length.setdefault(end - start, []).append(start)
+        output, order = [], []
+        for length, begins in by_length.items():
+            tokens = torch.tensor(begins)[:, None] + torch.arange(length)
+            order.append(tokens.flatten())
+            index = tokens.to(hidden_states.device)
+            # (windows, heads, length, width of a head)
+            parts = [states[index].transpose(1, 2) for states in (query, key, value)]
+            read, _ = attention(
+                self,
+                *parts,
+                attention_mask=None,
+                scaling=self.scaling,
+                dropout=0.0,
+                is_causal=False,
+            )
+            output.append(read.reshape(index.numel(), -1))
+        places = torch.cat(order).argsort().to(hidden_states.device)
+        return self.proj(torch.cat(output)[places])
+
+
+# Vision towers whose numbers exceed float16's range (Qwen2.5-VL-3B in its last block: NaN logits).
+_OVERFLOWS_IN_FLOAT16 = ("qwen2_5_vl",)
+
+
+def clamp_float16(model: torch.nn.Module) -> None:
+    """Clamp what blocks of a vision tower return to float16's range, where it is known to overflow.
+
+    As vLLM does. Infinity in a block would be NaN in the next norm.
+    """
+    if getattr(model.config, "model_type", "") not in _OVERFLOWS_IN_FLOAT16:
+        return
+    for name, blocks in model.named_modules():
+        if isinstance(blocks, torch.nn.ModuleList) and name.endswith("visual.blocks"):
+            for block in blocks:
+                block.register_forward_hook(_clamped)
+
+
+def _clamped(block: torch.nn.Module, inputs: object, output: torch.Tensor) -> torch.Tensor | None:
+    if output.dtype != torch.float16:
+        return None
+    largest = torch.finfo(torch.float16).max
+    return output.clamp(-largest, largest)

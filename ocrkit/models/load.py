@@ -20,30 +20,33 @@ from ocrkit.environment import is_main_process, load_secret, notebook_host, proc
 from ocrkit.errors import ConfigError, ModelError
 from ocrkit.models.adapters import add_lora, describe_adapters
 from ocrkit.models.backend import (
+    check_launcher,
     choose_backend,
     inference_mode,
     load_with_unsloth,
+    refuse_eager_in_float16,
     strict_adapter_loading,
     supports_4bit,
     weights_dtype,
     why_no_gpu,
 )
-from ocrkit.models.base import (
-    TINY,
-    check_memory,
-    in_16_bits,
-    resolve_model,
-)
+from ocrkit.models.base import TINY, check_memory, in_16_bits, resolve_model
 from ocrkit.models.budget import apply_pixel_budget, fit_tiles
-from ocrkit.models.kernels import convert_patch_embedding, try_kernels
+from ocrkit.models.kernels import (
+    batch_windows,
+    checkpoint_vision_layers,
+    clamp_float16,
+    convert_patch_embedding,
+    try_kernels,
+)
 from ocrkit.models.read import read_batch
 
 if TYPE_CHECKING:
-    from transformers import PretrainedConfig, PreTrainedModel, ProcessorMixin
+    from transformers import BitsAndBytesConfig, PretrainedConfig, PreTrainedModel, ProcessorMixin
 
 # Patterns of modules that stay in 16 bits in a 4-bit model, the same as Unsloth's: adapters that
 # were trained with one backend also load with the other.
-_IN_16_BITS = ["lm_head", r".*\.(visual|vision_tower|multi_modal_projector)(\.|$)"]
+IN_16_BITS = ["lm_head", r".*\.(visual|vision_tower|multi_modal_projector)(\.|$)"]
 
 
 def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
@@ -63,6 +66,7 @@ def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
             f"{process_count()} processes want a device each; leave device_map out, or start "
             "without torchrun and accelerate launch."
         )
+    check_launcher(config)
     base, adapter = resolve_model(config.model_name_or_path)
     backend, reason = choose_backend(config)
     if backend == "unsloth" and (no_gpu := why_no_gpu()):
@@ -115,6 +119,28 @@ def _prepare(
     backend: str,
 ) -> "tuple[PreTrainedModel, ProcessorMixin]":
     """Apply the pixel budget, set a pad token, and check the kernels of a loaded model."""
+    _prepare_processor(processor, model.config, config, base)
+    # By vars(): torch's types allow only tensors and modules as attributes of a module.
+    vars(model).update(ocrkit_backend=backend, ocrkit_trust_remote_code=config.trust_remote_code)
+    variables = fix_template_variables(processor, config.chat_template_kwargs)
+    vars(model).update(ocrkit_template_variables=variables)
+    _stop_at_end_of_turn(model, processor, base)
+    convert_patch_embedding(model)
+    batch_windows(model)
+    clamp_float16(model)
+    if hasattr(model, "peft_config") and is_main_process():
+        print(describe_adapters(model, config))
+    if config.processor_kwargs:
+        _try_processor_kwargs(model, processor, config)
+    if backend == "unsloth":
+        try_kernels(lambda: _read_one_line(model, processor, config))
+    return model, processor
+
+
+def _prepare_processor(
+    processor: "ProcessorMixin", settings: "PretrainedConfig", config: TrainConfig, base: str
+) -> None:
+    """Apply the pixel budget to a processor and set its pad token; `settings` is the model's."""
     if not hasattr(processor, "image_processor"):
         raise ModelError(
             f"model_name_or_path={base!r} is a model that reads no pictures, or whose processor "
@@ -127,24 +153,34 @@ def _prepare(
             "is asked; take the model that was trained on instructions, or put its "
             "chat_template.jinja beside the weights."
         )
-    refuse_encoder_decoder(model.config, base)
+    refuse_encoder_decoder(settings, base)
     apply_pixel_budget(processor, config)
     tokenizer = processor.tokenizer
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
-    # By vars(): torch's types allow only tensors and modules as attributes of a module.
-    vars(model).update(ocrkit_backend=backend, ocrkit_trust_remote_code=config.trust_remote_code)
-    variables = fix_template_variables(processor, config.chat_template_kwargs)
-    vars(model).update(ocrkit_template_variables=variables)
-    _stop_at_end_of_turn(model, processor, base)
-    convert_patch_embedding(model)
-    if hasattr(model, "peft_config") and is_main_process():
-        print(describe_adapters(model, config))
-    if config.processor_kwargs:
-        _try_processor_kwargs(model, processor, config)
-    if backend == "unsloth":
-        try_kernels(lambda: _read_one_line(model, processor, config))
-    return model, processor
+
+
+def load_configs(base: str, config: TrainConfig) -> "tuple[PretrainedConfig, ProcessorMixin]":
+    """Load a base model's config and its processor, with the pixel budget; no weights.
+
+    Raises:
+        ModelError: they do not exist, or the Hub cannot be reached.
+    """
+    from transformers import AutoConfig, AutoProcessor
+
+    base = in_16_bits(base)
+    trust = {"trust_remote_code": config.trust_remote_code}
+    try:
+        settings = AutoConfig.from_pretrained(base, **trust)
+        processor = AutoProcessor.from_pretrained(base, **trust)
+    except (OSError, ValueError, RuntimeError, ImportError, KeyError) as error:
+        cause = _load_failure(error, base, None) or " ".join(str(error).split())[:300]
+        raise ModelError(
+            f"The config and processor of model_name_or_path={base!r} cannot be loaded: {cause}"
+        ) from None
+    _prepare_processor(processor, settings, config, base)
+    fix_template_variables(processor, config.chat_template_kwargs)
+    return settings, processor
 
 
 def _stop_at_end_of_turn(model: "PreTrainedModel", processor: "ProcessorMixin", base: str) -> None:
@@ -287,12 +323,7 @@ def _load_with_transformers(
     # torchao, and bitsandbytes' about CPU kernels when peft imports it.
     logging.getLogger("torch.utils._pytree").setLevel(logging.ERROR)
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    from transformers import (
-        AutoConfig,
-        AutoModelForImageTextToText,
-        AutoProcessor,
-        BitsAndBytesConfig,
-    )
+    from transformers import AutoConfig, AutoModelForImageTextToText, AutoProcessor
 
     cuda = torch.cuda.is_available()
     device = int(os.environ.get("LOCAL_RANK", "0"))
@@ -300,6 +331,7 @@ def _load_with_transformers(
         torch.cuda.set_device(device)
     half = "bfloat16" if cuda and torch.cuda.is_bf16_supported(False) else "float16"
     dtype = dtype or (half if cuda else "float32")
+    refuse_eager_in_float16(base, config, dtype)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype)}
     if config.attn_implementation:
         options["attn_implementation"] = config.attn_implementation
@@ -308,13 +340,7 @@ def _load_with_transformers(
     elif cuda:
         options["device_map"] = {"": device}
     if config.load_in_4bit and supports_4bit():
-        options["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True,
-            bnb_4bit_quant_type="nf4",
-            bnb_4bit_use_double_quant=True,
-            bnb_4bit_compute_dtype=options["dtype"],
-            llm_int8_skip_modules=_IN_16_BITS,
-        )
+        options["quantization_config"] = quantization(options["dtype"])
     elif config.load_in_4bit:
         print(f"4-bit needs CUDA; the model is loaded in {dtype}.")
     trust = {"trust_remote_code": config.trust_remote_code}
@@ -343,6 +369,7 @@ def _load_with_transformers(
         if hasattr(module, "support_avx512bf16_for_cpu"):
             vars(module)["support_avx512bf16_for_cpu"] = False
     fit_tiles(model, config.max_image_tiles)
+    checkpoint_vision_layers(model)
     if adapter:
         from peft import PeftModel
 
@@ -354,3 +381,16 @@ def _load_with_transformers(
     if config.use_peft:
         model = add_lora(model, config)
     return model, processor
+
+
+def quantization(dtype: torch.dtype) -> "BitsAndBytesConfig":
+    """Settings of weights in 4 bits (NF4), multiplied in `dtype`."""
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+        llm_int8_skip_modules=IN_16_BITS,
+    )

@@ -8,7 +8,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any, NotRequired, TypedDict, cast
@@ -21,6 +21,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.lengths import picture_sizes
 from ocrkit.data.rows import Row, picture_hashes
+from ocrkit.errors import clear_frames
 from ocrkit.models.backend import inference_mode
 from ocrkit.models.checks import reads_alike_in_batches
 from ocrkit.models.confidence import Confidence, doubtful_spans
@@ -94,13 +95,14 @@ class Reader:
                 batch = order[start : start + self.batch_size]
                 try:
                     results = self._read_batch([cast("Row", rows[i]) for i in batch])
-                except torch.cuda.OutOfMemoryError:
+                except torch.cuda.OutOfMemoryError as error:
+                    clear_frames(error)
                     if self.batch_size > 1:
                         self.batch_size = halve_batch(self.batch_size)
                         continue
                     torch.cuda.empty_cache()
-                    error = "out of memory with a batch of 1; lower max_pixels"
-                    results = [_failed(ids[batch[0]], error)]
+                    cause = "out of memory with a batch of 1; lower max_pixels"
+                    results = [_failed(ids[batch[0]], cause)]
                 except Exception as error:  # processors and models raise errors of any type
                     # A bad row must not fail the batch: its rows are read separately.
                     if len(batch) > 1:
@@ -344,14 +346,19 @@ def _size(image: Any) -> tuple[int, int]:
 # --- fingerprints
 
 
-def weights_fingerprint(model: "PreTrainedModel") -> str:
+def weights_fingerprint(
+    model: "PreTrainedModel", gathered: "Mapping[str, torch.Tensor] | None" = None
+) -> str:
     """Checksum of a model's weights, 16 hex digits.
 
     It is the same before and after saving and loading, in float32 and in the 16 bits that weights
     are saved in, and with either backend. Of a model with trained adapters only the adapters are
     hashed; adapters that change nothing, as new adapters do, are left out and the base is hashed.
+
+    Args:
+        gathered: the weights of a model that is sharded over processes, by name.
     """
-    base, adapters = _weights(model)
+    base, adapters = _weights(model, gathered)
     # New adapters have a random matrix and a matrix of zeros, so only the latter shows training.
     random_matrix = re.compile("lora_A|lora_embedding_B")
     if any(bool(w.any()) for name, w in adapters.items() if not random_matrix.search(name)):
@@ -362,11 +369,12 @@ def weights_fingerprint(model: "PreTrainedModel") -> str:
 
 
 def _weights(
-    model: "PreTrainedModel",
+    model: "PreTrainedModel", gathered: "Mapping[str, torch.Tensor] | None" = None
 ) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Weights of the base and of its adapters, flat, by their names without PEFT's prefixes."""
     base, adapters = {}, {}
     for name, parameter in model.named_parameters():
+        parameter = gathered[name] if gathered else parameter
         if hasattr(model, "peft_config"):
             name = name.removeprefix("base_model.model.")
             name = name.replace(".base_layer.", ".").replace(".original_module.", ".")

@@ -16,6 +16,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.data.read_rows import drawn_rows
 from ocrkit.data.rows import Row, text_of
 from ocrkit.errors import ConfigError, ModelError, choice
+from ocrkit.metrics import ned_similarity
 from ocrkit.models.base import EXPORT_FORMATS, check_memory, in_16_bits, settings_of_run
 from ocrkit.models.budget import fit_tiles
 from ocrkit.models.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
@@ -25,6 +26,7 @@ from ocrkit.models.read import predict, weights_fingerprint
 from ocrkit.run_folder import run_id_of_model, write_run
 
 if TYPE_CHECKING:
+    import torch
     from datasets import Dataset
     from transformers import PreTrainedModel, ProcessorMixin
 
@@ -37,15 +39,17 @@ def export(
     rows: "Dataset | Sequence[Row] | None" = None,
     config: TrainConfig | None = None,
     samples: int = 20,
-    min_equal: float = 0.5,
+    min_equal: float = 0.8,
     push_to_hub: str | None = None,
     hub_private_repo: bool | None = None,
     overwrite: bool = False,
+    gathered: "dict[str, torch.Tensor] | None" = None,
 ) -> Path:
     """Write a trained model with its processor and a model card, and return the folder.
 
-    A model with rounded weights is loaded again and reads some rows; the share that it reads like
-    the trained model is printed and stands in the card.
+    A model with rounded weights is loaded again and reads some rows, in the trained model's dtype
+    and in its own (bfloat16), in which people load it; how far it reads like the trained model is
+    printed and stands in the card.
 
     Args:
         model: from `load_model`, or trained.
@@ -62,12 +66,13 @@ def export(
         config: settings of the run; None takes those of the run folder that `output_dir` lies in,
             if it lies in a run folder.
         samples: number of rows to compare; 0 compares nothing.
-        min_equal: share of the rows that both have to read alike. Rounding to 16 bits tips close
-            decisions, which are many where a model hardly reads its rows.
+        min_equal: share of the characters that both have to read alike (`ned_similarity`), since
+            rounding to 16 bits tips close decisions: of long readings hardly any is equal in all.
         push_to_hub: "user/name" of a new or empty repository of the Hub to upload the folder to,
             which is checked before the work. None uploads nothing.
         hub_private_repo: whether that repository is private; None takes the account's default.
         overwrite: whether files in `output_dir` that the kit did not write are replaced as well.
+        gathered: weights of a model that is sharded over processes (FSDP), for format "adapter".
 
     Raises:
         ConfigError: a format that is unknown, `samples` or `min_equal` out of range.
@@ -75,8 +80,8 @@ def export(
         OSError: the disk is full or cannot be written; an earlier export stays as it was.
         ModelError: a format that needs Unsloth or needs a model in 4 bits, a disk or a memory that
             cannot hold the model, a folder that holds an adapter where a whole model is to be
-            written, a model that reads fewer than `min_equal` of the rows alike, or an adapter to
-            be pushed whose base is a folder of this machine.
+            written, a model that reads fewer than `min_equal` of the characters alike, or an
+            adapter to be pushed whose base is a folder of this machine.
         HubError: no token, no network, no right to write, or a repository that holds files.
     """
     output_dir = Path(output_dir)
@@ -94,7 +99,7 @@ def export(
     # Computed before a merge into 4 bits changes the model.
     made_by = {
         "id": run_id_of_model(model, config.model_name_or_path if config else ""),
-        "weights": weights_fingerprint(model),
+        "weights": weights_fingerprint(model, gathered),
     }
     rounded = format != "adapter"
     base, adapters = _base_name(model), format == "adapter" and hasattr(model, "peft_config")
@@ -114,18 +119,18 @@ def export(
     )
     with staged(output_dir) as staging:
         with naming(output_dir):
-            _write(model, processor, staging, format)
+            _write(model, processor, staging, format, gathered)
         write_run(staging, made_by)
         write_whole(staging / "README.md", make_card(check=""))
         publish(staging, output_dir, overwrite)
-    equal, compared = 0, len(texts)
-    if compared and format == "gguf":
+    read: list[tuple[str, list[str]]] = []
+    if texts and format == "gguf":
         # The program usually comes with the llama.cpp that made the files.
-        program = llama_cpp_reader()
-        again = read_gguf(program, output_dir, processor, sample_rows, settings) if program else []
-        compared = len(again)
-        equal = sum(a.strip() == b for a, b in zip(texts, again))
-    elif compared:
+        if program := llama_cpp_reader():
+            again = read_gguf(program, output_dir, processor, sample_rows, settings)
+            texts = [text.strip() for text in texts]
+            read.append(("8 bits", again))
+    elif texts:
         unsloth = _is_unsloth(model)
         settings = replace(
             settings,
@@ -136,23 +141,23 @@ def export(
             # whole process for that; new adapters change no reading.
             use_peft=unsloth,
             load_in_4bit=format == "merged_4bit",
-            # The trained model's dtype, not that of weights to be trained without adapters.
-            dtype=str(model.dtype).removeprefix("torch."),
         )
-        equal = _count_equal(texts, sample_rows, settings)
-    check = ""
-    if compared:
-        check = f"{equal} of {compared} rows are read the same by the exported and the trained "
-        check += "model."
+        trained = str(model.dtype).removeprefix("torch.")
+        for dtype in dict.fromkeys([trained, "bfloat16" if trained == "float32" else trained]):
+            read.append((dtype, _read_again(sample_rows, replace(settings, dtype=dtype))))
+    check = " ".join(_agreement(texts, again, dtype) for dtype, again in read)
     if rounded:
         print(check or f"{output_dir} was not compared with the trained model.")
     write_folder(output_dir, {"README.md": make_card(check=check)})
-    if compared and equal < min_equal * compared:
-        raise ModelError(
-            f"The model in {output_dir} reads only {equal} of {compared} rows as the trained model "
-            f"does, and min_equal={min_equal} asks for more; evaluate both before you use it, or "
-            "lower min_equal where the base was in 4 bits or the model hardly reads these rows."
-        )
+    # The first is in the trained model's dtype; what another rounds away is no fault of the export.
+    for dtype, again in read[:1]:
+        if (similar := ned_similarity(texts, again)) < min_equal:
+            raise ModelError(
+                f"The model in {output_dir} reads in {dtype} only {similar:.0%} of the characters "
+                f"as the trained model does, and min_equal={min_equal} asks for more; evaluate "
+                "both before you use it, or lower min_equal where the base was in 4 bits or the "
+                "model hardly reads these rows."
+            )
     if hub and push_to_hub:
         print(f"Pushed to {push(hub, push_to_hub, output_dir)}")
     return output_dir
@@ -246,11 +251,15 @@ def _check_disk(model: "PreTrainedModel", output_dir: Path, format: str) -> None
 
 
 def _write(
-    model: "PreTrainedModel", processor: "ProcessorMixin", output_dir: Path, format: str
+    model: "PreTrainedModel",
+    processor: "ProcessorMixin",
+    output_dir: Path,
+    format: str,
+    gathered: "dict[str, torch.Tensor] | None",
 ) -> None:
     """Write weights and processor; merged_4bit alone changes the model itself."""
     if format == "adapter":
-        model.save_pretrained(output_dir)
+        model.save_pretrained(output_dir, state_dict=gathered)
     elif format == "merged_16bit" and not hasattr(model, "peft_config"):
         _rounded(model).save_pretrained(output_dir)
     elif format == "gguf":
@@ -291,12 +300,10 @@ def _merge(model: "PreTrainedModel") -> "PreTrainedModel":
     return cast("PreTrainedModel", merged).to(torch.bfloat16)
 
 
-def _count_equal(texts: list[str], rows: Sequence[Row], config: TrainConfig) -> int:
-    """Number of rows that the exported model reads as the trained model did.
+def _read_again(rows: Sequence[Row], config: TrainConfig) -> list[str]:
+    """Read rows with an exported model.
 
     Args:
-        texts: what the trained model read.
-        rows: the rows, in the order of `texts`.
         config: settings to load and read with; `model_name_or_path` is the export.
 
     Raises:
@@ -309,8 +316,16 @@ def _count_equal(texts: list[str], rows: Sequence[Row], config: TrainConfig) -> 
             f"The model is in {config.model_name_or_path}, but it was not compared with the "
             f"trained model ({error}) Evaluate it by itself, or export with samples=0."
         ) from None
-    again = predict(exported, processor, rows, config)
-    return sum(a == b for a, b in zip(texts, again))
+    return predict(exported, processor, rows, config)
+
+
+def _agreement(texts: Sequence[str], again: Sequence[str], dtype: str) -> str:
+    """A sentence on how far an exported model reads like the trained one."""
+    equal = sum(a == b for a, b in zip(texts, again))
+    return (
+        f"{equal} of {len(texts)} rows are read the same by the exported model in {dtype} and the "
+        f"trained model, {ned_similarity(texts, again):.1%} of the characters."
+    )
 
 
 def _base_name(model: "PreTrainedModel") -> str:

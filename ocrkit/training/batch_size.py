@@ -12,7 +12,7 @@ from ocrkit.data.collate import Collator
 from ocrkit.data.order import TrainRows
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import ConfigError
-from ocrkit.training.probe import peak_memory, probe_step, training_mode
+from ocrkit.training.probe import free_step, peak_memory, probe_step, training_mode
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -56,9 +56,8 @@ def largest_batch(
                 if cuda and peaks[-1] > _gpu_limit(model):
                     break
                 size = tried
-    except torch.cuda.OutOfMemoryError:
-        model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+    except torch.cuda.OutOfMemoryError as error:
+        free_step(error, model)
     return max(1, size)
 
 

@@ -162,7 +162,7 @@ def supervised_loss(
     inputs = {name: value for name, value in batch.items() if not name.startswith("label")}
     positions = supervised_positions(batch["labels"])
     logits = logits_at(model, inputs, positions)
-    labels = batch["labels"][:, positions + 1]
+    labels = batch["labels"][:, positions + 1].to(logits.device)
     if weights is not None:
         weights = weights[:, positions + 1]
     return cross_entropy(logits, labels, num_items, weights, **terms)

@@ -17,7 +17,7 @@ from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.read_rows import drawn_rows
 from ocrkit.environment import is_main_process
-from ocrkit.errors import ConfigError, TrainingError
+from ocrkit.errors import ConfigError, TrainingError, clear_frames
 from ocrkit.models.backend import autocast
 from ocrkit.models.checks import (
     conversation_difference,
@@ -47,6 +47,16 @@ def out_of_memory(where: str, lengths: Sequence[float], ids: Sequence[str] = ())
         "gradient_accumulation_steps as much), lower max_pixels, or set "
         "gradient_checkpointing=True."
     )
+
+
+def free_step(error: BaseException, model: "PreTrainedModel") -> None:
+    """Free what a step that ran out of GPU memory holds: tensors in its frames, and gradients.
+
+    An exception keeps the frames that it went through, and a notebook keeps the exception.
+    """
+    clear_frames(error)
+    model.zero_grad(set_to_none=True)
+    torch.cuda.empty_cache()
 
 
 @contextmanager
@@ -89,7 +99,7 @@ def timed_steps(
     """Run a probe step on each batch; yields (seconds until the batch came, seconds of the step).
 
     Raises:
-        torch.cuda.OutOfMemoryError: a batch does not fit; the gradients are dropped.
+        torch.cuda.OutOfMemoryError: a batch does not fit; what the step held is freed.
     """
     with training_mode(model, config):
         last = time.perf_counter()
@@ -97,8 +107,8 @@ def timed_steps(
             arrived = time.perf_counter()
             try:
                 probe_step(model, batch, config)
-            except torch.cuda.OutOfMemoryError:
-                model.zero_grad(set_to_none=True)
+            except torch.cuda.OutOfMemoryError as error:
+                free_step(error, model)
                 raise
             done = time.perf_counter()
             yield arrived - last, done - arrived
@@ -110,13 +120,10 @@ def try_step(model: "PreTrainedModel", processor: "ProcessorMixin", config: Trai
     # Unsloth notices this pass, clears what was compiled in it, and prints a long warning.
     warnings.filterwarnings("ignore", message="Unsloth: detected a manual forward")
     batch = Collator(processor, config.image_height)(drawn_rows(1))
-    try:
-        with training_mode(model, config):
-            probe_step(model, batch, config)
-    except torch.cuda.OutOfMemoryError:
-        # The first step of the run raises this for its own batch, with the way out.
-        model.zero_grad(set_to_none=True)
-        torch.cuda.empty_cache()
+    # The first step of the run raises this for its own batch, with the way out.
+    with suppress(torch.cuda.OutOfMemoryError), training_mode(model, config):
+        for _ in timed_steps(model, [batch], config):
+            pass
 
 
 def check_training(

@@ -15,6 +15,7 @@ from data_prep.dataset.files import DiskError, naming
 from ocrkit.config import TrainConfig
 from ocrkit.environment import broadcast_from_main
 from ocrkit.errors import ConfigError
+from ocrkit.models.backend import gathered_weights
 from ocrkit.models.read import weights_fingerprint
 from ocrkit.run_folder import describe_changes, read_run, write_run
 from ocrkit.training.checkpoints import SEAL, damage, rotate, seal, unseal
@@ -168,10 +169,12 @@ class ResumableTrainer(SFTTrainer):
     def _seal(self, folder: Path) -> None:
         """Seal a checkpoint once all processes have written their files."""
         self.accelerator.wait_for_everyone()
+        gathered = gathered_weights(self.accelerator, self.model_wrapped)
         if self.args.should_save and not (folder / SEAL).is_file():
             save_description(folder, self.description, self.state.global_step)
             if run := read_run(folder.parent):
-                weights = weights_fingerprint(self.accelerator.unwrap_model(self.model))
+                trained = self.accelerator.unwrap_model(self.model)
+                weights = weights_fingerprint(trained, gathered)
                 write_run(folder, {**run, "weights": weights})
             seal(folder)
 

@@ -13,6 +13,7 @@ from ocrkit.data.collate import UNREADABLE, Collator
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import broadcast_from_main, is_main_process
 from ocrkit.errors import DataError
+from ocrkit.models.backend import gathered_weights
 from ocrkit.models.kernels import try_kernels
 from ocrkit.models.write import export
 from ocrkit.run_folder import (
@@ -184,6 +185,7 @@ def _train(
     if stop.caught and not stop.requested:
         raise Stopped(f"Stopped at step {output.global_step}; {way_on}")
     adapter = folder / "adapter"
+    gathered = gathered_weights(trainer.accelerator, trainer.model_wrapped)
     if trainer.is_world_process_zero():
         # Adapters of an earlier run there would be loaded instead of a whole model.
         (adapter / "adapter_config.json").unlink(missing_ok=True)
@@ -191,8 +193,8 @@ def _train(
         # earlier weights is shown beside the new ones.
         write_run(folder, {**run, "weights": None})
         trained = trainer.accelerator.unwrap_model(trainer.model)
-        export(trained, processor, adapter, overwrite=True)
-        write_run(folder, {**run, "weights": weights_fingerprint(trained)})
+        export(trained, processor, adapter, overwrite=True, gathered=gathered)
+        write_run(folder, {**run, "weights": weights_fingerprint(trained, gathered)})
     trainer.accelerator.wait_for_everyone()
     if stop.requested:
         print(

@@ -21,11 +21,12 @@ from ocrkit.data.order import SLOT, TrainRows, TrainSampler
 from ocrkit.errors import ConfigError, TrainingError
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record, scored_text
+from ocrkit.models.backend import autocast
 from ocrkit.models.read import Reader
 from ocrkit.run_folder import SKIPPED, append_skipped
 from ocrkit.training.callbacks import ConfusionWeights, LogFile
 from ocrkit.training.losses import heaviest, label_mass, label_weights, loss_terms, supervised_loss
-from ocrkit.training.probe import out_of_memory
+from ocrkit.training.probe import free_step, out_of_memory
 from ocrkit.training.resumable_trainer import ResumableTrainer
 from ocrkit.training.schedule import check_schedule
 from ocrkit.training.validation import cross_entropy_of_rows, scores
@@ -213,6 +214,7 @@ class OCRTrainer(ResumableTrainer):
         try:
             return super().train(*args, **kwargs)
         except torch.cuda.OutOfMemoryError as error:
+            free_step(error, self.model)
             raise TrainingError(
                 f"Out of GPU memory after step {self.state.global_step}, outside a batch: take "
                 "optim=adamw_8bit, a smaller lora_r, or lower max_pixels, and train anew, since a "
@@ -231,6 +233,7 @@ class OCRTrainer(ResumableTrainer):
         try:
             loss = super().training_step(model, inputs, *args, **kwargs)
         except torch.cuda.OutOfMemoryError as error:
+            free_step(error, model)
             where = f"at step {self.state.global_step + 1}"
             raise out_of_memory(where, lengths, self.batch_ids) from error
         if not torch.isfinite(loss):
@@ -287,7 +290,8 @@ class OCRTrainer(ResumableTrainer):
     ) -> Any:
         """`config.loss` per supervised token, averaged over all accumulated batches."""
         weights, terms = self._label_weights(inputs), loss_terms(self.config)
-        with self.accelerator.autocast():
+        # Not accelerate's: Unsloth's trainer asks for bfloat16 wherever neither 16-bit type is set.
+        with autocast(self.config, self.args.device.type):
             loss = supervised_loss(model, inputs, num_items_in_batch, weights, **terms)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes

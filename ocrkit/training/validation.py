@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ocrkit.config import TrainConfig
-from ocrkit.errors import ConfigError, DataError
+from ocrkit.errors import ConfigError, DataError, clear_frames
 from ocrkit.evaluation.evaluate import records_of
 from ocrkit.evaluation.records import Record
 from ocrkit.evaluation.scoring import SampleCounts
@@ -91,9 +91,10 @@ def cross_entropy_of_rows(
         chosen = order[start : start + batch_size]
         try:
             nats, count = _batch_loss(model, collate, [rows[i] for i in chosen])
-        except torch.cuda.OutOfMemoryError:
+        except torch.cuda.OutOfMemoryError as error:
             if batch_size == 1:
                 raise
+            clear_frames(error)
             batch_size = halve_batch(batch_size)
             continue
         except (ValueError, OSError):

@@ -11,46 +11,89 @@ from typing import Any
 
 import torch
 
-# Of Qwen/Qwen2-VL-2B-Instruct and Qwen/Qwen3-VL-2B-Instruct; the picture sizes are those of their
-# preprocessor_config.json. "tiny_qwen2_vl" has the same parts, and fits a CPU.
+# As their config.json and preprocessor_config.json on the Hub say, for a person's own copy; what is
+# not named has the default of transformers' config class, which is the checkpoint's value.
+# "tiny_qwen2_vl", "mid_..." have the same parts, and fit a CPU.
+_QWEN2 = {
+    "vocab_size": 151_936,
+    "max_position_embeddings": 32_768,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 1e6,
+        "mrope_section": [16, 24, 24],
+    },
+}
+_QWEN3 = {
+    "vocab_size": 151_936,
+    "num_key_value_heads": 8,
+    "head_dim": 128,
+    "max_position_embeddings": 262_144,
+    "rope_parameters": {
+        "rope_type": "default",
+        "rope_theta": 5e6,
+        "mrope_section": [24, 20, 20],
+        "mrope_interleaved": True,
+    },
+}
+_PICTURES2 = {"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 12_845_056}}
+_PICTURES3 = {
+    "patch_size": 16,
+    "image_mean": [0.5] * 3,
+    "image_std": [0.5] * 3,
+    "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+}
+_VISION2_5 = {
+    "depth": 32,
+    "hidden_size": 1280,
+    "intermediate_size": 3420,
+    "num_heads": 16,
+    "window_size": 112,
+    "fullatt_block_indexes": [7, 15, 23, 31],
+    "hidden_act": "silu",
+}
+
+
+def _layers(width: int, inner: int, layers: int, heads: int, groups: int) -> dict[str, int]:
+    """Sizes of a language model under the names of its config."""
+    return {
+        "hidden_size": width,
+        "intermediate_size": inner,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "num_key_value_heads": groups,
+    }
+
+
 GEOMETRIES: dict[str, dict[str, Any]] = {
     "qwen2_vl_2b": {
         "kind": "Qwen2VL",
-        "text": {
-            "vocab_size": 151_936,
-            "hidden_size": 1536,
-            "intermediate_size": 8960,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 12,
-            "num_key_value_heads": 2,
-            "max_position_embeddings": 32_768,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 1e6,
-                "mrope_section": [16, 24, 24],
-            },
-        },
+        "text": {**_QWEN2, **_layers(1536, 8960, 28, 12, 2)},
         "vision": {"depth": 32, "embed_dim": 1280, "hidden_size": 1536, "num_heads": 16},
-        "pictures": {"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 12_845_056}},
+        "pictures": _PICTURES2,
+    },
+    "qwen2_vl_7b": {
+        "kind": "Qwen2VL",
+        "text": {**_QWEN2, "vocab_size": 152_064, **_layers(3584, 18_944, 28, 28, 4)},
+        "vision": {"depth": 32, "embed_dim": 1280, "hidden_size": 3584, "num_heads": 16},
+        "pictures": _PICTURES2,
+        "tied": False,
+    },
+    "qwen2_5_vl_3b": {
+        "kind": "Qwen2_5_VL",
+        "text": {**_QWEN2, **_layers(2048, 11_008, 36, 16, 2)},
+        "vision": {**_VISION2_5, "out_hidden_size": 2048},
+        "pictures": _PICTURES2,
+    },
+    "qwen2_5_vl_7b": {
+        "kind": "Qwen2_5_VL",
+        "text": {**_QWEN2, "vocab_size": 152_064, **_layers(3584, 18_944, 28, 28, 4)},
+        "vision": {**_VISION2_5, "out_hidden_size": 3584},
+        "pictures": _PICTURES2,
+        "tied": False,
     },
     "qwen3_vl_2b": {
         "kind": "Qwen3VL",
-        "text": {
-            "vocab_size": 151_936,
-            "hidden_size": 2048,
-            "intermediate_size": 6144,
-            "num_hidden_layers": 28,
-            "num_attention_heads": 16,
-            "num_key_value_heads": 8,
-            "head_dim": 128,
-            "max_position_embeddings": 262_144,
-            "rope_parameters": {
-                "rope_type": "default",
-                "rope_theta": 5e6,
-                "mrope_section": [24, 20, 20],
-                "mrope_interleaved": True,
-            },
-        },
+        "text": {**_QWEN3, **_layers(2048, 6144, 28, 16, 8)},
         "vision": {
             "depth": 24,
             "hidden_size": 1024,
@@ -59,22 +102,27 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
             "out_hidden_size": 2048,
             "deepstack_visual_indexes": [5, 11, 17],
         },
-        "pictures": {
-            "patch_size": 16,
-            "image_mean": [0.5] * 3,
-            "image_std": [0.5] * 3,
-            "size": {"shortest_edge": 65_536, "longest_edge": 16_777_216},
+        "pictures": _PICTURES3,
+    },
+    "qwen3_vl_8b": {
+        "kind": "Qwen3VL",
+        "text": {**_QWEN3, **_layers(4096, 12_288, 36, 32, 8)},
+        "vision": {
+            "depth": 27,
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_heads": 16,
+            "out_hidden_size": 4096,
+            "deepstack_visual_indexes": [8, 16, 24],
         },
+        "pictures": _PICTURES3,
+        "tied": False,
     },
     "tiny_qwen2_vl": {
         "kind": "Qwen2VL",
         "text": {
             "vocab_size": 512,
-            "hidden_size": 64,
-            "intermediate_size": 96,
-            "num_hidden_layers": 2,
-            "num_attention_heads": 4,
-            "num_key_value_heads": 2,
+            **_layers(64, 96, 2, 4, 2),
             "rope_parameters": {
                 "rope_type": "default",
                 "rope_theta": 1e4,
@@ -84,11 +132,44 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
         "vision": {"depth": 2, "embed_dim": 64, "hidden_size": 64, "num_heads": 4},
         "pictures": {"patch_size": 14, "size": {"shortest_edge": 3136, "longest_edge": 100_352}},
     },
+    "mid_qwen2_vl": {
+        "kind": "Qwen2VL",
+        "text": {**_QWEN2, "vocab_size": 32_000, **_layers(768, 2048, 4, 6, 2)},
+        "vision": {"depth": 4, "embed_dim": 384, "hidden_size": 768, "num_heads": 6},
+        "pictures": _PICTURES2,
+    },
+    "mid_qwen2_5_vl": {
+        "kind": "Qwen2_5_VL",
+        "text": {**_QWEN2, "vocab_size": 32_000, **_layers(768, 2048, 4, 6, 2)},
+        "vision": {
+            **_VISION2_5,
+            "depth": 4,
+            "hidden_size": 384,
+            "intermediate_size": 1024,
+            "num_heads": 6,
+            "fullatt_block_indexes": [3],
+            "out_hidden_size": 768,
+        },
+        "pictures": _PICTURES2,
+    },
+    "mid_qwen3_vl": {
+        "kind": "Qwen3VL",
+        "text": {**_QWEN3, "vocab_size": 32_000, **_layers(512, 2048, 4, 4, 2)},
+        "vision": {
+            "depth": 4,
+            "hidden_size": 384,
+            "intermediate_size": 1536,
+            "num_heads": 6,
+            "out_hidden_size": 512,
+            "deepstack_visual_indexes": [1, 2, 3],
+        },
+        "pictures": _PICTURES3,
+    },
 }
 
 
-def build(name: str, folder: Path) -> None:
-    """Write model and processor; in bfloat16, as checkpoints come."""
+def write_config(name: str, folder: Path) -> Any:
+    """Write config and processor of a geometry, without weights; returns the config."""
     import transformers
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
@@ -96,34 +177,44 @@ def build(name: str, folder: Path) -> None:
     from tests.tools.tiny_model.build import token_ids
 
     geometry = GEOMETRIES[name]
+    kind, pictures = geometry["kind"], geometry["pictures"]
+    tied = {"tie_word_embeddings": geometry.get("tied", True)}
     tokenizer = AutoTokenizer.from_pretrained(TINY)
-    ids = {**token_ids(tokenizer), "tie_word_embeddings": True}
+    ids = {**token_ids(tokenizer), **tied}
     ends = {key: ids[key] for key in ("pad_token_id", "eos_token_id")}
-    config = getattr(transformers, f"{geometry['kind']}Config")(
-        text_config={**geometry["text"], **ends, "bos_token_id": None, "tie_word_embeddings": True},
-        vision_config={**geometry["vision"], "patch_size": geometry["pictures"]["patch_size"]},
+    config = getattr(transformers, f"{kind}Config")(
+        text_config={**geometry["text"], **ends, "bos_token_id": None, **tied},
+        vision_config={**geometry["vision"], "patch_size": pictures["patch_size"]},
+        architectures=[f"{kind}ForConditionalGeneration"],
         **ids,
     )
-    torch.manual_seed(0)
-    kind = getattr(transformers, f"{geometry['kind']}ForConditionalGeneration")
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = kind._from_config(config, dtype=torch.bfloat16)
-    model.generation_config.update(**ends)
-    model.save_pretrained(folder)
-    pictures = geometry["pictures"]
-    processor = getattr(transformers, f"{geometry['kind']}Processor")(
+    config.save_pretrained(folder)
+    # The processors and video processors of Qwen2.5-VL's checkpoints are Qwen2-VL's.
+    videos = "Qwen3VL" if kind == "Qwen3VL" else "Qwen2VL"
+    processor = getattr(transformers, f"{kind}Processor")(
         image_processor=Qwen2VLImageProcessor(**pictures),
         tokenizer=tokenizer,
-        video_processor=_video_processor(geometry["kind"])(patch_size=pictures["patch_size"]),
+        video_processor=getattr(transformers, f"{videos}VideoProcessor")(
+            patch_size=pictures["patch_size"]
+        ),
         chat_template=(TINY / "chat_template.jinja").read_text(encoding="utf-8"),
     )
     processor.save_pretrained(folder)
+    return config
 
 
-def _video_processor(kind: str) -> Any:
+def build(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
+    """Write model and processor; in bfloat16, as checkpoints come."""
     import transformers
 
-    return getattr(transformers, f"{kind}VideoProcessor")
+    config = write_config(name, folder)
+    torch.manual_seed(0)
+    kind = getattr(transformers, f"{GEOMETRIES[name]['kind']}ForConditionalGeneration")
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = kind._from_config(config, dtype=dtype)
+    ends = {key: getattr(config.text_config, key) for key in ("pad_token_id", "eos_token_id")}
+    model.generation_config.update(**ends)
+    model.save_pretrained(folder)
 
 
 if __name__ == "__main__":

@@ -9,9 +9,13 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
+from ocrkit import export
 from ocrkit.environment import process_count
 from ocrkit.errors import ConfigError
+from ocrkit.models.base import TINY
 from ocrkit.models.load import load_model
 from ocrkit.run_folder import read_log, read_run
 
@@ -130,3 +134,28 @@ def test_one_process_where_several_were_asked_for_is_named(monkeypatch):
         process_count()
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert process_count() == 2
+
+
+@pytest.mark.parametrize("trained", ["adapters", "whole"])
+def test_a_model_sharded_over_two_processes_is_exported_whole(trained, config, tmp_path):
+    model, processor = load_model(config)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.1)
+    before = export(model, processor, tmp_path / "before")
+    source = before if trained == "adapters" else TINY
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"]
+    command += ["--master_port", str(20000 + os.getpid() % 20000)]
+    command += [str(Path(__file__).parents[1] / "helpers" / "sharded_export.py")]
+    command += [str(source), str(tmp_path / "after"), trained]
+    done = subprocess.run(
+        command, env=_environment(), capture_output=True, text=True, check=False, timeout=500
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    file = "adapter_model.safetensors" if trained == "adapters" else "model.safetensors"
+    own, again = load_file(source / file), load_file(tmp_path / "after" / file)
+    assert {name: tuple(weight.shape) for name, weight in own.items()}.items() <= {
+        name: tuple(weight.shape) for name, weight in again.items()
+    }.items()
+    assert all(torch.equal(weight.float(), again[name].float()) for name, weight in own.items())

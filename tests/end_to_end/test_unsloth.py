@@ -99,10 +99,13 @@ def _quickstart(thermal: Path, **changes) -> TrainConfig:
 
 @pytest.fixture(scope="module")
 def driven(thermal, tmp_path_factory):
-    """Job, result, config and folder of the embedded model, trained with adapters by Unsloth."""
+    """Job, result, config and folder of the embedded model, trained with adapters by Unsloth.
+
+    With the trainer that Unsloth generates on a GPU; the other fixtures train with TRL's own.
+    """
     folder = tmp_path_factory.mktemp("unsloth")
     config = _quickstart(thermal)
-    job = _job(folder, config)
+    job = _job(folder, config) | {"generated": True}
     (result,) = _drive(folder, job)
     assert "error" not in result, result["error"]
     return job, result, config, folder
@@ -136,6 +139,11 @@ def test_unsloth_is_imported_first(driven):
     assert result["unsloth"]
     assert result["heavy_before"] == []
     assert "Backend: unsloth" in result["output"]
+
+
+def test_the_trainer_is_the_one_that_unsloth_generates_on_a_gpu(driven, whole):
+    assert "UnslothSFTTrainer" in driven[1]["trainers"]
+    assert "UnslothSFTTrainer" not in whole[1]["trainers"]
 
 
 def _check_same_on_transformers(job, theirs, config, folder):

@@ -41,6 +41,17 @@ if in_4_bits and jobs[0]["config"]["device_map"] == "cpu":
 from ocrkit import TrainConfig, export, load_data, load_model, predict, train  # noqa: E402
 
 
+def generate_trainers() -> None:
+    """Let Unsloth rewrite TRL's trainer, as it does on a GPU and leaves out on a CPU."""
+    from unsloth.models.rl import _patch_trl_rl_trainers
+    from unsloth.trainer import _patch_trl_trainer
+
+    os.environ["UNSLOTH_ALLOW_CPU"] = "0"
+    _patch_trl_rl_trainers("sft_trainer")
+    _patch_trl_trainer()
+    os.environ["UNSLOTH_ALLOW_CPU"] = "1"
+
+
 def _count(calls: dict, name: str, *inputs: object) -> None:
     calls[name] += 1
 
@@ -52,6 +63,8 @@ def drive(job: dict) -> dict:
     names = ("unsloth", "transformers", "trl", "peft")
     heavy_before = [name for name in names if name in sys.modules]
     model, processor = load_model(config)
+    if job.get("generated"):
+        generate_trainers()
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))
     calls = {"model": 0, "head": 0, "layer": 0}
     base = model.get_base_model() if hasattr(model, "peft_config") else model
@@ -72,6 +85,7 @@ def drive(job: dict) -> dict:
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
     return {
         "device": model.device.type,
+        "trainers": [kind.__name__ for kind in trainer_classes()],
         "quantized": bool(getattr(model, "is_loaded_in_4bit", False)),
         "heavy_before": heavy_before,
         "targets": targets,
@@ -83,6 +97,13 @@ def drive(job: dict) -> dict:
         # Last, since it changes the rest of the process.
         "stances": stances(model) if job.get("stances") else [],
     }
+
+
+def trainer_classes() -> tuple[type, ...]:
+    """The kit's trainer and the classes that it inherits from."""
+    from ocrkit.training.trainer import OCRTrainer
+
+    return OCRTrainer.__mro__
 
 
 def stances(model) -> list[str]:

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 from ocrkit.config import TrainConfig
+from ocrkit.errors import ConfigError
 from ocrkit.models.backend import (
     adapter_on,
     autocast,
+    check_launcher,
     choose_backend,
     half_precision,
     inference_mode,
@@ -91,3 +93,31 @@ def test_adapter_on_names_another_base(tmp_path):
     with adapter_on(str(tmp_path), "/somewhere/else") as folder:
         assert folder == str(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text()) == settings
+
+
+@pytest.mark.parametrize(
+    "variable, settings, message",
+    [
+        ("ACCELERATE_USE_DEEPSPEED", {}, "given DeepSpeed, whose sharded weights"),
+        ("ACCELERATE_USE_FSDP", {"load_in_4bit": True}, "cannot shard weights in 4 bits"),
+        ("ACCELERATE_USE_FSDP", {"load_in_4bit": False, "backend": "unsloth"}, "Unsloth cannot do"),
+    ],
+)
+def test_launchers_that_the_kit_cannot_export_from_are_refused(
+    variable, settings, message, monkeypatch
+):
+    config = TrainConfig(**settings)
+    check_launcher(config)
+    monkeypatch.setenv(variable, "true")
+    with pytest.raises(ConfigError, match=message):
+        check_launcher(config)
+
+
+def test_fsdp_takes_transformers(monkeypatch):
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1")
+    monkeypatch.setattr("ocrkit.models.backend.has_driver", lambda: True)
+    backend, reason = choose_backend(TrainConfig(load_in_4bit=False))
+    assert backend == "transformers"
+    assert "FSDP shards the model" in reason or "not installed" in reason
+    check_launcher(TrainConfig(load_in_4bit=False))

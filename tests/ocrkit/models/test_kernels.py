@@ -13,6 +13,9 @@ from ocrkit.data.load import load_data
 from ocrkit.data.read_rows import drawn_rows
 from ocrkit.errors import ModelError
 from ocrkit.models.kernels import (
+    batch_windows,
+    checkpoint_vision_layers,
+    clamp_float16,
     compiler_error,
     convert_patch_embedding,
     try_kernels,
@@ -22,6 +25,7 @@ from ocrkit.models.load import _load_with_transformers, _read_one_line, load_mod
 from ocrkit.models.read import predict
 from ocrkit.training.probe import try_step
 from ocrkit.training.train import make_trainer
+from tests.helpers.architectures import build
 
 
 @pytest.fixture
@@ -197,3 +201,94 @@ def test_sliding_convolutions_are_not_converted(options):
     layer = _convolution(2, **options)
     convert_patch_embedding(layer)
     assert type(layer) is torch.nn.Conv2d
+
+
+def test_equal_windows_are_one_call_of_attention_and_the_same_numbers(tmp_path, monkeypatch):
+    import transformers.models.qwen2_5_vl.modeling_qwen2_5_vl as qwen
+    from transformers import Qwen2_5_VLForConditionalGeneration
+
+    folder = build("qwen2_5_vl", tmp_path)
+    load = Qwen2_5_VLForConditionalGeneration.from_pretrained
+    tower = load(folder, dtype=torch.float32, attn_implementation="sdpa").model.visual
+    grid = torch.tensor([(1, 8, 12), (1, 6, 4), (1, 8, 12)])  # windows of several sizes
+    torch.manual_seed(1)
+    pixels = torch.randn(int(grid.prod(dim=1).sum()), 3 * 2 * 8 * 8)
+    calls = []
+    interface = qwen.ALL_ATTENTION_FUNCTIONS.get_interface("sdpa", None)
+
+    def counted(*args, **kwargs):
+        calls.append(args)
+        return interface(*args, **kwargs)
+
+    monkeypatch.setitem(qwen.ALL_ATTENTION_FUNCTIONS, "sdpa", counted)
+
+    def run():
+        calls.clear()
+        tower.zero_grad()
+        output = tower(pixels, grid_thw=grid).pooler_output
+        output = output if torch.is_tensor(output) else torch.cat(output)
+        output.square().sum().backward()
+        gradient = next(iter(tower.blocks)).attn.qkv.weight.grad.clone()
+        return output.detach(), gradient, len(calls)
+
+    before, before_gradient, many = run()
+    batch_windows(tower)
+    after, after_gradient, few = run()
+    assert torch.allclose(before, after, atol=1e-5, rtol=1e-5)
+    assert torch.allclose(before_gradient, after_gradient, atol=1e-4, rtol=1e-4)
+    assert few < many / 3
+
+
+def test_flash_attention_keeps_its_own_windows():
+    class Qwen2_5_VLVisionAttention(torch.nn.Module):
+        config = SimpleNamespace(_attn_implementation="flash_attention_2")
+
+    layer = Qwen2_5_VLVisionAttention()
+    batch_windows(layer)
+    assert type(layer) is Qwen2_5_VLVisionAttention
+
+
+def test_blocks_that_overflow_float16_are_clamped():
+    class Block(torch.nn.Module):
+        def forward(self, states):
+            return states * 1e4
+
+    model = torch.nn.Module()
+    model.visual = torch.nn.Module()
+    model.visual.blocks = torch.nn.ModuleList([Block()])
+    model.config = SimpleNamespace(model_type="qwen2_vl")
+    states = torch.tensor([1.0, 100.0, -100.0], dtype=torch.float16)
+    clamp_float16(model)
+    assert torch.isinf(model.visual.blocks[0](states)).tolist() == [False, True, True]
+    model.config.model_type = "qwen2_5_vl"
+    clamp_float16(model)
+    assert model.visual.blocks[0](states).tolist() == [1e4, 65504, -65504]
+    assert model.visual.blocks[0](states.float()).tolist() == [1e4, 1e6, -1e6]
+
+
+def test_layers_of_llamas_vision_tower_are_recomputed(tmp_path):
+    from transformers import MllamaForConditionalGeneration
+
+    model = MllamaForConditionalGeneration.from_pretrained(
+        build("mllama", tmp_path), dtype=torch.float32
+    )
+    encoder = model.model.vision_model.transformer
+    calls = []
+    encoder.layers[0].register_forward_pre_hook(lambda *args: calls.append(1))
+    states = torch.randn(1, 20, 64, requires_grad=True)
+
+    def run():
+        calls.clear()
+        states.grad = None
+        encoder(states).last_hidden_state.square().sum().backward()
+        return states.grad.clone(), len(calls)
+
+    model.train()
+    model.gradient_checkpointing_enable()
+    plain, once = run()
+    names = list(model.state_dict())
+    checkpoint_vision_layers(model)
+    model.gradient_checkpointing_enable()
+    recomputed, twice = run()
+    assert (once, twice) == (1, 2)
+    assert torch.equal(plain, recomputed) and list(model.state_dict()) == names

@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from ocrkit.config import TrainConfig
-from ocrkit.errors import ModelError
+from ocrkit.errors import ConfigError, ModelError
+from ocrkit.models.adapters import add_lora
+from ocrkit.models.backend import refuse_eager_in_float16
 from ocrkit.models.base import TINY, resolve_model
 from ocrkit.models.load import load_model
 from tests.helpers.architectures import build
@@ -338,3 +340,26 @@ def test_4_bit_weights_are_not_repacked_on_a_cpu(config, monkeypatch):
     config.use_peft = False
     load_model(config)
     assert packed.support_avx512bf16_for_cpu is False
+
+
+def test_a_4_bit_models_vision_tower_keeps_its_dtype(config):
+    """PEFT's preparation for 4 bits would make it float32, 1.9 GiB more for Qwen2-VL-2B."""
+    from transformers import AutoModelForImageTextToText
+
+    model = AutoModelForImageTextToText.from_pretrained(TINY, dtype=torch.bfloat16)
+    model.is_loaded_in_4bit = True
+    adapted = add_lora(model, config)
+    frozen = {w.dtype for w in adapted.parameters() if not w.requires_grad}
+    trained = {w.dtype for w in adapted.parameters() if w.requires_grad}
+    assert (frozen, trained) == ({torch.bfloat16}, {torch.float32})
+
+
+def test_eager_attention_in_float16_is_refused_for_qwen2_vl(config, tmp_path):
+    from tests.benchmarks.geometry import write_config
+
+    write_config("tiny_qwen2_vl", tmp_path)
+    config.attn_implementation = "eager"
+    with pytest.raises(ConfigError, match="'eager' overflows in float16 for Qwen2-VL"):
+        refuse_eager_in_float16(str(tmp_path), config, "float16")
+    refuse_eager_in_float16(str(tmp_path), config, "bfloat16")
+    refuse_eager_in_float16(str(TINY), config, "float16")

@@ -41,7 +41,7 @@ def test_exported_adapter_and_merge_read_like_the_trained_model(config, tmp_path
         assert sum(same) >= (10 if format == "adapter" else 9), name
     readme = (tmp_path / "merged" / "README.md").read_text()
     assert readme.startswith("---\npipeline_tag: image-text-to-text")
-    assert "of 10 rows are read the same by the exported and the trained model" in readme
+    assert "of 10 rows are read the same by the exported model in float32" in readme
     use = "predict pictures/ --model merged --prompt 'Transcribe the text in the image.'"
     use += " --image_height 32 --max_new_tokens 48\n"
     assert use in readme and "Others than ocrkit need pictures 32 pixels high" in readme
@@ -74,17 +74,33 @@ def test_merge_that_reads_differently_fails_after_it_is_written(config, tmp_path
             if "lora_B" in name:
                 weight.normal_(std=0.3)
     # A merge without the adapters.
-    monkeypatch.setattr(MODULE, "_merge", lambda model: model.get_base_model())
-    monkeypatch.setattr(MODULE, "_count_equal", lambda model, *args: 7)
-    with pytest.raises(ModelError, match="reads only 7 of 20 rows as the trained model does"):
-        export(model, processor, tmp_path / "merged", format="merged_16bit")
-    assert "7 of 20 rows" in (tmp_path / "merged" / "README.md").read_text()
+    monkeypatch.setattr(MODULE, "_merge", lambda model: model.unload())
+    with pytest.raises(ModelError, match=r"reads in float32 only \d+% of the characters as the"):
+        export(model, processor, tmp_path / "merged", format="merged_16bit", samples=4)
+    assert "of 4 rows are read the same" in (tmp_path / "merged" / "README.md").read_text()
+
+
+def test_long_readings_are_compared_by_their_characters(config, tmp_path, monkeypatch):
+    """600 tokens that flip in 0.2 % of places agree in all places in 30 % of the rows."""
+    model, processor = load_model(config)
+    long, flipped = "a" * 600, "a" * 300 + "b" + "a" * 299
+    monkeypatch.setattr(MODULE, "predict", lambda *args: [long] * 4)
+    readings = {"float32": [flipped] * 4, "bfloat16": ["b" * 600] * 4}
+    monkeypatch.setattr(MODULE, "_read_again", lambda rows, config: readings[config.dtype])
+    export(model, processor, tmp_path / "merged", "merged_16bit", config=config, samples=4)
+    card = (tmp_path / "merged" / "README.md").read_text()
+    assert "0 of 4 rows are read the same by the exported model in float32" in card
+    assert "99.8% of the characters" in card
+    # Said, but no fault of the export.
+    assert "in bfloat16 and the trained model, 0.0% of the characters" in card
 
 
 def test_merge_is_compared_on_drawn_lines_by_default(config, tmp_path, capsys):
     model, processor = load_model(config)
     export(model, processor, tmp_path / "merged", format="merged_16bit", config=config, samples=3)
-    assert "3 of 3 rows are read the same" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "3 of 3 rows are read the same by the exported model in float32" in printed
+    assert "rows are read the same by the exported model in bfloat16" in printed
 
 
 def test_full_disk_is_refused_before_writing(config, tmp_path, monkeypatch):
@@ -190,7 +206,7 @@ def test_merge_into_4_bits_is_compared_with_the_model_before_the_merge(
     model.save_pretrained_merged = save_pretrained_merged
     monkeypatch.setattr(MODULE, "predict", predict)
     monkeypatch.setattr(MODULE, "load_model", load)
-    with pytest.raises(ModelError, match="reads only 0 of 3 rows as the trained model"):
+    with pytest.raises(ModelError, match="only 43% of the characters as the trained model"):
         export(model, processor, tmp_path / "merged", "merged_4bit", config=config, samples=3)
     assert loaded[0].load_in_4bit and loaded[0].backend == "unsloth"
 

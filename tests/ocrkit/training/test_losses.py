@@ -1,3 +1,6 @@
+import math
+from types import MappingProxyType, SimpleNamespace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -160,3 +163,22 @@ def test_supervised_loss_is_the_models_own(config):
         ours.backward()
         assert ours.item() == pytest.approx(theirs.item(), abs=1e-5)
         assert all(torch.allclose(p.grad, g, atol=1e-5) for p, g in zip(trained, gradients))
+
+
+def test_positions_are_a_list_for_a_model_on_several_cards():
+    """A tensor on the first card cannot index hidden states on the last."""
+    seen = []
+
+    class Model:
+        hf_device_map = MappingProxyType({"tower": 0, "layers": 1})
+
+        def __call__(self, logits_to_keep, **inputs):
+            seen.append(logits_to_keep)
+            return SimpleNamespace(logits=torch.zeros(1, 4, 9)[:, logits_to_keep])
+
+    labels = torch.tensor([[-100, -100, 3, 4]])
+    loss = supervised_loss(Model(), {"input_ids": labels, "labels": labels})
+    assert seen == [[1, 2]] and loss == pytest.approx(math.log(9))
+    Model.hf_device_map = MappingProxyType({"": 0})
+    assert supervised_loss(Model(), {"input_ids": labels, "labels": labels}) == loss
+    assert isinstance(seen[1], torch.Tensor)

@@ -1,5 +1,6 @@
 import json
 import random
+import weakref
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -17,9 +18,10 @@ from ocrkit.metrics.names import METRICS
 from ocrkit.models.load import load_model
 from ocrkit.models.read import predict
 from ocrkit.run_folder import read_log
-from ocrkit.training import losses, trainer, validation
+from ocrkit.training import losses, probe, trainer, validation
 from ocrkit.training.callbacks import EarlyStopping
 from ocrkit.training.losses import supervised_loss
+from ocrkit.training.plan import plan
 from ocrkit.training.train import make_trainer, train
 from ocrkit.training.validation import check_validation
 
@@ -68,10 +70,10 @@ def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypa
         return cross_entropy(logits, *args, **terms)
 
     monkeypatch.setattr(losses, "cross_entropy", watched)
+    monkeypatch.setattr(trainer, "autocast", lambda *args: torch.autocast("cpu", torch.bfloat16))
     model, processor = load_model(config)
     data = load_data(config)
     before = model.forward
-    config.sft_kwargs = {"bf16": True}
     train(model, processor, data, config)
     assert len(seen) == config.max_steps and set(seen) == {torch.bfloat16}
     assert model.forward == before and not hasattr(model, "_original_forward")
@@ -79,6 +81,52 @@ def test_mixed_precision_keeps_logits_in_half_and_off_the_model(config, monkeypa
     reloaded, _ = load_model(config)
     rows = [data["test"][i] for i in range(4)]
     assert predict(model, processor, rows, config) == predict(reloaded, processor, rows, config)
+
+
+def test_the_precision_of_a_step_is_dtypes_whatever_the_trainer_asks_for(config, monkeypatch):
+    """Unsloth's generated trainer sets bf16 on every GPU that has it, for dtype=float32 too."""
+    seen, cross_entropy = set(), losses.cross_entropy
+
+    def watched(logits, *args, **terms):
+        seen.add(logits.dtype)
+        return cross_entropy(logits, *args, **terms)
+
+    monkeypatch.setattr(losses, "cross_entropy", watched)
+    data = load_data(config)
+    model, processor = load_model(config)
+    made = make_trainer(model, processor, data, config, [])
+    made.accelerator.autocast = lambda: torch.autocast("cpu", torch.bfloat16)
+    batch = made.data_collator([data["train"][0]])
+    made.compute_loss(model, {k: v for k, v in batch.items() if k != "ids"})
+    assert seen == {torch.float32}
+    with pytest.raises(ConfigError, match="the precision of a step is dtype's"):
+        replace(config, sft_kwargs={"bf16": True})
+
+
+def test_a_step_out_of_memory_leaves_no_tensor_behind(config, monkeypatch):
+    """The error is kept, as a notebook keeps it in sys.last_value."""
+    kept, freed_before_cache = [], []
+
+    def fails(model, batch, *args, **terms):
+        activations = torch.ones(1000)
+        kept.append(weakref.ref(activations))
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+
+    monkeypatch.setattr(
+        torch.cuda, "empty_cache", lambda: freed_before_cache.append(kept[-1]() is None)
+    )
+    data = load_data(config)
+    model, processor = load_model(config)
+    monkeypatch.setattr(trainer, "supervised_loss", fails)
+    monkeypatch.setattr(probe, "supervised_loss", fails)
+    with pytest.raises(TrainingError, match="Out of GPU memory at step 1") as in_training:
+        train(model, processor, data, config)
+    with pytest.raises(TrainingError, match="Out of GPU memory in a trial") as in_plan:
+        plan(config, data, model, processor)
+    assert in_training.value and in_plan.value and len(kept) == 2
+    assert [reference() for reference in kept] == [None, None]
+    assert all(freed_before_cache) and len(freed_before_cache) >= 2
+    assert all(weight.grad is None for weight in model.parameters())
 
 
 def test_adapters_over_four_bits_stay_exact(config, monkeypatch):
