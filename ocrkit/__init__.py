@@ -15,6 +15,7 @@ _MODULE_OF = {
     "load_model": "models.load",
     "export": "models.write",
     "plan": "training.plan",
+    "forecast": "training.forecast",
     "preview_augmentations": "data.augment",
     "find_lr": "training.lr_finder",
     "train": "training.train",
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from ocrkit.models.load import load_model as load_model
     from ocrkit.models.read import predict as predict
     from ocrkit.models.write import export as export
+    from ocrkit.training.forecast import forecast as forecast
     from ocrkit.training.lr_finder import find_lr as find_lr
     from ocrkit.training.plan import plan as plan
     from ocrkit.training.train import train as train

@@ -80,11 +80,15 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Model and plan
+# ## Which card, model and plan
+#
+# The forecast simulates a training step from the model's config, without weights and without a
+# GPU, for cards that you could rent; it is no measurement.
 
 # %%
-from ocrkit import load_model, plan
+from ocrkit import forecast, load_model, plan
 
+cards = forecast(config, data)
 model, processor = load_model(config)
 budget = plan(config, data, model, processor)
 

@@ -75,11 +75,19 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Model and plan
+# ## Which card, model and plan
+#
+# The forecast simulates a training step from the model's config, without weights and without a
+# GPU, for cards that you could rent; it is no measurement.
 #
 # On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
 # recipe says so (`quickstart` does not). The plan counts tokens, lists pictures that the pixel
 # budget shrinks, and times a few steps.
+
+# %%
+from ocrkit import forecast
+
+cards = forecast(config, data)
 
 # %%
 from ocrkit import load_model, plan

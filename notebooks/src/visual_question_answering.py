@@ -84,7 +84,15 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Model and plan
+# ## Which card, model and plan
+#
+# The forecast simulates a training step from the model's config, without weights and without a
+# GPU, for cards that you could rent; it is no measurement.
+
+# %%
+from ocrkit import forecast
+
+cards = forecast(config, data)
 
 # %%
 from ocrkit import load_model, plan

@@ -1,0 +1,199 @@
+"""Meter of a simulated step: live bytes and kernels of operations on fake tensors, one by one."""
+
+import contextlib
+import weakref
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch._ops import OpOverload
+from torch._subclasses.fake_tensor import FakeTensor, unset_fake_temporarily
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._runtime_estimation import _VIEW_OPS
+from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
+
+aten = torch.ops.aten
+
+# Bytes of a storage are rounded up to the smallest step of CUDA's allocator.
+_STEP = 512
+# Operations that move no bytes: views, and factories that only allocate.
+_ALLOCATES = {aten.empty, aten.empty_like, aten.new_empty, aten.new_empty_strided}
+_ALLOCATES |= {aten.empty_strided}
+_MOVES_NOTHING = {*_VIEW_OPS, aten.unfold, aten.slice, aten.alias, aten.unbind, aten.select}
+_MOVES_NOTHING |= {aten._local_scalar_dense, aten.is_same_size, aten.sym_size, aten.set_}
+_MOVES_NOTHING |= {aten._reshape_alias, aten.lift_fresh}
+_MOVES_NOTHING -= _ALLOCATES
+_INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
+
+
+def _tensors(values: object) -> Iterator[torch.Tensor]:
+    return (value for value in tree_iter(values) if isinstance(value, torch.Tensor))
+
+
+class RealIntegers(TorchDispatchMode):
+    """Compute operations on integers alone with real numbers; the others stay fake.
+
+    Models call `.tolist()` on the sizes of pictures, which fake tensors cannot answer.
+    """
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        kwargs = kwargs or {}
+        if func.namespace == "prim":  # what a tensor is asked, most of all calls
+            return func(*args, **kwargs)
+        tensors = list(_tensors((args, kwargs)))
+        if any(isinstance(tensor, FakeTensor) for tensor in tensors):
+            if func.overloadpacket in _INDEXED:
+                args = (args[0], _positions(args[1]), *args[2:])
+            return func(*args, **kwargs)
+        if any(tensor.is_floating_point() for tensor in tensors):
+            return func(*args, **kwargs)
+        if not tensors and not _makes_integers(func, args, kwargs):
+            return func(*args, **kwargs)
+        with unset_fake_temporarily():
+            out = func(*args, **kwargs)
+        fake: Any = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+
+        def floats_as_fake(value: object) -> object:
+            floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+            return fake.from_tensor(value) if floating else value
+
+        return tree_map(floats_as_fake, out)
+
+
+def _makes_integers(func: OpOverload, args: tuple, kwargs: dict) -> bool:
+    """Whether a factory of tensors (`arange`, `zeros`) makes integers."""
+    dtype = kwargs.get("dtype")
+    if dtype is not None:
+        return not dtype.is_floating_point
+    numbers = [value for value in tree_iter(args) if isinstance(value, int | float | bool)]
+    by_numbers = func.overloadpacket in (aten.arange, aten.full, aten.scalar_tensor)
+    return by_numbers and not any(isinstance(number, float) for number in numbers)
+
+
+def _positions(indices: Iterable[torch.Tensor | None]) -> list[torch.Tensor | None]:
+    """Indices with real masks as the positions of their hits, whose number is then known."""
+    positions: list[torch.Tensor | None] = []
+    for index in indices:
+        real = not isinstance(index, FakeTensor)
+        if isinstance(index, torch.Tensor) and real and index.dtype == torch.bool:
+            with unset_fake_temporarily():
+                positions += index.nonzero(as_tuple=True)
+        else:
+            positions.append(index)
+    return positions
+
+
+@dataclass
+class _Held:
+    """Bytes of a storage, and what they hold."""
+
+    size: int
+    kind: str
+
+
+class Meter(TorchDispatchMode):
+    """Bytes of storages alive, by what they hold, and the cost of every kernel."""
+
+    def __init__(self, vocabulary: int) -> None:
+        super().__init__()
+        self.vocabulary = vocabulary
+        self.alive: Counter[str] = Counter()
+        self.at_peak: Counter[str] = Counter()
+        self.total = self.peak = 0
+        self.kernels: list[tuple[float, float]] = []
+        # {storage: its bytes and kind}
+        self.known: weakref.WeakKeyDictionary[Any, _Held] = weakref.WeakKeyDictionary()
+
+    def add(self, tensor: torch.Tensor, kind: str) -> None:
+        """Count a tensor's storage until it is freed, or file a known one under another kind."""
+        storage = tensor.untyped_storage()
+        entry = self.known.get(storage)
+        if entry is None:
+            entry = _Held(-(-storage.nbytes() // _STEP) * _STEP, kind)
+            self.known[storage] = entry
+            self.total += entry.size
+            weakref.finalize(storage, self._freed, entry)
+        else:
+            self.alive[entry.kind] -= entry.size
+            entry.kind = kind
+        self.alive[kind] += entry.size
+
+    def _freed(self, entry: "_Held") -> None:
+        self.alive[entry.kind] -= entry.size
+        self.total -= entry.size
+
+    def reset(self) -> None:
+        """Begin a step: the peak is what is alive now."""
+        self.peak, self.at_peak, self.kernels = self.total, Counter(self.alive), []
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        packet = func.overloadpacket
+        if func.namespace == "prim" or packet in _MOVES_NOTHING:
+            return out
+        outputs = list(_tensors(out))
+        for tensor in outputs:
+            if tensor.untyped_storage() not in self.known:
+                logits = tensor.shape[-1:] == (self.vocabulary,)
+                self.add(tensor, "logits" if logits else "activations")
+        within = workspace(packet, args)
+        if self.total + within > self.peak:
+            self.peak, self.at_peak = self.total + within, Counter(self.alive)
+            self.at_peak["activations"] += within
+        if packet not in _ALLOCATES:
+            formula = flop_registry.get(packet)
+            operations = float(formula(*args, **kwargs, out_val=out)) if formula else 0.0
+            moved = sum(map(_touched, _tensors((args, kwargs)))) + sum(map(_touched, outputs))
+            self.kernels.append((operations, float(moved)))
+        return out
+
+
+def _touched(tensor: torch.Tensor) -> int:
+    """Bytes of a tensor that a kernel reads or writes; expanded dimensions count once."""
+    count = 1
+    for size, stride in zip(tensor.shape, tensor.stride()):
+        count *= size if stride else 1
+    return count * tensor.element_size()
+
+
+def workspace(packet: object, args: tuple) -> int:
+    """Bytes that a kernel holds while it runs.
+
+    bitsandbytes' product for more than 1,536 rows expands the whole matrix to 16 bits first.
+    """
+    if getattr(packet, "__name__", "") != "gemm_4bit":
+        return 0
+    inputs, shape = args[0], args[2]
+    if inputs.numel() // inputs.shape[-1] <= 1536:
+        return 0
+    return shape[0] * shape[1] * inputs.element_size()
+
+
+def register_costs() -> None:
+    """Tell torch's registry the operations of kernels that it does not know.
+
+    The CPU's fused attention stands for CUDA's: same shapes, same products.
+    """
+    forward = aten._scaled_dot_product_flash_attention_for_cpu
+    backward = aten._scaled_dot_product_flash_attention_for_cpu_backward
+    registry = cast("dict[Any, Callable]", flop_registry)
+    registry[forward] = lambda q, k, v, *args, out_val=None, **kwargs: sdpa_flop_count(
+        q.shape, k.shape, v.shape
+    )
+    registry[backward] = lambda g, q, k, v, *args, out_val=None, **kwargs: sdpa_backward_flop_count(
+        g.shape, q.shape, k.shape, v.shape
+    )
+    with contextlib.suppress(ImportError, AttributeError):
+        import bitsandbytes  # noqa: F401
+
+        registry[torch.ops.bitsandbytes.gemm_4bit] = (
+            lambda a, b, shape, *args, out_val=None, **kwargs: 2 * a.numel() * shape[0]
+        )
