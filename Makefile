@@ -3,7 +3,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 RUN ?= runs/demo
 
-.PHONY: help setup demo test check bench notebooks build samples clean
+.PHONY: help setup demo test check bench gpu notebooks build samples clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -38,6 +38,9 @@ check: $(VENV)/.tests  ## the full counts behind the README's figures, into note
 
 bench: $(VENV)/.tests  ## speed and size beside what people use today, into notebooks/benchmarks
 	$(PY) -m tests.tools.bench $(PARTS)
+
+gpu: $(VENV)/.tests  ## what a GPU does with the kit, ten minutes, into notebooks/benchmarks
+	$(PY) -m tests.tools.gpu $(GPU)
 
 notebooks: $(VENV)/.ready  ## run all notebooks headless; copies, HTML and a table in runs/notebooks
 	$(PY) notebooks/run.py $(NOTEBOOKS)

@@ -12,9 +12,10 @@
 # * generation for evaluation; metrics, compared with jiwer,
 # * conversion, compared with a simple parser; start-up times; growth up to 100,000 rows.
 #
-# `hardware = "gpu"` trains models of the size of Qwen2-VL-2B and Qwen3-VL-2B, with random weights,
-# on synthetic street signs and handwriting: by TRL with PEFT and bitsandbytes, by Unsloth, and by
-# the kit. Without a CUDA device it prints a note and measures the parts of `"cpu"`.
+# `hardware = "gpu"` checks a card in ten minutes, as `make gpu` does: the embedded model through
+# Unsloth and transformers, a model of the size of Qwen2-VL-2B with random weights by the kit, by
+# Unsloth and by TRL with PEFT, training in 4 bits, running out of memory, and the forecast beside
+# what was measured. It needs a CUDA device.
 
 # %% [markdown]
 # {install}

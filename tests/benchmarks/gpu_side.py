@@ -12,15 +12,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from ocrkit.training.forecast import CARDS
+
 # Dense half-precision FLOP/s that the makers state, by a part of the device's name.
 PEAKS = {
-    "H200": 989e12,
-    "H100": 989e12,
-    "A100": 312e12,
-    "L40S": 362e12,
-    "L4": 121e12,
-    "A10G": 70e12,
-    "T4": 65e12,
+    name.partition("-")[0].removeprefix("rtx").upper(): 1e12 * (card.tflops or 0)
+    for name, card in sorted(CARDS.items(), key=lambda item: -len(item[0]))
 }
 
 
@@ -46,7 +43,7 @@ def measure(job: dict[str, Any]) -> dict[str, float | None]:
 
         import_unsloth()
     # The kit imports Unsloth itself, first, where there is CUDA.
-    build = {"trl": trl, "naive": naive, "unsloth": unsloth}.get(job["side"], kit)
+    build = {"trl": trl, "unsloth": unsloth}.get(job["side"], kit)
     trainer, smallest = build(job)
     import torch
 
@@ -56,6 +53,7 @@ def measure(job: dict[str, Any]) -> dict[str, float | None]:
     with _busy() as busy:
         trainer.train()
     hook.remove()
+    read = _seconds_to_read(trainer, job["read"]) if job.get("read") else None
     cuda = torch.cuda.is_available()
     samples, flops = meter.work(job["model"])
     peak = next((f for n, f in PEAKS.items() if cuda and n in torch.cuda.get_device_name()), None)
@@ -67,7 +65,19 @@ def measure(job: dict[str, Any]) -> dict[str, float | None]:
         "gpu_utilization": sum(busy) / len(busy) if busy else None,
         "tokens_per_sample": meter.tokens / samples,
         "smallest_text": smallest,
+        "first_step_seconds": meter.first,
+        "seconds_to_read": read,
     }
+
+
+def _seconds_to_read(trainer: Any, count: int) -> float:
+    """Seconds that the kit takes to read some of its training rows."""
+    from ocrkit import predict
+
+    rows = trainer.train_dataset.select(range(count))
+    began = _now()
+    predict(trainer.model, trainer.processing_class, rows, trainer.config)
+    return _now() - began
 
 
 # --- the sides: (trainer, pixels that the smallest line of text keeps) ---
@@ -75,15 +85,26 @@ def measure(job: dict[str, Any]) -> dict[str, float | None]:
 
 def kit(job: dict[str, Any]) -> tuple[Any, float]:
     """The kit's recipe, also at the stock pixel budget, and in float16 as on a T4."""
-    from ocrkit import TrainConfig, load_data, load_model
+    from ocrkit import load_data, load_model
     from ocrkit.training.train import make_trainer
+
+    if job["side"] == "kit as on a T4":
+        _without_flash()
+    config = kit_config(job)
+    model, processor = load_model(config)
+    data = load_data(config)
+    return make_trainer(model, processor, data, config, []), smallest_text(data, processor, config)
+
+
+def kit_config(job: dict[str, Any]) -> Any:
+    """Settings of a side of the kit."""
+    from ocrkit import TrainConfig
 
     changes: dict[str, Any] = {}
     if job["side"] == "kit at the stock budget":
         changes = {"min_pixels": None, "max_pixels": None}
     if job["side"] == "kit as on a T4":
         changes = {"dtype": "float16", "attn_implementation": "sdpa"}
-        _without_flash()
     config = TrainConfig.from_recipe(
         job["recipe"],
         model_name_or_path=job["model"],
@@ -91,6 +112,7 @@ def kit(job: dict[str, Any]) -> tuple[Any, float]:
         output_dir=job["output"],
         max_steps=job["warm"] + job["steps"],
         eval_steps=None,
+        load_best_model_at_end=False,
         augmentation={},
         sft_kwargs={"save_strategy": "no"},
         **changes,
@@ -102,9 +124,7 @@ def kit(job: dict[str, Any]) -> tuple[Any, float]:
             False,
         )
         config.dtype = "float32"
-    model, processor = load_model(config)
-    data = load_data(config)
-    return make_trainer(model, processor, data, config, []), smallest_text(data, processor, config)
+    return config
 
 
 def _without_flash() -> None:
@@ -128,12 +148,6 @@ def trl(job: dict[str, Any]) -> tuple[Any, float]:
         )
         options["device_map"] = {"": 0}
     return _stock(job, options)
-
-
-def naive(job: dict[str, Any]) -> tuple[Any, float]:
-    """Batch 8, float32, 4 workers, as the guide for Chinese handwriting has it."""
-    options = {"dtype": "float32", **({"device_map": {"": 0}} if _cuda() else {})}
-    return _stock(job, options, bf16=False, dataloader_num_workers=4)
 
 
 def _stock(job: dict[str, Any], options: dict[str, Any], **settings: Any) -> tuple[Any, float]:
@@ -248,7 +262,7 @@ def meter_of(warm: int) -> Any:
     from transformers import TrainerCallback
 
     class Meter(TrainerCallback):
-        seconds, waited, tokens, steps = 0.0, 0.0, 0, 0
+        seconds, waited, tokens, steps, first = 0.0, 0.0, 0, 0, 0.0
 
         def __init__(self) -> None:
             self.seen: list[tuple[Any, Any]] = []
@@ -269,6 +283,8 @@ def meter_of(warm: int) -> Any:
             now = _now()
             if self.steps >= warm:
                 self.seconds += now - self.last
+            if not self.steps:  # kernels are compiled in it
+                self.first = now - self.last
             self.steps, self.last = self.steps + 1, now
 
         def on_train_begin(self, *args: Any, **kwargs: Any) -> None:

@@ -1,6 +1,7 @@
 """`benchmark`: every part in one run, with inputs and versions, into bench.json."""
 
 import json
+import math
 import os
 import platform
 import shutil
@@ -30,7 +31,16 @@ CPU_PARTS = {
     "start": preparing.start,
     "growth": preparing.growth,
 }
-GPU_PARTS = {"signs": gpu.signs, "handwriting": gpu.handwriting}
+# In this order: what a person with a card for ten minutes has most of.
+GPU_PARTS = {
+    "precision": gpu.precision,
+    "korean": gpu.korean,
+    "peers": gpu.peers,
+    "four bits": gpu.four_bits,
+    "out of memory": gpu.out_of_memory,
+    "forecast": gpu.forecasts,
+    "windows": gpu.windows,
+}
 
 
 def benchmark(
@@ -38,14 +48,16 @@ def benchmark(
     output_dir: str | Path = "runs/benchmark",
     parts: Iterable[str] = (),
     settings: dict[str, dict] | None = None,
+    minutes: float = math.inf,
 ) -> dict[str, Any]:
     """Measure, and write `<output_dir>/bench.json` (bench-gpu.json) after every part.
 
     Args:
-        hardware: "cpu", or "gpu" for training whole models; without CUDA that says so and measures
-            what "cpu" does.
+        hardware: "cpu", or "gpu" for what a card does with the kit (`python -m tests.tools.gpu`).
         parts: some of them only; what the file holds of others stays.
         settings: smaller (or larger) counts for a part, as {part: {argument: value}}.
+        minutes: no part begins later; with hardware "gpu" a part that fails is recorded, and the
+            others go on.
 
     Returns:
         What the file holds: machine, versions, and for each part its date, seconds and rows.
@@ -55,46 +67,50 @@ def benchmark(
     """
     if hardware not in ("cpu", "gpu"):
         raise ConfigError(f"hardware={hardware!r} is not one of cpu, gpu.")
-    if hardware == "gpu" and not has_gpu():
-        print("There is no CUDA device on this machine: hardware=cpu is measured instead.")
-        hardware = "cpu"
     every = CPU_PARTS if hardware == "cpu" else GPU_PARTS
     if unknown := set(parts) - set(every):
         raise ConfigError(
             f"hardware={hardware} has no part {', '.join(sorted(unknown))}; it has "
             f"{', '.join(every)}."
         )
+    started = time.perf_counter()
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ("bench.json" if hardware == "cpu" else "bench-gpu.json")
     known = json.loads(path.read_text(encoding="utf-8")) if parts and path.is_file() else {}
     result = {**known, **machine(hardware), "parts": known.get("parts", {})}
     for name in [name for name in every if not parts or name in parts]:
+        if (spent := (time.perf_counter() - started) / 60) > minutes:
+            print(f"{name}: left out after {spent:.0f} of {minutes:g} minutes", flush=True)
+            continue
         work = folder / "work" / name
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
         began = time.perf_counter()
-        rows = every[name](work, **(settings or {}).get(name, {}))
+        rows, error = [], ""
+        try:
+            rows = every[name](work, **(settings or {}).get(name, {}))
+        except Exception as problem:
+            if hardware == "cpu":
+                raise
+            error = " ".join(str(problem).split())[-500:]
         result["parts"][name] = {
             "date": f"{datetime.now():%Y-%m-%d %H:%M}",
             "seconds": round(time.perf_counter() - began, 1),
             # Above the number of cores, others worked too, and figures on the clock are bent.
             "load": round(os.getloadavg()[0], 1),
             "rows": rows,
+            **({"error": error} if error else {}),
         }
         path.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-        print(f"{name}: {len(rows)} rows, {result['parts'][name]['seconds']:.0f} s", flush=True)
+        print(
+            f"{name}: {error or f'{len(rows)} rows'}, {result['parts'][name]['seconds']:.0f} s",
+            flush=True,
+        )
         shutil.rmtree(work)
     for row in missed(result):
         print(f"BELOW AIM: {row['what']} beside {row['beside']}: {row['aim']}")
     return result
-
-
-def has_gpu() -> bool:
-    """Whether torch sees a CUDA device."""
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def machine(hardware: str) -> dict[str, Any]:
@@ -103,7 +119,7 @@ def machine(hardware: str) -> dict[str, Any]:
 
     return {
         "hardware": hardware,
-        "device": torch.cuda.get_device_name() if hardware == "gpu" else platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else platform.machine(),
         "cores": os.cpu_count(),
         "python": platform.python_version(),
         "packages": package_versions(PACKAGES),
@@ -125,6 +141,9 @@ def markdown(result: dict[str, Any]) -> str:
     dates = sorted(part["date"] for part in result["parts"].values())
     made = ", ".join(f"{name} {number}" for name, number in result["packages"].items() if number)
     rows = table(all_rows(result))
+    failed = {name: part["error"] for name, part in result["parts"].items() if "error" in part}
+    for name, error in failed.items():
+        rows += f"\n\n{name} failed: {error}"
     return (
         f"{rows}\n\n{result['device']}, {result['cores']} cores, {dates[-1][:10]}, Python "
         f"{result['python']}, {made}. Ratios are medians over rounds in which both sides take "

@@ -1,7 +1,7 @@
 """Benchmark command of `make bench`: measure speed and memory, update the page of figures.
 
-`python -m tests.tools.bench PART...` measures some parts again; `--hardware gpu` the parts that
-need CUDA. Exit code 1 if a figure misses its aim.
+`python -m tests.tools.bench PART...` measures some parts again. Exit code 1 if a figure misses its
+aim. A card is measured by `python -m tests.tools.gpu`.
 """
 
 import argparse
@@ -36,15 +36,13 @@ def main(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m tests.tools.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
-    parser.add_argument("--hardware", default="cpu", choices=("cpu", "gpu"))
     args = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
     for earlier in RESULTS.glob("bench*.json") if args.parts else ():
         shutil.copy(earlier, WORK)
-    result = benchmark(args.hardware, WORK, args.parts)
+    result = benchmark("cpu", WORK, args.parts)
     print(markdown(result))
-    # Without CUDA the parts for the CPU are measured, also with --hardware gpu.
-    shutil.copy(WORK / ("bench.json" if result["hardware"] == "cpu" else "bench-gpu.json"), RESULTS)
+    shutil.copy(WORK / "bench.json", RESULTS)
     update_page(ROOT / FIGURES_PAGE, RESULTS)
     return 1 if missed(result) else 0
 
