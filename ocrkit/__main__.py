@@ -24,10 +24,9 @@ from data_prep.dataset.command import (
 )
 from data_prep.dataset.files import sentence
 from data_prep.dataset.schema import one_line
-from ocrkit.config.names import ENGINES, PAGE_FORMATS
 from ocrkit.environment import is_main_process
 from ocrkit.errors import ConfigError
-from ocrkit.models.base import EXPORT_FORMATS, run_folder, settings_of_run
+from ocrkit.models.base import ENGINES, EXPORT_FORMATS, PAGE_FORMATS, run_folder, settings_of_run
 
 if typing.TYPE_CHECKING:
     from ocrkit.config import TrainConfig

@@ -4,10 +4,6 @@ Those of transformers are compared with it by a test: importing it here would ta
 Unsloth has to be imported first.
 """
 
-# OCR engines that are evaluated beside a model.
-ENGINES = ("rapidocr", "tesseract")
-# Files that pages read line by line are written to.
-PAGE_FORMATS = ("text", "hocr", "alto", "pdf")
 # Tasks whose prompt may be set for all rows; in vqa every row holds its own question.
 PROMPTED_TASKS = ("transcription", "extraction")
 LOSSES = (

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ocrkit.config.names import ENGINES
 from ocrkit.data.rows import select_rows, text_of, without_images
 from ocrkit.display.tables import Table, interval
 from ocrkit.evaluation import analysis
@@ -19,6 +18,7 @@ from ocrkit.metrics import fields
 from ocrkit.metrics.edits import process_cer, process_exact_match
 from ocrkit.metrics.intervals import Tally
 from ocrkit.metrics.text import normalize
+from ocrkit.models.base import ENGINES
 
 if TYPE_CHECKING:
     from datasets import Dataset

@@ -10,9 +10,9 @@ from rapidfuzz.distance import Indel
 from tqdm.auto import tqdm
 
 from data_prep.dataset.files import naming
-from ocrkit.config.names import ENGINES
 from ocrkit.data.rows import Row
 from ocrkit.evaluation.labelling import DRAFTS, Labels
+from ocrkit.models.base import ENGINES
 
 if TYPE_CHECKING:
     from ocrkit.config import TrainConfig

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import regex
 
 from data_prep.dataset.pictures import open_image
-from ocrkit.config.names import ENGINES
 from ocrkit.data.rows import first_picture, without_images
 from ocrkit.metrics.text import script
+from ocrkit.models.base import ENGINES
 
 if TYPE_CHECKING:
     import numpy as np

@@ -37,7 +37,7 @@ def write_pages(
     Args:
         pictures: pages that were read.
         predictions: the .jsonl file with their predictions; documents go into its folder.
-        formats: of `ocrkit.config.names.PAGE_FORMATS`.
+        formats: of `ocrkit.models.base.PAGE_FORMATS`.
         overwrite: replace files that the kit did not write, too.
 
     Returns:

@@ -11,6 +11,10 @@ from ocrkit.run_folder import restore
 
 TINY = Path(__file__).parents[1] / "assets" / "tiny"
 
+# OCR engines that are evaluated beside a model.
+ENGINES = ("rapidocr", "tesseract")
+# Files that pages read line by line are written to.
+PAGE_FORMATS = ("text", "hocr", "alto", "pdf")
 EXPORT_FORMATS = ("adapter", "merged_16bit", "merged_4bit", "gguf")
 # Settings that a model needs to read as it was trained: all that is taken of a config.yaml beside
 # a model, which may come from a stranger. No setting here runs code, names a folder to write to or

@@ -38,6 +38,9 @@ VALUES = {
     "run_name": "2024",
     "locale": "de",
     "sft_kwargs": {"adam_beta1": 0.8},
+    "chat_template_kwargs": {"enable_thinking": True},
+    "processor_kwargs": {"longest_edge": 512},
+    "replay_share": 0.5,
 }
 # Other settings that a setting needs.
 REQUIRED = {
