@@ -1,11 +1,11 @@
 """What the recipes say of their models, held against the processors and models themselves."""
 
 import re
-from types import SimpleNamespace
 
 import pytest
 from transformers import (
     AutoModelForImageTextToText,
+    AutoProcessor,
     Glm46VImageProcessor,
     MllamaImageProcessor,
     PaddleOCRVLImageProcessor,
@@ -15,6 +15,7 @@ from transformers import (
 from ocrkit.config import RECIPES, TrainConfig, recipes
 from ocrkit.data.lengths import picture_canvases, picture_tokens
 from ocrkit.models.adapters import lora_targets
+from ocrkit.models.base import TINY
 from ocrkit.models.budget import apply_pixel_budget
 from tests.helpers import architectures, tiny_architectures
 
@@ -55,7 +56,9 @@ def test_every_recipe_is_held():
 def test_tokens_of_pictures_are_those_of_the_processor(name):
     _, kind, published = MODELS[name]
     config = TrainConfig.from_recipe(name)
-    processor = SimpleNamespace(image_processor=kind(**published))
+    # The embedded model's tokenizer and template; pictures as the recipe's model takes them.
+    processor = AutoProcessor.from_pretrained(TINY)
+    processor.image_processor = kind(**published)
     apply_pixel_budget(processor, config)
     stated = re.findall(r"of (\d+) x (\d+) pixels: ([\d,]+) (token|tile)s?", _said(name))
     assert len(stated) == 3
