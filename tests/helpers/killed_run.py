@@ -105,7 +105,7 @@ def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dic
             wait_until(child, (folder / "replaced").is_dir)
             time.sleep(rng.uniform(0, 0.03))
         else:
-            wait_until(child, lambda: taken_over(folder))
+            wait_until(child, lambda: taken_over(folder, first))
             time.sleep(rng.uniform(0, 1))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
@@ -124,10 +124,10 @@ def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dic
     }
 
 
-def taken_over(folder: Path) -> bool:
-    """Whether a second run has set the first aside and written its own run.json."""
-    replaced = folder / "replaced"
-    return replaced.is_dir() and not (replaced / "moving.json").exists()
+def taken_over(folder: Path, first: str) -> bool:
+    """Whether a second run has set the run `first` aside and written its own run.json."""
+    is_moving = (folder / "replaced" / "moving.json").exists()
+    return not is_moving and read_run(folder).get("id", first) != first
 
 
 def readings(config: TrainConfig, folder: Path) -> list[str]:

@@ -130,7 +130,7 @@ def test_the_command(tmp_path, capsys):
         (("--layouts", "poem"), "--layouts is 'poem', but takes one of invoice-classic"),
         (("--width", "30"), "--width is 30, but takes 600 to 3000 pixels."),
         (("--count", "0"), "--count is 0, but takes 1 or more."),
-        (("--split", "source"), "--split is 'source', but takes shares"),
+        (("--split", "source"), "--split is 'source', but drawn data has no splits"),
         (("--split", "a,b"), "--split"),
     ):
         assert command("--out", str(tmp_path / "never"), *wrong) == 2
