@@ -10,15 +10,13 @@ import hashlib
 import io
 import json
 import os
-import re
 import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from data_prep.dataset.arithmetic import invoice_problems
-from data_prep.dataset.check import batches, check_batch
+from data_prep.dataset.check import ERROR, batches, check_batch, completion_of, load_schema
 from data_prep.dataset.command import COUNT, WORKERS, exit_code, expand_home, parse_arguments
 from data_prep.dataset.manifest import check_own, write_folder
 from data_prep.dataset.other_trainers import WRITERS
@@ -27,7 +25,6 @@ from data_prep.dataset.schema import (
     DataError,
     Row,
     UsageError,
-    content_text,
     one_line,
     parse_json,
 )
@@ -35,15 +32,8 @@ from data_prep.dataset.split import page_key, page_of
 from data_prep.dataset.workers import ordered_map
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from tqdm.auto import tqdm
 
-    from jsonschema.protocols import Validator
-
-# Control tokens that models write turns and pictures with; a row whose text has one may be dropped.
-CONTROL_TOKEN = re.compile(
-    r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|image|video|image_soft_token)>"
-    r"|<(?:start|end)_of_(?:turn|image)>|\[/?(?:INST|IMG)\]"
-)
 EXAMPLES = 5  # places listed for each kind of finding
 
 
@@ -89,6 +79,7 @@ def validate(
     workers: int = 1,
     plot: bool = True,
     overwrite: bool = False,
+    progress: bool = True,
 ) -> dict:
     """Check the folder `dataset`, of any layout; returns (and writes) validation.json.
 
@@ -100,6 +91,7 @@ def validate(
         workers: processes that open pictures.
         plot: whether to draw validation.png.
         overwrite: replace files of these names that the kit did not write, too.
+        progress: whether to draw a progress bar on stderr.
 
     Raises:
         UsageError: `max_characters` or `workers` is under 1.
@@ -112,28 +104,29 @@ def validate(
     dataset, schema, tokenizer = map(expand_home, (Path(dataset), schema, tokenizer))
     check_own(dataset, ["validation.json", *(["validation.png"] if plot else [])], overwrite)
     layout, files = find_files(dataset)
-    validator = load_schema(schema) if schema else None
+    checked = {"schema": load_schema(schema) if schema else None, "max_characters": max_characters}
     findings = Findings()
     rows: Counter[str] = Counter()
     seen = Seen()
     characters: dict[str, Counter[str]] = {split: Counter() for split in files}
     sizes: Counter[tuple[int, int]] = Counter()
-    for split in files:
-        root = dataset / split if layout == "imagefolder" else dataset
-        work = partial(check_batch, layout=layout, folder=str(root))
-        for results in ordered_map(work, batches(dataset, files[split]), workers):
-            for place, check in results:
-                rows[split] += 1
-                for kind, detail in check.errors:
-                    findings.error(kind, f"{place}: {detail}")
-                for kind, detail in check.warnings:
-                    findings.warn(kind, f"{place}: {detail}")
-                if check.row is None:
-                    continue
-                check_texts(check.row, place, split, findings, validator, max_characters)
-                seen.check(check.row, check.digests, place, split, findings)
-                characters[split].update(completion_of(check.row))
-                sizes[check.row.width, check.row.height] += 1
+    bar = progress_bar(dataset, progress)
+    with bar:
+        for split in files:
+            folder = str(dataset / split if layout == "imagefolder" else dataset)
+            work = partial(check_batch, layout=layout, folder=folder, split=split, **checked)
+            for results in ordered_map(work, batches(dataset, files[split]), workers):
+                for place, check in results:
+                    rows[split] += 1
+                    for level, kind, detail in check.problems:
+                        note = findings.error if level == ERROR else findings.warn
+                        note(kind, f"{place}: {detail}")
+                    if check.row is None:
+                        continue
+                    seen.check(check.row, check.digests, place, split, findings)
+                    characters[split].update(completion_of(check.row))
+                    sizes[check.row.width, check.row.height] += 1
+                bar.update(len(results))
     check_counts(dataset, rows, findings)
     check_characters(characters, tokenizer, findings)
     result = findings.to_dict(dict(rows))
@@ -179,9 +172,15 @@ def stated_format(dataset: Path) -> object:
         return None
 
 
-def completion_of(row: Row) -> str:
-    """The text of a row's completion."""
-    return content_text(row.completion[-1]["content"])
+def progress_bar(dataset: Path, shown: bool) -> "tqdm":
+    """Make the progress bar of a check; its total is the count of rows in dataset.json."""
+    from tqdm.auto import tqdm
+
+    try:
+        total = sum(read_summary(dataset)["rows"].values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        total = None
+    return tqdm(desc="validate", total=total, unit=" rows", disable=not shown, mininterval=0.5)
 
 
 class Seen:
@@ -214,42 +213,6 @@ class Seen:
                 findings.error("picture in two splits", f"{place}: also in {first_split}")
             elif first_text != text and row.task == "transcription":
                 findings.warn("one picture with two texts", f"{place}: {text[:80]}")
-
-
-def check_texts(
-    row: Row,
-    place: str,
-    split: str,
-    findings: Findings,
-    validator: "Validator | None",
-    max_characters: int,
-) -> None:
-    """Note what is wrong with a row's prompt and completion."""
-    answer = completion_of(row)
-    asked = "\n".join(content_text(message["content"]) for message in row.prompt)
-    if not answer.strip():
-        note = findings.error if split == "train" else findings.warn
-        note("empty text", f"{place}: nothing is to be read")
-    for text in (asked, answer):
-        if token := CONTROL_TOKEN.search(text):
-            findings.warn("control token in a text", f"{place}: {token[0]} in {text[:80]!r}")
-    if len(answer) > max_characters:
-        findings.warn("long text", f"{place}: {len(answer)} characters")
-    # Short answers such as "2" occur anywhere.
-    if len(answer) >= 8 and answer in asked:
-        findings.warn("answer stands in the prompt", f"{place}: {answer[:80]}")
-    if row.task != "extraction":
-        return
-    try:
-        value = parse_json(answer)
-    except ValueError as error:
-        findings.error("completion is no JSON", f"{place}: {error}")
-        return
-    for error in validator.iter_errors(value) if validator else ():
-        path = "/".join(str(part) for part in error.absolute_path)
-        findings.error("completion breaks the schema", f"{place}: {path}: {error.message}"[:300])
-    for problem in invoice_problems(value):
-        findings.warn("arithmetic", f"{place}: {problem}")
 
 
 def check_counts(dataset: Path, rows: Counter, findings: Findings) -> None:
@@ -300,20 +263,6 @@ def unknown_characters(tokenizer: str | Path, characters: Counter) -> list[str]:
         for c in sorted(characters)
         if c not in model.decode(model.encode(f"a{c}a", add_special_tokens=False).ids)
     ]
-
-
-def load_schema(path: str | Path) -> "Validator":
-    """Load a JSON Schema; DataError where the file holds none."""
-    import jsonschema
-
-    try:
-        schema = cast("Mapping | bool", parse_json(Path(path).read_bytes()))
-        kind = jsonschema.validators.validator_for(schema)
-        kind.check_schema(schema)
-    except (OSError, ValueError, jsonschema.SchemaError) as error:
-        message = getattr(error, "message", error)
-        raise DataError(f"{path} cannot be read as a JSON Schema ({message}).") from None
-    return kind(schema)
 
 
 def digest(text: str) -> bytes:

@@ -1,26 +1,41 @@
 """Checks of single rows, of every layout that convert writes; worker processes run them."""
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
+from data_prep.dataset.arithmetic import invoice_problems
 from data_prep.dataset.schema import (
     DataError,
     Row,
+    content_text,
     convert_line,
-    dump_json,
     from_messages,
     parse_json,
     row_problems,
 )
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from jsonschema.protocols import Validator
+
+    Schema = Mapping | bool
+
 BATCH = 64
 PARQUET_BATCH = 16  # fewer, as these rows hold their pictures
+# Control tokens that models write turns and pictures with; a row whose text has one may be dropped.
+CONTROL_TOKEN = re.compile(
+    r"<[|｜][^<>|｜\s]{1,40}[|｜]>|</?s>|<(?:bos|eos|pad|image|video|image_soft_token)>"
+    r"|<(?:start|end)_of_(?:turn|image)>|\[/?(?:INST|IMG)\]"
+)
 LONGEST_SIDE = 200  # times the shorter one; the processors of Qwen's models refuse more
 
 Record = tuple[str, bytes | dict]  # the place of a row, and its line or its columns
-Problems = list[tuple[str, str]]  # the kind and the detail of each
+Problem = tuple[str, str, str]  # ERROR or WARNING, the kind and the detail
+ERROR, WARNING = "error", "warning"
 
 
 class RowCheck(NamedTuple):
@@ -30,8 +45,7 @@ class RowCheck(NamedTuple):
     """
 
     row: Row | None
-    errors: Problems
-    warnings: Problems
+    problems: list[Problem]
     digests: list[bytes]
 
 
@@ -70,18 +84,35 @@ def parquet_batches(path: Path, name: str) -> Iterator[list[Record]]:
         raise DataError(f"{path} cannot be read as parquet ({reason}).") from None
 
 
-def check_batch(records: list[Record], layout: str, folder: str) -> list[tuple[str, RowCheck]]:
-    """Check a batch of rows with their pictures.
+def check_batch(
+    records: list[Record],
+    layout: str,
+    folder: str,
+    split: str,
+    schema: "Schema | None",
+    max_characters: int,
+) -> list[tuple[str, RowCheck]]:
+    """Check a batch of rows with their texts and pictures.
 
     Args:
         records: from `batches`.
         layout: "imagefolder", "messages" or "parquet".
         folder: from which the rows name their pictures.
+        split: of the rows.
+        schema: a JSON Schema of the completions of extraction rows.
+        max_characters: completions longer than this are warned of.
 
     Returns:
         The place of each row and the result of its check.
     """
-    return [(place, check_record(record, layout, folder)) for place, record in records]
+    validator = None if schema is None else make_validator(schema)
+    results = []
+    for place, record in records:
+        check = check_record(record, layout, folder)
+        if check.row is not None:
+            check.problems.extend(check_texts(check.row, place, split, validator, max_characters))
+        results.append((place, check))
+    return results
 
 
 def check_record(record: bytes | dict, layout: str, folder: str) -> RowCheck:
@@ -91,12 +122,12 @@ def check_record(record: bytes | dict, layout: str, folder: str) -> RowCheck:
     try:
         value = parse_json(record)
     except ValueError as error:
-        return RowCheck(None, [("broken line", str(error))], [], [])
+        return RowCheck(None, [(ERROR, "broken line", str(error))], [])
     try:
         row = from_messages(value) if layout == "messages" else value
         return check_value(row, lambda index, name: Path(folder, name).read_bytes())
     except ValueError as error:
-        return RowCheck(None, [("invalid row", str(error))], [], [])
+        return RowCheck(None, [(ERROR, "invalid row", str(error))], [])
 
 
 def check_columns(columns: dict) -> RowCheck:
@@ -109,34 +140,95 @@ def check_columns(columns: dict) -> RowCheck:
 
 def check_value(value: object, read: Callable[[int, str], bytes | None]) -> RowCheck:
     """Check a row's fields and decode its pictures, which `read` gives by number and name."""
-    from data_prep.dataset.pictures import Opened, PictureError
+    from data_prep.dataset.pictures import PictureError, check_picture
 
-    if problems := row_problems(value, blank=True):
+    problems = row_problems(value, blank=True)
+    if problems or not isinstance(value, dict):
         command = convert_line(value, "FILE")
         text = f"of another tool, which {command} reads" if command else "; ".join(problems)
-        return RowCheck(None, [("invalid row", text)], [], [])
-    row = Row.from_json(dump_json(value), blank=True)
-    check = RowCheck(row, [], [], [])
+        return RowCheck(None, [(ERROR, "invalid row", text)], [])
+    row = Row.from_dict(value)
+    check = RowCheck(row, [], [])
+    errors: list[Problem] = []
+    warnings: list[Problem] = []
     for index, name in enumerate(row.images_file_names):
         try:
             data = read(index, name)
             if not data:
                 raise FileNotFoundError
-            opened = Opened(data)
+            width, height, frames = check_picture(data)
         except OSError:
-            check.errors.append(("missing image", name))
+            errors.append((ERROR, "missing image", name))
             continue
         except PictureError as error:
-            check.errors.append((error.reason, f"{name}: {error.detail}"))
+            errors.append((ERROR, error.reason, f"{name}: {error.detail}"))
             continue
-        size = "{}x{}".format(*opened.image.size)
-        if opened.frames > 1:
-            detail = f"{name} has {opened.frames}, of which the first is taken"
-            check.warnings.append(("several frames", detail))
-        if max(opened.image.size) > LONGEST_SIDE * min(opened.image.size):
-            check.warnings.append(("long picture", f"{name} is {size}; some models refuse it"))
+        size = f"{width}x{height}"
+        if frames > 1:
+            detail = f"{name} has {frames}, of which the first is taken"
+            warnings.append((WARNING, "several frames", detail))
+        if max(width, height) > LONGEST_SIDE * min(width, height):
+            warnings.append((WARNING, "long picture", f"{name} is {size}; some models refuse it"))
         check.digests.append(hashlib.blake2b(data, digest_size=16).digest())
-        if index == 0 and opened.image.size != (row.width, row.height):
+        if index == 0 and (width, height) != (row.width, row.height):
             detail = f"{name} is {size}, stated {row.width}x{row.height}"
-            check.errors.append(("size differs", detail))
+            errors.append((ERROR, "size differs", detail))
+    check.problems.extend([*errors, *warnings])
     return check
+
+
+def completion_of(row: Row) -> str:
+    """The text of a row's completion."""
+    return content_text(row.completion[-1]["content"])
+
+
+def check_texts(
+    row: Row, place: str, split: str, validator: "Validator | None", max_characters: int
+) -> Iterator[Problem]:
+    """Yield what is wrong with a row's prompt and completion."""
+    answer = completion_of(row)
+    asked = "\n".join(content_text(message["content"]) for message in row.prompt)
+    if not answer.strip():
+        level = ERROR if split == "train" else WARNING
+        yield level, "empty text", "nothing is to be read"
+    for text in (asked, answer):
+        if token := CONTROL_TOKEN.search(text):
+            yield WARNING, "control token in a text", f"{token[0]} in {text[:80]!r}"
+    if len(answer) > max_characters:
+        yield WARNING, "long text", f"{len(answer)} characters"
+    # Short answers such as "2" occur anywhere.
+    if len(answer) >= 8 and answer in asked:
+        yield WARNING, "answer stands in the prompt", answer[:80]
+    if row.task != "extraction":
+        return
+    try:
+        value = parse_json(answer)
+    except ValueError as error:
+        yield ERROR, "completion is no JSON", str(error)
+        return
+    for error in validator.iter_errors(value) if validator else ():
+        path = "/".join(str(part) for part in error.absolute_path)
+        detail = f"{path}: {error.message}"[: 298 - len(place)]
+        yield ERROR, "completion breaks the schema", detail
+    for problem in invoice_problems(value):
+        yield WARNING, "arithmetic", problem
+
+
+def load_schema(path: str | Path) -> "Schema":
+    """Load a JSON Schema; DataError where the file holds none."""
+    import jsonschema
+
+    try:
+        schema = cast("Schema", parse_json(Path(path).read_bytes()))
+        make_validator(schema).check_schema(schema)
+    except (OSError, ValueError, jsonschema.SchemaError) as error:
+        message = getattr(error, "message", error)
+        raise DataError(f"{path} cannot be read as a JSON Schema ({message}).") from None
+    return schema
+
+
+def make_validator(schema: "Schema") -> "Validator":
+    """Make a validator of the draft that a JSON Schema states."""
+    import jsonschema
+
+    return jsonschema.validators.validator_for(schema)(schema)

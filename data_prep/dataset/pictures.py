@@ -10,7 +10,9 @@ import io
 import os
 import re
 import stat
+import struct
 import warnings
+import zlib
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +28,7 @@ with contextlib.suppress(ImportError):
     importlib.import_module("pillow_heif").register_heif_opener()
 with contextlib.suppress(ImportError):
     importlib.import_module("pillow_jxl")
+_PNG = b"\x89PNG\r\n\x1a\n"
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
@@ -114,6 +117,51 @@ def read_header(source: Source) -> Header:
         # Orientations 5 to 8 swap width and height.
         swapped = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
         return Header(*(image.size[::-1] if swapped else image.size), frames)
+
+
+def check_picture(data: bytes) -> Header:
+    """Check that a picture's bytes decode; several times as fast as `Opened` for JPEG and PNG.
+
+    A JPEG is decoded at an eighth of its size, which reads all of it. Of a plain PNG the checksums
+    are compared: where all of them hold, it is byte for byte what its encoder wrote. Whatever is
+    not seen to be right in this way is decoded as in `Opened`.
+
+    Raises:
+        PictureError: as `Opened`.
+    """
+    if header := _check_png(data):
+        return header
+    with contextlib.suppress(PictureError), _opening(data) as image:
+        if image.format == "JPEG":
+            swapped = image.getexif().get(ORIENTATION, 1) in (5, 6, 7, 8)
+            size = image.size[::-1] if swapped else image.size
+            image.draft("L", (1, 1))
+            image.load()
+            return Header(*size, 1)
+    opened = Opened(data)
+    return Header(*opened.image.size, opened.frames)
+
+
+def _check_png(data: bytes) -> Header | None:
+    """Size of a PNG of 8-bit samples that holds nothing but its pixels, with right checksums."""
+    kinds, start = [], len(_PNG)
+    try:
+        width, height, *layout = struct.unpack_from(">II5B", data, start + 8)
+        while start < len(data):
+            (length,) = struct.unpack_from(">I", data, start)
+            end = start + 8 + length
+            if struct.unpack_from(">I", data, end) != (zlib.crc32(data[start + 4 : end]),):
+                return None
+            kinds.append(data[start + 4 : start + 8])
+            start = end + 4
+    except struct.error:
+        return None
+    # Samples of 8 bits in grey or RGB, both with or without alpha, not interlaced.
+    plain = layout[0] == 8 and layout[1] in (0, 2, 4, 6) and not any(layout[2:])
+    whole = data.startswith(_PNG) and kinds[0] == b"IHDR" and kinds[-1] == b"IEND"
+    if plain and whole and set(kinds[1:-1]) == {b"IDAT"} and 0 < width * height <= MAX_PIXELS:
+        return Header(width, height, 1)
+    return None
 
 
 def count_pages(source: Source) -> int:

@@ -152,10 +152,15 @@ class Row:
         problems = row_problems(value, blank)
         if problems or not isinstance(value, dict):
             raise ValueError("; ".join(problems))
-        names = {field.name for field in fields(cls)}
-        return cls(**{name: column for name, column in value.items() if name in names})
+        return cls.from_dict(value)
+
+    @classmethod
+    def from_dict(cls, value: dict) -> "Row":
+        """Make a row of a parsed line in which `row_problems` found none."""
+        return cls(**{name: value[name] for name in ROW_NAMES if name in value})
 
 
+ROW_NAMES = [f.name for f in fields(Row)]
 ROW_TYPES: dict[str, type] = {f.name: str for f in fields(Row) if f.name != "answers"}
 ROW_TYPES |= {"width": int, "height": int}
 ROW_TYPES |= dict.fromkeys(("images_file_names", *ROW_SIDES), list)

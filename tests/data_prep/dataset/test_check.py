@@ -35,15 +35,19 @@ def row(**changes):
 
 def check(folder, record, layout="imagefolder"):
     line = record if isinstance(record, bytes) else json.dumps(record).encode()
-    ((place, result),) = check_batch([("train:1", line)], layout, str(folder))
-    assert place == "train:1"
+    return check_records([("train:1", line)], layout, folder)
+
+
+def check_records(records, layout, folder):
+    ((place, result),) = check_batch(records, layout, str(folder), "train", None, 4000)
+    assert place == records[0][0]
     return result
 
 
 def test_a_valid_row_has_no_problems(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     result = check(tmp_path, row())
-    assert result.row.id == "1" and not result.errors and not result.warnings
+    assert result.row.id == "1" and not result.problems
     assert len(result.digests) == 1
 
 
@@ -59,8 +63,8 @@ def test_a_valid_row_has_no_problems(tmp_path):
 )
 def test_errors_have_a_kind_and_a_detail(tmp_path, record, kind, detail):
     (tmp_path / "a.png").write_bytes(png())
-    ((found_kind, found_detail),) = check(tmp_path, record).errors
-    assert found_kind == kind and detail in found_detail
+    ((level, found_kind, found_detail),) = check(tmp_path, record).problems
+    assert (level, found_kind) == ("error", kind) and detail in found_detail
 
 
 @pytest.mark.parametrize(
@@ -73,7 +77,7 @@ def test_errors_have_a_kind_and_a_detail(tmp_path, record, kind, detail):
 def test_warnings_of_pictures(tmp_path, data, size, kind):
     (tmp_path / "a.png").write_bytes(data)
     result = check(tmp_path, row(width=size[0], height=size[1]))
-    assert not result.errors and [name for name, _ in result.warnings] == [kind]
+    assert [problem[:2] for problem in result.problems] == [("warning", kind)]
 
 
 def test_messages_are_rows_again(tmp_path):
@@ -83,15 +87,15 @@ def test_messages_are_rows_again(tmp_path):
     for name in ("prompt", "images_file_names"):
         del record[name]
     result = check(tmp_path, record, "messages")
-    assert not result.errors and result.row.prompt[0]["content"] == "Read."
+    assert not result.problems and result.row.prompt[0]["content"] == "Read."
     record["images"] = []
-    assert check(tmp_path, record, "messages").errors[0][0] == "invalid row"
+    assert check(tmp_path, record, "messages").problems[0][1] == "invalid row"
 
 
 def test_columns_of_parquet_hold_their_pictures(tmp_path):
     columns = row(images=[{"path": "a.png", "bytes": png()}])
-    ((_, result),) = check_batch([("data row 1", columns)], "parquet", str(tmp_path))
-    assert not result.errors and result.row.images_file_names == ["a.png"]
+    result = check_records([("data row 1", columns)], "parquet", tmp_path)
+    assert not result.problems and result.row.images_file_names == ["a.png"]
     for broken in ([{"path": "a.png", "bytes": None}], [{"path": "a.png", "bytes": b"no"}]):
-        ((_, result),) = check_batch([("data row 1", row(images=broken))], "parquet", ".")
-        assert result.errors[0][0] in ("missing image", "unreadable image")
+        result = check_records([("data row 1", row(images=broken))], "parquet", tmp_path)
+        assert result.problems[0][1] in ("missing image", "unreadable image")

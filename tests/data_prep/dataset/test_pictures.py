@@ -1,6 +1,7 @@
 """The one opener of pictures: every mode, every way of giving a picture, pages and frames."""
 
 import io
+import random
 import struct
 
 import numpy as np
@@ -8,7 +9,15 @@ import pytest
 from PIL import Image
 
 from data_prep.convert import convert
-from data_prep.dataset.pictures import PictureError, count_pages, open_image, read_header
+from data_prep.dataset.pictures import (
+    Header,
+    Opened,
+    PictureError,
+    check_picture,
+    count_pages,
+    open_image,
+    read_header,
+)
 
 INK = (10, 5, 20, 15)
 
@@ -204,3 +213,56 @@ def test_what_cannot_be_opened_is_reported_in_a_sentence(source, reason):
         with pytest.raises(PictureError) as raised:
             reader(source)
         assert str(raised.value).startswith(reason)
+
+
+def damaged(data, rng):
+    """The bytes of a picture with some cut off, changed, left out or added."""
+    data = bytearray(data)
+    start = rng.randrange(len(data))
+    change = rng.randrange(5)
+    if change == 0:
+        del data[start:]
+    elif change == 1:
+        data[start] = rng.randrange(256)
+    elif change == 2:
+        del data[start : start + rng.randrange(1, 100)]
+    elif change == 3:
+        data[start : start + 50] = bytes(len(data[start : start + 50]))
+    else:
+        data += b"trailing" * rng.randrange(3)
+    return bytes(data)
+
+
+def outcome(check, data):
+    try:
+        return check(data)
+    except PictureError as error:
+        return error.reason, error.detail
+
+
+def decoded(data):
+    opened = Opened(data)
+    return Header(*opened.image.size, opened.frames)
+
+
+def test_a_checked_picture_is_as_a_decoded_one_also_where_it_is_damaged():
+    rng = random.Random(7)
+    noise = np.random.default_rng(7).integers(0, 256, (30, 50, 3), np.uint8)
+    colour, turned = Image.fromarray(noise), Image.Exif()
+    turned[0x0112] = 6
+    again = {"save_all": True, "append_images": [colour.rotate(90)]}
+    files = [
+        *(encoded(colour.convert(mode)) for mode in ("L", "LA", "P", "1", "RGB", "RGBA")),
+        *(encoded(colour, kind, exif=turned) for kind in ("PNG", "JPEG")),
+        *(encoded(colour, kind, **again) for kind in ("PNG", "MPO", "GIF")),
+        *(encoded(colour.convert(mode), "JPEG") for mode in ("L", "CMYK")),
+        encoded(colour, "JPEG", progressive=True),
+        encoded(colour, "JPEG", subsampling=0, restart_marker_blocks=2),
+        encoded(colour, "WEBP"),
+    ]
+    outcomes = []
+    for data in [*files, *(damaged(rng.choice(files), rng) for _ in range(1000))]:
+        outcomes.append(outcome(check_picture, data))
+        assert outcomes[-1] == outcome(decoded, data)
+    assert all(isinstance(result, Header) for result in outcomes[: len(files)])
+    assert 300 < sum(isinstance(result, Header) for result in outcomes) < 900
