@@ -7,7 +7,7 @@ first of the heavy packages to be imported.
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _MODULE_OF = {
     "TrainConfig": "config",
