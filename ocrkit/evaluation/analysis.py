@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from ocrkit.evaluation.records import Record, right_answers, scored_text
-from ocrkit.metrics.edits import EditCounts
+from ocrkit.metrics.edits import EditCounts, process_cer
 from ocrkit.metrics.intervals import Tally, resample, wilson
 from ocrkit.metrics.names import METRICS
 from ocrkit.metrics.text import normalize, script
@@ -126,6 +126,27 @@ def by_column(
 
 
 # --- kinds of error
+
+
+def folded_cer(records: Sequence[Record]) -> dict[str, Tally]:
+    """CER as it is, without case, without spaces and without both: {label: edits and lengths}.
+
+    Both texts are changed before they are aligned: case by `str.casefold`, spaces by dropping all
+    white space.
+    """
+    truths = [record["reference"] for record in records]
+    readings = [scored_text(record) for record in records]
+
+    def bare(texts: Sequence[str]) -> list[str]:
+        return ["".join(text.split()) for text in texts]
+
+    folded = [[text.casefold() for text in texts] for texts in (truths, readings)]
+    return {
+        "CER": process_cer(truths, readings),
+        "CER without case": process_cer(*folded),
+        "CER without spaces": process_cer(bare(truths), bare(readings)),
+        "CER without case and spaces": process_cer(*map(bare, folded)),
+    }
 
 
 def error_kinds(records: Sequence[Record], edits: EditCounts) -> list[str | None]:

@@ -15,7 +15,7 @@ from ocrkit.evaluation.evaluate import evaluate_engine
 from ocrkit.evaluation.evaluation import Evaluation
 from ocrkit.evaluation.records import Record, right_answers, scored_text
 from ocrkit.metrics import fields
-from ocrkit.metrics.edits import process_cer, process_exact_match
+from ocrkit.metrics.edits import process_exact_match
 from ocrkit.metrics.intervals import Tally
 from ocrkit.metrics.text import normalize
 from ocrkit.models.base import ENGINES
@@ -119,15 +119,10 @@ def _figures(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     values = [_values(record) for record in records]
     texts = [record for record, listed in zip(records, values) if not listed]
     if texts:
+        tallies = analysis.folded_cer(texts)
+        del tallies["CER without spaces"]
         truths, readings = [r["reference"] for r in texts], [scored_text(r) for r in texts]
-        folded = [[text.casefold() for text in side] for side in (truths, readings)]
-        bare = [["".join(text.split()) for text in side] for side in folded]
-        tallies = {
-            "CER": process_cer(truths, readings),
-            "CER without case": process_cer(*folded),
-            "CER without case and spaces": process_cer(*bare),
-            "exact_match": process_exact_match(truths, readings),
-        }
+        tallies["exact_match"] = process_exact_match(truths, readings)
         figures |= analysis.with_intervals(tallies, [record.get("group") for record in texts])
         figures["exact match"] = figures.pop("exact_match")
     structured = [(record, listed) for record, listed in zip(records, values) if listed]

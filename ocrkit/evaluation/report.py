@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from ocrkit.evaluation.evaluation import Evaluation
 
 SHOWN = 12  # samples a list
+# Share of the last system's edits that case and spaces must be, for a table without them.
+FOLDED = 0.2
 LONGEST = 600  # code points of a text that are shown
 PICTURE = (640, 220)  # pixels
 TALL_PICTURE = (420, 520)
@@ -120,6 +122,7 @@ def section(comparison: "Comparison") -> dict[str, Any]:
             [cell.replace(", ", ",\u00a0", 1).partition(" [") for cell in row] for row in rows
         ],
         "by": [_by(column, evaluations) for column in comparison.by],
+        "folded": _folded(evaluations),
         "kinds": _kinds(list(comparison.kinds.items())),
         "heat": heat_map(last.counts.grapheme_confusions),
         "coverage": coverage_chart(evaluations),
@@ -156,6 +159,21 @@ def _by(column: str, evaluations: Sequence["Evaluation"]) -> dict[str, Any]:
         rows.append({"value": value, "n": values[value]["n"], "bars": bars})
     name = "Accuracy by field" if column == "field" else f"CER by {column.replace('_', ' ')}"
     return {"column": name, "rows": rows}
+
+
+def _folded(evaluations: Sequence["Evaluation"]) -> list[list[str]]:
+    """Rows of CER without case and spaces; none where they are a small part of the errors."""
+    if "cer" not in evaluations[-1].metrics:
+        return []
+    last = [tally.part.sum() for tally in analysis.folded_cer(evaluations[-1].records).values()]
+    if min(last) > (1 - FOLDED) * last[0] or not last[0]:
+        return []
+    table = []
+    for evaluation in evaluations:
+        groups = [record.get("group") for record in evaluation.records]
+        rates = analysis.with_intervals(analysis.folded_cer(evaluation.records), groups)
+        table.append([evaluation.name, *map(interval, rates.values())])
+    return [["", *rates], *table]
 
 
 def _kinds(counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:

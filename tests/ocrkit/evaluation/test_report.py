@@ -46,6 +46,21 @@ def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
     assert "<script" not in (folder / "index.html").read_text(encoding="utf-8", errors="replace")
 
 
+def test_case_and_spaces_stand_apart_where_they_are_much_of_the_errors(tmp_path):
+    def page(reading):
+        evaluation = score(records([("Grand Total", reading), ("Cash", "Cash")]), "tuned")
+        folder = compare(evaluation).save(tmp_path / "report", overwrite=True)
+        return (folder / "index.html").read_text(encoding="utf-8")
+
+    # Five edits in fifteen characters: three of case, one dropped space, one wrong letter.
+    result = page("GRANDTOTAL".replace("GRAND", "GRANd").replace("OTAL", "otaI"))
+    row = result[result.index("Without case and spaces") :].split("</table>")[0]
+    rates = re.findall(r"([\d.]+) % \[", row)
+    assert rates == ["33.3", "13.3", "28.6", "7.1"]
+    assert "Without case and spaces" not in page("Gramd Tctel")
+    assert "Without case and spaces" not in page("Grand Total")
+
+
 def test_differences_mark_by_grapheme():
     assert differences("abc", "axcd") == "a<del>b</del><ins>x</ins>c<ins>d</ins>"
     assert differences("ক্ষি", "ক্ষ") == "<del>ক্ষি</del><ins>ক্ষ</ins>"
