@@ -29,6 +29,11 @@ from ocrkit.training.train import train
 
 def start(config: TrainConfig) -> int:
     """Train in a child process; its id."""
+    return in_child(lambda: train(*load_model(config), load_data(config), config))
+
+
+def in_child(work) -> int:
+    """Call a function in a child process without output; its id."""
     child = os.fork()
     if child:
         return child
@@ -36,15 +41,19 @@ def start(config: TrainConfig) -> int:
     try:
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
-        train(*load_model(config), load_data(config), config)
+        work()
         code = 0
     finally:
         os._exit(code)
 
 
-def wait_until(child: int, condition) -> int | None:
+def wait_until(child: int, condition, seconds: float = 240) -> int | None:
     """Wait for the condition; the child's exit status if it ended before."""
+    end = time.monotonic() + seconds
     while not condition():
+        if time.monotonic() > end:
+            os.kill(child, signal.SIGKILL)
+            raise TimeoutError(f"a child process is not where it should be after {seconds} s")
         done, status = os.waitpid(child, os.WNOHANG)
         if done:
             return os.waitstatus_to_exitcode(status)
@@ -99,7 +108,7 @@ def kill_second_runs(config: TrainConfig, kills: int, rng: random.Random) -> dic
     for number in range(kills):
         child = start(config)
         if number % 3 == 0:
-            time.sleep(rng.uniform(0, 2))
+            time.sleep(rng.uniform(0, 0.2))  # before it has loaded its model
         elif number % 3 == 1:
             # The folder is taken over in some milliseconds, during which the kill falls.
             wait_until(child, (folder / "replaced").is_dir)
@@ -131,10 +140,23 @@ def taken_over(folder: Path, first: str) -> bool:
 
 
 def readings(config: TrainConfig, folder: Path) -> list[str]:
-    """What the run in a folder reads, by its own settings."""
-    own = TrainConfig.from_recipe(str(folder / "config.yaml"), model_name_or_path=str(folder))
-    model, processor = load_model(own)
-    return predict(model, processor, load_data(config)["test"].select(range(2)), own)
+    """What the run in a folder reads, by its own settings.
+
+    A child process reads: a data set that this process opened would leave it with threads, and a
+    process that is forked from one with threads may wait for their locks forever.
+    """
+    file = folder.with_name("readings.json")
+
+    def read():
+        own = TrainConfig.from_recipe(str(folder / "config.yaml"), model_name_or_path=str(folder))
+        model, processor = load_model(own)
+        rows = load_data(config)["test"].select(range(2))
+        file.write_text(json.dumps(predict(model, processor, rows, own)))
+
+    status = wait_until(in_child(read), lambda: False)
+    if status:
+        raise RuntimeError(f"reading with the run in {folder} ended with {status}")
+    return json.loads(file.read_text())
 
 
 def main() -> None:

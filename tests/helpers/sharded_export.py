@@ -3,6 +3,7 @@
 accelerate ignores FSDP on CPUs without a word, so torch's own `fully_shard` shards it, on gloo.
 """
 
+import os
 import sys
 from types import SimpleNamespace
 
@@ -32,3 +33,5 @@ if main:
     export(model, processor, out, gathered=gathered)
 torch.distributed.barrier()
 torch.distributed.destroy_process_group()
+sys.stdout.flush()
+os._exit(0)  # Threads of gloo that have not ended yet abort a process that ends by itself.
