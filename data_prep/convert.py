@@ -163,7 +163,7 @@ def check_encoding(name: str) -> str:
     """Return the name of an encoding if Python knows it, otherwise raise a UsageError."""
     try:
         "".encode(name)
-    except LookupError:
+    except (LookupError, ValueError):  # ValueError: the name is no text
         raise UsageError(
             f"--encoding is {name!r}, but takes an encoding that Python knows, such as gbk, big5, "
             "cp949 or cp932."

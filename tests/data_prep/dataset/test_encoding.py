@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 
@@ -87,8 +88,9 @@ def test_an_unclear_encoding_is_refused_until_it_is_named(tmp_path):
         run("table", path, tmp_path / "out")
     summary, rows, _ = run("table", path, tmp_path / "out", encoding="cp949")
     assert texts(rows) == ["간판"] and summary["options"]["encoding"] == "cp949"
-    with pytest.raises(UsageError, match="--encoding is 'cp94'"):
-        run("table", path, tmp_path / "other", encoding="cp94")
+    for name in ("cp94", "\udcff", "a\0b", "base64"):
+        with pytest.raises(UsageError, match=re.escape(f"--encoding is {name!r}")):
+            run("table", path, tmp_path / "other", encoding=name)
 
 
 def test_half_a_character_at_the_end_costs_its_line(tmp_path):
