@@ -19,7 +19,8 @@
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; `bangla` is meant for a GPU of 16 GB (not measured yet).
+# `tiny` is the embedded model on a CPU, which shows how fine-tuning goes. To read Bangla, take
+# `bangla`, meant for a GPU of 16 GB (not measured yet).
 # `dataset` is your dataset folder or tar, written by the kit. Or name a folder of one of the known
 # data sets as `raw_data`, with its format as `source`. `None` takes the recipe's value.
 

@@ -19,7 +19,8 @@
 # %% [markdown]
 # ## Parameters
 #
-# `tiny` is the embedded model on a CPU; `chinese` is meant for a GPU of 16 GB (not measured yet).
+# `tiny` is the embedded model on a CPU, which shows how fine-tuning goes. To read handwriting, take
+# `chinese`, meant for a GPU of 16 GB (not measured yet); to read print, RapidOCR.
 # `dataset` is your dataset folder or tar, written by the kit. Or name HWDB's folder as `raw_data`,
 # with its format as `source`. `None` takes the recipe's value.
 

@@ -9,9 +9,10 @@
 # * a report of its error rates before and after, with confidence intervals, and of what it forgot,
 # * the adapter and a merged model, ready to load elsewhere.
 #
-# The model is tiny, but everything else is the same as on a GPU: the Qwen3-VL architecture, dataset
-# folder, collator, loss, metrics and report. Set `dataset` to your own folder and `recipe` to a
-# larger model; the rest of this notebook stays the same.
+# The model is tiny and shows how fine-tuning goes; to read receipts, take RapidOCR, or a larger
+# model where RapidOCR does not know the script or the task. Everything else is the same as on a
+# GPU: the Qwen3-VL architecture, dataset folder, collator, loss, metrics and report. Set `dataset`
+# to your own folder and `recipe` to a larger model; the rest of this notebook stays the same.
 
 # %% [markdown]
 # {install}
@@ -229,6 +230,6 @@ if push_to_hub:
 #   the folder that the conversion writes.
 # * CER still falls at the end of training: raise `max_steps`.
 # * CER does not fall: look at the pictures above. A model cannot learn what you cannot read.
-# * Too much was forgotten: mix some of the old lines into the training split, or lower
-#   `learning_rate`.
+# * Too much was forgotten: `replay = "print"` mixes in clean lines that ship with the kit (or name
+#   a dataset folder); or lower `learning_rate`.
 # * A larger model on a GPU: another `recipe`, see `python -m ocrkit recipes`.

@@ -24,6 +24,8 @@ from ocrkit.config.values import parse_setting, read_settings, setting
 from ocrkit.errors import ConfigError
 
 RECIPES = Path(__file__).parents[1] / "recipes"
+# What `replay: print` stands for.
+PRINT = Path(__file__).parents[1] / "assets" / "samples" / "print"
 
 
 @dataclass
@@ -108,7 +110,7 @@ class TrainConfig:
     replay: str = setting(
         "",
         "a second dataset folder whose training rows are mixed in, so that what the base could "
-        "read is not forgotten",
+        "read is not forgotten; print: clean English lines that ship with the kit",
         may_be_empty=True,
     )
     replay_share: float = setting(
@@ -224,6 +226,11 @@ class TrainConfig:
             setattr(self, name, parse_setting(name, types[name], value, spec.metadata["limits"]))
         augmentation_ranges(self.augmentation)
         check_settings(self)
+
+    @property
+    def replay_folder(self) -> str:
+        """The dataset folder that `replay` names."""
+        return str(PRINT) if self.replay == "print" else self.replay
 
     @property
     def trackers(self) -> list[str]:

@@ -112,7 +112,7 @@ def _check_training(config: "TrainConfig") -> None:
             f"weight_averaging={config.weight_averaging:g} ends with averaged weights and "
             "load_best_model_at_end with those of one checkpoint; set one of the two."
         )
-    if config.replay and Path(config.replay).resolve() == Path(config.dataset).resolve():
+    if config.replay and Path(config.replay_folder).resolve() == Path(config.dataset).resolve():
         raise ConfigError(
             f"replay={config.replay!r} is the dataset itself; give another dataset folder, such as "
             "one of what the base reads well."

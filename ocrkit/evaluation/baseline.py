@@ -44,7 +44,7 @@ class Baseline(Table):
     """
 
     def __init__(self, evaluations: Mapping[str, Evaluation]):
-        figures = {name: _figures(e.records) for name, e in evaluations.items()}
+        figures = {name: figures_of(e.records) for name, e in evaluations.items()}
         best_first = sorted(figures, key=lambda name: _errors(figures[name]))
         self.evaluations = {name: evaluations[name] for name in best_first}
         self.sentence = _sentence({NAMES[name]: figures[name] for name in best_first})
@@ -109,7 +109,7 @@ def _check_letters(truths: Iterable[str]) -> None:
         )
 
 
-def _figures(records: Sequence[Record]) -> dict[str, dict[str, float]]:
+def figures_of(records: Sequence[Record]) -> dict[str, dict[str, float]]:
     """{column: {value, low, high}}: error rates of texts, and the share of values that were read.
 
     A text is judged by its characters; of JSON, a table or an answer it counts how many of the

@@ -91,7 +91,7 @@ def run_description(
         "settings": _json_settings(config),
         "processes": process_count(),
         "dataset": dataset_hash(config.dataset),
-        "replay": dataset_hash(config.replay) if config.replay else None,
+        "replay": dataset_hash(config.replay_folder) if config.replay else None,
         "rows": None if isinstance(rows, RowStream) else _rows_hash(rows),
         "base": _base(model),
         "lora": _lora(model),
@@ -196,7 +196,7 @@ def checked_settings(
             f"hash {saved['dataset']}, and that of dataset={config.dataset!r} is {digest}: give "
             "the dataset that it was trained on, or leave resume_from_checkpoint out."
         )
-    if config.replay and saved.get("replay") != dataset_hash(config.replay):
+    if config.replay and saved.get("replay") != dataset_hash(config.replay_folder):
         raise ConfigError(
             f"{checkpoint} was trained with replay={before['replay']!r}, and the dataset.json of "
             f"replay={config.replay!r} is another: give the dataset that it was trained with, or "

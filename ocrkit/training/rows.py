@@ -76,7 +76,7 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     Raises:
         DataError: there are none, or they have another task or another language.
     """
-    own = replace(config, dataset=config.replay, replay="", max_train_samples=None)
+    own = replace(config, dataset=config.replay_folder, replay="", max_train_samples=None)
     replay = load_data(own)["train"]
     few = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
     if not len(few[1]):
@@ -87,7 +87,7 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
             raise DataError(
                 f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(given))} and "
                 f"{config.dataset} of {', '.join(sorted(wanted))}: what is kept by replay is what "
-                f"the model did before, in the same {name}; give such a dataset."
+                f"the model did before, in the same {name}; give such a dataset or replay=''."
             )
     return replay
 

@@ -164,7 +164,7 @@ def _train(
         run |= {"id": next_run_id(checkpoint)}
         run.setdefault("start", weights_fingerprint(model))
         # Listed before trackers write files of this run into the folder.
-        used = [config.dataset, config.replay]
+        used = [config.dataset, config.replay_folder]
         names = [] if resumed else paths_of_run(folder, run["start"], used)
         step = saved["step"] if saved else 0
         log.begin = lambda: _begin(trainer, model, run, names, step)

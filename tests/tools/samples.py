@@ -2,7 +2,7 @@
 
 `python -m tests.tools.samples OUT [DOMAIN...]` draws them; `make samples` replaces the shipped
 samples. The same fonts give the same bytes. Pictures are grey, with lines of 32 pixels, stored as
-WebP of low quality in parquet, so that each folder stays below 300 KB.
+WebP in parquet, of low quality or of few greys, so that each folder stays below 300 KB.
 """
 
 import io
@@ -20,7 +20,7 @@ from data_prep.dataset.write import write_dataset
 from data_prep.synthetic.fonts import font_name
 from data_prep.synthetic.line_drawing import Line, draw, plan_lines
 from data_prep.synthetic.lines import choose_fonts
-from data_prep.synthetic.receipts import TILL_FONTS
+from data_prep.synthetic.receipts import BASE_FONTS, TILL_FONTS, draw_printed_line, line_of
 from data_prep.synthetic.render import shipped_fonts
 from data_prep.synthetic.texts import load_vocabulary
 from data_prep.synthetic.toys import toy_items
@@ -55,12 +55,23 @@ class Toys:
     split: tuple[float, float, float] = (0.72, 0.1, 0.18)
 
 
+@dataclass(frozen=True)
+class Print:
+    """Settings of the sample of clean lines in the embedded model's fonts, for `replay`."""
+
+    count: int = 350
+    length: tuple[int, int] = (4, 44)
+    greys: int = 8
+    split: tuple[float, float, float] = (1.0, 0.0, 0.0)
+
+
 SAMPLES = {
     "bangla": Lines("bn", "handwriting", (3, 9)),
     "korean": Lines("ko", "sign", (2, 7)),
     "chinese": Lines("zh", "handwriting", (2, 7), count=530),
     "financial": Toys((("receipts", 250), ("tables", 125)), quality=12),
     "vqa": Toys((("questions", 560),)),
+    "print": Print(),
 }
 
 
@@ -97,8 +108,43 @@ def task_items(spec: Toys) -> Iterator[Item]:
     yield from (item for _, item in sorted(placed, key=lambda pair: pair[0]))
 
 
+def print_items(spec: Print) -> Iterator[Item]:
+    """Dataset items of clean lines of print; each is a group."""
+    fonts = [str(path) for path in shipped_fonts(*BASE_FONTS)]
+    rng = random.Random(SEED)
+    for index in range(spec.count):
+        text = line_of(rng, *spec.length)
+        load = partial(_clean_picture, text, rng.choice(fonts), rng.randint(19, 22), spec.greys)
+        yield Item(
+            key=f"print-{index:04d}",
+            where=f"line {index}",
+            text=text,
+            pictures=[Picture(load=load)],
+            group=f"{index:04d}",
+            language="en",
+            prompt=PROMPTS["transcription"],
+        )
+
+
+def items_of(spec: Lines | Toys | Print) -> Iterator[Item]:
+    """Dataset items of a sample."""
+    if isinstance(spec, Print):
+        return print_items(spec)
+    return line_items(spec) if isinstance(spec, Lines) else task_items(spec)
+
+
 def _line_picture(line: Line, quality: int) -> bytes:
     return _webp(Image.open(io.BytesIO(draw(line, 32))), quality)
+
+
+def _clean_picture(text: str, font: str, size: int, greys: int) -> bytes:
+    step = 255 / (greys - 1)
+    image = draw_printed_line(text, font, size, "").convert("L")
+    buffer = io.BytesIO()
+    image.point(lambda grey: round(round(grey / step) * step)).save(
+        buffer, "WEBP", lossless=True, method=6
+    )
+    return buffer.getvalue()
 
 
 def _packed(load: partial, quality: int) -> bytes:
@@ -119,7 +165,7 @@ def make_sample(domain: str, out: str | Path) -> dict:
         ValueError: the folder is larger than `LIMIT`.
     """
     spec = SAMPLES[domain]
-    items = partial(line_items, spec) if isinstance(spec, Lines) else partial(task_items, spec)
+    items = partial(items_of, spec)
     settings = {"seed": SEED, "layout": "prompt_completion", "format": "parquet"}
     settings |= {"sample": repr(spec)}
     manifest = write_dataset(

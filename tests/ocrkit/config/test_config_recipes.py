@@ -1,8 +1,10 @@
 """What the recipes say of their models, held against the processors and models themselves."""
 
 import re
+import shlex
 
 import pytest
+import yaml
 from transformers import (
     AutoModelForImageTextToText,
     AutoProcessor,
@@ -106,6 +108,20 @@ def test_a_tile_is_as_many_tokens_as_the_recipe_says():
     assert (side // vision.patch_size) ** 2 + 1 == _number(
         re.search(r"tile is ([\d,]+) tokens", _said("vqa"))[1]
     )
+
+
+@pytest.mark.parametrize("name", ["bangla", "korean", "chinese"])
+def test_print_to_replay_is_drawn_by_the_command_that_the_recipe_names(name, capsys):
+    from data_prep import synthesize
+
+    text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
+    replay = yaml.safe_load(re.search("^# (replay: .*)$", text, re.MULTILINE)[1])
+    assert TrainConfig.from_recipe(name, **replay).replay_share == 0.25
+    command = shlex.split(re.search("`(python -m data_prep.synthesize .*)`", _said(name))[1])
+    assert command[-2:] == ["--out", replay["replay"]]
+    # Known arguments, but so few that it is refused before anything is drawn.
+    assert synthesize.main([*command[3:], "--count", "0"]) == 2
+    assert "count" in capsys.readouterr().err
 
 
 def test_recipes_ask_in_their_models_own_words():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from data_prep.synthetic.receipts import printed_receipts
-from ocrkit import load_data, load_model
+from ocrkit import TrainConfig, load_data, load_model
 from ocrkit.data.collate import Collator
 from ocrkit.data.order import SLOT, TrainRows
 from ocrkit.data.rows import dataset_of
@@ -116,3 +116,14 @@ def test_a_replay_dataset_of_something_else_is_refused(config, clean, tmp_path):
     for share in (0, 1, 1.5, -0.1):
         with pytest.raises(ConfigError, match="replay_share"):
             replace(config, replay_share=share)
+
+
+def test_the_recipe_of_receipts_replays_print_that_ships_with_the_kit(config):
+    recipe = TrainConfig.from_recipe(
+        "receipts", dataset=config.dataset, output_dir=config.output_dir
+    )
+    assert recipe.replay == "print" and recipe.replay_share == 0.25
+    rows = replay_rows(load_data(config)["train"], recipe)
+    assert len(rows) == 350 and set(rows["language"]) == {"en"}
+    assert replace(recipe, replay="").replay_folder == ""
+    assert replace(recipe, replay="other").replay_folder == "other"
