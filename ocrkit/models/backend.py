@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 import torch
 
@@ -212,8 +213,29 @@ def adapter_on(adapter: str, base: str) -> Iterator[str]:
 
 @contextmanager
 def strict_adapter_loading() -> Iterator[None]:
-    """Raise PEFT's warning of missing adapter keys as an error."""
-    with warnings.catch_warnings():
+    """Load adapters under the names that they were saved with; a missing one is an error.
+
+    PEFT renames the keys of an adapter as transformers renames those of a checkpoint, and only
+    warns of those that it does not find afterwards. A pattern of such a renaming may fit a name
+    that is right already (`language_model.layers` of DeepSeek-OCR-2).
+    """
+    from peft.utils import transformers_weight_conversion as conversion
+
+    name = "convert_peft_adapter_state_dict_for_transformers"
+    convert = getattr(conversion, name)
+
+    def converted(
+        model: "PreTrainedModel",
+        peft_config: object,
+        adapter_state_dict: dict[str, torch.Tensor],
+        adapter_name: str = "default",
+    ) -> dict[str, torch.Tensor]:
+        own = {key.replace(f".{adapter_name}.", ".") for key, _ in model.named_parameters()}
+        if own.issuperset(adapter_state_dict):
+            return adapter_state_dict
+        return convert(model, peft_config, adapter_state_dict, adapter_name)
+
+    with warnings.catch_warnings(), patch.object(conversion, name, converted):
         warnings.filterwarnings("error", message="Found missing adapter keys")
         yield
 

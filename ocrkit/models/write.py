@@ -17,6 +17,7 @@ from ocrkit.data.read_rows import drawn_rows
 from ocrkit.data.rows import Row, text_of
 from ocrkit.errors import ConfigError, ModelError, choice
 from ocrkit.metrics import ned_similarity
+from ocrkit.models.backend import strict_adapter_loading
 from ocrkit.models.base import EXPORT_FORMATS, check_memory, in_16_bits, settings_of_run
 from ocrkit.models.budget import fit_tiles
 from ocrkit.models.gguf import WITHOUT_GGUF, llama_cpp_reader, read_gguf, write_gguf
@@ -296,7 +297,8 @@ def _merge(model: "PreTrainedModel") -> "PreTrainedModel":
     fit_tiles(base, getattr(vision, "max_num_tiles", None))
     with tempfile.TemporaryDirectory() as folder:
         model.save_pretrained(folder)
-        merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
+        with strict_adapter_loading():
+            merged = PeftModel.from_pretrained(base, folder).merge_and_unload()
     return cast("PreTrainedModel", merged).to(torch.bfloat16)
 
 

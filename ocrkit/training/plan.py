@@ -31,7 +31,15 @@ from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
 from ocrkit.models.sizes import count_sizes, picture_fits, row_scale
 from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
-from ocrkit.training.probe import GIB, out_of_memory, peak_memory, resident_memory, timed_steps
+from ocrkit.training.probe import (
+    GIB,
+    cannot_compute,
+    check_training,
+    out_of_memory,
+    peak_memory,
+    resident_memory,
+    timed_steps,
+)
 from ocrkit.training.rows import (
     STREAM_SAMPLE,
     context_length,
@@ -205,7 +213,8 @@ def plan(
 
     Raises:
         DataError: no training row, or none that fits the context.
-        TrainingError: a batch does not fit the memory.
+        TrainingError: a batch does not fit the memory, or the model cannot compute it.
+        ConfigError: the model computes no batch of several rows.
     """
     rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
     if config.replay:
@@ -339,6 +348,12 @@ def _throughput(
         batch = batches[len(seconds)]
         ids = rows.select_columns("id")[batch]["id"]
         raise out_of_memory("in a trial", [tokens[i] for i in batch], ids) from error
+    except Exception as error:  # models raise errors of any type
+        # Says so where it is the model that takes no batch of several rows.
+        check_training(model, collator.processor, size, config)
+        ids = rows.select_columns("id")[batches[len(seconds)]]["id"]
+        which = f"the pictures of rows {ids}" if size > 1 else f"the pictures of row {ids[0]!r}"
+        raise cannot_compute(which, error, model, collator.processor) from error
     return size * steps / sum(seconds[1:]), peak_memory(model.device) / GIB
 
 

@@ -24,6 +24,7 @@ from ocrkit.models.checks import (
     leaks_labels,
     trains_alike_in_batches,
 )
+from ocrkit.models.sizes import budget_setting
 from ocrkit.training.losses import loss_terms, supervised_loss
 
 if TYPE_CHECKING:
@@ -46,6 +47,24 @@ def out_of_memory(where: str, lengths: Sequence[float], ids: Sequence[str] = ())
         f"{longest} of {length} tokens: lower per_device_train_batch_size (raising "
         "gradient_accumulation_steps as much), lower max_pixels, or set "
         "gradient_checkpointing=True."
+    )
+
+
+def cannot_compute(
+    what: str, error: Exception, model: "PreTrainedModel", processor: "ProcessorMixin"
+) -> TrainingError:
+    """The error for pictures with which a model's own code fails.
+
+    Args:
+        what: the pictures, e.g. "a drawn line".
+        error: of that code.
+    """
+    cause = " ".join(str(error).split())[:200] or type(error).__name__
+    setting = budget_setting(processor)
+    lower = f"set {setting} lower, or " if setting else ""
+    return TrainingError(
+        f"{model.config.model_type}: this model cannot compute {what} ({cause}); {lower}take "
+        "another model."
     )
 
 
@@ -134,7 +153,7 @@ def check_training(
     A difference between the ids of a row and those of its whole conversation is printed.
 
     Raises:
-        TrainingError: a later label changes earlier logits.
+        TrainingError: a later label changes earlier logits, or the model takes no drawn line.
         ConfigError: padding changes logits, and batches hold several rows.
     """
     collate = Collator(processor, config.image_height)
@@ -142,7 +161,13 @@ def check_training(
     if is_main_process() and (different := conversation_difference(collate)):
         print(f"WARNING: {name}: {different} of a row differ from those of its conversation.")
     with training_mode(model, config), autocast(config, model.device.type):
-        if leaks_labels(model, collate):
+        try:
+            leaks = leaks_labels(model, collate)
+        except torch.cuda.OutOfMemoryError:
+            raise
+        except Exception as error:  # models raise errors of any type
+            raise cannot_compute("a drawn line", error, model, processor) from None
+        if leaks:
             raise TrainingError(
                 f"{name}: this model's earlier logits change with a later label, so it would learn "
                 "to copy labels and not to read them; take another model."

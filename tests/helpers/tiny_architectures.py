@@ -749,8 +749,7 @@ def _hunyuan_processor(tokenizer: Any, template: str) -> Any:
 
 
 def _hunyuan_config(ids: Ids) -> dict[str, Any]:
-    # Pictures are numbered over the batch, on the slowest axis: a small theta lets that be seen.
-    rope = {"rope_type": "default", "rope_theta": 10.0, "mrope_section": [2, 2, 2, 2]}
+    rope = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 2, 2, 2]}
     vision = {
         **_VISION,
         "num_key_value_heads": 4,

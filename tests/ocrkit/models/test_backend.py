@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
@@ -15,6 +16,7 @@ from ocrkit.models.backend import (
     choose_backend,
     half_precision,
     inference_mode,
+    strict_adapter_loading,
     weights_dtype,
 )
 from ocrkit.models.load import load_model
@@ -93,6 +95,23 @@ def test_adapter_on_names_another_base(tmp_path):
     with adapter_on(str(tmp_path), "/somewhere/else") as folder:
         assert folder == str(tmp_path)
     assert json.loads((tmp_path / "adapter_config.json").read_text()) == settings
+
+
+def test_keys_of_an_adapter_that_are_the_models_own_are_not_renamed(config, monkeypatch):
+    def rename(model, peft_config, adapter_state_dict, adapter_name="default"):
+        return {name.replace("layers", "blocks"): w for name, w in adapter_state_dict.items()}
+
+    name = "convert_peft_adapter_state_dict_for_transformers"
+    monkeypatch.setattr(f"peft.utils.transformers_weight_conversion.{name}", rename)
+    model, _ = load_model(config)
+    saved = get_peft_model_state_dict(model)
+
+    def missing():
+        return [n for n in set_peft_model_state_dict(model, saved).missing_keys if "lora_" in n]
+
+    assert len(missing()) > 0
+    with strict_adapter_loading():
+        assert missing() == []
 
 
 @pytest.mark.parametrize(

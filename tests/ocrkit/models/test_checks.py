@@ -1,5 +1,7 @@
 """Self-checks on the embedded model, and on one that is made to depend on what it must not."""
 
+import functools
+
 import pytest
 import torch
 
@@ -59,6 +61,50 @@ def test_a_model_that_sees_later_labels_is_not_trained(loaded):
     try:
         with pytest.raises(TrainingError, match=r"qwen3_vl: .*would learn to copy"):
             check_training(model, processor, 1, TrainConfig(image_height=32))
+    finally:
+        handle.remove()
+
+
+def test_pictures_that_are_numbered_over_a_batch_are_found_by_their_positions(loaded, monkeypatch):
+    """No logit shows it: the model computes with the positions that it always had."""
+    model, processor = loaded
+    base = model.get_base_model().model
+    compute = type(base).get_rope_index
+
+    @functools.wraps(compute)
+    def numbered(self, input_ids, *args, **kwargs):
+        positions, deltas = compute(self, input_ids, *args, **kwargs)
+        return positions + torch.arange(len(input_ids))[:, None], deltas
+
+    collate = Collator(processor, 32)
+    assert checks.trains_alike_in_batches(model, collate)
+    monkeypatch.setattr(environment, "_results", {})
+    monkeypatch.setattr(type(base), "get_rope_index", numbered)
+    monkeypatch.setattr(checks, "_apart", lambda *args: False)
+    assert not checks.trains_alike_in_batches(model, collate)
+    with inference_mode(model):
+        generating = Collator(processor, 32, generation=True)
+        assert not checks.reads_alike_in_batches(model, generating)
+
+
+def test_a_model_that_fails_on_unlike_pictures_is_trained_row_by_row(loaded):
+    model, processor = loaded
+
+    def fail(module, args, kwargs):
+        if len(kwargs["input_ids"]) > most:
+            raise RuntimeError("shape '[6, 58, 64]' is invalid for input of size 22528")
+
+    handle = model.get_base_model().register_forward_pre_hook(fail, with_kwargs=True)
+    config = TrainConfig(image_height=32)
+    try:
+        most = 1
+        with pytest.raises(ConfigError, match="set per_device_train_batch_size=1"):
+            check_training(model, processor, 4, config)
+        check_training(model, processor, 1, config)
+        most = 0
+        environment._results.clear()
+        with pytest.raises(TrainingError, match=r"a drawn line \(shape.*; set max_pixels lower"):
+            check_training(model, processor, 1, config)
     finally:
         handle.remove()
 
