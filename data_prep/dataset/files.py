@@ -99,7 +99,11 @@ def sentence(error: OSError) -> str:
         return str(error)
     if error.filename is None:
         return error.strerror
-    return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    path = Path(os.fsdecode(error.filename))
+    for parent in path.parents if isinstance(error, NotADirectoryError) else ():
+        if parent.is_file():
+            return f"{path} cannot be written or read: {parent} is a file; name another folder."
+    return f"{path}: {error.strerror}"
 
 
 # --- atomic writes of files

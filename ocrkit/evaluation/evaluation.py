@@ -126,8 +126,10 @@ class Evaluation:
                 raise ValueError(
                     f"{folder} holds an unfinished evaluation: run evaluate again to finish."
                 )
+            saved = sorted(path.parent for path in folder.glob("eval/*/metrics.json"))
+            such = f", such as {saved[-1]}" if saved else ""
             raise FileNotFoundError(
-                f"{path} does not exist: give a folder that an evaluation was saved in."
+                f"{path} does not exist: give a folder that an evaluation was saved in{such}."
             )
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))

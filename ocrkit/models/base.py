@@ -33,7 +33,8 @@ def resolve_model(name: str) -> tuple[str, str | None]:
         name: a Hub id, a model folder, an adapter folder, a run folder or "tiny".
 
     Raises:
-        ModelError: an adapter whose base is missing, or a path that does not exist.
+        ModelError: an adapter whose base is missing, a path that does not exist, or a folder
+            without a model.
     """
     if name == "tiny":
         return str(TINY), None
@@ -67,7 +68,17 @@ def resolve_model(name: str) -> tuple[str, str | None]:
                 ) from None
     # A run without adapters saves the whole model in this folder.
     whole_model = path / "adapter"
-    return (str(whole_model) if (whole_model / "config.json").is_file() else name), None
+    if (whole_model / "config.json").is_file():
+        return str(whole_model), None
+    if path.is_dir() and not (path / "config.json").is_file():
+        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda p: p.stat().st_mtime)
+        raise ModelError(
+            f"model_name_or_path={name!r} holds no model: neither config.json, nor "
+            "adapter_config.json there or in its adapter/; "
+            + (f"name its checkpoint {checkpoints[-1]}" if checkpoints else "name another folder")
+            + ", or a model id of the Hub."
+        )
+    return name, None
 
 
 def run_folder(model: str | Path) -> Path | None:

@@ -103,10 +103,10 @@ def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
             known = OSError | ValueError | RuntimeError | UserWarning | ImportError
             if cause is None and not isinstance(error, known):
                 raise
-            raise ModelError(
-                f"model_name_or_path={config.model_name_or_path!r} cannot be loaded: "
-                f"{cause or message}"
-            ) from None
+            name = f"model_name_or_path={config.model_name_or_path!r}"
+            if adapter and base != str(TINY):
+                name += f", an adapter of {base},"
+            raise ModelError(f"{name} cannot be loaded: {cause or message}") from None
     # Outside the except block, whose traceback would keep the model that failed in memory.
     return load_model(replace(config, backend="transformers"))
 

@@ -10,6 +10,7 @@ from data_prep.dataset.files import (
     finish_together,
     is_inner_path,
     naming,
+    sentence,
     write_together,
     write_whole,
 )
@@ -142,3 +143,11 @@ def test_names_that_lead_elsewhere(name):
 @pytest.mark.parametrize("name", ["a", "a/b.png", "..a", "한글 1.png", "10:30.png", ".hidden"])
 def test_names_of_plain_files(name):
     assert is_inner_path(name)
+
+
+def test_a_file_in_place_of_a_folder_is_named(tmp_path):
+    (tmp_path / "out").write_text("")
+    with pytest.raises(NotADirectoryError) as raised:
+        (tmp_path / "out" / "run" / "log").open()
+    end = f"{tmp_path / 'out'} is a file; name another folder."
+    assert sentence(raised.value).endswith(end)

@@ -67,6 +67,9 @@ def test_saved_and_loaded_again(tmp_path):
 def test_load_names_what_is_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"metrics\.json does not exist"):
         Evaluation.load(tmp_path)
+    score([record(1, "a", "a")]).save(tmp_path / "run" / "eval" / "tuned")
+    with pytest.raises(FileNotFoundError, match=r"such as .*eval/tuned\.$"):
+        Evaluation.load(tmp_path / "run")
     score([record(1, "a", "a")]).save(tmp_path)
     (tmp_path / "predictions.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match=r"predictions\.jsonl does not exist"):

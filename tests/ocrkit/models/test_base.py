@@ -26,6 +26,15 @@ def test_adapter_whose_base_does_not_exist(tmp_path):
         resolve_model(str(tmp_path))
 
 
+def test_a_folder_without_a_model_names_its_last_checkpoint(tmp_path):
+    (tmp_path / "adapter").mkdir()
+    with pytest.raises(ModelError, match=r"holds no model: .* name another folder"):
+        resolve_model(str(tmp_path))
+    (tmp_path / "checkpoint-5").mkdir()
+    with pytest.raises(ModelError, match=r"name its checkpoint .*checkpoint-5, or a model id"):
+        resolve_model(str(tmp_path))
+
+
 def test_in_16_bits_names_the_original_of_unsloths_4_bit_copy(tmp_path, monkeypatch):
     for copy in ("unsloth/Qwen2-VL-2B-unsloth-bnb-4bit", "unsloth/Qwen2-VL-2B-bnb-4bit"):
         assert in_16_bits(copy) == "unsloth/Qwen2-VL-2B"
