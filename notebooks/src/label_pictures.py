@@ -115,7 +115,8 @@ except DataError as error:
 # The same on the shipped sample with the truth in your place: correct `round_size` pictures, train,
 # draft again, correct as many more, train. Once the pictures of which the model is least sure are
 # corrected, once random ones; the test rows are the same. This is one seed, so read the
-# intervals: `rounds(..., seeds=[42, 43, 44])` runs three.
+# intervals: `rounds(..., seeds=[42, 43, 44])` runs three, and their table is in
+# `notebooks/benchmarks/README.md`.
 
 # %%
 from ocrkit.training.rounds import rounds, rounds_table

@@ -13,7 +13,7 @@ from typing import Any
 
 from ocrkit.environment import package_versions
 from ocrkit.errors import ConfigError
-from tests.benchmarks import collating, gpu, preparing, reading, training
+from tests.benchmarks import collating, gpu, labelling, preparing, reading, receipts, training
 from tests.benchmarks.measure import table
 
 PACKAGES = (
@@ -30,7 +30,10 @@ CPU_PARTS = {
     "conversion": preparing.conversion,
     "start": preparing.start,
     "growth": preparing.growth,
+    "rounds": labelling.rounds,
 }
+if os.environ.get("OCRKIT_TEST_DATA"):
+    CPU_PARTS["receipts"] = receipts.receipts
 # In this order: what a person with a card for ten minutes has most of.
 GPU_PARTS = {
     "precision": gpu.precision,

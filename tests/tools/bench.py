@@ -1,7 +1,8 @@
 """Benchmark command of `make bench`: measure speed and memory, update the page of figures.
 
-`python -m tests.tools.bench PART...` measures some parts again. Exit code 1 if a figure misses its
-aim. A card is measured by `python -m tests.tools.gpu`.
+`python -m tests.tools.bench PART...` measures some parts again; with OCRKIT_TEST_DATA there is a
+part `receipts`, of which `--folds N` trains fewer folds. Exit code 1 if a figure misses its aim. A
+card is measured by `python -m tests.tools.gpu`.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.tools.check_readme import FIGURES_PAGE, write_marks
+from tests.tools.check_readme import FIGURES_PAGE, cross_validation, rounds, write_marks
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "benchmarks"
@@ -21,12 +22,13 @@ def update_page(page: Path, results: Path) -> None:
     """Write the tables of bench.json and bench-gpu.json between the marks of `page`."""
     from tests.benchmarks.suite import markdown
 
-    tables = [
-        markdown(json.loads((results / name).read_text(encoding="utf-8")))
-        for name in ("bench.json", "bench-gpu.json")
-        if (results / name).is_file()
-    ]
-    write_marks(page, {"bench": "\n\n".join(tables)})
+    files = [results / name for name in ("bench.json", "bench-gpu.json")]
+    measured = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
+    texts = {"bench": "\n\n".join(map(markdown, measured))}
+    for part, draw in {"receipts": cross_validation, "rounds": rounds}.items():
+        if part in measured[0]["parts"]:
+            texts[f"bench {part}"] = draw(measured[0]["parts"][part]["rows"][0]["figures"])
+    write_marks(page, texts)
 
 
 def main(arguments: list[str]) -> int:
@@ -36,11 +38,13 @@ def main(arguments: list[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="python -m tests.tools.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
+    parser.add_argument("--folds", type=int, choices=range(1, 6), metavar="N")
     args = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
     for earlier in RESULTS.glob("bench*.json") if args.parts else ():
         shutil.copy(earlier, WORK)
-    result = benchmark("cpu", WORK, args.parts)
+    settings = {"receipts": {"folds": args.folds}} if args.folds else None
+    result = benchmark("cpu", WORK, args.parts, settings)
     print(markdown(result))
     shutil.copy(WORK / "bench.json", RESULTS)
     update_page(ROOT / FIGURES_PAGE, RESULTS)

@@ -1,4 +1,4 @@
-"""Figures on the pages are those of check.json: nobody typed them."""
+"""Figures on the pages are those of check.json and bench.json: nobody typed them."""
 
 import json
 
@@ -48,3 +48,33 @@ def test_results_apart_from_plain_training_are_counted(result):
     runs["other"]["1"]["cer"] = figure
     text = check_readme.training({"training": {"lines": part, "documents": part}})
     assert "of 1 results none lies apart" in text
+
+
+def test_folds_and_lines_that_were_read_are_stated():
+    rate = {"value": 0.05, "low": 0.04, "high": 0.06}
+    rates = {"CER": rate, "exact match": rate}
+    figures = {"folds": 5, "of": 5, "lines": 1419, "receipts": 27, "steps": 10}
+    figures |= {"readers": {"RapidOCR": rates}, "cpu minutes": [2.0, 3.5]}
+    figures |= {"clean": {"before": rates["CER"], "after": rates["CER"]}}
+    text = check_readme.cross_validation(figures)
+    assert "| 1,419 lines of 27 real receipts (SROIE) | CER | exact match |" in text
+    assert "| RapidOCR | 5.0% [4.0%, 6.0%] | 5.0% [4.0%, 6.0%] |" in text
+    assert "all 5 folds: every line" in text and "2.0 to 3.5 minutes of CPU" in text
+    text = check_readme.cross_validation({**figures, "folds": 2})
+    assert "2 of 5 folds" in text
+
+
+def test_rounds_are_compared_seed_by_seed():
+    def line(choice, seed, number, value):
+        cer = {"value": value, "low": value - 0.01, "high": value + 0.01}
+        counts = {"pictures": 60 * number, "draft_cer": 0.5, "typed": 1200, "corrected": 500}
+        return {"choice": choice, "seed": seed, "round": number, "cer": cer, **counts}
+
+    lines = [line("least sure", 1, 1, 0.3), line("random", 1, 1, 0.2)]
+    lines += [line("least sure", 1, 2, 0.1), line("random", 1, 2, 0.105)]
+    text = check_readme.rounds({"lines": lines, "steps": 4, "inputs": "made up"})
+    assert "| 60 | least sure | 1 | 30.0% [29.0%, 31.0%] | 50.0% | 500 | 1,200 |" in text
+    assert "After 60 pictures the least sure ones gave the lower CER with 0 of 1 seeds" in text
+    assert "with 0 of 1 seeds; intervals lie apart with 1." in text
+    assert "with 1 of 1 seeds; intervals lie apart with none." in text
+    assert "took 42% of the keys of typing with the least sure pictures, and 42% with" in text

@@ -1,0 +1,168 @@
+"""Real receipts read by cross-validation: every line once, by a reader that never saw its receipt.
+
+RapidOCR, Tesseract and the reader before training read the same lines. Folds that are finished stay
+on the disk, so an interrupted cross-validation goes on where it was.
+"""
+
+import hashlib
+import json
+import os
+import random
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from data_prep.convert import convert
+from data_prep.synthetic.receipts import printed_receipts
+from tests.benchmarks.measure import limit_row
+
+FOLDS = 5
+RECIPE = "receipts"
+SEED = 42
+# Names of readers, as they stand in the table, and the folders of their evaluations.
+READERS = {
+    "the embedded reader": "base",
+    "the embedded reader after training": "tuned",
+    "RapidOCR": "rapidocr",
+    "Tesseract 5": "tesseract",
+}
+TUNED = "the embedded reader after training"
+
+
+def receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:
+    """Rows of the cross-validation on the receipts in OCRKIT_TEST_DATA; the first has all figures.
+
+    Args:
+        work: unused; folds are kept elsewhere.
+        folds: how many of the `FOLDS` are trained and read.
+    """
+    data = Path(os.environ["OCRKIT_TEST_DATA"]) / "finance_sroie"
+    figures = cross_validate(data, kept_folds(), folds)
+    first, *others = rows_of(figures)
+    return [{**first, "figures": figures}, *others]
+
+
+def rows_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of the figures that have an aim."""
+    lines, receipts, folds = (figures[name] for name in ("lines", "receipts", "folds"))
+    inputs = f"{lines} lines of {receipts} receipts, {folds} of {FOLDS} folds"
+    clean, minutes = figures["clean"]["after"], figures["cpu minutes"]
+    rates = {name: reader["CER without case"] for name, reader in figures["readers"].items()}
+    ours = rates[TUNED]
+    row = limit_row("real receipts, CER without case", 100 * ours["value"], "%", 7.8, inputs)
+    row |= {end: round(100 * ours[end], 2) for end in ("low", "high")}
+    if "RapidOCR" in rates:
+        theirs = round(100 * rates["RapidOCR"]["value"], 2)
+        row |= {"beside": "RapidOCR", "theirs": theirs}
+    return [
+        row,
+        limit_row(
+            "clean lines after training on real receipts, CER",
+            100 * clean["value"],
+            "%",
+            most=4,
+            inputs=inputs,
+        ),
+        limit_row("training on a fold of real receipts", minutes, "minutes of CPU", 20, inputs),
+    ]
+
+
+def kept_folds() -> Path:
+    """The folder for folds of this recipe, of what it replays, and of this embedded model."""
+    from ocrkit.config import PRINT, TrainConfig
+    from ocrkit.models.base import TINY
+
+    settings = json.dumps(TrainConfig.from_recipe(RECIPE).to_dict(), sort_keys=True).encode()
+    files = [(PRINT / "dataset.json").read_bytes(), (TINY / "model.safetensors").read_bytes()]
+    digest = hashlib.sha256(b"".join([settings, *files])).hexdigest()[:12]
+    return Path(__file__).parents[2] / "runs" / "bench" / f"receipts-{digest}"
+
+
+def folds_of(groups: Sequence[str], count: int = FOLDS) -> list[list[int]]:
+    """Numbers of the rows in each fold; rows of a group are in one fold."""
+    names = sorted(set(groups))
+    random.Random(SEED).shuffle(names)
+    fold = {name: number % count for number, name in enumerate(names)}
+    return [[n for n, group in enumerate(groups) if fold[group] == k] for k in range(count)]
+
+
+def cross_validate(data: Path, kept: Path, folds: int = FOLDS, **settings: Any) -> dict[str, Any]:
+    """Train and read the first `folds` of `FOLDS` folds; figures of every reader on their lines.
+
+    Args:
+        data: receipts in SROIE's format.
+        kept: a folder for dataset, runs and evaluations; folds that are finished there are taken.
+        settings: in place of the recipe's.
+    """
+    from ocrkit import TrainConfig, evaluate, load_data, load_model
+    from ocrkit.data.rows import select_rows
+    from ocrkit.evaluation.baseline import evaluate_engines, figures_of
+    from ocrkit.evaluation.evaluation import Evaluation
+
+    convert("sroie", data, kept / "lines", task="lines", split="1,0,0", workers=1, progress=False)
+    printed_receipts(kept / "clean", seed=SEED, progress=False)
+    config = TrainConfig.from_recipe(
+        RECIPE,
+        dataset=str(kept / "lines"),
+        output_dir=str(kept / ("all" if folds == FOLDS else f"first-{folds}")),
+        # A fold has no rows to validate on.
+        eval_steps=None,
+        **settings,
+    )
+    rows = load_data(config)["train"]
+    clean = load_data(replace(config, dataset=str(kept / "clean")))["test"]
+    places = folds_of(rows["group"])
+    minutes = []
+    for number, test in enumerate(places[:folds]):
+        own = replace(config, output_dir=str(kept / f"fold-{number}"))
+        done = Path(own.output_dir) / "fold.json"
+        if not done.is_file():
+            train = sorted(set(range(len(rows))) - set(test))
+            spent = _fold(own, select_rows(rows, train), select_rows(rows, test), clean)
+            done.write_text(json.dumps({"cpu minutes": spent}), encoding="utf-8")
+        minutes.append(json.loads(done.read_text(encoding="utf-8"))["cpu minutes"])
+        print(f"fold {number + 1} of {FOLDS}: {minutes[-1]:.1f} minutes of CPU", flush=True)
+    read = {
+        name: [
+            record
+            for number in range(folds)
+            for record in Evaluation.load(kept / f"fold-{number}" / "eval" / name).records
+        ]
+        for name in ("tuned", "clean-tuned")
+    }
+    lines = select_rows(rows, sorted(n for test in places[:folds] for n in test))
+    model, processor = load_model(config)
+    read["base"] = evaluate(model, processor, lines, config, name="base").records
+    read["clean-base"] = evaluate(model, processor, clean, config, name="clean-base").records
+    for evaluation in evaluate_engines(lines, config):
+        read[evaluation.name] = evaluation.records
+    return {
+        "folds": folds,
+        "of": FOLDS,
+        "lines": len(lines),
+        "receipts": len(set(lines["group"])),
+        "steps": config.max_steps,
+        "readers": {n: figures_of(read[of]) for n, of in READERS.items() if of in read},
+        "clean": {
+            when: figures_of(read[f"clean-{of}"])["CER"]
+            for when, of in (("before", "base"), ("after", "tuned"))
+        },
+        "cpu minutes": [round(spent, 2) for spent in minutes],
+    }
+
+
+def _fold(config: Any, train_rows: Any, test_rows: Any, clean: Any) -> float:
+    """Train on the other folds, read this one and clean lines; returns minutes of CPU to train."""
+    from datasets import DatasetDict
+
+    from ocrkit import evaluate, load_model, train
+
+    model, processor = load_model(config)
+    began = time.process_time()
+    train(model, processor, DatasetDict({"train": train_rows}), config)
+    spent = (time.process_time() - began) / 60
+    evaluate(model, processor, test_rows, config, name="tuned")
+    evaluate(model, processor, clean, config, name="clean-tuned")
+    return spent

@@ -1,0 +1,61 @@
+"""Cross-validation over receipts and rounds of labelling, small: what is trained, read, counted."""
+
+import pytest
+
+from tests.benchmarks import labelling, receipts
+from tests.end_to_end.test_readme import draw_receipts
+
+
+def test_a_receipt_is_in_one_fold_and_every_line_in_one():
+    groups = [f"r{n % 7}" for n in range(40)]
+    folds = receipts.folds_of(groups)
+    assert sorted(n for fold in folds for n in fold) == list(range(40))
+    names = [{groups[n] for n in fold} for fold in folds]
+    assert sum(map(len, names)) == 7 and min(map(len, names)) == 1
+    assert folds == receipts.folds_of(groups)
+
+
+def test_figures_are_held_to_their_aims():
+    def readers(value):
+        rate = {"value": value, "low": value - 0.01, "high": value + 0.01}
+        return {"CER without case": rate}
+
+    figures = {"folds": 2, "lines": 30, "receipts": 4, "cpu minutes": [5.0, 6.0]}
+    figures |= {"readers": {receipts.TUNED: readers(0.09), "RapidOCR": readers(0.02)}}
+    figures |= {"clean": {"after": {"value": 0.01, "low": 0, "high": 0.02}}}
+    read, clean, minutes = receipts.rows_of(figures)
+    assert (read["ours"], read["low"], read["high"], read["theirs"]) == (9, 8, 10, 2)
+    assert not read["met"] and clean["met"] and minutes["met"]
+    assert read["inputs"] == "30 lines of 4 receipts, 2 of 5 folds"
+    del figures["readers"]["RapidOCR"]
+    assert "theirs" not in receipts.rows_of(figures)[0]
+
+
+@pytest.mark.slow
+def test_folds_are_trained_once_and_read_beside_engines(tmp_path, monkeypatch):
+    draw_receipts(tmp_path / "SROIE", 6)
+    trained = []
+    fold = receipts._fold
+
+    def watched(config, train_rows, test_rows, clean):
+        trained.append((set(train_rows["group"]), set(test_rows["group"])))
+        return fold(config, train_rows, test_rows, clean)
+
+    monkeypatch.setattr(receipts, "_fold", watched)
+    small = {"max_steps": 2, "per_device_train_batch_size": 4}
+    figures = receipts.cross_validate(tmp_path / "SROIE", tmp_path / "kept", 2, **small)
+    assert figures["folds"] == 2 and figures["steps"] == 2 and len(figures["cpu minutes"]) == 2
+    assert figures["lines"] == 3 * figures["receipts"]
+    assert {receipts.TUNED, "the embedded reader"} <= set(figures["readers"])
+    for train, test in trained:
+        assert len(train | test) == 6 and not train & test
+    again = receipts.cross_validate(tmp_path / "SROIE", tmp_path / "kept", 2, **small)
+    assert len(trained) == 2 and again == figures
+
+
+@pytest.mark.slow
+def test_rounds_of_a_part_of_a_sample(tmp_path):
+    first, keys = labelling.rounds(tmp_path, seeds=[1], round_size=4, steps=2, limit=12)
+    lines = first["figures"]["lines"]
+    assert [line["pictures"] for line in lines] == [4, 8, 4, 8]
+    assert first["unit"] == "%" and keys["ours"] > 0 and "ratio" in keys
