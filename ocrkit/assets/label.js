@@ -21,7 +21,7 @@ function render({ model, el }) {
   // JupyterLab's own shortcuts stay away from the keys.
   root.dataset.lmSuppressShortcuts = "true";
   el.append(root);
-  const progress = make("div", "progress");
+  const counter = make("div", "counter");
   const frame = make("div", "frame");
   const picture = make("img", "picture", frame);
   const told = make("div", "told");
@@ -98,7 +98,7 @@ function render({ model, el }) {
       const old = `ocrkit-label:${before.folder}:${before.id}`;
       storage((s) => s.removeItem(old));
     }
-    progress.textContent = sample.progress;
+    counter.textContent = sample.progress;
     note.textContent = sample.note || "";
     root.classList.toggle("done", !!sample.done);
     if (sample.done) {
@@ -130,7 +130,14 @@ function render({ model, el }) {
   }
   model.on("change:sample", show);
   show();
-  return () => { clearTimeout(timer); model.off("change:sample", show); };
+  // The notebook attaches the widget after this; only then can it be given the keyboard.
+  const attached = new ResizeObserver(() => {
+    if (!root.offsetHeight) return;
+    attached.disconnect();
+    (sample.done ? root : box).focus({ preventScroll: true });
+  });
+  attached.observe(root);
+  return () => { clearTimeout(timer); attached.disconnect(); model.off("change:sample", show); };
 }
 
 export default { render };

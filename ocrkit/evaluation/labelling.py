@@ -143,7 +143,8 @@ class Labels:
         if seconds > 0:
             left = (total - done) * seconds / len(self.session) / 60
             rate = 60 * sum(count for _, count in self.session) / seconds
-            text += f" · about {max(1, round(left))} min left · {rate:.0f} characters a minute"
+            text += f" · about {max(1, round(left))} min left" if left else ""
+            text += f" · {rate:.0f} characters a minute"
         return text
 
     def picture(self, sample: Mapping[str, Any]) -> Path:

@@ -91,16 +91,18 @@ class Page:
     def key(self, key: str) -> None:
         """Press a named key, such as ArrowDown."""
         numbers = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Tab": 9, "PageUp": 33}
-        number = (numbers | {"PageDown": 34, "F2": 113, "F4": 115})[key]
+        number = (numbers | {"PageDown": 34, "Delete": 46, "F2": 113, "F4": 115})[key]
         names = {"key": key, "code": key, "windowsVirtualKeyCode": number}
         for kind in ("rawKeyDown", "keyUp"):
             self.call("Input.dispatchKeyEvent", type=kind, nativeVirtualKeyCode=number, **names)
 
     def type(self, text: str) -> None:
-        """Type a text key by key over what stands in the focused element."""
+        """Type a text key by key over what stands in the focused element; "" empties it."""
         everything = {"key": "a", "code": "KeyA", "modifiers": 2, "commands": ["selectAll"]}
         self.call("Input.dispatchKeyEvent", type="rawKeyDown", **everything)
         self.call("Input.dispatchKeyEvent", type="keyUp", key="a", code="KeyA")
+        if not text:
+            self.key("Delete")
         for character in text:
             self.call("Input.dispatchKeyEvent", type="keyDown", key=character, text=character)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
