@@ -84,13 +84,13 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, run, help in (
-        ("train", _train, "train adapters on a dataset folder"),
-        ("plan", _plan, "tokens, memory and time of a run, before it"),
-        ("find-lr", _find_lr, "try rising learning rates and suggest one"),
-        ("evaluate", _evaluate, "read a split and write predictions and metrics"),
-        ("predict", _predict, "read pictures and print or write what they say"),
-        ("export", _export, "write the adapter, or the base merged with it"),
+    for name, run, add_options, help in (
+        ("train", _train, None, "train adapters on a dataset folder"),
+        ("plan", _plan, _add_plan, "tokens, memory and time of a run, before it"),
+        ("find-lr", _find_lr, _add_find_lr, "try rising learning rates and suggest one"),
+        ("evaluate", _evaluate, _add_evaluate, "read a split and write predictions and metrics"),
+        ("predict", _predict, _add_predict, "read pictures and print or write what they say"),
+        ("export", _export, _add_export, "write the adapter, or the base merged with it"),
     ):
         examples = [line for line in _EPILOG.splitlines() if f"-m ocrkit {name} " in line]
         images = "IMAGE... " if name == "predict" else ""
@@ -108,144 +108,10 @@ def _parser(settings: bool = True) -> argparse.ArgumentParser:
         command.set_defaults(run=run)
         if settings:
             _add_settings(command)
-        if name == "plan":
-            command.add_argument(
-                "--on",
-                metavar="CARD,CARD",
-                help="forecast for these cards instead, without a GPU or weights: t4, l4, rtx4090, "
-                "a100-40, a100-80, h100, or a memory such as 24GB",
-            )
-        if name == "evaluate":
-            command.add_argument("--split", default="test", help="split to read (%(default)s)")
-            command.add_argument(
-                "--name",
-                help="name of the evaluation (of a run's model: tuned, of another: base, of an "
-                "engine or a file: its own; a split other than test is added, as tuned-validation)",
-            )
-            command.add_argument("--engine", choices=ENGINES, help="read with this engine instead")
-            command.add_argument(
-                "--predictions",
-                type=Path,
-                help="score this file instead, and with --output_dir write the evaluation there",
-            )
-            command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
-        if name in ("evaluate", "predict"):
-            _add_server(command)
-        if name == "find-lr":
-            rate, steps = float_option(above=0), int_option(at_least=10, at_most=100_000)
-            command.add_argument("--min_lr", type=rate, default=1e-6, help="first (%(default)s)")
-            command.add_argument("--max_lr", type=rate, default=0.1, help="last (%(default)s)")
-            command.add_argument("--steps", type=steps, default=60, help="steps (%(default)s)")
-        if name == "predict":
-            command.add_argument(
-                "images", nargs="+", metavar="IMAGE", help="pictures, folders, globs, PDFs"
-            )
-            command.add_argument(
-                "--out",
-                type=Path,
-                help="a .jsonl file, or a folder for text files; resumable",
-            )
-            _add_overwrite(command)
-            command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
-            command.add_argument(
-                "--lines",
-                action="store_true",
-                help="cut pages into lines first (RapidOCR's detector) and read each, in order",
-            )
-            command.add_argument(
-                "--format",
-                nargs="+",
-                choices=PAGE_FORMATS,
-                help="with --lines: files to write into the folder --out, one a document",
-            )
-        if name == "export":
-            command.add_argument(
-                "--format", default="adapter", choices=EXPORT_FORMATS, help="what to write"
-            )
-            command.add_argument(
-                "--samples",
-                type=int_option(at_least=0, at_most=LARGEST_INT),
-                default=20,
-                help="rows to compare after a merge (%(default)s)",
-            )
-            command.add_argument(
-                "--min_equal",
-                type=float_option(at_least=0, at_most=1),
-                default=0.8,
-                help="share of the characters to be read alike (%(default)s)",
-            )
-            command.add_argument("--out", required=True, type=Path, help="folder to write")
-            _add_overwrite(command)
-            command.add_argument(
-                "--push_to_hub",
-                metavar="USER/NAME",
-                type=_repository,
-                help="upload it to this new repository",
-            )
-            command.add_argument(
-                "--hub_private_repo", action="store_true", default=None, help="which is private"
-            )
-    command = commands.add_parser(
-        "baseline",
-        help="read some rows with RapidOCR and Tesseract: what is left to win",
-        description="Read some rows with OCR engines that need no training, and say what is left "
-        "for fine-tuning to win.",
-        allow_abbrev=False,
-    )
-    command.set_defaults(run=_baseline)
-    command.add_argument("dataset", metavar="DATASET", help="dataset folder")
-    command.add_argument("--split", default="test", help="split to read (%(default)s)")
-    command.add_argument(
-        "--samples",
-        type=int_option(at_least=1, at_most=LARGEST_INT),
-        default=100,
-        help="rows to read, drawn at random (%(default)s)",
-    )
-    command.add_argument("--output_dir", help="keep what was read in OUTPUT_DIR/eval")
-    command = commands.add_parser(
-        "compare",
-        help="compare evaluations of the same rows",
-        description="Compare evaluations of the same rows, each with the first.",
-        allow_abbrev=False,
-    )
-    command.set_defaults(run=_compare)
-    command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
-    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
-    _add_overwrite(command)
-    command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
-    command.add_argument(
-        "--names",
-        nargs="+",
-        metavar="NAME",
-        help="what to call each evaluation (its own name, or RUN/NAME where two have the same)",
-    )
-    command.add_argument(
-        "--fail-if",
-        metavar="CONDITION",
-        help="e.g. 'cer > 0.05' of the last, or 'change of cer > 0' from first to last: exit 1",
-    )
-    command = commands.add_parser(
-        "sweep",
-        help="run a notebook for every combination of parameters",
-        description=_SWEEP,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    command.set_defaults(run=_sweep)
-    command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="an .ipynb file")
-    command.add_argument(
-        "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE", help="what to vary"
-    )
-    command.add_argument("--seeds", metavar="SEED,SEED", help="vary the seed: --grid seed=...")
-    command.add_argument(
-        "-p",
-        action="append",
-        nargs=2,
-        default=[],
-        dest="parameters",
-        metavar=("NAME", "VALUE"),
-        help="a parameter that every member shares",
-    )
-    command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
+        if add_options:
+            add_options(command)
+    for add_command in (_add_baseline, _add_compare, _add_sweep):
+        add_command(commands)
     command = commands.add_parser("doctor", help="check this machine before a run")
     command.set_defaults(run=_doctor)
     command.add_argument("--output_dir", default=".", help="the run's folder (%(default)s)")
@@ -362,6 +228,15 @@ def _train(arguments: argparse.Namespace, config: "TrainConfig") -> None:
         )
 
 
+def _add_plan(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--on",
+        metavar="CARD,CARD",
+        help="forecast for these cards instead, without a GPU or weights: t4, l4, rtx4090, "
+        "a100-40, a100-80, h100, or a memory such as 24GB",
+    )
+
+
 def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import forecast, load_data, load_model, plan
 
@@ -375,6 +250,13 @@ def _plan(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     plan(config, data, *load_model(config))
 
 
+def _add_find_lr(command: argparse.ArgumentParser) -> None:
+    rate, steps = float_option(above=0), int_option(at_least=10, at_most=100_000)
+    command.add_argument("--min_lr", type=rate, default=1e-6, help="first (%(default)s)")
+    command.add_argument("--max_lr", type=rate, default=0.1, help="last (%(default)s)")
+    command.add_argument("--steps", type=steps, default=60, help="steps (%(default)s)")
+
+
 def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import find_lr, load_data, load_model
     from ocrkit.training.lr_finder import check_range
@@ -383,6 +265,23 @@ def _find_lr(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     data = load_data(config)
     limits = {"min_lr": arguments.min_lr, "max_lr": arguments.max_lr, "steps": arguments.steps}
     find_lr(config, data, *load_model(config), **limits)
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--split", default="test", help="split to read (%(default)s)")
+    command.add_argument(
+        "--name",
+        help="name of the evaluation (of a run's model: tuned, of another: base, of an "
+        "engine or a file: its own; a split other than test is added, as tuned-validation)",
+    )
+    command.add_argument("--engine", choices=ENGINES, help="read with this engine instead")
+    command.add_argument(
+        "--predictions",
+        type=Path,
+        help="score this file instead, and with --output_dir write the evaluation there",
+    )
+    command.add_argument("--fail-if", metavar="CONDITION", help="e.g. 'cer > 0.05': exit 1")
+    _add_server(command)
 
 
 def _evaluate(arguments: argparse.Namespace, config: "TrainConfig") -> int:
@@ -489,6 +388,26 @@ def _evaluated(arguments: argparse.Namespace, config: "TrainConfig") -> Any:
     return evaluate(*load_model(config), rows, config, name=name)
 
 
+def _add_baseline(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "baseline",
+        help="read some rows with RapidOCR and Tesseract: what is left to win",
+        description="Read some rows with OCR engines that need no training, and say what is left "
+        "for fine-tuning to win.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_baseline)
+    command.add_argument("dataset", metavar="DATASET", help="dataset folder")
+    command.add_argument("--split", default="test", help="split to read (%(default)s)")
+    command.add_argument(
+        "--samples",
+        type=int_option(at_least=1, at_most=LARGEST_INT),
+        default=100,
+        help="rows to read, drawn at random (%(default)s)",
+    )
+    command.add_argument("--output_dir", help="keep what was read in OUTPUT_DIR/eval")
+
+
 def _baseline(arguments: argparse.Namespace, config: object) -> None:
     from tempfile import TemporaryDirectory
 
@@ -499,6 +418,31 @@ def _baseline(arguments: argparse.Namespace, config: object) -> None:
         config = TrainConfig(dataset=arguments.dataset, output_dir=folder)
         rows = load_data(config)[arguments.split]
         print(baseline(rows, config, arguments.samples))
+
+
+def _add_predict(command: argparse.ArgumentParser) -> None:
+    _add_server(command)
+    command.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="pictures, folders, globs, PDFs"
+    )
+    command.add_argument(
+        "--out",
+        type=Path,
+        help="a .jsonl file, or a folder for text files; resumable",
+    )
+    _add_overwrite(command)
+    command.add_argument("--prompt", help="what to ask for, instead of the recipe's")
+    command.add_argument(
+        "--lines",
+        action="store_true",
+        help="cut pages into lines first (RapidOCR's detector) and read each, in order",
+    )
+    command.add_argument(
+        "--format",
+        nargs="+",
+        choices=PAGE_FORMATS,
+        help="with --lines: files to write into the folder --out, one a document",
+    )
 
 
 def _predict(arguments: argparse.Namespace, config: "TrainConfig") -> int:
@@ -570,6 +514,35 @@ def _reader(arguments: argparse.Namespace, config: "TrainConfig") -> "PictureRea
     return reader
 
 
+def _add_export(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--format", default="adapter", choices=EXPORT_FORMATS, help="what to write"
+    )
+    command.add_argument(
+        "--samples",
+        type=int_option(at_least=0, at_most=LARGEST_INT),
+        default=20,
+        help="rows to compare after a merge (%(default)s)",
+    )
+    command.add_argument(
+        "--min_equal",
+        type=float_option(at_least=0, at_most=1),
+        default=0.8,
+        help="share of the characters to be read alike (%(default)s)",
+    )
+    command.add_argument("--out", required=True, type=Path, help="folder to write")
+    _add_overwrite(command)
+    command.add_argument(
+        "--push_to_hub",
+        metavar="USER/NAME",
+        type=_repository,
+        help="upload it to this new repository",
+    )
+    command.add_argument(
+        "--hub_private_repo", action="store_true", default=None, help="which is private"
+    )
+
+
 def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
     from ocrkit import export, load_data, load_model
 
@@ -590,6 +563,31 @@ def _export(arguments: argparse.Namespace, config: "TrainConfig") -> None:
         overwrite=arguments.overwrite,
     )
     print(f"{arguments.format} in {folder}")
+
+
+def _add_compare(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "compare",
+        help="compare evaluations of the same rows",
+        description="Compare evaluations of the same rows, each with the first.",
+        allow_abbrev=False,
+    )
+    command.set_defaults(run=_compare)
+    command.add_argument("evaluations", nargs="+", type=Path, metavar="EVALUATION_FOLDER")
+    command.add_argument("--out", type=Path, help="folder for a report; none: only the table")
+    _add_overwrite(command)
+    command.add_argument("--metrics", nargs="+", metavar="NAME", help="show only these")
+    command.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="what to call each evaluation (its own name, or RUN/NAME where two have the same)",
+    )
+    command.add_argument(
+        "--fail-if",
+        metavar="CONDITION",
+        help="e.g. 'cer > 0.05' of the last, or 'change of cer > 0' from first to last: exit 1",
+    )
 
 
 def _compare(arguments: argparse.Namespace, config: object) -> int:
@@ -614,6 +612,31 @@ def _compare(arguments: argparse.Namespace, config: object) -> int:
         print(f"ocrkit: {evaluations[-1].name} has {arguments.fail_if}", file=sys.stderr)
         return 1
     return 0
+
+
+def _add_sweep(commands: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    command = commands.add_parser(
+        "sweep",
+        help="run a notebook for every combination of parameters",
+        description=_SWEEP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    command.set_defaults(run=_sweep)
+    command.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="an .ipynb file")
+    command.add_argument(
+        "--grid", action="append", default=[], metavar="NAME=VALUE,VALUE", help="what to vary"
+    )
+    command.add_argument("--seeds", metavar="SEED,SEED", help="vary the seed: --grid seed=...")
+    command.add_argument(
+        "-p",
+        action="append",
+        nargs=2,
+        default=[],
+        dest="parameters",
+        metavar=("NAME", "VALUE"),
+        help="a parameter that every member shares",
+    )
+    command.add_argument("--out", default="runs/sweep", type=Path, help="folder (%(default)s)")
 
 
 def _sweep(arguments: argparse.Namespace, config: object) -> int:
