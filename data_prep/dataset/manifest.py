@@ -13,8 +13,6 @@ import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
-from tqdm.auto import tqdm
-
 from data_prep.dataset.files import is_inner_path, naming, to_bytes, write_together, write_whole
 
 MANIFEST = ".ocrkit.jsonl"
@@ -37,6 +35,8 @@ def content_hash(content: Path | bytes) -> str:
     if isinstance(content, bytes):
         digest.update(content)
         return digest.hexdigest()
+    from tqdm.auto import tqdm  # here, so that a command starts without it and says what is missing
+
     size = content.stat().st_size
     with (
         content.open("rb") as file,

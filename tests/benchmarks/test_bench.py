@@ -286,6 +286,7 @@ def test_conversion(tmp_path):
     assert rows[3]["ours"] < 1.5
 
 
+@pytest.mark.slow
 def test_start_and_growth(tmp_path):
     _checked(preparing.start(tmp_path, rounds=1), 3)
     # So few rows tell nothing of time.
@@ -326,6 +327,7 @@ def test_pages_are_read_where_they_lie(tmp_path):
 # --- whole models, on a CPU ---
 
 
+@pytest.mark.slow
 def test_signs_on_a_cpu(tmp_path):
     street_signs(tmp_path / "data", 10, size=(320, 240))
     model = gpu._built("tiny_qwen2_vl", tmp_path)

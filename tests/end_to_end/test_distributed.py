@@ -41,7 +41,9 @@ def _start(config, processes=2):
     )
 
 
-@pytest.mark.parametrize(("streaming", "max_weight"), [(False, 1.0), (True, 4.0)])
+@pytest.mark.parametrize(
+    ("streaming", "max_weight"), [(False, 1.0), pytest.param(True, 4.0, marks=pytest.mark.slow)]
+)
 def test_two_processes_are_one_with_twice_the_batch(config, tmp_path, streaming, max_weight):
     """Each validation row read once, and weights of 1 the same as plain cross entropy."""
     config.sft_kwargs, config.eval_steps, config.eval_samples = RANDOM, 2, 5

@@ -24,6 +24,8 @@ from ocrkit.places import sample
 INDIRECT = ("packaging", "safetensors", "tokenizers", "huggingface_hub", "IPython", "pandas")
 # Checks of doctor, each of which has a line whatever is missing.
 DOCTOR = {"Python", "packages", "backend", "GPU", "memory", "disk", "fonts", "Tesseract"}
+DATA_PREP = ("convert", "validate", "synthesize", "pack", "unpack")
+ROOT = Path(__file__).parents[2]
 KIT, SYNTHESIZE = "ocrkit.__main__", "data_prep.synthesize"
 
 
@@ -60,6 +62,13 @@ def check(results):
 def copied_sample(tmp_path):
     """A copy of a shipped sample, for a command that writes into the dataset folder."""
     return str(shutil.copytree(sample("bangla"), tmp_path / "sample"))
+
+
+@pytest.mark.parametrize("module", [KIT, *(f"data_prep.{name}" for name in DATA_PREP)])
+def test_commands_start_without_any_package_so_that_they_can_name_it(module):
+    command = [sys.executable, "-S", "-c", f"import {module}"]  # -S: without site-packages
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_commands_that_lack_a_package_say_so(tmp_path):

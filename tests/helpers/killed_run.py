@@ -11,12 +11,14 @@ import random
 import shutil
 import signal
 import sys
+import threading
 import time
 from importlib import import_module
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+from tqdm import tqdm
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.load import load_data
@@ -161,6 +163,9 @@ def readings(config: TrainConfig, folder: Path) -> list[str]:
 
 def main() -> None:
     """Run whole, run killed, and compare the adapters."""
+    # tqdm's own lock is shared by forked processes, and a child that is killed while it holds the
+    # lock would leave all others waiting.
+    tqdm.set_lock(threading.RLock())
     config = TrainConfig.from_recipe(sys.argv[1], resume_from_checkpoint="auto")
     # What is imported here, late imports of a model's parts among it, no child imports again.
     load_model(config)

@@ -193,11 +193,12 @@ def test_server_that_goes_away_ends_the_run_and_loses_nothing(config, quick_retr
         return line(picture, body)
 
     with serving(respond) as server:
-        reader = ServerReader(server.url, "m", config, 2, timeout=0.1, retries=1)
+        reader = ServerReader(server.url, "m", config, 2, timeout=0.5, retries=1)
         answers = []
         with pytest.raises(RuntimeError, match=r"answers no more .* goes on once it does"):
             answers.extend(reader.read_stream(rows(60)))
-    assert sum(picture.width <= 20 for picture in server.rows) == 20
+    # A busy machine may be slow to answer, and a row is then asked for once more.
+    assert {picture.width for picture in server.rows} >= set(range(1, 21))
 
 
 _KILLED = """

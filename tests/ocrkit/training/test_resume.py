@@ -436,6 +436,7 @@ def _torchrun(config):
     )
 
 
+@pytest.mark.slow
 def test_two_processes_go_on_for_one_and_one_for_two(again, tmp_path):
     """With the same samples a step; else all are refused alike. Both take the whole checkpoint."""
     folder = Path(again.output_dir)
