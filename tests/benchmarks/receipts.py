@@ -12,11 +12,14 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from data_prep.convert import convert
 from data_prep.synthetic.receipts import printed_receipts
 from tests.benchmarks.measure import limit_row
+
+if TYPE_CHECKING:
+    from ocrkit import TrainConfig
 
 FOLDS = 5
 RECIPE = "receipts"
@@ -93,76 +96,80 @@ def cross_validate(data: Path, kept: Path, folds: int = FOLDS, **settings: Any) 
 
     Args:
         data: receipts in SROIE's format.
-        kept: a folder for dataset, runs and evaluations; folds that are finished there are taken.
+        kept: a folder for dataset, runs and evaluations; what is finished there is taken.
         settings: in place of the recipe's.
     """
-    from ocrkit import TrainConfig, evaluate, load_data, load_model
+    from ocrkit import TrainConfig, load_data
     from ocrkit.data.rows import select_rows
-    from ocrkit.evaluation.baseline import evaluate_engines, figures_of
-    from ocrkit.evaluation.evaluation import Evaluation
+    from ocrkit.evaluation.baseline import figures_of
 
     convert("sroie", data, kept / "lines", task="lines", split="1,0,0", workers=1, progress=False)
     printed_receipts(kept / "clean", seed=SEED, progress=False)
     config = TrainConfig.from_recipe(
         RECIPE,
         dataset=str(kept / "lines"),
-        output_dir=str(kept / ("all" if folds == FOLDS else f"first-{folds}")),
+        output_dir=str(kept / "all"),
         # A fold has no rows to validate on.
         eval_steps=None,
         **settings,
     )
     rows = load_data(config)["train"]
     clean = load_data(replace(config, dataset=str(kept / "clean")))["test"]
-    places = folds_of(rows["group"])
+    read: dict[str, list] = {}
     minutes = []
-    for number, test in enumerate(places[:folds]):
+    for number, test in enumerate(folds_of(rows["group"])[:folds]):
         own = replace(config, output_dir=str(kept / f"fold-{number}"))
-        done = Path(own.output_dir) / "fold.json"
-        if not done.is_file():
-            train = sorted(set(range(len(rows))) - set(test))
-            spent = _fold(own, select_rows(rows, train), select_rows(rows, test), clean)
-            done.write_text(json.dumps({"cpu minutes": spent}), encoding="utf-8")
-        minutes.append(json.loads(done.read_text(encoding="utf-8"))["cpu minutes"])
-        print(f"fold {number + 1} of {FOLDS}: {minutes[-1]:.1f} minutes of CPU", flush=True)
-    read = {
-        name: [
-            record
-            for number in range(folds)
-            for record in Evaluation.load(kept / f"fold-{number}" / "eval" / name).records
-        ]
-        for name in ("tuned", "clean-tuned")
-    }
-    lines = select_rows(rows, sorted(n for test in places[:folds] for n in test))
-    model, processor = load_model(config)
-    read["base"] = evaluate(model, processor, lines, config, name="base").records
-    read["clean-base"] = evaluate(model, processor, clean, config, name="clean-base").records
-    for evaluation in evaluate_engines(lines, config):
-        read[evaluation.name] = evaluation.records
+        others = sorted(set(range(len(rows))) - set(test))
+        spent = _trained(own, select_rows(rows, others), select_rows(rows, test), clean)
+        minutes.append(round(spent, 2))
+        for name, records in _readings(own, select_rows(rows, test), clean).items():
+            read.setdefault(name, []).extend(records)
+        print(f"fold {number + 1} of {FOLDS}: {spent:.1f} minutes of CPU", flush=True)
     return {
         "folds": folds,
         "of": FOLDS,
-        "lines": len(lines),
-        "receipts": len(set(lines["group"])),
+        "lines": len(read["tuned"]),
+        "receipts": len({record["group"] for record in read["tuned"]}),
         "steps": config.max_steps,
         "readers": {n: figures_of(read[of]) for n, of in READERS.items() if of in read},
         "clean": {
             when: figures_of(read[f"clean-{of}"])["CER"]
             for when, of in (("before", "base"), ("after", "tuned"))
         },
-        "cpu minutes": [round(spent, 2) for spent in minutes],
+        "cpu minutes": minutes,
     }
 
 
-def _fold(config: Any, train_rows: Any, test_rows: Any, clean: Any) -> float:
-    """Train on the other folds, read this one and clean lines; returns minutes of CPU to train."""
+def _trained(config: "TrainConfig", train_rows: Any, test_rows: Any, clean: Any) -> float:
+    """Train on the other folds and read this one, unless it is done; minutes of CPU to train."""
     from datasets import DatasetDict
 
     from ocrkit import evaluate, load_model, train
 
+    done = Path(config.output_dir) / "fold.json"
+    if not done.is_file():
+        model, processor = load_model(config)
+        began = time.process_time()
+        train(model, processor, DatasetDict({"train": train_rows}), config)
+        spent = (time.process_time() - began) / 60
+        evaluate(model, processor, test_rows, config, name="tuned")
+        evaluate(model, processor, clean, config, name="clean-tuned")
+        done.write_text(json.dumps({"cpu minutes": spent}), encoding="utf-8")
+    return json.loads(done.read_text(encoding="utf-8"))["cpu minutes"]
+
+
+def _readings(config: "TrainConfig", test_rows: Any, clean: Any) -> dict[str, list]:
+    """Records of a fold by evaluation: before and after training, engines, and clean lines."""
+    from ocrkit import evaluate, load_model
+    from ocrkit.evaluation.baseline import evaluate_engines
+    from ocrkit.evaluation.evaluation import Evaluation
+
     model, processor = load_model(config)
-    began = time.process_time()
-    train(model, processor, DatasetDict({"train": train_rows}), config)
-    spent = (time.process_time() - began) / 60
-    evaluate(model, processor, test_rows, config, name="tuned")
-    evaluate(model, processor, clean, config, name="clean-tuned")
-    return spent
+    evaluations = [
+        evaluate(model, processor, test_rows, config, name="base"),
+        evaluate(model, processor, clean, config, name="clean-base"),
+        *evaluate_engines(test_rows, config),
+    ]
+    for name in ("tuned", "clean-tuned"):
+        evaluations.append(Evaluation.load(Path(config.output_dir) / "eval" / name))
+    return {evaluation.name: evaluation.records for evaluation in evaluations}

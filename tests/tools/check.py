@@ -87,34 +87,12 @@ def demo() -> dict:
 
 
 def receipts(data: Path) -> dict:
-    """Run the quickstart on real receipts, and Tesseract on the same lines if it is installed."""
-    from ocrkit.data.load import load_data
-    from ocrkit.evaluation.evaluation import Evaluation
-    from ocrkit.metrics import cer
+    """Train and read one of five folds of real receipts, which `make bench` goes on from."""
+    from tests.benchmarks.receipts import cross_validate, kept_folds, rows_of
 
-    folder = RUNS / "sroie"
-    shutil.rmtree(folder, ignore_errors=True)
-    summary = convert("sroie", data, folder, task="lines", split="0.7,0.1,0.2", workers=2)
-    rows, rejects = sum(summary["rows"].values()), sum(summary["rejects"].values())
-    run = quickstart("receipts", recipe="receipts", dataset=folder)
-    tuned = Evaluation.load(RUNS / "receipts" / "eval" / "tuned")
-    pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in tuned.records]
-    figures = {
-        "rows": summary["rows"],
-        "run": run,
-        "tuned CER, case folded": cer(*zip(*pairs)),
-        "aims": {"rows + rejects": aim(rows + rejects, rows + rejects == 1419, "1,419 boxes")},
-    }
-    if shutil.which("tesseract"):
-        from ocrkit.config import TrainConfig
-        from ocrkit.evaluation.evaluate import evaluate_engine
-
-        config = TrainConfig(dataset=str(folder), output_dir=str(RUNS / "receipts"))
-        theirs = evaluate_engine("tesseract", load_data(config)["test"], RUNS / "receipts")
-        pairs = [(r["reference"].lower(), (r["prediction"] or "").lower()) for r in theirs.records]
-        figures["tesseract"] = theirs.metrics["cer"]
-        figures["tesseract CER, case folded"] = cer(*zip(*pairs))
-    return figures
+    figures = cross_validate(data, kept_folds(), folds=1)
+    aims = {row["what"]: aim(row["ours"], row["met"], row["aim"]) for row in rows_of(figures)}
+    return {"figures": figures, "aims": aims}
 
 
 def handwriting(data: Path) -> dict:
