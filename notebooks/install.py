@@ -88,10 +88,18 @@ def pip_install(
         command += ["--constraint", str(constraints), *(["--dry-run"] * dry_run), *map(str, lines)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-            sys.exit(f"pip could not install the kit's packages: {(errors or [done.stderr])[-1]}")
+            sys.exit(f"pip could not install the kit's packages: {cause(done.stderr)}")
         chosen = json.loads(report.read_text(encoding="utf-8"))["install"]
     return {entry["metadata"]["name"]: entry["metadata"]["version"] for entry in chosen}
+
+
+def cause(messages: str) -> str:
+    """Why pip failed, in a sentence, from what it wrote on stderr."""
+    lines = [line for line in messages.splitlines() if line.strip()] or ["it gave no reason"]
+    last = ([line for line in lines if line.lower().startswith("error")] or lines)[-1]
+    if any("connection broken" in line for line in lines):
+        last += " (no package index answered: is this machine connected to the internet?)"
+    return last
 
 
 def make_importable(permanently: bool) -> None:
@@ -123,7 +131,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     if lacking:
         names = ", ".join(line.name for line in lacking)
         print(f"Installing {names} and what they need; this takes some minutes.", flush=True)
-        after = pip_install(lacking, before, options.dry_run)
+        try:
+            after = pip_install(lacking, before, options.dry_run)
+        except OSError as error:  # a full disk
+            sys.exit(f"The kit's packages could not be installed: {error}.")
     if not options.dry_run:
         make_importable(permanently=bool(after))
     replaced = {name: v for name, v in after.items() if name.lower().replace("_", "-") in before}

@@ -151,7 +151,7 @@ class Browser:
 
         samples = self.samples
         style = {
-            "layout": {"width": "auto", "flex": "1 1 0"},
+            "layout": {"width": "auto", "flex": "1 1 230px", "min_width": "0"},
             "style": {"description_width": "70px"},
         }
 
@@ -183,11 +183,10 @@ class Browser:
     def _make_box(self) -> None:
         import ipywidgets as widgets
 
-        grow = {"flex": "1 1 0", "min_width": "0"}
         names = " → ".join(system.name for system in self.samples.systems)
         heading = Markup("{}<div class='ocrkit soft'>CER of {}, and truth</div>")
         self.heading = widgets.HTML(str(heading.format(STYLE, names)))
-        self.list = widgets.Select(rows=14, layout={"width": "320px"})
+        self.list = widgets.Select(rows=14, layout={"width": "auto"})
         self.list.observe(self._show, "index")
         self.previous = widgets.Button(description="Previous", icon="arrow-left")
         self.next = widgets.Button(description="Next", icon="arrow-right")
@@ -204,13 +203,19 @@ class Browser:
         )
         self.place.observe(lambda change: self.move_to(change["new"] - 1), "value")
         self.count = widgets.HTML(layout={"margin": "0 0 0 8px"})
-        self.detail = widgets.HTML(layout=grow)
-        steps = widgets.HBox([self.previous, self.next, self.place, self.count])
-        right = widgets.VBox([steps, self.detail], layout={**grow, "margin": "0 0 0 14px"})
-        narrow = {"width": "326px", "flex": "0 0 auto"}
+        self.detail = widgets.HTML()
+        # On a phone, what does not fit beside the rest stands below it.
+        row = {"flex_flow": "row wrap"}
+        narrow, wide = (
+            {"flex": flex, "min_width": "0", "margin": "0 14px 0 0"}
+            for flex in ("0 1 326px", "1 1 420px")
+        )
+        steps = widgets.HBox([self.previous, self.next, self.place, self.count], layout=row)
+        right = widgets.VBox([steps, self.detail], layout=wide)
         left = widgets.VBox([self.heading, self.list], layout=narrow)
         lines = [self.filters[:3], self.filters[3:], [left, right]]
-        self.box = widgets.VBox(list(map(widgets.HBox, lines)), layout={"max_width": "1040px"})
+        rows = [widgets.HBox(line, layout=row) for line in lines]
+        self.box = widgets.VBox(rows, layout={"max_width": "1040px"})
 
     def _kinds(self) -> list[tuple[str, str]]:
         samples, count = self.samples, len(self.samples.records)
@@ -283,7 +288,8 @@ def worst(samples: Samples, count: int) -> Shown:
         readings = [scored_text(system.records[number]) for system in samples.systems]
         question = [samples.question(number)] if questions else []
         cells = [*question, _html_text(truth), *(differences(truth, text) for text in readings)]
-        cells = Markup("").join(map(Markup("<td class='read'>{}</td>").format, cells))
+        cell = Markup("<td class='read' data-title='{}'>{}</td>").format
+        cells = Markup("").join(map(cell, titles, cells))
         lines.append(Markup("<tr><td>{}</td>{}</tr>").format(samples.image(number), cells))
         texts += [f"{title}: {text}" for title, text in zip(titles, (*question, truth, *readings))]
     note = f"The {len(chosen)} of {len(samples.records)} samples that {names[-1]} read worst."

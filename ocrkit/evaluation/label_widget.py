@@ -121,7 +121,10 @@ def receive(labels: Labels, shown: Mapping[str, Any], message: Mapping[str, Any]
 
 def table(labels: Labels) -> Shown:
     """Table of the first samples, for viewers without a kernel."""
-    row = Markup("<tr><td><img src='{}' alt=''></td><td class='text'>{}</td><td>{}</td></tr>")
+    row = Markup(
+        "<tr><td><img src='{}' alt=''></td><td class='text' data-title='draft'>{}</td>"
+        "<td data-title='answer'>{}</td></tr>"
+    )
     rows, lines = Markup(""), [labels.progress()]
     for sample in labels.samples[:_LISTED]:
         answer = labels.answers.get(sample["id"], {})

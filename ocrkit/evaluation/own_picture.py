@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import functools
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ocrkit.config import TrainConfig
     from ocrkit.data.rows import Row
 
+_ASSETS = Path(__file__).parents[1] / "assets"
 UNSURE = 0.8  # probability of a token below which its text is marked
 REDRAW = 0.1  # seconds between two drawings of a text that is being written
 #: Text and probability of each token of a reading.
@@ -39,7 +41,7 @@ def read_own_picture(
 ) -> "Shown | PictureReader":
     """Read a picture before and after training, side by side, and mark where a model is unsure.
 
-    In an interactive notebook a picture can be uploaded, or given as a path or a pasted data
+    In an interactive notebook a picture can be uploaded, pasted, or given as a path or a data
     address, and the texts appear token by token. Elsewhere, such as under papermill, it is a table.
     Before training means without the adapters; where every weight was trained, that is left out.
 
@@ -145,15 +147,20 @@ class PictureReader:
 
         self.upload = widgets.FileUpload(accept="image/*", multiple=False, description="Upload")
         self.path = widgets.Text(
-            placeholder="path of a picture, or a pasted data:image/… address",
-            layout={"flex": "1 1 0", "min_width": "0"},
+            placeholder="path of a picture, or a data:image/… address",
+            layout={"flex": "1 1 240px", "min_width": "0"},
         )
         self.button = widgets.Button(description="Read", icon="eye")
         self.body = widgets.HTML()
         self.upload.observe(self._uploaded, "value")
         self.path.continuous_update = False
         self.button.on_click(lambda _: self._draw(self.path.value.strip()))
-        top = widgets.HBox([self.upload, self.path, self.button], layout={"flex_flow": "row wrap"})
+        self.paste = _paste_field()
+        chosen = [self.upload, self.path, self.button]
+        if self.paste is not None:
+            self.paste.on_msg(self._pasted)
+            chosen.append(self.paste)
+        top = widgets.HBox(chosen, layout={"flex_flow": "row wrap"})
         self.box = widgets.VBox([top, self.body], layout={"max_width": "1040px"})
         self._draw(source)
 
@@ -164,6 +171,18 @@ class PictureReader:
             file = next(iter(files.values())) if isinstance(files, dict) else files[0]
             self._draw(bytes(file["content"]))
 
+    def _pasted(self, widget: object, message: dict[str, Any], buffers: list[bytes]) -> None:
+        if buffers:
+            self._draw(bytes(buffers[0]))
+        elif message.get("text"):
+            self._draw(str(message["text"]))
+        else:
+            self._say("The clipboard holds no picture: copy one, and paste it here again.")
+
+    def _say(self, text: str) -> None:
+        self.shown = Shown(Markup("<p>{}</p>").format(text), text)
+        self.body.value = str(self.shown.html)
+
     def _draw(self, source: str | bytes) -> None:
         def draw(html: Markup) -> None:
             self.body.value = str(Markup("{}<div class='ocrkit'>{}</div>").format(STYLE, html))
@@ -173,6 +192,24 @@ class PictureReader:
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         return widget_bundle(self.box, self.shown)
+
+
+@functools.cache
+def _paste_class() -> Any:
+    import anywidget
+
+    class PasteField(anywidget.AnyWidget):
+        _esm = _ASSETS / "paste.js"
+
+    return PasteField
+
+
+def _paste_field() -> Any:
+    """Field that a picture is pasted into; None without anywidget, which sees the clipboard."""
+    try:
+        return _paste_class()()
+    except ImportError:
+        return None
 
 
 def _content(source: str | bytes) -> str | bytes:

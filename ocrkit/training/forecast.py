@@ -155,7 +155,7 @@ class Forecast:
         """The forecast as a plain table."""
         names = ["weights", "adapters", "gradients", "optimizer", "logits", "activations"]
         head = f"{'card':9}{'GiB':>6}  {'':14}{'batch':>5}{'peak':>7} = "
-        head += " + ".join(names) + f"  {'largest batch':>13}  hours of training"
+        head += " + ".join(names) + f"  {'largest batch':>13}  hours"
         lines = [
             f"forecast, not measured: {self.model}, {self.steps} steps, longest sample "
             f"{self.longest} tokens; memory in GiB",

@@ -1,10 +1,12 @@
 """The install cell of the notebooks, and notebooks/install.py, which it runs."""
 
+import errno
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,8 @@ from notebooks import install
 from notebooks.build import INSTALL, install_cells, project
 
 ROOT = Path(__file__).parents[2]
+# A shell that may mount disks of its own.
+FULL = ["unshare", "--map-root-user", "--mount", "sh", "-e", "-c"]
 RELEASE = f"v{project()['version']}"
 
 
@@ -36,12 +40,22 @@ def origin(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text)
     (folder / "notebooks").mkdir()
-    shutil.copy(ROOT / "notebooks" / "install.py", folder / "notebooks")
+    # What is installed for good is not this environment's.
+    script = (ROOT / "notebooks" / "install.py").read_text(encoding="utf-8")
+    script = script.replace('sysconfig.get_path("purelib")', repr(str(tmp_path)))
+    (folder / "notebooks" / "install.py").write_text(script, encoding="utf-8")
     git("init", "--quiet", folder=folder)
     git("add", "-A", folder=folder)
     git("commit", "--quiet", "-m", "a", folder=folder)
     git("tag", RELEASE, folder=folder)
     return folder
+
+
+def require(kit, line):
+    """Let a clone, and its release, require a package."""
+    (kit / "requirements.txt").write_text(f"{line}\n")
+    git("commit", "--quiet", "-am", "b", folder=kit)
+    git("tag", "--force", RELEASE, folder=kit)
 
 
 @pytest.fixture
@@ -50,7 +64,7 @@ def run(origin, tmp_path):
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(release=RELEASE, address=None):
+    def run(release=RELEASE, address=None, disk=None):
         cell = install_cells()[1].source
         cell = cell.replace(RELEASE, release).replace(
             project()["urls"]["Repository"], address or origin.as_uri()
@@ -61,9 +75,19 @@ def run(origin, tmp_path):
         after += "    subprocess.run([sys.executable, '-m', name], cwd='/', check=True)\n"
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment["HOME"] = str(home)
+        # Without the current folder among the paths, as where it is not the kit's.
+        command = [sys.executable, "-P", "-c", f"{cell}\n{after}"]
+        if disk and subprocess.run([*FULL, "true"], capture_output=True).returncode:
+            pytest.skip("no disk can be mounted here")
+        if disk:  # a small one, which only this command sees
+            command = [
+                *FULL,
+                f'mount -t tmpfs -o size=64k tmpfs {disk}; cd "$PWD"; "$@"',
+                "-",
+                *command,
+            ]
         return subprocess.run(
-            # Without the current folder among the paths, as where it is not the kit's.
-            [sys.executable, "-P", "-c", f"{cell}\n{after}"],
+            command,
             cwd=home,
             env=environment,
             capture_output=True,
@@ -117,18 +141,69 @@ def test_a_clone_that_fails_is_one_sentence(run, arguments, cause):
     assert run().returncode == 0  # the next try starts anew
 
 
-def test_a_package_that_cannot_be_installed_is_one_sentence(run, origin):
-    (origin / "requirements.txt").write_text("not-of-any-index>=1\n")
-    git("commit", "--quiet", "-am", "b", folder=origin)
-    git("tag", "--force", RELEASE, folder=origin)
-    environment = {"PIP_NO_INDEX": "1"}
-    os.environ.update(environment)
-    try:
-        done = run()
-    finally:
-        del os.environ["PIP_NO_INDEX"]
-    assert done.returncode == 1 and "Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    ("environment", "cause"),
+    [
+        ({"PIP_NO_INDEX": "1"}, "ERROR: No matching distribution"),
+        (
+            {"PIP_INDEX_URL": "http://127.0.0.1:9/simple", "PIP_RETRIES": "1"},
+            "no package index answered: is this machine connected",
+        ),
+    ],
+)
+def test_a_package_that_cannot_be_installed_is_one_sentence(
+    run, origin, environment, cause, monkeypatch
+):
+    require(origin, "not-of-any-index>=1")
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    done = run()
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "pip could not install the kit's packages: ERROR" in done.stderr
+    assert cause in done.stderr
+    # The kit is there, and the next try needs the packages alone.
+    require(run.home / "ocrkit-src", "jiwer>=4")
+    assert run(address="file:///nowhere").returncode == 0
+
+
+def test_a_clone_on_a_full_disk_is_one_sentence(run):
+    done = run(disk=run.home)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "failed, so nothing is installed" in done.stderr
+    assert "No space left on device" in done.stderr
+    assert run().returncode == 0
+
+
+def test_packages_on_a_full_disk_are_one_sentence(run, origin, tmp_path, monkeypatch):
+    wheels, disk = tmp_path / "wheels", tmp_path / "disk"
+    wheels.mkdir()
+    disk.mkdir()
+    with zipfile.ZipFile(wheels / "large-1-py3-none-any.whl", "w") as wheel:
+        wheel.writestr("large/data", os.urandom(300_000))
+        wheel.writestr(
+            "large-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: large\nVersion: 1\n"
+        )
+        wheel.writestr("large-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        wheel.writestr("large-1.dist-info/RECORD", "")
+    require(origin, "large==1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_PREFIX", str(disk))
+    done = run(disk=disk)
+    assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
+    assert "No space left on device" in done.stderr
+    assert "installed: large 1" in run().stdout
+    assert (tmp_path / "ocrkit.pth").read_text() == str(run.home / "ocrkit-src")
+
+
+def test_a_disk_without_room_for_a_list_is_one_sentence(monkeypatch):
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(install, "pip_install", full)
+    monkeypatch.setattr(install, "installed_versions", dict)
+    with pytest.raises(SystemExit, match=r"could not be installed: .*No space left on device"):
+        install.main()
 
 
 def test_a_torch_outside_the_ranges_is_told_with_both_versions():

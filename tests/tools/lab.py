@@ -107,9 +107,38 @@ class Page:
             self.call("Input.dispatchKeyEvent", type="keyDown", key=character, text=character)
             self.call("Input.dispatchKeyEvent", type="keyUp", key=character)
 
+    def paste(self) -> None:
+        """Paste the clipboard into the focused element."""
+        keys = {"key": "v", "code": "KeyV", "modifiers": 2, "windowsVirtualKeyCode": 86}
+        self.call("Input.dispatchKeyEvent", type="rawKeyDown", commands=["paste"], **keys)
+        self.call("Input.dispatchKeyEvent", type="keyUp", **keys)
+
+    def upload(self, button: str, path: Path) -> None:
+        """Click a button that opens a dialog for files, and choose a file."""
+        self.js("void (HTMLInputElement.prototype.click = function() {window.field = this})")
+        self.click(button)
+        field = self.call("Runtime.evaluate", expression="window.field")["result"]
+        self.call("DOM.setFileInputFiles", files=[str(path)], objectId=field["objectId"])
+
     def write(self, text: str) -> None:
         """Type a text into the focused element."""
         self.call("Input.insertText", text=text)
+
+    def size(self, width: int, height: int = 900) -> None:
+        """Set the size of the viewport in pixels."""
+        size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+        self.call("Emulation.setDeviceMetricsOverride", **size)
+        time.sleep(1)  # until everything is laid out again
+
+    def whole(self, path: Path, width: int) -> None:
+        """Save a screenshot of the whole notebook at a width; the viewport keeps this width."""
+        self.size(width)
+        height = self.js("document.querySelector('.jp-WindowedPanel-inner').scrollHeight")
+        self.size(width, min(16000, int(height) + 160))
+        self.js("document.querySelector('.jp-WindowedPanel-outer').scrollTop = 0")
+        time.sleep(1)
+        self.picture(path)
+        self.size(width)
 
     def picture(self, path: Path, element: str | None = None) -> None:
         """Save a screenshot of the viewport, or of one element, as a PNG."""
@@ -168,8 +197,7 @@ def lab(folder: Path, notebook: str, theme: str = "Light") -> Generator[Page]:
                 started.append(process)
         _get(f"http://127.0.0.1:{ports[0]}/api")
         page = Page(ports[1])
-        size = {"width": 1440, "height": 900, "deviceScaleFactor": 1, "mobile": False}
-        page.call("Emulation.setDeviceMetricsOverride", **size)
+        page.size(1440)
         address = f"http://127.0.0.1:{ports[0]}/doc/tree/{notebook}?token={token}"
         page.call("Page.navigate", url=address)
         page.wait(f"{KERNEL}.status == 'idle'")
@@ -202,6 +230,13 @@ def run_all(page: Page) -> None:
     page.js("void jupyterapp.commands.execute('notebook:run-all-cells')")
 
 
+def change_parameters(page: Page, line: str) -> None:
+    """Add a line to the cell of parameters, or to those that `place` gave."""
+    tags = "(c.model.getMetadata('tags') || []).some(t => t.endsWith('parameters'))"
+    cell = f"{OPENED}.content.widgets.findLast(c => {tags}).model.sharedModel"
+    page.js(f"(c => c.setSource(c.getSource() + '\\n' + {json.dumps(line)}))({cell})")
+
+
 def button(name: str) -> str:
     """JavaScript expression of a widget button, by its label."""
     return f"[...document.querySelectorAll('.jupyter-button')].find(b => b.innerText == '{name}')"
@@ -232,6 +267,18 @@ _ERRORS = "flatMap(c => c.outputs).filter(o => o.output_type == 'error')"
 ERRORS = f"{_CELLS}.{_ERRORS}.map(o => o.ename + ': ' + o.evalue)"
 _DONE = f"{KERNEL}.status == 'idle' && {_CELLS}.every(c => c.execution_count)"
 ENDED = f"{ERRORS}.length || ({_DONE})"
+#: JavaScript of how often cells were run, all together.
+RUN_COUNT = f"Math.max(...{_CELLS}.map(c => c.execution_count || 0))"
+#: JavaScript of what is cut: wider than its cell, and nothing around it scrolls.
+CUT = """
+[...document.querySelectorAll('.ocrkit :is(table, img, iframe, pre)')].filter(e => {
+  for (let box = e.parentElement; !box.matches('.jp-OutputArea'); box = box.parentElement) {
+    if (['auto', 'scroll'].includes(getComputedStyle(box).overflowX)) return false;
+  }
+  const right = e => e.getBoundingClientRect().right;
+  return right(e) > right(e.closest('.jp-OutputArea')) + 1;
+}).map(e => e.outerHTML.slice(0, 200))
+"""
 #: JavaScript of the height of the notebook's viewport and of every cell's output, in pixels.
 SEEN = "document.querySelector('.jp-WindowedPanel-outer').clientHeight"
 HEIGHTS = "[...document.querySelectorAll('.jp-Cell-outputWrapper')].map(e => e.clientHeight)"

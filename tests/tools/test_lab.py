@@ -2,7 +2,9 @@
 
 import importlib.util
 import json
+import os
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -36,6 +38,23 @@ browse(evaluate(model, processor, data["test"], config))
 # ---
 train(model, processor, data, config)
 """
+OWN_PICTURE = """
+from ocrkit import TrainConfig, load_model
+from ocrkit.data.read_rows import drawn_rows
+from ocrkit.evaluation.own_picture import read_own_picture
+
+config = TrainConfig.from_recipe("quickstart", max_new_tokens=12)
+read_own_picture(*load_model(config), config, drawn_rows(1))
+"""
+# JavaScript that puts a drawn picture, or a text, into the clipboard.
+COPY_PICTURE = """
+(async () => {
+  const canvas = Object.assign(document.createElement('canvas'), {width: 200, height: 32});
+  const blob = await new Promise(done => canvas.toBlob(done));
+  await navigator.clipboard.write([new ClipboardItem({'image/png': blob})]);
+})()
+"""
+COPY_TEXT = "navigator.clipboard.writeText('no picture')"
 
 
 pytestmark = [
@@ -89,6 +108,62 @@ def test_a_story_in_jupyterlab(name, tmp_path):
         assert page.js(f"{LIST}.options.length") == 0
         page.wait("[...document.querySelectorAll('.ocrkit img')].every(i => i.naturalWidth)")
         assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
+
+
+def test_a_picture_is_pasted_and_what_is_none_is_one_sentence(tmp_path):
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(OWN_PICTURE)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, tmp_path / "n.ipynb")
+    (tmp_path / "notes.txt").write_text("no picture")
+    body, field = "document.querySelector('.widget-vbox').innerText", "input[placeholder*=paste]"
+    with lab.lab(tmp_path, "n.ipynb") as page:
+        page.call(
+            "Browser.grantPermissions",
+            permissions=["clipboardReadWrite", "clipboardSanitizedWrite"],
+        )
+        lab.run_all(page)
+        page.wait(f"{body}.includes('truth') && {lab.ENDED}")
+        for copy, expected in ((COPY_PICTURE, "confidence"), (COPY_TEXT, "cannot be read")):
+            page.click(f"document.querySelector('{field}')")
+            page.js(copy)
+            page.paste()
+            page.wait(f"{body}.includes('{expected}') && !{body}.includes('truth')")
+        page.click(lab.button("Read"))  # the row's own, again
+        page.wait(f"{body}.includes('truth') && {body}.includes('after')")
+        page.upload("document.querySelector('.widget-upload')", tmp_path / "notes.txt")
+        page.wait(f"{body}.includes('The upload cannot be read')")
+        page.click(lab.button("Read"))
+        page.wait(f"{body}.includes('truth') && {body}.includes('after')")
+        assert page.js(lab.ERRORS) == []
+
+
+AGAIN = {
+    "quickstart": {"receipts": 6},
+    "korean_signboards": {"export_format": "adapter"},
+    "label_pictures": {"round_size": 6},
+}
+
+
+@pytest.mark.parametrize("name", AGAIN)
+def test_run_all_and_again_with_another_parameter(name, tmp_path):
+    few = {key: value for key, value in FEW.items() if key != "export_format"}
+    few |= {**AGAIN[name], "output_dir": str(tmp_path / "run")}
+    shots = Path(os.environ.get("OCRKIT_SCREENSHOTS") or tmp_path)
+    with lab.lab(tmp_path, lab.place(tmp_path, name, few)) as page:
+        lab.run_all(page)
+        page.wait(lab.ENDED, 1800)
+        assert page.js(lab.ERRORS) == []
+        cells = page.js(lab.RUN_COUNT)
+        lab.change_parameters(page, "max_steps = 3")
+        lab.run_all(page)
+        page.wait(f"{lab.ERRORS}.length || ({lab.RUN_COUNT} == {2 * cells} && {lab.ENDED})", 1800)
+        assert page.js(lab.ERRORS) == []
+        if name != "label_pictures":
+            assert "Done step 3 of 3" in page.js("document.body.innerText")
+        page.wait("[...document.querySelectorAll('.ocrkit img')].every(i => i.naturalWidth)")
+        for width in (1280, 390):
+            page.whole(shots / f"{name}-{width}.png", width)
+            assert page.js(lab.CUT) == [], width
 
 
 def _use_browser(page):

@@ -1,5 +1,6 @@
 import base64
 import io
+import sys
 from types import SimpleNamespace
 
 import ipywidgets
@@ -82,6 +83,23 @@ def test_widgets_read_an_upload_of_ipywidgets_7_and_8(reading, png, monkeypatch)
     reader.button.click()
     assert "cannot be read" in reader.body.value
     assert isinstance(reader.box, ipywidgets.VBox)
+    # From the clipboard: a picture, an address as text, and neither.
+    address = "data:image/png;base64," + base64.b64encode(content).decode()
+    for text, buffers in (("", [content]), (address, [])):
+        reader._pasted(reader.paste, {"text": text}, buffers)
+        assert "truth" not in reader.body.value and "before" in reader.body.value
+    reader._pasted(reader.paste, {"text": "a list of things"}, [])
+    assert "cannot be read" in reader.body.value
+    reader._pasted(reader.paste, {"text": ""}, [])
+    assert "The clipboard holds no picture" in reader.body.value
+    reader._uploaded(None)
+    assert "before" in reader.body.value
+
+
+def test_without_anywidget_there_is_no_field_to_paste_into(monkeypatch):
+    monkeypatch.setitem(sys.modules, "anywidget", None)
+    own_picture._paste_class.cache_clear()
+    assert own_picture._paste_field() is None
 
 
 def test_a_letter_of_several_tokens_is_one_piece():
