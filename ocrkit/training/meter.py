@@ -3,7 +3,7 @@
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -29,23 +29,54 @@ _MOVES_NOTHING -= _ALLOCATES
 _INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, aten._unsafe_index}
 
 
-def _tensors(values: object) -> Iterator[torch.Tensor]:
-    return (value for value in tree_iter(values) if isinstance(value, torch.Tensor))
+_DEVICE = torch.ops.prim.device.default
 
 
-class RealIntegers(TorchDispatchMode):
+class _Quick(TorchDispatchMode):
+    """Mode that answers by itself, and without dynamo, what tensors are asked most: their device.
+
+    That is two of three calls of a simulated step.
+    """
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        # Its wrapper around every call would do nothing: nothing is compiled in a simulation.
+        return False
+
+    def __torch_dispatch__(
+        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
+    ) -> object:
+        if func is _DEVICE and isinstance(args[0], FakeTensor):
+            within = args[0].fake_mode.in_kernel_invocation
+            return torch.device("meta") if within else args[0].fake_device
+        return self._answer(func, args, kwargs or {})
+
+    def _answer(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
+        """Answer any other call."""
+        raise NotImplementedError
+
+
+def _tensors(*values: object) -> list[torch.Tensor]:
+    """Tensors among arguments and in their tuples and lists; torch's tree_iter takes far longer."""
+    found: list[torch.Tensor] = []
+    for value in values:
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif isinstance(value, tuple | list):
+            found += _tensors(*value)
+    return found
+
+
+class RealIntegers(_Quick):
     """Compute operations on integers alone with real numbers; the others stay fake.
 
     Models call `.tolist()` on the sizes of pictures, which fake tensors cannot answer.
     """
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        kwargs = kwargs or {}
+    def _answer(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         if func.namespace == "prim":  # what a tensor is asked, most of all calls
             return func(*args, **kwargs)
-        tensors = list(_tensors((args, kwargs)))
+        tensors = _tensors(args, *kwargs.values())
         if any(isinstance(tensor, FakeTensor) for tensor in tensors):
             if func.overloadpacket in _INDEXED:
                 args = (args[0], _positions(args[1]), *args[2:])
@@ -96,7 +127,7 @@ class _Held:
     kind: str
 
 
-class Meter(TorchDispatchMode):
+class Meter(_Quick):
     """Bytes of storages alive, by what they hold, and the cost of every kernel."""
 
     def __init__(self, vocabulary: int) -> None:
@@ -131,15 +162,12 @@ class Meter(TorchDispatchMode):
         """Begin a step: the peak is what is alive now."""
         self.peak, self.at_peak, self.kernels = self.total, Counter(self.alive), []
 
-    def __torch_dispatch__(
-        self, func: OpOverload, types: object, args: tuple = (), kwargs: dict | None = None
-    ) -> object:
-        kwargs = kwargs or {}
+    def _answer(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         out = func(*args, **kwargs)
         packet = func.overloadpacket
         if func.namespace == "prim" or packet in _MOVES_NOTHING:
             return out
-        outputs = list(_tensors(out))
+        outputs = _tensors(out)
         for tensor in outputs:
             if tensor.untyped_storage() not in self.known:
                 logits = tensor.shape[-1:] == (self.vocabulary,)
@@ -151,7 +179,7 @@ class Meter(TorchDispatchMode):
         if packet not in _ALLOCATES:
             formula = flop_registry.get(packet)
             operations = float(formula(*args, **kwargs, out_val=out)) if formula else 0.0
-            moved = sum(map(_touched, _tensors((args, kwargs)))) + sum(map(_touched, outputs))
+            moved = sum(map(_touched, _tensors(args, *kwargs.values()) + outputs))
             self.kernels.append((operations, float(moved)))
         return out
 

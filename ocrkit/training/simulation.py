@@ -142,8 +142,16 @@ class FakeModel:
                 for tensor in state.values():
                     self.meter.add(tensor, "optimizer")
             return optimizer
-        count = sum(weight.numel() for weight in self.trained)
-        state = torch.empty(int(count * state_bytes(self.config.optim)), dtype=torch.uint8)
+        # transformers keeps 32 bits of state for embeddings where the others have 8.
+        optim = self.config.optim
+        layers = [m for m in self.model.modules() if isinstance(m, torch.nn.Embedding)]
+        embeddings = {id(weight) for layer in layers for weight in layer.parameters()}
+        size = sum(
+            weight.numel()
+            * state_bytes(optim.replace("8bit", "32bit") if id(weight) in embeddings else optim)
+            for weight in self.trained
+        )
+        state = torch.empty(int(size), dtype=torch.uint8)
         self.meter.add(state, "optimizer")
         return [state]
 
@@ -163,6 +171,11 @@ class FakeModel:
         with fake, RealIntegers(), training_mode(model, self.config), on_cuda:
             for value in inputs.values():
                 meter.add(value, "activations")
+            if self.config.gradient_accumulation_steps > 1:
+                # All batches of an optimizer step but the first find gradients.
+                for weight in self.trained:
+                    weight.grad = torch.zeros_like(weight)
+                    meter.add(weight.grad, "gradients")
             meter.reset()
             with meter:
                 with half:

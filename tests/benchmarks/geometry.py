@@ -1,7 +1,8 @@
 """Models of published geometries with random weights: GEOMETRY FOLDER.
 
-The numbers are those of the checkpoints' config.json; the tokenizer is the embedded model's, whose
-ids fit into any vocabulary.
+The numbers are those of the checkpoints' config.json. The tokenizer of a Qwen-VL is the embedded
+model's, whose ids fit into any vocabulary; processor and tokenizer of the others are those of the
+tests' tiny model of the same architecture, with the checkpoint's pictures.
 """
 
 import json
@@ -118,6 +119,97 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
         "pictures": _PICTURES3,
         "tied": False,
     },
+    "qwen3_5_2b": {
+        "tiny": "qwen3_5",
+        "text": {
+            "vocab_size": 248_320,
+            **_layers(2048, 6144, 24, 8, 2),
+            "head_dim": 256,
+            "linear_num_value_heads": 16,
+            "max_position_embeddings": 262_144,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e7,
+                "partial_rotary_factor": 0.25,
+                "mrope_section": [11, 11, 10],
+                "mrope_interleaved": True,
+            },
+        },
+        "vision": {
+            "depth": 24,
+            "hidden_size": 1024,
+            "intermediate_size": 4096,
+            "out_hidden_size": 2048,
+        },
+        "pictures": _PICTURES3,
+    },
+    "glm_ocr": {
+        "tiny": "glm_ocr",
+        "text": {
+            **_layers(1536, 4608, 16, 16, 8),
+            "head_dim": 128,
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 1.0,
+                "mrope_section": [16, 24, 24],
+            },
+        },
+        "vision": {},
+        "pictures": {
+            "patch_size": 14,
+            "size": {"shortest_edge": 12_544, "longest_edge": 9_633_792},
+        },
+        "tied": False,
+    },
+    "paddleocr_vl": {
+        "tiny": "paddleocr_vl",
+        "text": {
+            "rope_parameters": {
+                "rope_type": "default",
+                "rope_theta": 5e5,
+                "mrope_section": [16, 24, 24],
+            }
+        },
+        "vision": {},
+        "pictures": {
+            "patch_size": 14,
+            "size": {"shortest_edge": 147_456, "longest_edge": 2_359_296},
+        },
+        "tied": False,
+    },
+    "llama3_2_11b_vision": {
+        "tiny": "mllama",
+        "text": {
+            "rope_parameters": {
+                "rope_type": "llama3",
+                "rope_theta": 5e5,
+                "factor": 8.0,
+                "high_freq_factor": 4.0,
+                "low_freq_factor": 1.0,
+                "original_max_position_embeddings": 8192,
+            }
+        },
+        "vision": {"image_size": 560},
+        "pictures": {"size": {"height": 560, "width": 560}},
+        "tied": False,
+    },
+    "gemma3_4b": {
+        "tiny": "gemma3",
+        "text": {**_layers(2560, 10_240, 34, 8, 4), "sliding_window": 1024},
+        "vision": {
+            "model_type": "siglip_vision_model",
+            "hidden_size": 1152,
+            "intermediate_size": 4304,
+            "num_hidden_layers": 27,
+            "num_attention_heads": 16,
+            "patch_size": 14,
+            "image_size": 896,
+            "vision_use_head": False,
+        },
+        "pictures": {"size": {"height": 896, "width": 896}},
+        "processor": {"image_seq_length": 256},
+    },
     "tiny_qwen2_vl": {
         "kind": "Qwen2VL",
         "text": {
@@ -170,6 +262,8 @@ GEOMETRIES: dict[str, dict[str, Any]] = {
 
 def write_config(name: str, folder: Path) -> Any:
     """Write config and processor of a geometry, without weights; returns the config."""
+    if "tiny" in GEOMETRIES[name]:
+        return _write_from_tiny(name, folder)
     import transformers
     from transformers import AutoTokenizer, Qwen2VLImageProcessor
 
@@ -203,8 +297,43 @@ def write_config(name: str, folder: Path) -> Any:
     return config
 
 
+def _write_from_tiny(name: str, folder: Path) -> Any:
+    """Write the sizes of a geometry with token ids and processor of a tiny model of its kind."""
+    from tests.helpers import architectures, tiny_architectures
+
+    geometry = GEOMETRIES[name]
+    tiny = geometry["tiny"]
+    known = tiny in architectures.ARCHITECTURES
+    processor, model = (architectures if known else tiny_architectures).make(tiny)
+    tied = {"tie_word_embeddings": geometry.get("tied", True)}
+    config = type(model.config)(
+        text_config={**geometry["text"], **_ids(model.config.text_config), **tied},
+        vision_config=geometry["vision"],
+        architectures=[type(model).__name__],
+        **_ids(model.config),
+        **tied,
+    )
+    config.save_pretrained(folder)
+    for part in ("image_processor", "video_processor"):
+        for key, value in geometry["pictures"].items():
+            if hasattr(processor, part):
+                setattr(getattr(processor, part), key, value)
+    if own := geometry.get("processor"):
+        template = processor.chat_template
+        parts = (processor.image_processor, processor.tokenizer)
+        processor = type(processor)(*parts, chat_template=template, **own)
+    processor.save_pretrained(folder)
+    return config
+
+
+def _ids(config: Any) -> dict[str, int]:
+    """Token ids that a config names."""
+    ends = ("_token_id", "_token_index")
+    return {key: value for key, value in config.to_dict().items() if key.endswith(ends)}
+
+
 def build(name: str, folder: Path, dtype: torch.dtype = torch.bfloat16) -> None:
-    """Write model and processor; in bfloat16, as checkpoints come."""
+    """Write model and processor of a Qwen-VL; in bfloat16, as checkpoints come."""
     import transformers
 
     config = write_config(name, folder)

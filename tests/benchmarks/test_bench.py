@@ -423,28 +423,30 @@ def test_flops_follow_tokens_and_patches(tmp_path):
     assert count([20], [80]) > 2 * count([10], [40])
 
 
-def test_published_geometries_have_their_sizes():
-    """2.2 and 2.1 thousand million parameters, counted without making one of them."""
-    import transformers
+# Parameters as the checkpoints' pages, or the notebooks of tests/benchmarks/forecasting.py, count
+# them; those of Qwen2-VL-2B and Qwen3-VL-2B rounded.
+PARAMETERS = {
+    "qwen2_vl_2b": 2_209_000_000,
+    "qwen3_vl_2b": 2_128_000_000,
+    "qwen3_vl_8b": 8_818_470_640 - 51_346_944,
+    "qwen3_5_2b": 2_236_352_320 - 23_110_656,
+    "gemma3_4b": 4_300_079_472,
+    "llama3_2_11b_vision": 10_670_220_835,
+}
 
-    from tests.benchmarks.geometry import GEOMETRIES
 
-    for name, wanted in (("qwen2_vl_2b", 2.209e9), ("qwen3_vl_2b", 2.128e9)):
-        geometry = GEOMETRIES[name]
-        config = getattr(transformers, f"{geometry['kind']}Config")(
-            text_config={**geometry["text"], "tie_word_embeddings": True},
-            vision_config={
-                **geometry["vision"],
-                "patch_size": geometry["pictures"]["patch_size"],
-            },
-            tie_word_embeddings=True,
-        )
-        kind = getattr(transformers, f"{geometry['kind']}ForConditionalGeneration")
-        with torch.device("meta"):
-            model = kind(config)
-        model.tie_weights()
-        size = sum(weight.numel() for weight in model.parameters())
-        assert size == pytest.approx(wanted, rel=0.005), name
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_published_geometries_have_their_sizes(name, tmp_path):
+    from transformers import AutoModelForImageTextToText
+
+    from tests.benchmarks.geometry import write_config
+
+    config = write_config(name, tmp_path)
+    with torch.device("meta"):
+        model = AutoModelForImageTextToText.from_config(config)
+    model.tie_weights()
+    size = sum(weight.numel() for weight in model.parameters())
+    assert size == pytest.approx(PARAMETERS[name], rel=0.0005)
 
 
 def test_bench_is_a_command():

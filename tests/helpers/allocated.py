@@ -9,6 +9,8 @@ from ocrkit.training.probe import training_mode
 def allocated_peak(model, batch, config, optimizer=None, half=None) -> int:
     """Bytes at the peak of a step: weights, batch, optimizer's state and what the step allocates.
 
+    Where batches are accumulated, the step finds the gradients of an earlier one.
+
     Args:
         optimizer: its state is made before the step that is measured.
         half: dtype of autocast; None: none.
@@ -26,6 +28,9 @@ def allocated_peak(model, batch, config, optimizer=None, half=None) -> int:
     held = sum(storages.values())
 
     def step():
+        if config.gradient_accumulation_steps > 1:
+            for weight in trained:
+                weight.grad = torch.zeros_like(weight)
         with torch.autocast("cpu", half or torch.bfloat16, enabled=half is not None):
             loss = supervised_loss(model, batch, **loss_terms(config))
         loss.backward()

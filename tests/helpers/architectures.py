@@ -98,8 +98,7 @@ _MROPE = {"rope_type": "default", "rope_theta": 10000.0, "mrope_section": [2, 3,
 
 def build(name: str, folder: Path, seed: int = 0) -> Path:
     """Write a random model of the architecture `name` with its processor and return its folder."""
-    other = {"paddleocr_vl": _paddleocr_vl, "mllama": _mllama}
-    processor, model = other[name](seed) if name in other else _qwen(name, seed)
+    processor, model = make(name, seed)
     tokenizer = processor.tokenizer
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -107,6 +106,12 @@ def build(name: str, folder: Path, seed: int = 0) -> Path:
     model.to(torch.bfloat16).save_pretrained(folder)
     processor.save_pretrained(folder)
     return folder
+
+
+def make(name: str, seed: int = 0) -> tuple[Any, Any]:
+    """Processor and random model in float32 of the architecture `name`."""
+    other = {"paddleocr_vl": _paddleocr_vl, "mllama": _mllama}
+    return other[name](seed) if name in other else _qwen(name, seed)
 
 
 def byte_tokenizer(
