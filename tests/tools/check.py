@@ -288,6 +288,18 @@ def baselines(data: Path | None) -> dict:
     return {"samples": figures}
 
 
+def forecast() -> dict:
+    """Simulate steps and make them on this CPU: peaks by the events of torch's allocator."""
+    from tests.benchmarks.forecasting import beside_real
+
+    peaks = beside_real()
+    apart = max(abs(peak["simulated"] / peak["real"] - 1) for peak in peaks.values())
+    return {
+        "peaks": peaks,
+        "aims": {"simulated peaks beside real ones": aim(apart, apart <= 0.05, "at most 0.05")},
+    }
+
+
 def hosts(folder: Path) -> dict:
     """Ask the install cell what it would change on Colab and on Kaggle; aims are what it keeps."""
     from tests.tools import hosts
@@ -331,6 +343,7 @@ def main(chosen: list[str]) -> int:
     if data:
         parts["handwriting"] = partial(handwriting, Path(data))
     parts["baselines"] = partial(baselines, Path(data) / "finance_sroie" if data else None)
+    parts["forecast"] = forecast
     if lists := os.environ.get("OCRKIT_TEST_HOSTS"):
         parts["hosts"] = partial(hosts, Path(lists))
     else:

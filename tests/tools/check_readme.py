@@ -246,6 +246,19 @@ def notebooks(result: dict) -> str:
     return table(head, *rows)
 
 
+def forecast(result: dict) -> str:
+    """Table of simulated peaks beside real ones on a CPU."""
+    rows = [
+        [
+            name,
+            *(f"{peak[k]:.1f}" for k in ("simulated", "real")),
+            f"{peak['simulated'] / peak['real']:.2f}",
+        ]
+        for name, peak in result["forecast"]["peaks"].items()
+    ]
+    return table(["configuration", "simulated, MiB", "real, MiB", "ratio"], *rows)
+
+
 # Each figure stands on one page.
 FIGURES_PAGE = "notebooks/benchmarks/README.md"
 PAGES = {
@@ -257,5 +270,6 @@ PAGES = {
         "notebooks": notebooks,
         "training": training,
         "memory": memory,
+        "forecast": forecast,
     },
 }
