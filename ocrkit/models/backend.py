@@ -159,6 +159,12 @@ def load_with_unsloth(
             **trust,
             **options,
         )
+    if adapter and checkpointing:
+        # As `get_peft_model` does for new adapters: checkpointed layers give those of the vision
+        # tower no gradient where nothing before them has one.
+        from unsloth_zoo.peft_utils import requires_grad_for_gradient_checkpointing
+
+        requires_grad_for_gradient_checkpointing(model)
     if config.use_peft and not adapter:
         model = FastVisionModel.get_peft_model(
             model,
@@ -174,6 +180,12 @@ def load_with_unsloth(
             use_gradient_checkpointing=checkpointing,
             random_state=config.seed,
         )
+        # Full names instead of Unsloth's pattern, which plain PEFT takes for other layers where a
+        # model wraps its linear ones (Gemma 4).
+        adapted = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
+        model.peft_config["default"].target_modules = {
+            name.removeprefix("base_model.model.") for name in adapted
+        }
     return model, processor
 
 

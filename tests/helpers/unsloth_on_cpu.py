@@ -9,6 +9,7 @@ import json
 import os
 import sys
 import traceback
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +21,14 @@ os.environ |= {
 }
 
 from tests.benchmarks.unsloth_peer import import_unsloth, stand_in_for_card  # noqa: E402
+
+
+def stand_in_for_bfloat16() -> None:
+    """Let Unsloth take the card for one with bfloat16: without, some models are not in float32."""
+    import_unsloth()
+    import unsloth.models._utils as utils
+
+    utils.SUPPORTS_BFLOAT16 = True
 
 
 def stand_in_for_four_bits() -> None:
@@ -62,6 +71,8 @@ def drive(job: dict) -> dict:
     data = load_data(config)
     names = ("unsloth", "transformers", "trl", "peft")
     heavy_before = [name for name in names if name in sys.modules]
+    if job.get("bfloat16"):
+        stand_in_for_bfloat16()
     model, processor = load_model(config)
     if job.get("generated"):
         generate_trainers()
@@ -83,6 +94,7 @@ def drive(job: dict) -> dict:
     if config.load_in_4bit:
         export(model, processor, job["merged_4bit"], "merged_4bit", **compared)
     losses = [entry["loss"] for entry in outcome.history if "loss" in entry]
+    again = replace(config, model_name_or_path=job["start"]) if job.get("again") else None
     return {
         "device": model.device.type,
         "trainers": [kind.__name__ for kind in trainer_classes()],
@@ -94,9 +106,25 @@ def drive(job: dict) -> dict:
         "losses": losses,
         "calls": calls,
         "unsloth": "unsloth" in sys.modules,
+        "idle": adapters_without_gradient(again) if again else [],
         # Last, since it changes the rest of the process.
         "stances": stances(model) if job.get("stances") else [],
     }
+
+
+def adapters_without_gradient(config: TrainConfig) -> list[str]:
+    """Trainable weights of a loaded model that a step on a drawn line gives no gradient."""
+    from ocrkit.data.collate import Collator
+    from ocrkit.data.read_rows import drawn_rows
+    from ocrkit.training.losses import supervised_loss
+    from ocrkit.training.probe import training_mode
+
+    model, processor = load_model(config)
+    with training_mode(model, config):
+        supervised_loss(model, Collator(processor, config.image_height)(drawn_rows(1))).backward()
+    weights = {name: w for name, w in model.named_parameters() if w.requires_grad}
+    assert weights
+    return [name for name, weight in weights.items() if weight.grad is None]
 
 
 def trainer_classes() -> tuple[type, ...]:
