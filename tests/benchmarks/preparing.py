@@ -1,11 +1,13 @@
 """Before training: conversion beside a naive parser, starts, and growth from 1k to 100k rows."""
 
+import contextlib
 import os
 import shutil
 import struct
 import subprocess
 import sys
 import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -168,42 +170,24 @@ def start(folder: Path, rounds: int = 7) -> list[dict[str, Any]]:
 TASKS = {"convert": 1, "load": 3, "plan": 3, "evaluate": 3}
 
 
-def growth(
-    folder: Path,
-    sizes: tuple[int, ...] = (1_000, 10_000, 100_000),
-    whole: tuple[str, ...] = ("whole plan", "first step"),
-) -> list[dict[str, Any]]:
+def growth(folder: Path, sizes: tuple[int, ...] = (1_000, 10_000, 100_000)) -> list[dict[str, Any]]:
     """Time and memory of convert, load, plan and evaluate at growing numbers of rows.
 
     Of plan it is the counting of tokens, of evaluate the scoring: what else they do does not grow
     with the rows, or is a model's work. Time grows as it should where a row costs no more among the
     largest number than among the middle one; memory, where the largest takes little more than the
-    smallest. Of `whole`, which load a model, memory is measured at the smallest and the largest.
+    smallest.
     """
-    signs = [np.asarray(Image.fromarray(sign).resize((24, 24))) for sign in handwriting(100)]
     results: dict[str, list[dict]] = {task: [] for task in TASKS}
-    peaks: dict[str, list[float]] = {task: [] for task in whole}
     for size in sizes:
-        place = folder / str(size)
-        place.mkdir(parents=True)
-        write_characters(place / "C001.gnt", signs, size)
-        for task, runs in TASKS.items():
-            source = place / ("C001.gnt" if task == "convert" else "data")
-            made = [grown(task, source, place / "data", size) for _ in range(runs)]
-            results[task].append({key: min(run[key] for run in made) for key in ("seconds", "MB")})
-        for task in whole if size in (sizes[0], sizes[-1]) else ():
-            peaks[task].append(grown(task, place / "data", place / "run", size)["MB"])
-        shutil.rmtree(place)
-    rows = [
-        limit_row(
-            f"growth of a {task}: memory that the largest takes more",
-            large - small,
-            "MB",
-            100,
-            f"{sizes[0]:,} rows {small:.0f} MB, {sizes[-1]:,} rows {large:.0f} MB",
-        )
-        for task, (small, large) in peaks.items()
-    ]
+        with _characters(folder, size) as place:
+            for task, runs in TASKS.items():
+                source = place / ("C001.gnt" if task == "convert" else "data")
+                made = [grown(task, source, place / "data", size) for _ in range(runs)]
+                results[task].append(
+                    {key: min(run[key] for run in made) for key in ("seconds", "MB")}
+                )
+    rows = []
     for task, (small, middle, large) in results.items():
         inputs = ", ".join(f"{size:,} rows" for size in sizes)
         inputs += ": " + ", ".join(f"{r['seconds']:.2f} s, {r['MB']:.0f} MB" for r in results[task])
@@ -216,6 +200,39 @@ def growth(
         memory = large["MB"] / small["MB"]
         rows.append(limit_row(f"{what}: memory", memory, "times", 1.25, inputs))
     return rows
+
+
+def growth_with_a_model(
+    folder: Path, sizes: tuple[int, int] = (1_000, 100_000)
+) -> list[dict[str, Any]]:
+    """Memory of a whole plan and of a first step, with a model, at few and at many rows."""
+    peaks: dict[str, list[float]] = {"whole plan": [], "first step": []}
+    for size in sizes:
+        with _characters(folder, size) as place:
+            grown("convert", place / "C001.gnt", place / "data", size)
+            for task, measured in peaks.items():
+                measured.append(grown(task, place / "data", place / "run", size)["MB"])
+    return [
+        limit_row(
+            f"growth of a {task}: memory that the largest takes more",
+            large - small,
+            "MB",
+            100,
+            f"{sizes[0]:,} rows {small:.0f} MB, {sizes[1]:,} rows {large:.0f} MB",
+        )
+        for task, (small, large) in peaks.items()
+    ]
+
+
+@contextlib.contextmanager
+def _characters(folder: Path, size: int) -> Generator[Path]:
+    """A folder with a file of `size` drawn characters, removed at the end."""
+    signs = [np.asarray(Image.fromarray(sign).resize((24, 24))) for sign in handwriting(100)]
+    place = folder / str(size)
+    place.mkdir(parents=True)
+    write_characters(place / "C001.gnt", signs, size)
+    yield place
+    shutil.rmtree(place)
 
 
 def grown(task: str, source: Path, out: Path, size: int = 0) -> dict[str, float]:

@@ -30,6 +30,7 @@ CPU_PARTS = {
     "conversion": preparing.conversion,
     "start": preparing.start,
     "growth": preparing.growth,
+    "growth with a model": preparing.growth_with_a_model,
     "rounds": labelling.rounds,
 }
 if os.environ.get("OCRKIT_TEST_DATA"):

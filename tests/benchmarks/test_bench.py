@@ -290,7 +290,7 @@ def test_conversion(tmp_path):
 def test_start_and_growth(tmp_path):
     _checked(preparing.start(tmp_path, rounds=1), 3)
     # So few rows tell nothing of time.
-    rows = preparing.growth(tmp_path, sizes=(5, 10, 40), whole=())
+    rows = preparing.growth(tmp_path, sizes=(5, 10, 40))
     assert len(rows) == 8 and all(row["ours"] > 0 for row in rows if "memory" in row["what"])
     assert {row["what"].split(":")[0] for row in rows} == {
         f"growth of {task}" for task in preparing.TASKS
@@ -298,10 +298,10 @@ def test_start_and_growth(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["whole plan", "first step"])
-def test_growth_of_what_loads_a_model(tmp_path, task):
-    first, *_ = preparing.growth(tmp_path, sizes=(5, 10, 40), whole=(task,))
-    assert task in first["what"] and first["met"] and first["unit"] == "MB"
+def test_growth_of_what_loads_a_model(tmp_path):
+    rows = preparing.growth_with_a_model(tmp_path, sizes=(5, 40))
+    assert ["whole plan" in row["what"] for row in rows] == [True, False]
+    assert all(row["met"] and row["unit"] == "MB" for row in rows)
 
 
 def test_pages_are_read_where_they_lie(tmp_path):
