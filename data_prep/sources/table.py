@@ -1,16 +1,16 @@
 """A table with a picture column and a text column: CSV, TSV, JSONL, or a JSON list of objects.
 
 Also read are docTR's `{"a.jpg": "text"}`, EasyOCR's `filename,words` (the text is what follows the
-first comma) and `a.jpg text` without a header. Paths of pictures are taken from the table's folder.
-A text that is an object or a list is the JSON answer of `--task extraction`; of Donut's
-`ground_truth` it is what stands under `gt_parse`.
+first comma), and `a.jpg text` or two columns without a header. Paths of pictures are taken from the
+table's folder. A text that is an object or a list is the JSON answer of `--task extraction`; of
+Donut's `ground_truth` it is what stands under `gt_parse`.
 """
 
 import contextlib
 import csv
 import itertools
 import re
-from collections.abc import Container, Iterator
+from collections.abc import Collection, Iterator
 from types import SimpleNamespace
 
 from data_prep.dataset.archive import Tree, picture_tree
@@ -42,8 +42,11 @@ OPTIONS = {
 }
 # Columns that are taken where a table has none of the default name.
 ALIASES = {
-    "image": ("file_name", "filename", "image_path", "path"),
-    "text": ("words", "label", "ground_truth"),
+    "image": (
+        *("file_name", "filename", "image_path", "image_name", "image_file"),
+        *("path", "file_path", "filepath", "file", "img"),
+    ),
+    "text": ("words", "label", "ground_truth", "transcription", "transcript"),
 }
 EASYOCR = ["filename", "words"]
 
@@ -149,6 +152,11 @@ def read_csv(
             f"{name} has no header that can be read ({error}); give it lines that end with LF, the "
             "first with the names of the columns."
         ) from None
+    is_picture = [cell.strip().lower().endswith(ENDINGS) for cell in header]
+    if sorted(is_picture) == [False, True]:  # two columns without a header
+        values = header
+        header = [options.image_column, options.text_column][:: 1 if is_picture[0] else -1]
+        yield 1, dict(zip(header, values))
     for column in ("image_column", "text_column", "group_column", "split_column"):
         wanted, columns = getattr(options, column), one_line(", ".join(header))[:300]
         if wanted and not column_of(wanted, header):
@@ -183,10 +191,13 @@ def is_quoted(tree: Tree, name: str) -> bool:
     return quoted
 
 
-def column_of(wanted: str, columns: Container[str]) -> str | None:
-    """The column of a name, or one of its ALIASES; None without any."""
+def column_of(wanted: str, columns: Collection[str]) -> str | None:
+    """The column of a name, or one of its ALIASES, in any case; None without any."""
     names = (wanted, *ALIASES.get(wanted, ()))
-    return next((name for name in names if name in columns), None)
+    if wanted in columns:
+        return wanted
+    folded = {column.strip().lower(): column for column in columns}
+    return next((folded[name.lower()] for name in names if name.lower() in folded), None)
 
 
 def parse_record(line: str) -> dict | str:
@@ -209,7 +220,7 @@ def read_record(
 ) -> Item | Reject:
     """A record as an item; `images` holds its picture."""
     for column in (options.group_column, options.split_column):
-        if column and column not in record:
+        if column and not column_of(column, record):
             return Reject(where, "malformed line", f"no column {column}")
     image = record.get(column_of(options.image_column, record))
     text = record.get(column_of(options.text_column, record))
@@ -221,14 +232,15 @@ def read_record(
         text = read_text(text, options.task)
     except ValueError as error:
         return Reject(where, *error.args)
-    column = options.split_column
-    split = official_split(str(record[column])) if column else split
+    if options.split_column:
+        split = official_split(str(record[column_of(options.split_column, record)]))
+    group = record[column_of(options.group_column, record)] if options.group_column else image
     return Item(
         key=key,
         where=where,
         text=text,
         pictures=[Picture(images.image_loader(image, folder_of(table), split))],
-        group=str(record.get(options.group_column, "")) if options.group_column else image,
+        group=str(group),
         language=options.language,
         task=options.task,
         split=split,

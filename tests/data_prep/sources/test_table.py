@@ -95,9 +95,9 @@ def test_paths_from_another_machine_find_their_picture(tmp_path):
 
 
 def test_a_missing_column_is_one_sentence(tmp_path):
-    (tmp_path / "t.csv").write_text("file,label\na.png,x\n")
+    (tmp_path / "t.csv").write_text("scan,label\na.png,x\n")
     with pytest.raises(
-        DataError, match=r"t\.csv has no column 'image'; its columns are file, label"
+        DataError, match=r"t\.csv has no column 'image'; its columns are scan, label"
     ):
         run("table", tmp_path / "t.csv", tmp_path / "out")
 
@@ -139,6 +139,9 @@ def test_damaged_tables_give_only_rows_and_rejects(tmp_path, name, text, count):
         ('filename,words\na.png,"He said ""hi"""\n', 'He said "hi"'),
         ('filename,words\na.png,"a",b\n', '"a",b'),
         ('filename,words\na.png,a"\n', 'a"'),
+        ("ID,File_Path,Transcription\n1,a.png,one\n", "one"),
+        ("a.png\tone two\n", "one two"),
+        ("one,a.png\n", "one"),
     ],
 )
 def test_delimiters_and_quotes_of_other_programs_csv(tmp_path, table, expected):
