@@ -102,7 +102,6 @@ function render({ model, el }) {
     note.textContent = sample.note || "";
     root.classList.toggle("done", !!sample.done);
     if (sample.done) {
-      note.textContent = "All pictures have an answer. F4 takes the last one back.";
       root.tabIndex = 0;
       root.focus();
       return;

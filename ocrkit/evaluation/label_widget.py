@@ -56,7 +56,9 @@ def view(labels: Labels, sample: Mapping[str, Any] | None, note: str = "") -> di
     shown: dict[str, Any] = {"progress": labels.progress(), "note": note}
     shown |= {"folder": str(labels.folder.absolute()), "undo": labels.last is not None}
     if sample is None:
-        return shown | {"done": True, "id": ""}
+        ended = "All pictures have an answer. F4 takes the last one back."
+        said = ended if labels.samples else "Nothing is to be checked."
+        return shown | {"done": True, "id": "", "note": f"{note} {said}".strip()}
     draft = labels.drafts.get(sample["id"], {})
     answer = labels.answers.get(sample["id"], {})
     told = [(key, sample[key]) for key in ("why", "label", "read") if sample.get(key)]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from data_prep.dataset.files import write_whole
 from data_prep.dataset.pictures import open_image, read_file
-from data_prep.dataset.schema import DataError, Item, Picture, Reject
+from data_prep.dataset.schema import Item, Picture, Reject
 from data_prep.dataset.write import write_dataset
 from data_prep.sources import slug
 from ocrkit.data.rows import Row, text_of, undecoded
@@ -31,20 +31,18 @@ def relabel(
     """Make a labelling folder of the suspect labels of an evaluation, then of its worst rows.
 
     Suspect: read confidently and otherwise than the label; the text box begins with the reading.
-    For the worst it begins with the label. `write_corrected` writes what was changed.
+    For the worst it begins with the label. `write_corrected` writes what was changed. Where no
+    label is suspect and no row is read wrong, that is printed, and the folder holds no samples.
 
     Args:
         evaluation: of the rows whose labels are checked.
         folder: the labelling folder; one that is there already is opened and goes on.
         data: splits whose pictures are shown where the records have none.
         worst: how many of the worst rows to show besides.
-
-    Raises:
-        DataError: no label is suspect and no row is read wrong.
     """
     folder = Path(folder)
-    if (folder / SAMPLES).is_file():
-        return Labels(folder)
+    if (folder / SAMPLES).is_file() and (there := Labels(folder)).samples:
+        return there
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     suspects = [record for record, _ in suspect_labels([evaluation.records])]
     chosen = {record["id"]: (record, "suspect label") for record in suspects}
@@ -57,7 +55,7 @@ def relabel(
             record = evaluation.records[number]
             chosen.setdefault(record["id"], (record, "among the worst"))
     if not chosen:
-        raise DataError(f"{evaluation.name}: no label is suspect, and nothing was read wrong.")
+        print(f"{evaluation.name}: no label is suspect, and nothing was read wrong.")
     pictures = _pictures_of(data or {}, set(chosen))
     samples, drafts = [], []
     for id, (record, why) in chosen.items():

@@ -8,6 +8,7 @@ from data_prep.dataset.schema import DataError
 from data_prep.validate import validate
 from ocrkit import TrainConfig, load_data
 from ocrkit.evaluation.evaluation import score
+from ocrkit.evaluation.label_widget import table, view
 from ocrkit.evaluation.relabel import relabel, write_corrected
 
 
@@ -76,6 +77,13 @@ def test_suspects_come_first_and_corrections_make_a_new_dataset(data, thermal, t
         write_corrected(data, labels, out)
 
 
-def test_nothing_suspect_is_one_sentence(data, tmp_path):
-    with pytest.raises(DataError, match="no label is suspect, and nothing was read wrong"):
-        relabel(evaluation_of(data["test"], {}), tmp_path / "labels", data)
+def test_nothing_suspect_is_one_sentence_and_the_next_cells_work(data, tmp_path, capsys):
+    labels = relabel(evaluation_of(data["test"], {}), tmp_path / "labels", data)
+    assert "no label is suspect, and nothing was read wrong" in capsys.readouterr().out
+    assert labels.samples == []
+    assert view(labels, labels.next())["note"] == "Nothing is to be checked."
+    assert "0 of 0" in repr(table(labels))
+    assert write_corrected(data, labels, tmp_path / "corrected") == []
+    # Another evaluation is not kept from it.
+    wrong = {0: ("wrong", 0.1)}
+    assert relabel(evaluation_of(data["test"], wrong), tmp_path / "labels", data).samples
