@@ -107,7 +107,9 @@ def handle_widget_messages() -> bool:
         if session.unpack(rest[1].bytes)["msg_type"] != "comm_msg":
             return enqueue(frames)
         message = session.deserialize(rest, copy=False)
-        running.comm_manager.comm_msg(stream, senders, message)
+        # A front end may still speak to a widget that is closed; comm warns of it on red ground.
+        if message["content"].get("comm_id") in running.comm_manager.comms:
+            running.comm_manager.comm_msg(stream, senders, message)
         # A front end sends a widget's next change only after an idle status for this one, and
         # takes that status for the whole kernel's, which is still busy.
         for state, parent in (("idle", message), ("busy", running.get_parent())):

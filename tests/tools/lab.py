@@ -265,6 +265,8 @@ SHARE = "parseFloat(document.querySelector('.ocrkit .track i').style.width)"
 _CELLS = f"{OPENED}.content.model.toJSON().cells.filter(c => c.cell_type == 'code')"
 _ERRORS = "flatMap(c => c.outputs).filter(o => o.output_type == 'error')"
 ERRORS = f"{_CELLS}.{_ERRORS}.map(o => o.ename + ': ' + o.evalue)"
+#: JavaScript of what was written on red ground.
+WARNINGS = f"{_CELLS}.flatMap(c => c.outputs).filter(o => o.name == 'stderr').map(o => o.text)"
 _DONE = f"{KERNEL}.status == 'idle' && {_CELLS}.every(c => c.execution_count)"
 ENDED = f"{ERRORS}.length || ({_DONE})"
 #: JavaScript of how often cells were run, all together.
