@@ -33,6 +33,7 @@ from ocrkit.places import mount_drive
 
 config = TrainConfig.from_parameters(globals(), also=["runs", "evaluation", "metric"])
 mount_drive(runs, config.output_dir)
+print(f"{evaluation} of {runs or 'two small runs, trained below'}, by {metric}")
 
 # %% [markdown]
 # ## Runs to compare
