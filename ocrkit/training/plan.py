@@ -290,6 +290,10 @@ def _shrunk_line_heights(
     rows: "Dataset", scales: Sequence[float], config: TrainConfig
 ) -> list[float]:
     """Most pixels of a line of text in the first picture of each row, where it is shrunk."""
+    if not config.image_height:
+        # Only these are shrunk: other texts need not be read.
+        shrunk = [row for row, scale in enumerate(scales) if scale < 1]
+        rows, scales = rows.select(shrunk), [scales[row] for row in shrunk]
     texts = rows.select_columns(["completion", "sizes"])
     heights: list[float] = []
     # Some rows at a time: as Python's objects 100,000 of them take a hundred MB.
