@@ -2,7 +2,7 @@
 
 import pickle
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +59,7 @@ class TrainResult:
     global_step: int
     training_loss: float
     seconds: float
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]] = field(repr=False)  # long; a cell would print it
     adapter_dir: Path
     stopped: bool = False
 
