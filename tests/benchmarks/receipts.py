@@ -31,7 +31,7 @@ READERS = {
     "RapidOCR": "rapidocr",
     "Tesseract 5": "tesseract",
 }
-TUNED = "the embedded reader after training"
+BASE, TUNED = "the embedded reader", "the embedded reader after training"
 
 
 def receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:

@@ -88,10 +88,21 @@ def demo() -> dict:
 
 def receipts(data: Path) -> dict:
     """Train and read one of five folds of real receipts, which `make bench` goes on from."""
-    from tests.benchmarks.receipts import cross_validate, kept_folds, rows_of
+    from tests.benchmarks.receipts import cross_validate, kept_folds
 
-    figures = cross_validate(data, kept_folds(), folds=1)
-    aims = {row["what"]: aim(row["ours"], row["met"], row["aim"]) for row in rows_of(figures)}
+    return fold_of_receipts(cross_validate(data, kept_folds(), folds=1))
+
+
+def fold_of_receipts(figures: dict) -> dict:
+    """Figures of one fold with their aims; the aim of CER is that of all folds, so not here."""
+    from tests.benchmarks.receipts import BASE, TUNED, rows_of
+
+    _, *rows = rows_of(figures)
+    aims = {row["what"]: aim(row["ours"], row["met"], row["aim"]) for row in rows}
+    before, after = (figures["readers"][name]["CER without case"] for name in (BASE, TUNED))
+    better = after["high"] < before["low"]
+    name = "one fold of real receipts, CER without case after"
+    aims[name] = aim(after["value"], better, "better, intervals apart")
     return {"figures": figures, "aims": aims}
 
 
