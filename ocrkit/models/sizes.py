@@ -1,5 +1,6 @@
 """Picture sizes: to which size an image processor brings the pictures of a dataset."""
 
+import functools
 import time
 from collections import Counter
 from collections.abc import Sequence
@@ -78,7 +79,9 @@ def picture_fits(
     if counted := area_factor(processor.image_processor):
         _, highest = area_bounds(processor.image_processor)
         most = settings_of(processor.image_processor)[highest] / counted
-        return [[Fit(size, _within(size, most)) for size in row] for row in sizes]
+        # One object a size: in large datasets most pictures share theirs.
+        fit_of = functools.cache(lambda size: Fit(size, _within(size, most)))
+        return [[fit_of(size) for size in row] for row in sizes]
     options = call_defaults(processor)
     fits: dict[tuple[int, int], Fit | None] = {}
     started = time.perf_counter()
