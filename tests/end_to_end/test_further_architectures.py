@@ -212,9 +212,6 @@ def test_a_model_that_depends_on_its_batch_reads_rows_one_by_one(rows, tmp_path,
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n in WAYS_OUT or n not in CAUGHT])
 def test_a_run_from_load_to_merge(name, rows, tmp_path):
-    if name in ("deepseek_ocr2", "got_ocr2"):
-        # A page is 1024 x 1024 pixels, whatever the size of a picture.
-        rows = rows[:4]
     data = {"train": dataset_of(rows), "test": dataset_of(rows)}
     more = WAYS_OUT.get(name, {})
     config = _config(build(name, tmp_path / "base"), tmp_path / "run", **more)
