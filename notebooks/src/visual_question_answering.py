@@ -20,9 +20,8 @@
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU, which shows how fine-tuning goes. To answer questions, take
-# `vqa`, meant for a GPU of 40 GB (not measured yet). Your own `dataset` is a folder or tar that
-# the kit wrote. Or name a folder of a known data set as
-# `raw_data`, with its format as `source`; `images` and `knowledge` are the folders of AQUA's
+# `vqa`, meant for a GPU of 24 GB (forecast, not measured). Your own `dataset` is a folder or tar
+# that the kit wrote. Or name a folder of a known data set as `raw_data`, with its format as `source`; `images` and `knowledge` are the folders of AQUA's
 # paintings and of their descriptions. `None` takes the recipe's value.
 
 # %% tags=["parameters"]

@@ -71,12 +71,12 @@ def resolve_model(name: str) -> tuple[str, str | None]:
     if (whole_model / "config.json").is_file():
         return str(whole_model), None
     if path.is_dir() and not (path / "config.json").is_file():
-        checkpoints = sorted(path.glob("checkpoint-*"), key=lambda p: p.stat().st_mtime)
+        # Only checkpoints that were written to their end.
+        sealed = sorted(path.glob("checkpoint-*/complete.json"), key=lambda p: p.stat().st_mtime)
+        way_out = f"name its checkpoint {sealed[-1].parent}" if sealed else "name another folder"
         raise ModelError(
             f"model_name_or_path={name!r} holds no model: neither config.json, nor "
-            "adapter_config.json there or in its adapter/; "
-            + (f"name its checkpoint {checkpoints[-1]}" if checkpoints else "name another folder")
-            + ", or a model id of the Hub."
+            f"adapter_config.json there or in its adapter/; {way_out}, or a model id of the Hub."
         )
     return name, None
 

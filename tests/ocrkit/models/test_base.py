@@ -30,7 +30,9 @@ def test_a_folder_without_a_model_names_its_last_checkpoint(tmp_path):
     (tmp_path / "adapter").mkdir()
     with pytest.raises(ModelError, match=r"holds no model: .* name another folder"):
         resolve_model(str(tmp_path))
-    (tmp_path / "checkpoint-5").mkdir()
+    for number in (5, 6):
+        (tmp_path / f"checkpoint-{number}").mkdir()
+    (tmp_path / "checkpoint-5" / "complete.json").touch()
     with pytest.raises(ModelError, match=r"name its checkpoint .*checkpoint-5, or a model id"):
         resolve_model(str(tmp_path))
 
