@@ -21,8 +21,9 @@
 #
 # `tiny` is the embedded model on a CPU, which shows how fine-tuning goes. To answer questions, take
 # `vqa`, meant for a GPU of 24 GB (forecast, not measured). Your own `dataset` is a folder or tar
-# that the kit wrote. Or name a folder of a known data set as `raw_data`, with its format as `source`; `images` and `knowledge` are the folders of AQUA's
-# paintings and of their descriptions. `None` takes the recipe's value.
+# that the kit wrote. Or name a folder of a known data set as `raw_data`, with its format as
+# `source`; `images` and `knowledge` are the folders of AQUA's paintings and of their descriptions.
+# `None` takes the recipe's value.
 
 # %% tags=["parameters"]
 recipe = "tiny"  # @param ["tiny", "vqa"] {allow-input: true}
