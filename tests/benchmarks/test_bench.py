@@ -36,7 +36,7 @@ def _picture(mode, size, seed=0):
 
 
 @pytest.mark.parametrize("name", ["qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl"])
-def test_the_fast_makes_the_processors_batches(name, tmp_path):
+def test_fast_collation_equals_the_processors_batches(name, tmp_path):
     """Bit for bit: pixels, grids, ids, kinds of token; grey, in colour, scaled up and down."""
     from transformers import AutoProcessor
 
@@ -61,7 +61,7 @@ def test_the_fast_makes_the_processors_batches(name, tmp_path):
             assert torch.equal(ours[key], theirs[key]), key
 
 
-def test_a_processor_that_was_changed_is_left_to_its_own(processor):
+def test_fast_collation_is_off_for_a_changed_processor(processor):
     changed = Collator(processor)
     theirs = changed.processor.image_processor.__class__.patchify
     row = {"prompt": [{"role": "user", "content": "Read."}], "images": [_picture("L", (64, 32))]}
@@ -79,7 +79,7 @@ def test_a_processor_that_was_changed_is_left_to_its_own(processor):
     assert torch.equal(negative, -Collator(processor)([{**row, "completion": []}])["pixel_values"])
 
 
-def test_equal_finds_every_difference():
+def test_equal_batches_detects_every_difference():
     ids = [np.array([1, 2])]
     batch = {"input_ids": ids, "pixel_values": torch.zeros(1, 2)}
     assert same_batch(batch, {"input_ids": [[1, 2]], "pixel_values": torch.zeros(1, 2)})
@@ -88,7 +88,7 @@ def test_equal_finds_every_difference():
     assert not same_batch(batch, {**batch, "mm_token_type_ids": [[0, 0]]})
 
 
-def test_stored_rows_are_the_decoded_ones(config, processor):
+def test_collator_gives_equal_batches_for_stored_and_decoded_pictures(config, processor):
     """Opened by the collator or by datasets: the same batch, also of a shuffled selection."""
     rows = load_data(config)["train"].select([5, 1, 3, 0])
     places = [2, 0, 3]
@@ -103,7 +103,7 @@ def test_stored_rows_are_the_decoded_ones(config, processor):
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
 
 
-def test_an_upright_tag_is_obeyed(tmp_path, processor):
+def test_collator_applies_exif_orientation(tmp_path, processor):
     image = _picture("RGB", (64, 32))
     exif = image.getexif()
     exif[0x0112] = 6
@@ -117,7 +117,7 @@ def test_an_upright_tag_is_obeyed(tmp_path, processor):
         assert batch["image_grid_thw"].tolist() == [[1, 8, 4]]
 
 
-def test_a_batch_that_is_refused_decides_nothing(processor):
+def test_fast_collation_is_decided_by_valid_batches_only(processor):
     row = {"prompt": [{"role": "user", "content": "Read."}]}
     collate, own = (Collator(processor, generation=True) for _ in range(2))
     own._fast = False
@@ -139,7 +139,7 @@ def test_patches_of_a_picture_too_long_are_refused(processor):
 # --- rows of the table ---
 
 
-def test_a_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
+def test_benchmark_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
     good = ratio_row("fast", "slow", [1.0, 2.0, 1.0], [3.0, 3.0, 4.0], 2, count=10)
     bad = ratio_row("slow", "fast", [2.0], [1.0], 1.5, inputs="two")
     assert good["met"] and good["ratio"] == {"value": 3.0, "low": 1.5, "high": 4.0}
@@ -161,7 +161,7 @@ def test_a_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
     assert "| fast | 10 seconds | slow | 3.333 | 3 [1.5, 4] | at least 2 times |" in table([good])
 
 
-def test_parts_measured_anew_leave_the_others(tmp_path, monkeypatch):
+def test_benchmark_part_measured_again_keeps_other_parts(tmp_path, monkeypatch):
     for name in ("padding", "start"):
         monkeypatch.setitem(
             suite.CPU_PARTS, name, lambda folder, value=1: [limit_row("x", value, "s", 2)]
@@ -171,7 +171,7 @@ def test_parts_measured_anew_leave_the_others(tmp_path, monkeypatch):
     assert [row["ours"] for row in suite.all_rows(result)] == [1, 5]
 
 
-def test_sides_take_turns():
+def test_benchmark_sides_run_in_alternating_order():
     calls = []
     sides = {name: lambda name=name: calls.append(name) for name in "ab"}
     seconds = in_turns({**sides, "told": lambda: 7.0}, 2)
@@ -179,7 +179,7 @@ def test_sides_take_turns():
     assert len(seconds["a"]) == 2
 
 
-def test_a_side_that_fails_says_why(tmp_path):
+def test_benchmark_side_that_fails_reports_the_error(tmp_path):
     with pytest.raises(RuntimeError, match="no such file"):
         in_own_process("tests.benchmarks.growth_side", "convert", tmp_path / "x.gnt", tmp_path, 1)
 
@@ -191,7 +191,7 @@ def test_unknown_parts_and_hardware_are_refused(tmp_path):
         suite.benchmark("tpu", tmp_path)
 
 
-def test_a_part_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatch, capsys):
+def test_benchmark_part_that_fails_is_recorded_and_others_continue(tmp_path, monkeypatch, capsys):
     def fails(folder):
         raise RuntimeError("no kernel\nfor this card")
 
@@ -205,13 +205,13 @@ def test_a_part_that_fails_is_recorded_and_the_others_go_on(tmp_path, monkeypatc
     assert result["device"] == platform.machine()
 
 
-def test_no_part_begins_after_the_minutes(tmp_path, monkeypatch, capsys):
+def test_benchmark_starts_no_part_after_its_time_limit(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(suite, "GPU_PARTS", {"first": lambda folder: [limit_row("x", 1, "s", 2)]})
     assert suite.benchmark("gpu", tmp_path, minutes=-1)["parts"] == {}
     assert "first: left out after 0 of -1 minutes" in capsys.readouterr().out
 
 
-def test_the_page_of_figures_shows_what_was_measured(tmp_path):
+def test_benchmark_page_shows_the_measured_figures(tmp_path):
     from tests.tools.bench import RESULTS, ROOT, update_page
     from tests.tools.check_readme import FIGURES_PAGE
 
@@ -241,14 +241,14 @@ def _checked(rows, count):
     return rows
 
 
-def test_training_and_padding(tmp_path):
+def test_training_and_padding_are_measured(tmp_path):
     rows = _checked(training.training(tmp_path, rounds=1, steps=2, batch=4), 2)
     assert all(row["theirs"] > 0 and row["unit"] == "samples/s" for row in rows)
     (row,) = _checked(training.padding(tmp_path, count=300), 1)
     assert row["ours"] < row["theirs"] / 2
 
 
-def test_wasted_counts_padding():
+def test_wasted_share_counts_padding_tokens():
     assert training.wasted(np.array([4, 4, 2, 2]), 2) == 0
     assert training.wasted(np.array([4, 2, 4, 2]), 2) == 0.25
 
@@ -304,7 +304,7 @@ def test_growth_of_what_loads_a_model(tmp_path):
     assert all(row["met"] and row["unit"] == "MB" for row in rows)
 
 
-def test_pages_are_read_where_they_lie(tmp_path):
+def test_pages_are_converted_alike_from_a_folder_and_a_zip(tmp_path):
     """A worker reads pixels itself; from an archive they are sent, and it comes to the same."""
     import zipfile
 
@@ -328,7 +328,7 @@ def test_pages_are_read_where_they_lie(tmp_path):
 
 
 @pytest.mark.slow
-def test_signs_on_a_cpu(tmp_path):
+def test_street_sign_benchmark_runs_on_a_cpu(tmp_path):
     street_signs(tmp_path / "data", 10, size=(320, 240))
     model = gpu._built("tiny_qwen2_vl", tmp_path)
     job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
@@ -345,7 +345,7 @@ def test_signs_on_a_cpu(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("side", ["unsloth", "kit at the stock budget", "kit as on a T4"])
-def test_other_sides_on_a_cpu(tmp_path, side):
+def test_other_street_sign_sides_run_on_a_cpu(tmp_path, side):
     street_signs(tmp_path / "data", 10, size=(320, 240))
     model = gpu._built("tiny_qwen2_vl", tmp_path)
     job = {"model": str(model), "dataset": str(tmp_path / "data"), "steps": 1, "warm": 1}
@@ -354,7 +354,7 @@ def test_other_sides_on_a_cpu(tmp_path, side):
     assert result["samples_per_second"] > 0 and result["smallest_text"] > 0
 
 
-def test_rows_of_signs_need_what_was_measured():
+def test_street_sign_rows_compare_measurements_with_aims():
     def side(rate, peak, text=None):
         return [{"samples_per_second": rate, "peak_gb": peak, "smallest_text": text}] * 3
 
@@ -365,7 +365,7 @@ def test_rows_of_signs_need_what_was_measured():
     assert [row["met"] for row in rows] == [True, True, True, False, True, True]
 
 
-def test_a_side_that_does_not_fit_is_reported_and_the_others_go_on(monkeypatch):
+def test_benchmark_side_out_of_memory_is_reported_and_others_continue(monkeypatch):
     tried = []
 
     def own_process(module, request):
@@ -389,7 +389,7 @@ def test_a_side_that_does_not_fit_is_reported_and_the_others_go_on(monkeypatch):
     assert "| does not fit |  |  |  | at most 14 (**below aim**) |" in table(rows)
 
 
-def test_out_of_memory_anywhere_in_a_side_is_no_failure(monkeypatch):
+def test_benchmark_side_out_of_memory_is_a_result_and_no_failure(monkeypatch):
     def measure(job):
         try:
             raise torch.cuda.OutOfMemoryError
@@ -403,7 +403,7 @@ def test_out_of_memory_anywhere_in_a_side_is_no_failure(monkeypatch):
         gpu_side.main({"side": "kit"})
 
 
-def test_the_side_of_a_t4_has_its_attention():
+def test_t4_benchmark_side_disables_flash_attention():
     flash = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.cudnn_sdp_enabled()
     try:
         gpu_side._without_flash()
@@ -449,7 +449,7 @@ def test_published_geometries_have_their_sizes(name, tmp_path):
     assert size == pytest.approx(PARAMETERS[name], rel=0.0005)
 
 
-def test_bench_is_a_command():
+def test_bench_command_runs():
     done = subprocess.run(
         [sys.executable, "-m", "tests.tools.bench", "--help"],
         cwd=ROOT,

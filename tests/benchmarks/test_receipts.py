@@ -15,7 +15,7 @@ def test_a_receipt_is_in_one_fold_and_every_line_in_one():
     assert folds == receipts.folds_of(groups)
 
 
-def test_figures_are_held_to_their_aims():
+def test_receipt_figures_are_compared_with_their_aims():
     def readers(value):
         rate = {"value": value, "low": value - 0.01, "high": value + 0.01}
         return {"CER without case": rate}

@@ -136,7 +136,7 @@ def test_every_kind_of_bad_picture_is_a_counted_reject(tmp_path):
     assert "0x7" not in json.dumps(rejects)  # an address would differ in the next run
 
 
-def test_pictures_that_programs_read_differently_are_made_plain(tmp_path):
+def test_ambiguous_pictures_are_rewritten_as_plain_png(tmp_path):
     clear = Image.new("RGBA", (60, 20), (0, 0, 0, 0))
     clear.paste((0, 0, 0, 255), (10, 5, 20, 15))
     clear.save(tmp_path / "clear.png")
@@ -162,7 +162,7 @@ def test_pictures_that_programs_read_differently_are_made_plain(tmp_path):
     assert turned.size == (60, 20) and (rows[3].width, rows[3].height) == (20, 60)
 
 
-def test_texts_are_nfc_and_bad_ones_are_rejects(tmp_path):
+def test_texts_become_nfc_and_invalid_ones_rejects(tmp_path):
     save(tmp_path / "a.png")
     label = unicodedata.normalize("NFD", "서울 한글")
     lines = [label, "", "  \t ", "caf\udce9", "ok\r"]
@@ -190,7 +190,7 @@ def test_the_messages_layout_is_what_swift_and_llama_factory_read(tmp_path):
 # --- splits, inputs, options ---
 
 
-def test_official_splits_are_kept_and_unstated_parts_never_become_test(tmp_path):
+def test_official_splits_are_kept_and_other_rows_never_become_test(tmp_path):
     tables = [make_table(tmp_path / n, 3, f"{n}.csv") for n in ("train", "test", "more")]
     summary, rows, _ = run("table", tables, tmp_path / "out")
     assert summary["rows"] == {"train": 6, "test": 3}
@@ -220,7 +220,7 @@ def test_items_without_a_stated_split_are_reported(tmp_path, capsys):
         assert "note:" not in capsys.readouterr().err
 
 
-def test_shares_overrule_official_splits_and_equal_names_stay_apart(tmp_path):
+def test_split_shares_override_official_splits_and_keep_equal_names_apart(tmp_path):
     tables = [make_table(tmp_path / n / "x", 6, "train.csv") for n in "ab"]
     for index in range(6):  # other pictures, for equal ones would share a group
         save(tmp_path / "b" / "x" / f"{index}.png", mark=20 + index)
@@ -245,7 +245,7 @@ def test_the_result_does_not_depend_on_workers(tmp_path):
     assert snapshot(first) == snapshot(two)
 
 
-def test_a_finished_folder_is_left_alone_and_another_is_refused(tmp_path):
+def test_finished_dataset_is_kept_and_other_options_are_refused(tmp_path):
     table, out = make_table(tmp_path / "in", 3), tmp_path / "out"
     out.mkdir()  # an empty folder is free
     first = convert("table", table, out, progress=False)
@@ -279,7 +279,7 @@ def test_a_wrong_option_is_one_sentence(tmp_path, options, sentence):
     assert not (tmp_path / "out").exists() and not leftovers(tmp_path / "out")
 
 
-def test_nothing_is_left_behind_when_nothing_is_found_or_the_disk_is_full(tmp_path, monkeypatch):
+def test_failed_conversion_leaves_no_output_folder(tmp_path, monkeypatch):
     out = tmp_path / "out"
     (tmp_path / "in").mkdir()
     with pytest.raises(DataError, match="nothing of table is here"):
@@ -304,7 +304,7 @@ def test_nothing_is_left_behind_when_nothing_is_found_or_the_disk_is_full(tmp_pa
 # --- the command ---
 
 
-def test_the_command_says_what_it_found(tmp_path, capsys):
+def test_convert_command_prints_its_counts(tmp_path, capsys):
     table, out = make_table(tmp_path / "in", 3), tmp_path / "out"
     (tmp_path / "in" / "1.png").unlink()
     arguments = ["table", str(table), "--out", str(out), "--workers", "1"]
@@ -352,7 +352,7 @@ def test_list_shows_every_source_and_loads_nothing_heavy():
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(20, marks=pytest.mark.slow)])
-def test_a_killed_conversion_is_made_good_by_the_same_command(tmp_path, kills):
+def test_killed_conversion_is_completed_by_the_same_command(tmp_path, kills):
     table = make_table(tmp_path / "in", 400)
     whole, out = tmp_path / "whole", tmp_path / "out"
     convert("table", table, whole, progress=False)
@@ -405,7 +405,7 @@ def test_a_full_disk_at_any_write_leaves_nothing_and_is_named(tmp_path, full_dis
 
 
 @pytest.mark.parametrize("name", ["--out", "--sheet"])
-def test_an_empty_place_to_write_is_wrong_usage(name, tmp_path, monkeypatch, capsys):
+def test_empty_out_option_is_wrong_usage(name, tmp_path, monkeypatch, capsys):
     from data_prep import synthesize
 
     monkeypatch.chdir(tmp_path)

@@ -194,7 +194,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("source", CASES)
-def test_rows_and_rejects_are_what_a_plain_count_finds(tmp_path, source):
+def test_rows_and_rejects_add_up_to_a_plain_count(tmp_path, source):
     files, count = CASES[source]
     folder = tmp_path / "in"
     save(folder / "a.png", (60, 20))

@@ -29,7 +29,7 @@ def unpacked(folder):
 
 
 @pytest.mark.parametrize("shard_bytes", [None, 1500])
-def test_a_dataset_comes_back_as_it_was(dataset, tmp_path, shard_bytes):
+def test_packed_and_unpacked_dataset_is_identical(dataset, tmp_path, shard_bytes):
     tars = pack(dataset, tmp_path / "drive" / "d.tar", shard_bytes)
     assert (len(tars) > 2) == bool(shard_bytes)
     again = pack(dataset, tmp_path / "again" / "d.tar", shard_bytes)
@@ -41,7 +41,7 @@ def test_a_dataset_comes_back_as_it_was(dataset, tmp_path, shard_bytes):
     assert unpack(tmp_path / "drive" / "d.tar", out) == out
 
 
-def test_an_interrupted_run_goes_on_where_it_stopped(dataset, tmp_path, monkeypatch):
+def test_interrupted_unpack_resumes(dataset, tmp_path, monkeypatch):
     pack(dataset, tmp_path / "d.tar", 1500)
     real, calls = module._read_tar, []
 
@@ -61,7 +61,7 @@ def test_an_interrupted_run_goes_on_where_it_stopped(dataset, tmp_path, monkeypa
     assert unpacked(tmp_path / "local") == snapshot(dataset)
 
 
-def test_damage_is_found_and_nothing_is_left(dataset, tmp_path):
+def test_damaged_tar_is_refused_and_leaves_no_files(dataset, tmp_path):
     (tar,) = pack(dataset, tmp_path / "d.tar")
     good = tar.read_bytes()
     out = tmp_path / "local"
@@ -104,7 +104,7 @@ EVIL += ["..\\evil", "a\\evil", "C:evil", "C:\\evil"]
 
 
 @pytest.mark.parametrize("name", [*EVIL, ".hidden", f".{64 * '0'}.done", ".unpacked.json"])
-def test_members_that_no_dataset_holds_are_refused(tmp_path, name):
+def test_tar_members_that_no_dataset_holds_are_refused(tmp_path, name):
     tar = hostile(tmp_path / "drive", "d.tar", tarfile.TarInfo(name))
     with pytest.raises(DataError, match="it is not trusted"):
         unpack(tar, tmp_path / "a" / "local")
@@ -113,7 +113,7 @@ def test_members_that_no_dataset_holds_are_refused(tmp_path, name):
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE])
 @pytest.mark.parametrize("more", [tarfile.FIFOTYPE, tarfile.DIRTYPE])
-def test_members_that_are_no_files_are_refused(tmp_path, kind, more):
+def test_tar_members_that_are_no_files_are_refused(tmp_path, kind, more):
     for number, type_ in enumerate((kind, more)):
         info = tarfile.TarInfo("link")
         info.type, info.linkname = type_, "/etc/passwd"
@@ -123,7 +123,7 @@ def test_members_that_are_no_files_are_refused(tmp_path, kind, more):
 
 
 @pytest.mark.parametrize("name", [*EVIL, "a/d.tar", "d\0.tar", None, 7, ["d.tar"]])
-def test_tars_that_a_manifest_names_elsewhere_are_refused(tmp_path, name):
+def test_manifest_with_tars_outside_its_folder_is_refused(tmp_path, name):
     tar = hostile(tmp_path / "drive", name)
     before = snapshot(tmp_path)
     with pytest.raises(DataError, match=r"d\.tar\.json names the tar .* leads elsewhere"):
@@ -132,7 +132,7 @@ def test_tars_that_a_manifest_names_elsewhere_are_refused(tmp_path, name):
 
 
 @pytest.mark.parametrize("sha256", ["", "/../../x", "0" * 63, "G" * 64, None])
-def test_sums_that_are_none_are_refused(tmp_path, sha256):
+def test_invalid_checksums_are_refused(tmp_path, sha256):
     tar = hostile(tmp_path / "drive", "d.tar")
     shard = {"name": "d.tar", "bytes": 1, "sha256": sha256}
     for text, cause in (
@@ -163,7 +163,7 @@ def interrupted(tar, out, monkeypatch, after):
 
 @pytest.mark.parametrize("shard_bytes", [None, 1500])
 @pytest.mark.parametrize("after", [1, 5, 15])
-def test_an_interrupted_older_dataset_is_not_mixed_in(
+def test_unpack_removes_files_of_an_interrupted_older_dataset(
     dataset, tmp_path, monkeypatch, after, shard_bytes
 ):
     older = tmp_path / "older"
@@ -180,7 +180,9 @@ def test_an_interrupted_older_dataset_is_not_mixed_in(
     assert not (tmp_path / "local" / "train" / "extra").exists()
 
 
-def test_what_a_damaged_tar_and_an_older_version_left_is_not_taken(dataset, tmp_path, monkeypatch):
+def test_unpack_does_not_reuse_files_of_a_damaged_tar_or_older_version(
+    dataset, tmp_path, monkeypatch
+):
     (tar,) = pack(dataset, tmp_path / "d.tar")
     sha256 = json.loads((tmp_path / "d.tar.json").read_text())["shards"][0]["sha256"]
     staging = tmp_path / ".local.unpacking"
@@ -194,7 +196,7 @@ def test_what_a_damaged_tar_and_an_older_version_left_is_not_taken(dataset, tmp_
     assert unpacked(tmp_path / "local") == snapshot(dataset)
 
 
-def test_a_folder_that_version_0_1_0_unpacked_is_left_alone(dataset, tmp_path):
+def test_folder_unpacked_by_version_0_1_0_is_kept(dataset, tmp_path):
     (tar,) = pack(dataset, tmp_path / "d.tar")
     out = unpack(tar, tmp_path / "local")
     (out / ".unpacked.json").write_text((tmp_path / "d.tar.json").read_text())
@@ -238,7 +240,7 @@ def test_a_full_disk_while_unpacking_is_named_and_goes_on(dataset, tmp_path, ful
 
 
 @pytest.mark.parametrize("name", ["d.tar", "d.tar.json"])
-def test_pack_goes_over_its_own_tars_only(dataset, tmp_path, name, capsys):
+def test_pack_overwrites_only_its_own_tars(dataset, tmp_path, name, capsys):
     (tmp_path / "drive").mkdir()
     (tmp_path / "drive" / name).write_text("{}")
     command = [str(dataset), str(tmp_path / "drive" / "d.tar")]
@@ -298,7 +300,7 @@ def test_a_killed_pack_does_not_block_the_next(dataset, tmp_path, killed_at):
     assert step > 3
 
 
-def test_the_commands(dataset, tmp_path, capsys):
+def test_pack_and_unpack_commands_run(dataset, tmp_path, capsys):
     tar, out = str(tmp_path / "d.tar"), str(tmp_path / "local")
     assert module.main([str(dataset), tar]) == 0 and unpack_module.main([tar, out]) == 0
     assert capsys.readouterr().out.split() == [tar, out]

@@ -91,19 +91,19 @@ def test_what_cannot_be_read_is_one_sentence_and_exit_code_1(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", ["lines", "invoices", "receipts", "toys"])
-def test_every_command_tells_its_options(command, capsys):
+def test_every_command_lists_its_options_in_help(command, capsys):
     with pytest.raises(SystemExit) as end:
         main([command, "--help"])
     assert end.value.code == 0
     assert {"--out", "--count", "--seed"} <= set(capsys.readouterr().out.replace(",", "").split())
 
 
-def test_receipts(tmp_path, capsys):
+def test_receipts_command_makes_a_dataset(tmp_path, capsys):
     assert main(["receipts", "--count", "2", "--out", str(tmp_path / "r"), "--clean"]) == 0
     assert "test 20" in capsys.readouterr().out
 
 
-def test_help_teaches_without_importing_any_command():
+def test_help_imports_no_command_modules():
     code = (
         "import sys; from data_prep.synthesize import main\n"
         "try: main(['--help'])\n"

@@ -54,7 +54,7 @@ def test_pages_that_lie_in_two_splits_by_their_names_are_reported(dataset):
     assert result["warnings"][kind] == 1 and "is of the page" in result["examples"][kind][0]
 
 
-def test_it_says_the_same_with_workers(dataset):
+def test_validate_result_is_independent_of_workers(dataset):
     assert validate(dataset, plot=False) == validate(dataset, workers=2, plot=False)
 
 
@@ -133,7 +133,7 @@ def answer(text):
     return [{"role": "assistant", "content": text}]
 
 
-def test_every_error_is_found_and_placed(dataset):
+def test_validate_reports_every_error_with_file_and_line(dataset):
     train, test = rows(dataset, "train"), rows(dataset, "test")
     image = dataset / "train" / train[0]["images_file_names"][0]
     image.write_bytes((dataset / "test" / test[0]["images_file_names"][0]).read_bytes())
@@ -162,7 +162,7 @@ def test_every_error_is_found_and_placed(dataset):
     assert result["examples"]["invalid row"] == [place]
 
 
-def test_texts_are_warned_of(dataset, monkeypatch):
+def test_validate_warns_about_suspicious_texts(dataset, monkeypatch):
     monkeypatch.setattr(module, "EXAMPLES", 100)
     edit(dataset, "train", 0, completion=answer("x" * 90))
     prompt = [{"role": "user", "content": "Is this a cat, or a dog in a hat?"}]
@@ -179,7 +179,7 @@ def test_texts_are_warned_of(dataset, monkeypatch):
     assert "test: জ U+099C" in unseen
 
 
-def test_a_tokenizer_that_cannot_spell_is_found(dataset, tmp_path):
+def test_validate_reports_characters_a_tokenizer_cannot_encode(dataset, tmp_path):
     from tokenizers import Tokenizer, decoders, models
 
     alphabet = {c: i for i, c in enumerate("abcdefghijklmnopqrstuvwxyz 0123456789")}
@@ -202,7 +202,7 @@ def invoice(**summary):
     return {"line_items": lines, "financial_summary": base | summary}
 
 
-def test_extraction_is_held_to_a_schema(dataset, tmp_path):
+def test_validate_checks_extraction_against_a_schema(dataset, tmp_path):
     edit(dataset, "train", 0, task="extraction", completion=answer('{"total": "5"}'))
     edit(dataset, "train", 1, task="extraction", completion=answer('{"total": 5}'))
     edit(dataset, "train", 2, task="extraction", completion=answer("5 euros"))
@@ -219,7 +219,7 @@ def test_extraction_is_held_to_a_schema(dataset, tmp_path):
         validate(dataset, schema=tmp_path / "schema.json")
 
 
-def test_the_command_exits_by_what_it_found(dataset, tmp_path, capsys):
+def test_validate_command_exits_1_for_errors(dataset, tmp_path, capsys):
     assert main([str(dataset), "--workers", "1"]) == 0
     assert "12 rows" in capsys.readouterr().out
     edit(dataset, "train", 1, id=rows(dataset, "train")[0]["id"])
@@ -250,7 +250,7 @@ def test_a_strangers_file_of_that_name_stays(dataset, name, capsys):
     assert main([str(dataset)]) == 0
 
 
-def test_what_a_model_may_refuse_and_turns_are_reported(dataset):
+def test_validate_reports_control_tokens_turns_and_extreme_sizes(dataset):
     edit(dataset, "train", 0, completion=answer("ABC <|im_end|> DEF"))
     edit(dataset, "train", 1, prompt=[{"role": "user", "content": "Say <image> now"}])
     edit(dataset, "train", 2, prompt=[{"role": "system", "content": "You read."}])

@@ -145,7 +145,7 @@ def test_one_model_over_devices_is_refused_under_a_launcher(config, monkeypatch)
         load_model(config)
 
 
-def test_one_process_where_several_were_asked_for_is_named(monkeypatch):
+def test_single_process_under_a_launcher_for_several_is_reported(monkeypatch):
     """`accelerate launch --cpu --num_processes 2` starts one and says nothing."""
     monkeypatch.setenv("ACCELERATE_USE_CPU", "True")
     assert process_count() == 1

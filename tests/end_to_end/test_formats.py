@@ -41,7 +41,7 @@ def make_ppocrlabel(folder):
     (folder / "fileState.txt").write_text("D:\\work\\a.png\t1\nD:\\work\\b.png\t1\n")
 
 
-def test_ppocrlabels_notes_are_no_labels_and_its_crops_are_not_read_twice(tmp_path):
+def test_ppocrlabel_state_files_and_crops_are_not_read_as_labels(tmp_path):
     make_ppocrlabel(tmp_path / "in")
     _, rows, rejects = run("paddle", tmp_path / "in", tmp_path / "out", split="1,0,0")
     assert texts(rows) == ["HELLO", "WORLD", "HELLO"]
@@ -56,7 +56,7 @@ def test_ppocrlabels_notes_are_no_labels_and_its_crops_are_not_read_twice(tmp_pa
     assert len(rows) == 3 and not rejects
 
 
-def test_a_file_with_a_split_is_richer_than_one_without(tmp_path):
+def test_label_file_with_a_split_wins_over_one_without(tmp_path):
     for index in range(3):
         save(tmp_path / "in" / f"{index}.png", mark=index)
     lines = [f"{index}.png\ttext {index}" for index in range(3)]
@@ -129,7 +129,7 @@ def test_a_list_of_pictures_shares_one_text(tmp_path):
     ],
 )
 @pytest.mark.parametrize("source", ["paddle", "table"])
-def test_names_meet_their_files(tmp_path, source, stated, file):
+def test_stated_picture_names_match_differently_spelled_files(tmp_path, source, stated, file):
     save(tmp_path / "in" / file)
     save(tmp_path / "in" / "photos" / "other.png", mark=3)
     text = f"{stated}\tx\n" if source == "paddle" else f"image\ttext\n{stated}\tx\n"
@@ -138,7 +138,7 @@ def test_names_meet_their_files(tmp_path, source, stated, file):
     assert texts(rows) == ["x"] and not rejects
 
 
-def test_a_name_that_two_files_answer_to_is_a_reject(tmp_path):
+def test_ambiguous_picture_name_is_a_reject(tmp_path):
     save(tmp_path / "in" / "good.png")
     for mark, folder in enumerate(("one", "two")):
         save(tmp_path / "in" / folder / "a.png", mark=mark)
@@ -150,7 +150,7 @@ def test_a_name_that_two_files_answer_to_is_a_reject(tmp_path):
     assert reasons(rejects) == ["several pictures of this name", "missing image"]
 
 
-def test_two_sets_of_labels_keep_to_their_own_pictures(tmp_path):
+def test_two_label_sets_use_their_own_pictures(tmp_path):
     for mark, name in enumerate("ABC"):
         save(tmp_path / "in" / name / "a.png", (60, 20), mark=9 * mark)
         (tmp_path / "in" / name / "rec.txt").write_text(f"{name}/a.png\t{name}\n")
@@ -204,7 +204,7 @@ def test_pictures_may_lie_in_another_folder(tmp_path, source):
     assert texts(rows) == ["x"] and not rejects
 
 
-def test_where_no_picture_is_found_the_message_shows_what_was_tried(tmp_path, capsys):
+def test_missing_picture_message_lists_the_tried_paths(tmp_path, capsys):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "rec.txt").write_text("img/a.png\tx\nimg/b.png\ty\nimg/c.png\tz\n")
     out = tmp_path / "out"
@@ -221,7 +221,7 @@ def test_where_no_picture_is_found_the_message_shows_what_was_tried(tmp_path, ca
 # --- what is no item ---
 
 
-def test_what_systems_leave_beside_files_is_no_item(tmp_path):
+def test_operating_system_files_are_no_items(tmp_path):
     form = IMAGE_SOURCES["funsd"][1]
     with zipfile.ZipFile(tmp_path / "d.zip", "w") as archive:
         archive.writestr("d/annotations/a.json", form)
@@ -279,7 +279,7 @@ def test_pictures_of_every_usual_ending_are_found(tmp_path):
         ("word_12.png", "word_12.png"),
     ],
 )
-def test_a_page_is_what_a_name_says(name, page):
+def test_page_of_a_file_name(name, page):
     assert page_of(name) == page
 
 
@@ -305,7 +305,7 @@ def test_lines_of_a_page_stay_in_one_split(tmp_path):
     assert {row.group for row in rows} == {f"line_{line}" for line in range(4)}
 
 
-def test_running_numbers_are_no_pages(tmp_path, capsys):
+def test_running_numbers_in_file_names_are_not_pages(tmp_path, capsys):
     table = make_lines(tmp_path / "in", [f"img_{number:04d}.png" for number in range(1000)])
     assert main(["table", str(table), "--out", str(tmp_path / "out"), "--workers", "1"]) == 0
     printed = capsys.readouterr()
@@ -326,7 +326,7 @@ def test_equal_pictures_share_a_group(tmp_path):
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_joined_groups_are_the_connected_ones(seed):
+def test_joined_groups_are_connected_components(seed):
     random = np.random.default_rng(seed)
     keys = random.integers(0, 30, 60).tolist()
     pairs = [(int(row), int(link)) for row, link in random.integers(0, (60, 40), (50, 2))]
@@ -366,7 +366,7 @@ def test_label_files_state_a_split_at_an_end_of_their_name(name, split):
     assert file_split(name) == split
 
 
-def test_only_folders_state_the_split_of_a_single_document(tmp_path):
+def test_split_of_a_single_document_comes_from_folders_only(tmp_path):
     for mark, name in enumerate(("blood-test", "Acme-train-ticket", "test/other")):
         save(tmp_path / "in" / f"{name}.png", mark=mark)
         (tmp_path / "in" / f"{name}.json").write_text('{"total": "5.00"}')
@@ -389,7 +389,7 @@ def test_only_folders_state_the_split_of_a_single_document(tmp_path):
         ("labels.jsonl", '{"file_name": "1.png", "text": "hello, you"}\n{}'),
     ],
 )
-def test_tables_of_other_trainers(tmp_path, name, content):
+def test_tables_of_other_trainers_are_read(tmp_path, name, content):
     save(tmp_path / "in" / "1.png")
     (tmp_path / "in" / name).write_text(content)
     for path in (tmp_path / "in", tmp_path / "in" / name):
@@ -398,7 +398,7 @@ def test_tables_of_other_trainers(tmp_path, name, content):
         assert texts(rows) == ["hello, you"] and summary["found"] == 2
 
 
-def test_donuts_truth_is_what_stands_under_gt_parse(tmp_path):
+def test_donut_truth_is_the_value_of_gt_parse(tmp_path):
     save(tmp_path / "in" / "train" / "1.png")
     truth = json.dumps({"gt_parse": {"total": "5.00"}, "meta": {"version": 1}})
     line = json.dumps({"file_name": "1.png", "ground_truth": truth})
@@ -407,7 +407,7 @@ def test_donuts_truth_is_what_stands_under_gt_parse(tmp_path):
     assert texts(rows) == ['{"total": "5.00"}'] and summary["rows"] == {"train": 1}
 
 
-def test_running_numbers_as_texts_are_pointed_at(tmp_path, capsys):
+def test_texts_that_are_running_numbers_get_a_note(tmp_path, capsys):
     for number in range(3):
         save(tmp_path / "in" / f"{number}_{1999 + number}.png", mark=number)
     summary, rows, _ = run("folder", tmp_path / "in", tmp_path / "out")
@@ -418,7 +418,7 @@ def test_running_numbers_as_texts_are_pointed_at(tmp_path, capsys):
     assert "notes" not in summary
 
 
-def test_a_dataset_of_an_older_version_is_taken_as_the_same_command_made_it(tmp_path):
+def test_dataset_of_an_older_version_counts_as_finished(tmp_path):
     save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "rec_gt.txt").write_text("a.png\tx\n")
     out = tmp_path / "out"

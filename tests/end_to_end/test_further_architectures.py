@@ -194,7 +194,7 @@ def test_a_model_is_checked_before_it_trains_and_reads(name, rows, tmp_path):
             train(model, processor, data, config, panel=False)
 
 
-def test_the_table_of_models_says_why_one_is_limited():
+def test_model_table_gives_the_reason_of_each_limit():
     table = (Path(__file__).parents[2] / "notebooks" / "README.md").read_text()
     assert all(why in table for _, _, why in CAUGHT.values())
 
@@ -211,7 +211,7 @@ def test_a_model_that_depends_on_its_batch_reads_rows_one_by_one(rows, tmp_path,
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in ARCHITECTURES if n in WAYS_OUT or n not in CAUGHT])
-def test_a_run_from_load_to_merge(name, rows, tmp_path):
+def test_load_train_read_and_merge_of_further_architectures(name, rows, tmp_path):
     data = {"train": dataset_of(rows), "test": dataset_of(rows)}
     more = WAYS_OUT.get(name, {})
     config = _config(build(name, tmp_path / "base"), tmp_path / "run", **more)
@@ -259,7 +259,7 @@ def _fail_in(folder, name, text, by):
     path.write_text(path.read_text().replace(text, by))
 
 
-def test_a_model_that_cannot_be_loaded_says_why_in_a_sentence(tmp_path, monkeypatch):
+def test_unsupported_model_raises_one_sentence(tmp_path, monkeypatch):
     folder = build("smolvlm", tmp_path / "smolvlm")
     config = _config(folder, tmp_path / "run")
     with monkeypatch.context() as hidden:

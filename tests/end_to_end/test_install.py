@@ -99,7 +99,7 @@ def run(origin, tmp_path):
     return run
 
 
-def test_the_release_is_cloned_and_its_commands_run_from_any_folder(run):
+def test_install_clones_the_release_and_commands_run_from_any_folder(run):
     for _ in range(2):  # the second time it is there
         done = run()
         assert done.returncode == 0, done.stderr
@@ -110,20 +110,20 @@ def test_the_release_is_cloned_and_its_commands_run_from_any_folder(run):
     assert (run.home / "ocrkit-src" / "requirements.txt").is_file()
 
 
-def test_a_clone_in_a_folder_ocrkit_is_used_and_not_taken_for_the_package(run, origin):
+def test_install_uses_a_clone_in_a_folder_named_ocrkit(run, origin):
     shutil.copytree(origin, run.home / "ocrkit")
     done = run(address="file:///nowhere")
     assert done.returncode == 0 and "the kit" in done.stdout
     assert f"ocrkit of {run.home / 'ocrkit'}" in done.stdout
 
 
-def test_a_folder_ocrkit_without_the_kit_is_not_taken_for_it(run):
+def test_install_ignores_a_folder_named_ocrkit_without_the_kit(run):
     (run.home / "ocrkit" / "notes").mkdir(parents=True)
     done = run()
     assert done.returncode == 0 and f"ocrkit of {run.home / 'ocrkit-src'}" in done.stdout
 
 
-def test_a_half_made_clone_is_made_anew(run):
+def test_install_replaces_an_incomplete_clone(run):
     (run.home / "ocrkit-part" / ".git").mkdir(parents=True)
     assert run().returncode == 0
     assert not (run.home / "ocrkit-part").exists()
@@ -133,7 +133,7 @@ def test_a_half_made_clone_is_made_anew(run):
     ("arguments", "cause"),
     [({"release": "v99"}, "v99"), ({"address": "file:///nowhere"}, "does not appear")],
 )
-def test_a_clone_that_fails_is_one_sentence(run, arguments, cause):
+def test_install_clone_failure_is_one_sentence(run, arguments, cause):
     done = run(**arguments)
     assert done.returncode == 1 and "Traceback" not in done.stderr
     (line,) = done.stderr.splitlines()
@@ -206,7 +206,7 @@ def test_a_disk_without_room_for_a_list_is_one_sentence(monkeypatch):
         install.main()
 
 
-def test_a_torch_outside_the_ranges_is_told_with_both_versions():
+def test_install_reports_a_torch_outside_the_tested_range():
     with pytest.raises(SystemExit, match=r"has torch 2.8.0\+cu128, and the kit needs torch .*2.9"):
         install.missing([Requirement("torch>=2.9,<2.15")], {"torch": "2.8.0+cu128"})
 
@@ -220,7 +220,7 @@ def test_lines_for_a_gpu_are_left_out_without_one():
 @pytest.mark.parametrize(
     ("torch", "held"), [("2.9.1", True), ("2.10.0", False), ("2.11.0+cu128", False)]
 )
-def test_pip_keeps_what_runs_and_a_torchao_that_fits(torch, held, monkeypatch):
+def test_install_keeps_installed_torch_and_a_matching_torchao(torch, held, monkeypatch):
     asked = {}
 
     def pip(command, **options):
@@ -242,5 +242,5 @@ def test_pip_keeps_what_runs_and_a_torchao_that_fits(torch, held, monkeypatch):
     assert [Requirement(line).name for line in asked["lines"]] == ["torchao"]
 
 
-def test_the_cell_has_no_address_of_its_own():
+def test_install_cell_source_holds_no_address():
     assert "github.com" not in "".join(INSTALL)

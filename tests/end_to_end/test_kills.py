@@ -10,7 +10,7 @@ import pytest
 
 
 @pytest.mark.parametrize("kills", [2, pytest.param(30, marks=pytest.mark.slow)])
-def test_killed_at_any_moment(config, tmp_path, kills):
+def test_run_killed_at_any_moment_resumes(config, tmp_path, kills):
     config.max_steps, config.save_steps = 6 * kills, 1
     config.save(tmp_path / "config.yaml")
     command = [

@@ -65,7 +65,7 @@ def copied_sample(tmp_path):
 
 
 @pytest.mark.parametrize("module", [KIT, *(f"data_prep.{name}" for name in DATA_PREP)])
-def test_commands_start_without_any_package_so_that_they_can_name_it(module):
+def test_commands_start_without_packages_and_name_the_missing_one(module):
     command = [sys.executable, "-S", "-c", f"import {module}"]  # -S: without site-packages
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -93,7 +93,7 @@ def test_commands_that_lack_a_package_say_so(tmp_path):
 
 
 @pytest.mark.slow
-def test_every_package_is_missing_once(tmp_path, thermal):
+def test_each_missing_package_is_reported(tmp_path, thermal):
     """Hide every package from the commands that import it.
 
     Commands that import torch take seconds, so each package is hidden from one of them, in turn.
@@ -149,7 +149,7 @@ def test_every_package_is_missing_once(tmp_path, thermal):
     assert {package for package, _, code, *_ in results if code == 1} >= {"torch", "PIL", "yaml"}
 
 
-def test_sentences_for_failed_imports(monkeypatch):
+def test_failed_imports_raise_one_sentence(monkeypatch):
     lacking = ModuleNotFoundError("No module named 'yaml'", name="yaml")
     monkeypatch.setattr(command, "can_be_found", lambda name: name not in ("pyyaml", "torchvision"))
     assert import_problem(lacking).endswith("install it with `pip install 'pyyaml>=6,<7'`.")

@@ -66,17 +66,17 @@ def notebook(request):
     return request.param
 
 
-def test_there_are_notebooks():
+def test_notebooks_exist():
     assert {"quickstart", "compare_runs", *SHOWN} <= {path.stem for path in NOTEBOOKS}
 
 
-def test_built_from_its_source():
+def test_notebook_equals_its_built_source():
     command = [sys.executable, str(ROOT / "notebooks" / "build.py"), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
 
 
-def test_short_and_without_outputs(notebook):
+def test_notebook_is_short_and_without_outputs(notebook):
     document = json.loads(notebook.read_text(encoding="utf-8"))
     assert len(document["cells"]) <= 34
     assert document["metadata"]["kernelspec"]["language"] == "python"
@@ -88,13 +88,13 @@ def test_short_and_without_outputs(notebook):
     assert len([line for line in code if line.strip() and not line.strip().startswith("#")]) <= 110
 
 
-def test_holds_no_logic(notebook):
+def test_notebook_defines_no_functions(notebook):
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.While)
     for tree in _trees(notebook):
         assert not [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
-def test_parameters_are_plain_and_known(notebook):
+def test_notebook_parameters_are_literals_and_known_settings(notebook):
     tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
     declared = {"recipe"}
@@ -174,7 +174,7 @@ def _outputs(executed: Path) -> str:
 
 
 @pytest.mark.parametrize("name", SHOWN)
-def test_a_story_runs_headless(name, tmp_path):
+def test_notebook_runs_headless(name, tmp_path):
     result = run(name, tmp_path, FEW | {"streaming": name in STREAMED})
     assert result["error"] is None
     report = json.loads((tmp_path / "run" / "report" / "report.json").read_text(encoding="utf-8"))
@@ -224,7 +224,7 @@ AGAIN = [
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_every_cell_runs_twice_and_all_again_with_other_parameters(name, tmp_path):
+def test_notebook_cells_can_be_run_again(name, tmp_path):
     """In one kernel: each cell twice, then all cells with a changed and an added parameter."""
     own = {"quickstart": {"receipts": 6}, "label_pictures": {"round_size": 4}, "compare_runs": {}}
     few = own.get(name, {"export_format": "adapter"})
@@ -271,7 +271,7 @@ def test_a_misspelt_parameter_stops_the_notebook(notebook):
         _run_cells(cells, {})
 
 
-def test_colab_and_kaggle_are_asked_for_the_gpu_that_a_story_is_for(notebook):
+def test_notebook_metadata_requests_the_gpu_on_colab_and_kaggle(notebook):
     metadata = json.loads(notebook.read_text(encoding="utf-8"))["metadata"]
     gpu = notebook.stem not in ("quickstart", "compare_runs")
     assert metadata.get("accelerator") == ("GPU" if gpu else None)

@@ -22,7 +22,7 @@ def evaluation(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["index.html", "report.md", "report.json"])
-def test_a_report_goes_over_its_own_files_only(name, evaluation, tmp_path, capsys):
+def test_report_overwrites_only_its_own_files(name, evaluation, tmp_path, capsys):
     out = tmp_path / "site"
     command = ["compare", evaluation, "--out", str(out)]
     out.mkdir()
@@ -63,7 +63,7 @@ def test_a_full_disk_leaves_an_older_report_whole(evaluation, tmp_path, full_dis
 
 
 @pytest.mark.parametrize("name", ["README.md", "config.json", "adapter_model.safetensors"])
-def test_an_export_goes_over_its_own_files_only(name, config, tmp_path):
+def test_export_overwrites_only_its_own_files(name, config, tmp_path):
     model, processor = load_model(config)
     out = tmp_path / "out"
     out.mkdir()
@@ -139,14 +139,14 @@ def test_training_is_refused_over_a_strangers_adapter_before_it_begins(config, t
         ["sweep", "a.ipynb", "--out", ""],
     ],
 )
-def test_an_empty_out_is_wrong_usage_and_not_the_working_folder(command, capsys):
+def test_empty_out_is_wrong_usage_instead_of_the_working_folder(command, capsys):
     with pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 2
     assert "an empty value is given for --out" in capsys.readouterr().err
 
 
-def test_a_comparison_in_python_has_the_same_way_out(tmp_path):
+def test_comparison_save_takes_overwrite(tmp_path):
     comparison = compare(score([{"id": "a", "reference": "TOTAL", "prediction": "TOTA"}], "tuned"))
     (tmp_path / "report.md").write_text("mine")
     with pytest.raises(FileExistsError, match=r"report\.md"):

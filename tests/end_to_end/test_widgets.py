@@ -81,7 +81,7 @@ def place(browser):
     return f"{browser.place.value} {browser.count.value}"
 
 
-def test_filters_leave_the_samples_that_fit(is_interactive):
+def test_browser_filters_keep_matching_samples(is_interactive):
     browser = widgets.browse(compare(BASE, TUNED))
     everything = ["row-1", "row-4", "row-0", "row-3", "row-2"]
     assert chosen(browser) == everything
@@ -114,7 +114,7 @@ def test_filters_leave_the_samples_that_fit(is_interactive):
     assert chosen(browser) == everything and place(browser) == "1 of 5"
 
 
-def test_a_field_that_was_read_wrong_is_a_filter(is_interactive):
+def test_browser_filters_by_wrong_field(is_interactive):
     read = ['{"total": "1.00", "date": "y"}', '{"total": "2.00", "date": "x"}', "no JSON"]
     truth = '{"total": "1.00", "date": "x"}'
     rows = [{"id": n, "reference": truth, "prediction": text} for n, text in enumerate(read)]
@@ -125,7 +125,7 @@ def test_a_field_that_was_read_wrong_is_a_filter(is_interactive):
     assert browser.field in browser.filters and browser.language not in browser.filters
 
 
-def test_buttons_and_list_move_through_the_samples(is_interactive):
+def test_browser_buttons_and_list_change_the_sample(is_interactive):
     browser = widgets.browse(compare(BASE, TUNED))
     assert browser.previous.disabled and not browser.next.disabled
     for _ in range(7):
@@ -143,20 +143,20 @@ def test_buttons_and_list_move_through_the_samples(is_interactive):
     assert "50% sure" in page and "CER 10 %" in page and "base" in page
 
 
-def test_markup_in_texts_is_text(is_interactive):
+def test_browser_escapes_markup_in_texts(is_interactive):
     rows = [{"id": 0, "reference": "<b>a</b>", "prediction": "<script>", "error": "<i>"}]
     browser = widgets.browse(score(rows))
     assert "<script>" not in browser.detail.value and "<b>" not in browser.detail.value
     assert "failed: &lt;i&gt;" in browser.detail.value
 
 
-def test_a_long_list_says_that_it_is_cut(is_interactive, monkeypatch):
+def test_browser_states_that_a_long_list_is_cut(is_interactive, monkeypatch):
     monkeypatch.setattr(browser, "LISTED", 2)
     panel = widgets.browse(TUNED)
     assert len(panel.list.options) == 2 and place(panel) == "1 of 5, the first 2 listed"
 
 
-def test_without_a_person_the_worst_are_a_table():
+def test_browse_without_widgets_shows_the_worst_as_a_table():
     shown = widgets.browse(compare(BASE, TUNED), 2)
     bundle = shown._repr_mimebundle_()
     assert set(bundle) == {"text/html", "text/plain"}
@@ -170,7 +170,7 @@ def test_without_a_person_the_worst_are_a_table():
     ]
 
 
-def test_a_question_stands_above_its_answers(is_interactive):
+def test_browser_shows_the_question_above_its_answers(is_interactive):
     rows = [{"id": n, "reference": "7", "prediction": "1", "question": f"How {n}?"} for n in "ab"]
     browser = widgets.browse(score(rows))
     assert "<th>question</th><td class='text'>How a?</td>" in browser.detail.value
@@ -188,7 +188,7 @@ def test_a_saved_browser_falls_back_to_the_table(is_interactive):
     assert bundle["text/plain"].startswith("The 1 of 5 samples")
 
 
-def test_rows_have_the_pictures_that_a_loaded_evaluation_lacks(thermal, config):
+def test_browser_takes_pictures_of_a_loaded_evaluation_from_rows(thermal, config):
     rows = load_data(config)["test"].select([0, 1])
     records = [{"id": key, "reference": "a", "prediction": "b"} for key in rows["id"]]
     assert "<img" not in widgets.browse(score(records))._repr_mimebundle_()["text/html"]
@@ -232,7 +232,7 @@ def screen(monkeypatch):
     return display
 
 
-def test_lines_of_text_appear_where_no_front_end_draws_widgets(is_interactive, screen, tmp_path):
+def test_training_prints_text_lines_without_a_front_end(is_interactive, screen, tmp_path):
     screen.draws = False
     training = panel.TrainingPanel(tmp_path, StopOnSignal())
     state = SimpleNamespace(global_step=1, max_steps=4, is_world_process_zero=True)
@@ -272,7 +272,7 @@ def picture_of(output):
     return Image.open(io.BytesIO(base64.b64decode(output["image/png"])))
 
 
-def test_the_button_stops_and_saves_and_the_run_goes_on(
+def test_stop_button_saves_and_the_run_can_be_resumed(
     config, tmp_path, is_interactive, screen, capsys
 ):
     def run(callbacks=None):
@@ -316,7 +316,7 @@ def test_the_button_stops_and_saves_and_the_run_goes_on(
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
-def test_where_no_one_looks_on_the_panel_is_text(config, monkeypatch, screen, capsys):
+def test_panel_is_a_text_table_in_batch_runs(config, monkeypatch, screen, capsys):
     monkeypatch.setattr(notebook, "kernel", lambda: object())
     monkeypatch.setattr(panel, "is_interactive", lambda: False)
     config.eval_steps = config.max_steps = 2
@@ -342,9 +342,7 @@ def test_a_run_that_fails_is_reported_on_the_panel(config, is_interactive, scree
     assert repr(screen.outputs[0]).startswith("Failed after step 1: no space left: step 1 of 4")
 
 
-def test_no_panel_where_none_is_wanted_or_no_notebook_is(
-    config, is_interactive, screen, monkeypatch
-):
+def test_no_panel_when_disabled_or_outside_a_notebook(config, is_interactive, screen, monkeypatch):
     config.max_steps = 1
     model, processor = load_model(config)
     train(model, processor, load_data(config), config, panel=False)
@@ -353,7 +351,7 @@ def test_no_panel_where_none_is_wanted_or_no_notebook_is(
     assert screen.outputs == []
 
 
-def test_numbers_are_those_of_the_log():
+def test_panel_numbers_equal_the_log():
     log = [
         {"step": 1, "loss": 2.0, "samples_per_second": 10.0, "image_tokens_per_second": 1234.0},
         {"step": 1, "eval_cer": 0.2, "eval_exact_match": 0.5},
@@ -423,7 +421,7 @@ SUBSHELL = pytest.mark.skipif(ipykernel.version_info < (7,), reason="ipykernel 6
 
 
 @pytest.mark.parametrize("subshell", [False, pytest.param(True, marks=SUBSHELL)])
-def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
+def test_panel_click_is_handled_while_its_cell_runs(client, subshell):
     """JupyterLab sends clicks to a subshell where the kernel has them, other front ends do not."""
     outputs(
         client,
@@ -452,7 +450,7 @@ def test_a_click_reaches_a_busy_cell_and_other_cells_wait(client, subshell):
     assert outputs(client, "print(len(clicks))") == ["1"]
 
 
-def test_a_front_end_is_distinguished_from_a_batch(client):
+def test_is_interactive_distinguishes_front_end_and_batch_run(client):
     code = "from ocrkit.display.notebook import is_interactive\nprint(is_interactive())"
     assert outputs(client, code) == ["True"]
     assert outputs(client, code, allow_stdin=False) == ["False"]

@@ -11,7 +11,7 @@ from ocrkit import doctor
 from ocrkit.__main__ import main
 
 
-def test_every_part_is_looked_at(tmp_path):
+def test_doctor_reports_every_subject(tmp_path):
     findings = doctor.doctor(tmp_path)
     assert {state for state, *_ in findings} <= {"ok", "warn", "fail"}
     subjects = [subject for _, subject, _ in findings]
@@ -34,7 +34,9 @@ def test_every_part_is_looked_at(tmp_path):
         ("pyyaml>=1  # configuration", "ok", "1 have tested versions"),
     ],
 )
-def test_versions_are_held_against_the_tested_ones(line, state, message, tmp_path, monkeypatch):
+def test_doctor_compares_versions_with_the_tested_ranges(
+    line, state, message, tmp_path, monkeypatch
+):
     (tmp_path / "requirements.txt").write_text(f"# tested\n{line}\n")
     monkeypatch.setattr(command, "REQUIREMENTS", tmp_path / "requirements.txt")
     findings = [f for f in doctor.doctor(tmp_path) if message in f[2]]
@@ -81,7 +83,7 @@ def test_a_machine_without_fonts_and_programs_gets_the_whole_table(tmp_path):
         "packaging.requirements.Requirement",
     ],
 )
-def test_a_look_that_fails_is_one_finding(broken, error, tmp_path, monkeypatch):
+def test_doctor_check_that_fails_is_one_finding(broken, error, tmp_path, monkeypatch):
     def fail(*_, **__):
         raise error
 
@@ -111,7 +113,7 @@ def test_a_look_that_fails_is_one_finding(broken, error, tmp_path, monkeypatch):
         ((9, 4), "gfx90a gfx942", True),  # ROCm names its cards otherwise
     ],
 )
-def test_kernels_for_a_card(capability, built, fits):
+def test_doctor_compares_kernels_with_the_card(capability, built, fits):
     assert doctor.has_kernels(capability, built.split()) == fits
 
 
@@ -207,7 +209,7 @@ def test_a_driver_that_is_older_than_torchs_cuda_is_told_with_both_versions(driv
     assert bool(text) == bool(parts) and all(part in text for part in parts)
 
 
-def test_the_finding_names_the_build_that_fits(monkeypatch):
+def test_doctor_names_the_matching_torch_build(monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
     monkeypatch.setattr("ocrkit.models.backend.has_driver", lambda: True)
     monkeypatch.setattr(doctor, "driver_cuda", lambda: (12, 2))

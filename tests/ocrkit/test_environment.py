@@ -46,7 +46,7 @@ def test_accelerate_that_started_one_process_of_several_is_refused(monkeypatch):
         process_count()
 
 
-def test_a_single_process_decides_by_itself():
+def test_decision_of_a_single_process_is_its_own():
     assert broadcast_from_main(lambda: 7) == 7
     with pytest.raises(ZeroDivisionError):
         broadcast_from_main(lambda: 1 / 0)
@@ -83,7 +83,7 @@ def test_secrets_that_do_not_exist_are_one_line_and_no_warning(place, where, mon
     assert line.startswith("Secrets: none (added") and where in line
 
 
-def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
+def test_kaggle_secret_is_put_where_the_hub_library_reads_it(monkeypatch):
     client = SimpleNamespace(get_secret={"HF_TOKEN": "hf_of_kaggle"}.__getitem__)
     module = SimpleNamespace(UserSecretsClient=lambda: client)
     monkeypatch.setitem(sys.modules, "kaggle_secrets", module)
@@ -103,7 +103,7 @@ def test_kaggles_secret_is_where_the_hub_looks(monkeypatch):
         ("KAGGLE_KERNEL_RUN_TYPE", "", "empty in kaggle's secrets"),
     ],
 )
-def test_why_a_secret_cannot_be_read_is_reported(place, error, message, monkeypatch, capsys):
+def test_unreadable_secret_is_reported_with_its_reason(place, error, message, monkeypatch, capsys):
     def get(name):
         if error:
             raise type(error, (Exception,), {})("x")

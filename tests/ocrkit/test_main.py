@@ -108,7 +108,7 @@ def test_a_comparison_can_fail_a_build(tmp_path, capsys):
     assert "--metrics cerr: the evaluations have cer, " in capsys.readouterr().err
 
 
-def test_a_comparison_tells_what_the_run_left(tmp_path, monkeypatch):
+def test_compare_command_reports_the_runs_log_and_skipped_rows(tmp_path, monkeypatch):
     folder = _evaluation(tmp_path / "s1")
     log = [{"step": step, "loss": 1 / step} for step in (1, 2)]
     (tmp_path / "s1" / "train_log.jsonl").write_text("".join(json.dumps(e) + "\n" for e in log))
@@ -150,7 +150,7 @@ def test_predictions_are_not_read_by_an_engine_too(capsys):
         (["plan"], "stopped\n"),
     ],
 )
-def test_a_stopped_command_says_how_it_goes_on(arguments, way_on, monkeypatch, capsys):
+def test_stopped_command_prints_how_to_resume(arguments, way_on, monkeypatch, capsys):
     def stop(*_):
         raise KeyboardInterrupt
 
@@ -159,7 +159,7 @@ def test_a_stopped_command_says_how_it_goes_on(arguments, way_on, monkeypatch, c
     assert way_on in capsys.readouterr().err
 
 
-def test_what_lies_in_a_run_brings_its_settings_and_its_name(thermal, tmp_path, capsys):
+def test_evaluate_of_a_runs_adapter_takes_its_settings_and_name(thermal, tmp_path, capsys):
     run = tmp_path / "run"
     common = ["--recipe", "quickstart", "--dataset", str(thermal), "--output_dir", str(run)]
     steps = ["--max_steps", "1", "--per_device_train_batch_size", "2", "--eval_steps", "none"]
@@ -195,7 +195,7 @@ def test_predict_reads_pictures(tmp_path, capsys):
         (["--recipe", "financial", "--prompt", "What is the total?"], "What is the total?"),
     ],
 )
-def test_predict_asks_as_the_model_was_trained(given, asked, tmp_path, monkeypatch, capsys):
+def test_predict_uses_the_training_prompt(given, asked, tmp_path, monkeypatch, capsys):
     def read(reader, pictures, prompt):
         return [{"id": picture.id, "prediction": prompt, "error": None} for picture in pictures]
 
@@ -259,7 +259,7 @@ def test_an_unknown_option_is_wrong_usage():
     assert done.returncode == 2 and "Traceback" not in done.stderr
 
 
-def test_a_split_that_is_not_there(thermal, tmp_path, capsys):
+def test_missing_split_is_one_sentence(thermal, tmp_path, capsys):
     arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
     arguments += ["--output_dir", str(tmp_path), "--split", "dev"]
     assert main(["evaluate", *arguments]) == 1

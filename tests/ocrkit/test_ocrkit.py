@@ -26,7 +26,7 @@ def test_metrics_text_and_report_need_no_torch():
     assert _python(code) == "False"
 
 
-def test_verbs_do_not_import_what_unsloth_patches():
+def test_public_names_load_without_packages_that_unsloth_patches():
     # Unsloth must come before transformers, trl and peft, and load_model decides whether it comes.
     names = ", ".join(ocrkit.__all__)
     loaded = _python(f"import sys; from ocrkit import {names}; print(*sys.modules)").split()

@@ -25,7 +25,7 @@ def test_a_plain_machine_has_neither_drive_nor_secrets(monkeypatch, capsys):
     assert "hf_secret" not in capsys.readouterr().out
 
 
-def test_many_small_files_lie_off_drive():
+def test_datasets_are_kept_off_drive():
     assert off_drive("/content/drive/MyDrive/run1/data") == "data/MyDrive/run1/data"
     assert off_drive("/content/driven/run1") == "/content/driven/run1"
     assert off_drive("runs/run1/data") == "runs/run1/data"
@@ -77,7 +77,7 @@ def test_raw_data_is_converted(tmp_path):
     assert '"content": "Read it."' in (Path(folder) / "train" / "metadata.jsonl").read_text()
 
 
-def test_what_was_mended_is_converted_anew(tmp_path, capsys):
+def test_local_dataset_converts_changed_sources_again(tmp_path, capsys):
     raw, out = tmp_path / "raw", tmp_path / "local" / "table"
     raw.mkdir()
     for number in range(10):
@@ -102,7 +102,7 @@ def test_what_was_mended_is_converted_anew(tmp_path, capsys):
     assert "word3" in "".join(path.read_text() for path in Path(f"{out}.old").rglob("*.jsonl"))
 
 
-def test_a_folder_is_as_new_as_what_it_holds(tmp_path):
+def test_folder_time_is_that_of_its_newest_file(tmp_path):
     deep = tmp_path / "a" / "b"
     deep.mkdir(parents=True)
     (deep / "c.txt").write_text("c")

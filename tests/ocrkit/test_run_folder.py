@@ -98,7 +98,7 @@ def run(tmp_path):
     return folder
 
 
-def test_what_belongs_to_a_run_is_known_and_nothing_else(run):
+def test_files_of_a_run_are_listed_without_others(run):
     mine = {"config.yaml", "run.json", "versions.json", "train_log.jsonl", "checkpoint-2"}
     mine |= {"adapter", "tensorboard/events.1", "report", "merged", "gguf"}
     mine |= {"eval/tuned", "eval/halfway", "eval/old"}
@@ -110,7 +110,7 @@ def test_what_belongs_to_a_run_is_known_and_nothing_else(run):
 
 
 @pytest.mark.parametrize("body", ["kill", "error"])
-def test_a_takeover_that_is_cut_off_anywhere_is_undone(run, monkeypatch, body):
+def test_interrupted_takeover_is_undone(run, monkeypatch, body):
     """A kill before every rename in turn, and after the last."""
     before, names = tree(run), paths_of_run(run, "base")
     config = TrainConfig(output_dir=str(run), seed=2)
@@ -150,7 +150,7 @@ def test_a_takeover_that_is_cut_off_anywhere_is_undone(run, monkeypatch, body):
     }
 
 
-def test_paths_into_what_moved_lead_to_its_new_place(run):
+def test_moved_path_follows_files_set_aside(run):
     place = run / "replaced" / "first"
     for old, new in (
         (run, place),
@@ -185,14 +185,14 @@ def test_a_checkpoint_of_the_run_in_the_folder_resumes_it(run, tmp_path):
         ({}, "does not say which weights it measured, as ocrkit 0.1.0 wrote it"),
     ],
 )
-def test_metrics_stand_beside_the_weights_that_they_measured(run, summary, reason):
+def test_metrics_are_shown_only_beside_the_weights_they_measured(run, summary, reason):
     problem = foreign_weights(summary, read_run(run))
     assert problem is None if reason is None else re.search(reason, problem)
     if summary.get("weights"):
         assert foreign_weights(summary, {}), "a run that is not finished has no weights"
 
 
-def test_rows_left_out_are_listed_apart_until_the_next_run_begins(run, capsys):
+def test_skipped_rows_are_listed_until_the_next_run_begins(run, capsys):
     entry = {"where": "data/train:1", "reason": "missing picture", "detail": "x"}
     (run / "skipped.jsonl").write_text(json.dumps({**entry, "reason": "duplicate id"}) + "\n")
     other = {**entry, "where": "other/train:7"}

@@ -178,7 +178,7 @@ def test_an_evaluation_of_version_0_1_0_is_of_unknown_weights(run, capsys):
     assert set(shown(run)) == {"base"}
 
 
-def test_a_run_that_goes_on_from_the_weights_in_its_own_folder(run):
+def test_run_may_start_from_the_weights_in_its_own_folder(run):
     """They move away, and the settings of the new run name them where they are then."""
     first = read_run(run)
     config = settings(run, max_steps=1, model_name_or_path=str(run))

@@ -19,7 +19,7 @@ def test_tables_of_the_readme_were_measured_with_the_model_that_ships(result, pa
     assert result[part]["model"] == model_digest()
 
 
-def test_the_pages_show_what_was_measured(result, tmp_path):
+def test_pages_show_the_measured_results(result, tmp_path):
     pages = {name: (check_readme.ROOT / name).read_text("utf-8") for name in check_readme.PAGES}
     for name, text in pages.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -13,7 +13,7 @@ def result():
     return json.loads(forecasts.RESULT.read_text(encoding="utf-8"))
 
 
-def test_the_pages_show_what_was_computed(result, tmp_path):
+def test_pages_show_the_computed_forecasts(result, tmp_path):
     pages = {name: (forecasts.ROOT / name).read_text("utf-8") for name in forecasts.PAGES}
     for name, text in pages.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ from ocrkit.__main__ import _parser
 from tests.tools.fuzz_commands import COMMANDS, RARE, fuzz, options_of
 
 
-def test_absurd_values_end_in_one_sentence_and_the_right_exit_code():
+def test_fuzzed_values_end_in_one_sentence_and_the_right_exit_code():
     result = fuzz(120, seed=7, rare=False)
     assert result["faults"] == []
     assert {0, 1, 2} >= set(result["codes"]) >= {0, 2}

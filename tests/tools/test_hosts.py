@@ -40,7 +40,7 @@ def test_the_line_of_the_install_cell_is_read(line, installed, replaced):
     )
 
 
-def test_faults_are_named():
+def test_host_faults_are_named():
     change = hosts.Change({"unsloth": "2026.10.9", "triton": "3.5"}, {"Pillow": ("11", "13")})
     assert hosts.faults(change, gpu=True) == ["Pillow is replaced"]
     assert hosts.faults(change, gpu=False) == [

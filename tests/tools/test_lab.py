@@ -90,7 +90,7 @@ def test_browser_filters_and_button_stops(config, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["bangla_handwriting", "financial_documents"])
-def test_a_story_in_jupyterlab(name, tmp_path):
+def test_notebook_runs_in_jupyterlab(name, tmp_path):
     # Enough steps for the panel to be seen while it trains.
     few = {**FEW, "max_steps": 8, "eval_steps": 4, "output_dir": str(tmp_path / "run")}
     with lab.lab(tmp_path, lab.place(tmp_path, name, few)) as page:
@@ -110,7 +110,7 @@ def test_a_story_in_jupyterlab(name, tmp_path):
         assert max(page.js(lab.HEIGHTS)) < page.js(lab.SEEN)
 
 
-def test_a_picture_is_pasted_and_what_is_none_is_one_sentence(tmp_path):
+def test_pasted_picture_is_read_and_other_text_is_one_sentence(tmp_path):
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(OWN_PICTURE)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, tmp_path / "n.ipynb")
@@ -147,7 +147,7 @@ AGAIN = {
 
 
 @pytest.mark.parametrize("name", AGAIN)
-def test_run_all_and_again_with_another_parameter(name, tmp_path):
+def test_notebook_runs_again_with_another_parameter_in_jupyterlab(name, tmp_path):
     few = {key: value for key, value in FEW.items() if key != "export_format"}
     few |= {**AGAIN[name], "output_dir": str(tmp_path / "run")}
     shots = Path(os.environ.get("OCRKIT_SCREENSHOTS") or tmp_path)

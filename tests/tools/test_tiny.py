@@ -8,7 +8,7 @@ from tests.tools.tiny_model.build import build_model, build_processor, build_tok
 from tests.tools.tiny_model.lines import SCRIPTS, characters
 
 
-def test_every_character_is_a_token_and_nothing_is_unspeakable():
+def test_tiny_tokenizer_has_a_token_for_every_character():
     tokenizer = build_tokenizer()
     for text in characters().values():
         ids = tokenizer(text)["input_ids"]
@@ -37,7 +37,7 @@ def test_the_shipped_model_was_measured_in_every_script():
             assert "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure) in card
 
 
-def test_white_paper_is_zero():
+def test_tiny_processor_maps_white_to_zero():
     processor = build_processor(build_tokenizer())
     picture = processor.image_processor([Image.new("RGB", (64, 32), "white")], return_tensors="pt")
     assert picture["pixel_values"].abs().max() == 0

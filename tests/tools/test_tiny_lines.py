@@ -54,7 +54,7 @@ def test_no_font_is_both_trained_on_and_held_out(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_texts_fit_and_pictures_follow_the_seed(script):
+def test_tiny_texts_fit_and_pictures_depend_on_the_seed(script):
     try:
         font = fonts(script, HELD_OUT[script])[0]
     except DataError as error:
@@ -76,7 +76,7 @@ def test_held_out_lines_are_the_same_for_the_same_seed():
     assert all(a.tobytes() == b.tobytes() for a, b in zip(first[0], again[0]))
 
 
-def test_paper_goes_on_in_the_grey_of_its_edge():
+def test_padding_has_the_grey_of_the_papers_edge():
     picture = Image.new("L", (3, 2), 40)
     assert set(widened(picture, 9).tobytes()) == {40}
 

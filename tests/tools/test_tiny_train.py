@@ -37,7 +37,7 @@ def test_the_loss_is_that_of_the_model_itself(built):
     torch.testing.assert_close(loss_of(model, batch), model(**batch).loss, rtol=1e-5, atol=1e-6)
 
 
-def test_pictures_that_attend_together_see_only_themselves(built):
+def test_packed_pictures_attend_to_themselves_only(built):
     processor, model = built
     batch = Collator(processor)(latin_rows(3))
     apart = loss_of(model, batch)
@@ -58,7 +58,7 @@ def test_toys_are_rows_of_one_task_with_its_prompt():
     assert len(rows) == 3 and "Transcribe the text in the image." not in prompts
 
 
-def test_steps_up_wait_for_the_loss_and_end_at_the_hardest_lines():
+def test_training_level_rises_with_a_low_loss_up_to_the_hardest():
     level = dict(START)
     assert not harder(level, 1.3) and level == START
     assert harder(level, 1.1) and level["width"] > START["width"]
@@ -69,7 +69,7 @@ def test_steps_up_wait_for_the_loss_and_end_at_the_hardest_lines():
 
 
 @pytest.mark.slow
-def test_build_and_go_on(tmp_path, monkeypatch):
+def test_tiny_build_can_be_continued(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["build", "--steps", "2", "--out", "first"]) == 0
     assert main(["build", "--steps", "2", "--start", "first", "--out", "second"]) == 0

@@ -114,7 +114,7 @@ def test_several_encodings_that_fit_are_refused(tmp_path, capsys):
     assert main([*arguments, "--encoding", "gbk"]) == 0 and texts(tmp_path / "out") == ["中文"]
 
 
-def test_utf_8_without_the_flag_and_latin_names_are_as_they_were(tmp_path):
+def test_zip_names_in_utf_8_without_flag_and_in_cp437_are_decoded(tmp_path):
     write_zip(tmp_path / "a.zip", {"ক্ষ‍_1.png".encode(): picture(), b"plain_1.png": picture()})
     assert sorted(Tree(tmp_path / "a.zip").files("*.png")) == ["plain_1.png", "ক্ষ‍_1.png"]
     write_zip(tmp_path / "b.zip", {b"\x82.png": picture()})  # "é" of CP437, which is the standard
@@ -139,7 +139,7 @@ def test_an_encrypted_or_unknown_zip_is_a_sentence_or_rejects(flag, method, tmp_
     ]
 
 
-def test_what_is_no_file_among_the_pictures_is_a_counted_reject(tmp_path):
+def test_folders_and_pipes_among_pictures_are_counted_rejects(tmp_path):
     pictures = tmp_path / "pictures"
     (pictures / "folder_1.png").mkdir(parents=True)
     (pictures / "good_1.png").write_bytes(picture())
@@ -158,7 +158,7 @@ def test_what_is_no_file_among_the_pictures_is_a_counted_reject(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["labels.csv", "labels.zip", "labels.tar"])
-def test_labels_or_an_input_that_are_no_file_are_one_sentence(name, tmp_path, capsys):
+def test_labels_or_input_that_are_no_file_raise_one_sentence(name, tmp_path, capsys):
     os.mkfifo(tmp_path / name)
     for path in (tmp_path, tmp_path / name):
         assert main(["table", str(path), "--out", str(tmp_path / "out")]) == 1
@@ -166,7 +166,7 @@ def test_labels_or_an_input_that_are_no_file_are_one_sentence(name, tmp_path, ca
         assert "is a FIFO" in error and is_one_sentence(error)
 
 
-def test_names_that_are_no_utf_8_are_read_or_counted(tmp_path):
+def test_file_names_that_are_not_utf_8_are_read_or_counted(tmp_path):
     pictures = tmp_path / os.fsdecode(b"b\xff")
     pictures.mkdir()
     for stem in (b"\xff\xfe", b"good"):
@@ -187,7 +187,7 @@ def test_names_that_are_no_utf_8_are_read_or_counted(tmp_path):
     assert texts(tmp_path / "read") == ["TOTAL"]
 
 
-def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
+def test_tilde_in_a_path_is_expanded(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw" / "good_1.png").write_bytes(picture())
@@ -197,13 +197,13 @@ def test_a_path_may_begin_with_the_home_folder(tmp_path, monkeypatch):
     assert not Path("~").exists()
 
 
-def test_zip_names_of_the_standard_library_stay(tmp_path):
+def test_zip_names_equal_those_of_the_standard_library(tmp_path):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("한글_1.png", picture())  # sets the flag
     assert list(Tree(tmp_path / "a.zip").files("*.png")) == ["한글_1.png"]
 
 
-def test_predict_lists_strange_files_and_counts_what_is_none(tmp_path, monkeypatch, capsys):
+def test_predict_lists_odd_file_names_and_counts_pipes(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("HOME", str(tmp_path))
     scans = tmp_path / "scans"
     (scans / "folder.png").mkdir(parents=True)
@@ -229,7 +229,7 @@ def test_predict_lists_strange_files_and_counts_what_is_none(tmp_path, monkeypat
     assert "\x1b" not in printed and r"a\x1b[31m.png" in printed and printed.count("\n") == 4
 
 
-def test_messages_hold_nothing_that_steers_a_terminal(tmp_path, capsys):
+def test_messages_escape_terminal_control_characters(tmp_path, capsys):
     name = f"no\x1b[2J\u202egpj\nwhere{os.fsdecode(bytes([255]))}"
     for run, arguments in (
         (main, ["folder", name, "--out", str(tmp_path)]),
@@ -240,7 +240,7 @@ def test_messages_hold_nothing_that_steers_a_terminal(tmp_path, capsys):
         assert r"no\x1b[2J\u202egpj where\udcff" in error
 
 
-def test_pictures_with_a_path_and_no_bytes(tmp_path):
+def test_parquet_pictures_with_path_and_no_bytes_are_read(tmp_path):
     (tmp_path / "a.png").write_bytes(picture())
     row = {"id": "1", "completion": [{"role": "assistant", "content": "A"}]}
     row["prompt"] = [{"role": "user", "content": "Read."}]
@@ -254,7 +254,7 @@ def test_pictures_with_a_path_and_no_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.7z", "a.rar", "a.zip.001", "a.z01"])
-def test_an_archive_that_is_not_read_says_to_unpack_it(tmp_path, name):
+def test_unsupported_archive_error_asks_to_unpack_it(tmp_path, name):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / name).write_bytes(b"7z")
     with pytest.raises(DataError, match=r"is an archive that is not read; unpack it\."):
@@ -263,7 +263,7 @@ def test_an_archive_that_is_not_read_says_to_unpack_it(tmp_path, name):
         convert("pairs", tmp_path / "in", tmp_path / "out", progress=False)
 
 
-def test_an_archive_in_an_archive_is_told(tmp_path):
+def test_nested_archive_error_asks_to_unpack_it(tmp_path):
     with zipfile.ZipFile(tmp_path / "outer.zip", "w") as outer:
         outer.writestr("inner.zip", b"PK")
     with pytest.raises(DataError, match=r"unpack them, such as inner\.zip"):

@@ -34,7 +34,7 @@ def test_amounts_without_decimals_are_rounded_to_whole_ones():
     assert invoice_problems({"line_items": lines}) == ["line 1: 3 x 1990 is not 5971"]
 
 
-def test_a_statement_names_the_booking_that_is_wrong():
+def test_bank_statement_check_names_the_wrong_booking():
     bookings = [
         {"debit": "20.00", "balance": "80.00"},
         {"credit": "5.50", "balance": "86.50"},
@@ -98,7 +98,7 @@ def paths(value, way=()):
         yield way
 
 
-def test_bookings_follow_from_an_opening_balance_of_0():
+def test_bank_statement_check_accepts_opening_balance_0():
     bookings = [{"debit": 0, "credit": 5}, {"debit": 2, "credit": 0}]
     statement = {"opening_balance": 0, "transactions": bookings, "closing_balance": 3}
     assert invoice_problems(statement) == []

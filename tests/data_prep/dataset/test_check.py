@@ -80,7 +80,7 @@ def test_warnings_of_pictures(tmp_path, data, size, kind):
     assert [problem[:2] for problem in result.problems] == [("warning", kind)]
 
 
-def test_messages_are_rows_again(tmp_path):
+def test_messages_layout_is_checked_as_rows(tmp_path):
     (tmp_path / "a.png").write_bytes(png())
     record = row(messages=[{"role": "user", "content": "<image>Read."}], images=["a.png"])
     record["messages"] += record.pop("completion")
@@ -92,7 +92,7 @@ def test_messages_are_rows_again(tmp_path):
     assert check(tmp_path, record, "messages").problems[0][1] == "invalid row"
 
 
-def test_columns_of_parquet_hold_their_pictures(tmp_path):
+def test_parquet_pictures_are_checked_from_their_bytes(tmp_path):
     columns = row(images=[{"path": "a.png", "bytes": png()}])
     result = check_records([("data row 1", columns)], "parquet", tmp_path)
     assert not result.problems and result.row.images_file_names == ["a.png"]

@@ -10,7 +10,7 @@ from data_prep.dataset.schema import DataError, UsageError
 
 
 @pytest.mark.parametrize("code", [0, 1])
-def test_work_that_is_done_says_how_it_went(code, capsys):
+def test_exit_code_is_that_of_the_command(code, capsys):
     assert exit_code(lambda: code) == code
     assert capsys.readouterr().err == ""
 
@@ -24,7 +24,7 @@ def test_work_that_is_done_says_how_it_went(code, capsys):
         (KeyboardInterrupt(), 1, "Interrupted; run it again.\n"),
     ],
 )
-def test_what_fails_is_one_sentence(error, code, message, capsys):
+def test_expected_errors_print_one_sentence_and_exit_1(error, code, message, capsys):
     def work():
         raise error
 
@@ -32,7 +32,7 @@ def test_what_fails_is_one_sentence(error, code, message, capsys):
     assert capsys.readouterr().err == message
 
 
-def test_what_is_not_foreseen_is_raised():
+def test_unexpected_errors_are_raised():
     with pytest.raises(ZeroDivisionError):
         exit_code(lambda: 1 // 0)
 

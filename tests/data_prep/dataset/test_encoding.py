@@ -34,7 +34,7 @@ def lines_of(text, count, seed):
 
 @pytest.mark.parametrize("count", [1, 5, 50])
 @pytest.mark.parametrize("encoding", LEGACY)
-def test_no_file_is_read_as_another_encoding(encoding, count):
+def test_encoding_detection_never_takes_a_wrong_encoding(encoding, count):
     read = refused = 0
     for seed in range(100):
         data = "\n".join(lines_of(LEGACY[encoding], count, seed)).encode(encoding)
@@ -57,11 +57,11 @@ def test_no_file_is_read_as_another_encoding(encoding, count):
 
 
 @pytest.mark.parametrize("data", [b"caf\xe9s", "ж б с".encode("cp1251")])
-def test_other_bytes_are_broken_lines_of_utf8(data):
+def test_undetectable_bytes_are_taken_for_utf8_with_broken_lines(data):
     assert encoding_of(lambda: data.split(b"\n"), "labels.txt") == "utf-8"
 
 
-def test_a_broken_line_does_not_make_a_file_another_one():
+def test_one_broken_line_does_not_change_the_detected_encoding():
     lines = ["图片一\n".encode()] * 3 + ["图片一".encode("gbk")]
     assert encoding_of(lambda: lines, "labels.txt") == "utf-8"
 
@@ -93,7 +93,7 @@ def test_an_unclear_encoding_is_refused_until_it_is_named(tmp_path):
             run("table", path, tmp_path / "other", encoding=name)
 
 
-def test_half_a_character_at_the_end_costs_its_line(tmp_path):
+def test_truncated_last_character_is_a_broken_line(tmp_path):
     path = table(tmp_path, "utf-16", ["sound", "cut"])
     path.write_bytes(path.read_bytes()[:-3])
     _, rows, _ = run("table", path, tmp_path / "out")

@@ -136,12 +136,12 @@ def test_files_that_belong_together_survive_a_kill_at_every_step(tmp_path, kille
         3,
     ],
 )
-def test_names_that_lead_elsewhere(name):
+def test_is_inner_path_rejects_paths_out_of_the_folder(name):
     assert not is_inner_path(name)
 
 
 @pytest.mark.parametrize("name", ["a", "a/b.png", "..a", "한글 1.png", "10:30.png", ".hidden"])
-def test_names_of_plain_files(name):
+def test_is_inner_path_accepts_plain_file_names(name):
     assert is_inner_path(name)
 
 

@@ -39,7 +39,7 @@ def test_only_files_that_the_kit_wrote_are_overwritten(tmp_path):
     assert len(read_manifest(tmp_path)) == 3
 
 
-def test_a_copy_of_a_folder_is_the_kits_too(tmp_path):
+def test_manifest_in_a_copied_folder_allows_overwriting(tmp_path):
     write_folder(tmp_path / "first", {"a.md": "1"})
     shutil.copytree(tmp_path / "first", tmp_path / "clone")
     (tmp_path / "clone" / ".gitattributes").write_text("*.safetensors filter=lfs")
@@ -69,7 +69,7 @@ def test_a_kill_at_any_step_does_not_block_the_same_command(tmp_path, killed_at)
 
 
 @pytest.mark.parametrize("name", ["../a.md", "/a.md", ".", "x/../../a.md"])
-def test_a_strangers_manifest_claims_nothing_outside_its_folder(tmp_path, name):
+def test_foreign_manifest_claims_no_files_outside_its_folder(tmp_path, name):
     (tmp_path / "a.md").write_text("mine")
     (tmp_path / "out").mkdir()
     note_files(tmp_path / "out", [{"file": name, "sha256": content_hash(tmp_path / "a.md")}])
@@ -96,7 +96,7 @@ def test_published_files_replace_those_of_the_last_time_and_no_others(tmp_path):
     assert set(contents(tmp_path)) == {"new.bin", "notes.txt", MANIFEST}
 
 
-def test_what_the_first_version_wrote_is_known_by_its_card_and_its_report(tmp_path):
+def test_files_of_version_0_1_are_recognized_by_card_and_report(tmp_path):
     (tmp_path / "README.md").write_text("My own notes on ocrkit.")
     with pytest.raises(FileExistsError, match=r"README\.md exists"):
         check_own(tmp_path, ["README.md"])
@@ -104,7 +104,7 @@ def test_what_the_first_version_wrote_is_known_by_its_card_and_its_report(tmp_pa
     check_own(tmp_path, ["README.md", "README.md"])
 
 
-def test_every_byte_of_a_file_counts(tmp_path):
+def test_file_hash_covers_every_byte(tmp_path):
     data = bytearray(3 * 2**20)
     first = content_hash(bytes(data))
     (tmp_path / "a").write_bytes(data)

@@ -32,7 +32,7 @@ def pixels(folder):
 
 
 @pytest.mark.parametrize(("format", "source"), [("pairs", "pairs"), ("donut", "table")])
-def test_texts_come_back(tmp_path, table, format, source):
+def test_text_datasets_survive_a_round_trip_through_other_formats(tmp_path, table, format, source):
     split = {"split": "0.5,0.25,0.25"}
     _, rows, _ = run("table", table, tmp_path / "kept", **split)
     made = convert("table", table, tmp_path / "made", format=format, progress=False, **split)
@@ -43,7 +43,7 @@ def test_texts_come_back(tmp_path, table, format, source):
 
 
 @pytest.mark.parametrize(("format", "source"), [("pairs", "pairs"), ("donut", "table")])
-def test_extractions_come_back(tmp_path, format, source):
+def test_extraction_datasets_survive_a_round_trip_through_other_formats(tmp_path, format, source):
     records = [{"image": "a.png", "text": {"total": "5.00", "lines": [1, {"x": None}]}}]
     save(tmp_path / "in" / "a.png")
     (tmp_path / "in" / "t.jsonl").write_text(json.dumps(records[0]))
@@ -54,7 +54,7 @@ def test_extractions_come_back(tmp_path, format, source):
     assert json.loads(texts(rows)[0]) == records[0]["text"]
 
 
-def test_donuts_own_fields(tmp_path, table):
+def test_donut_format_has_donuts_ground_truth_fields(tmp_path, table):
     convert("table", table, tmp_path / "made", format="donut", split="1,0,0", progress=False)
     from datasets import load_dataset
 
@@ -65,7 +65,7 @@ def test_donuts_own_fields(tmp_path, table):
     assert all(row["image"].size == (60, 20) for row in rows)
 
 
-def test_questions_are_donuts_but_no_pairs(tmp_path):
+def test_questions_are_written_for_donut_and_refused_as_pairs(tmp_path):
     save(tmp_path / "in" / "a.png")
     record = {"question": "?", "image": "a.png", "answers": ["x", "y"]}
     (tmp_path / "in" / "train.json").write_text(json.dumps({"data": [record]}))
@@ -124,7 +124,7 @@ def test_messages_are_found_by_llama_factory_and_opened_by_the_kit(tmp_path, tab
         (["toys", "--count", "12", "--task", "questions"], "parquet"),
     ],
 )
-def test_what_is_drawn_is_written_as_what_is_converted(tmp_path, command, format, capsys):
+def test_synthesize_writes_the_layouts_and_formats_of_convert(tmp_path, command, format, capsys):
     from data_prep.synthesize import main as synthesize
 
     assert synthesize([*command, "--layout", "messages", "--out", str(tmp_path / "chat")]) == 0

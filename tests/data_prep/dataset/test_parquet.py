@@ -42,7 +42,7 @@ def test_datasets_reads_the_parquet_as_it_reads_the_folder(tmp_path):
     assert streamed["images"][0].convert("RGB").tobytes() == draw(mark=index).tobytes()
 
 
-def test_parquet_is_read_without_bars_of_others(tmp_path, capsys):
+def test_parquet_is_read_without_progress_bars_of_libraries(tmp_path, capsys):
     import datasets
 
     from ocrkit import TrainConfig, load_data
@@ -71,7 +71,7 @@ def test_shards_close_by_size_and_are_the_same_every_time(tmp_path, monkeypatch)
     assert len(rows) == 30
 
 
-def test_parquet_has_one_layout(tmp_path):
+def test_parquet_with_messages_layout_is_refused(tmp_path):
     table = make_table(tmp_path / "in", 1)
     with pytest.raises(UsageError, match="prompt_completion only"):
         convert("table", table, tmp_path / "out", format="parquet", layout="messages")

@@ -87,7 +87,7 @@ def big_endian_tiff(factor):
     ],
     ids=lambda source: None,
 )
-def test_what_is_transparent_is_white(source):
+def test_transparent_pixels_become_white(source):
     paper, ink = paper_and_ink(source)
     assert paper == 255 and (ink < 10 or ink == 255)
 
@@ -110,31 +110,31 @@ def test_what_is_transparent_is_white(source):
     ],
     ids=lambda source: None,
 )
-def test_deep_grey_and_floats_are_neither_black_nor_clipped(source):
+def test_16_bit_and_float_pictures_are_scaled_without_clipping(source):
     assert paper_and_ink(source) == (255, 0)
 
 
-def test_a_deep_picture_of_the_full_range_keeps_its_contrast():
+def test_16_bit_picture_of_full_range_keeps_its_contrast():
     values = np.full((20, 60), 40000, np.uint16)
     values[8, 12] = 20000
     assert paper_and_ink(encoded(Image.fromarray(values))) == (40000 // 257, 20000 // 257)
 
 
 @pytest.mark.parametrize("kind", ["u2", "f4"])
-def test_a_deep_blank_page_is_white_and_a_black_one_black(kind):
+def test_16_bit_blank_pages_stay_white_or_black(kind):
     blank = Image.fromarray(np.full((20, 60), 9).astype(kind))
     assert paper_and_ink(encoded(blank, "TIFF")) == (255, 255)
     assert paper_and_ink(encoded(Image.fromarray(np.zeros((20, 60), kind)), "TIFF")) == (0, 0)
 
 
-def test_numbers_that_are_none_do_not_spoil_a_picture_of_floats():
+def test_nan_and_infinity_in_float_pictures_are_ignored():
     values = np.asarray(grey(), np.float32) / 255
     values = np.where(np.arange(60) == 0, np.nan, values).astype(np.float32)
     assert open_image(Image.fromarray(values)).getpixel((1, 0)) == 255
 
 
 @pytest.mark.parametrize("mode", ["CMYK", "YCbCr", "1", "RGB", "RGBX"])
-def test_other_modes_of_colour_are_read(mode):
+def test_every_colour_mode_is_read(mode):
     base = grey() if mode == "1" else grey().convert("RGB")
     assert paper_and_ink(base.convert(mode)) == (255, 0)
 
@@ -177,7 +177,7 @@ def test_a_page_of_a_tiff_is_asked_for_and_thumbnails_are_no_pages(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "MPO"])
-def test_of_frames_the_first_is_taken_and_counted(kind, tmp_path, capsys):
+def test_first_frame_of_an_animation_is_read_and_counted(kind, tmp_path, capsys):
     data = encoded(
         grey().convert("RGB"), kind, save_all=True, append_images=[Image.new("RGB", (60, 20))]
     )
@@ -208,7 +208,7 @@ def test_a_row_of_a_tiff_with_several_pages_is_a_reject(tmp_path):
         (encoded(grey())[:60], "unreadable image"),
     ],
 )
-def test_what_cannot_be_opened_is_reported_in_a_sentence(source, reason):
+def test_unreadable_picture_raises_one_sentence(source, reason):
     for reader in (open_image, read_header):
         with pytest.raises(PictureError) as raised:
             reader(source)
@@ -245,7 +245,7 @@ def decoded(data):
     return Header(*opened.image.size, opened.frames)
 
 
-def test_a_checked_picture_is_as_a_decoded_one_also_where_it_is_damaged():
+def test_checking_a_picture_finds_what_decoding_finds():
     rng = random.Random(7)
     noise = np.random.default_rng(7).integers(0, 256, (30, 50, 3), np.uint8)
     colour, turned = Image.fromarray(noise), Image.Exif()

@@ -83,7 +83,7 @@ def test_batches_are_small_where_items_hold_their_bytes():
     assert [len(batch) for batch in batches([heavy] * 5)] == [2, 2, 1]
 
 
-def test_blank_ends_between_pictures_stay():
+def test_blanks_between_pictures_in_a_text_are_kept():
     parts = [
         {"type": "text", "text": " a "},
         {"type": "image"},

@@ -59,7 +59,7 @@ def test_each_fault_of_a_row_is_named(changes, problem):
         Row.from_json(row(**changes).to_json())
 
 
-def test_missing_keys_and_other_values_are_no_row():
+def test_missing_keys_and_wrong_values_are_invalid_rows():
     assert row_problems([1]) == ["a row is a JSON object, not list"]
     value = json.loads(row().to_json())
     del value["group"], value["meta"]
@@ -76,7 +76,7 @@ def test_clean_text_composes_but_never_folds():
     assert clean_text(" \t\n") == ""
 
 
-def test_text_that_was_no_utf8_is_found_and_can_still_be_reported():
+def test_text_that_was_not_utf8_is_detected_and_printable():
     text = b"caf\xe9".decode("utf-8", "surrogateescape")
     assert not is_unicode(text) and not is_unicode("\ud83d") and is_unicode("😀 한")
     line = Reject("a.csv:3", "text is not UTF-8", text).to_json()
@@ -88,12 +88,12 @@ def test_text_that_was_no_utf8_is_found_and_can_still_be_reported():
 
 
 @pytest.mark.parametrize("text", ["{", "NaN", "[1, Infinity]", "[" * 200_000, "1" * 10_000, ""])
-def test_json_that_is_none_is_always_a_value_error(text):
+def test_invalid_json_always_raises_value_error(text):
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
 
 
-def test_the_summary_counts_every_item_once():
+def test_summary_counts_every_item_once():
     summary = Summary()
     for outcome in (row(), row(width=10), row(width=11), Reject("x", "empty text")):
         summary.add(outcome)
@@ -109,7 +109,7 @@ def test_the_summary_counts_every_item_once():
     ]
 
 
-def test_spread_of_nothing_is_empty():
+def test_spread_of_an_empty_counter_is_empty():
     from collections import Counter
 
     assert spread(Counter()) == {} and spread(Counter({7: 1})) == {"min": 7, "median": 7, "max": 7}

@@ -31,7 +31,7 @@ def test_groups_are_dealt_in_hash_order_to_the_emptiest_split():
     assert [landed[name] for name in names] == [{0}, {1}, {2}] + [{0}] * 7
 
 
-def test_three_groups_reach_three_splits_and_a_share_of_nothing_gets_nothing():
+def test_three_groups_fill_three_splits_and_share_0_stays_empty():
     sizes = {"a": 5, "b": 5, "c": 5}
     assert set.union(*deal(sizes).values()) == {0, 1, 2}
     assert set.union(*deal(sizes, shares=(0.9, 0.0, 0.1)).values()) == {0, 2}
@@ -65,7 +65,7 @@ def test_the_seed_decides_and_the_order_of_rows_does_not():
         ("labels.csv", None),
     ],
 )
-def test_names_state_their_split(name, split):
+def test_split_is_recognized_in_file_names(name, split):
     assert official_split(name) == split
 
 

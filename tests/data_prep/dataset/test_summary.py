@@ -35,7 +35,7 @@ def test_rows_and_rejects_add_up_to_the_items():
     assert "first_frames" not in content and "notes" not in content
 
 
-def test_parts_and_answers_are_noted():
+def test_summary_notes_parts_and_answers():
     summary = Summary()
     summary.add(row("a"))
     assert not summary.has_parts and not summary.has_answers

@@ -21,7 +21,7 @@ def test_results_come_in_the_order_of_the_work(workers):
     assert list(ordered_map(square, range(20), workers)) == [n * n for n in range(20)]
 
 
-def test_few_results_wait_for_the_reader():
+def test_worker_results_queue_stays_short():
     taken = []
 
     def work():

@@ -2,7 +2,7 @@ from tests.helpers.aihub import dump
 from tests.helpers.sources_common import run, save, texts
 
 
-def test_documents(tmp_path):
+def test_aihub_document_words_are_read(tmp_path):
     label = {
         "images": [{"image.file.name": "p.jpg", "image.width": 200, "image.height": 100}],
         "annotations": [

@@ -20,7 +20,7 @@ def test_outdoor_words_and_pages_from_parallel_trees(tmp_path):
     assert json.loads(rows[0].meta) == {"left_out": 1} and rows[0].width == 200
 
 
-def test_outdoor_trouble_is_rejects(tmp_path):
+def test_outdoor_problems_are_rejects(tmp_path):
     words = [
         ("ok", [10, 10, 20, 20]),
         ("x", [10, 10, 20]),

@@ -2,7 +2,7 @@ from tests.helpers.aihub import dump
 from tests.helpers.sources_common import reasons, run, save, texts
 
 
-def test_public(tmp_path):
+def test_public_administration_words_are_read(tmp_path):
     boxes = [
         {"id": 1, "data": "공공", "x": [10, 10, 50, 50], "y": [5, 25, 5, 25]},
         {"id": 2, "data": "기록", "x": [60, 60, 90], "y": [5, 25, 5, 25]},

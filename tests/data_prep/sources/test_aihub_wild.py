@@ -14,7 +14,7 @@ def test_text_in_the_wild_with_its_pictures_in_other_archives(tmp_path):
     assert texts(rows) == ["나"] and not rejects
 
 
-def test_text_in_the_wild(tmp_path):
+def test_aihub_text_in_the_wild_is_read(tmp_path):
     images = [
         {"id": "00001", "file_name": "a.jpg", "type": "sign", "width": 200, "height": 100},
         {"id": "00002", "file_name": "gone.jpg", "type": "book", "width": 200, "height": 100},

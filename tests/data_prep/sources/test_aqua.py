@@ -37,7 +37,7 @@ def make_aqua(folder):
     (folder / "semart.csv").write_bytes(table.encode("cp1252"))
 
 
-def test_aqua_puts_knowledge_where_it_is_needed(tmp_path):
+def test_aqua_prompt_holds_knowledge_of_questions_that_need_it(tmp_path):
     source, out = tmp_path / "in", tmp_path / "out"
     make_aqua(source)
     options = {"images": str(source / "Images"), "knowledge": str(source / "semart.csv")}
@@ -72,7 +72,7 @@ def test_aqua_takes_the_knowledge_of_all_splits_from_semarts_folder(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_real_questions_find_the_pictures_they_name(tmp_path):
+def test_real_aqua_questions_find_their_pictures(tmp_path):
     source = real_data("vqa_aqua_text") / "val_excerpt.json"
     records = json.loads(source.read_text())
     # The paintings are not there: stand-ins of the same names.

@@ -36,7 +36,7 @@ def interleaved():
     }
 
 
-def test_an_answer_shows_what_was_shown_before_it_where_it_was_shown(folder):
+def test_later_answers_keep_pictures_at_the_turns_that_showed_them(folder):
     _, rows, _, out = read(folder, [interleaved()])
     assert texts(rows) == ["one", "two"]
     assert [len(row.images_file_names) for row in rows] == [1, 2]
@@ -62,7 +62,7 @@ def test_an_answer_shows_what_was_shown_before_it_where_it_was_shown(folder):
         ([{"type": "image"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\nb"),
     ],
 )
-def test_a_picture_at_an_end_of_a_question_leaves_it_a_text(folder, content, prompt):
+def test_picture_at_an_end_of_a_question_keeps_content_a_string(folder, content, prompt):
     messages = [{"role": "user", "content": content}, ANSWER]
     _, rows, _, _ = read(folder, [{"messages": messages, "images": ["1.png"]}])
     assert rows[0].prompt == [{"role": "user", "content": prompt}]
@@ -135,7 +135,7 @@ SHAPES = {
 
 @pytest.mark.parametrize("source", ["trl", "openai", "llava"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_the_shapes_in_use_are_read(folder, shape, source):
+def test_known_chat_formats_are_read(folder, shape, source):
     _, rows, _, out = read(folder, [SHAPES[shape]], source)
     assert texts(rows) == ["x"]
     assert rows[0].prompt == [{"role": "user", "content": "Read"}]
@@ -252,7 +252,7 @@ def test_the_kits_collator_shows_pictures_where_trls_does(folder):
         assert other[: len(tokens)] == tokens and len(other) - len(tokens) <= 1
 
 
-def test_a_prompt_with_too_few_pictures_is_left_out(folder):
+def test_prompt_with_too_few_pictures_is_skipped(folder):
     from ocrkit import TrainConfig, load_data
 
     _, _, _, out = read(folder, [SHAPES["ms-swift's query"], interleaved()])

@@ -63,7 +63,7 @@ def test_docvqa_keeps_all_right_answers(tmp_path):
         ({"file_path": "png/a.png", "question": "?", "answer": "x"}, ["x"]),
     ],
 )
-def test_chartqa_and_the_kin_of_docvqa(tmp_path, record, answers):
+def test_chartqa_and_formats_like_docvqa_are_read(tmp_path, record, answers):
     save(tmp_path / "in" / "png" / "a.png")
     (tmp_path / "in" / "test_human.json").write_text(json.dumps([record]))
     (tmp_path / "in" / "chart.json").write_text('{"task1": {}, "task2": []}')
@@ -72,7 +72,7 @@ def test_chartqa_and_the_kin_of_docvqa(tmp_path, record, answers):
 
 
 @pytest.mark.parametrize("format", ["imagefolder", "parquet"])
-def test_datasets_reads_the_answers(tmp_path, format):
+def test_datasets_library_reads_docvqa_answers(tmp_path, format):
     from datasets import load_dataset
 
     save(tmp_path / "in" / "documents" / "xnbl0037_1.png")

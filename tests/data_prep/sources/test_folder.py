@@ -24,7 +24,7 @@ def test_mjsynth_names_and_groups_by_pattern(tmp_path):
 
 
 @pytest.mark.parametrize(("pattern", "cause"), [("(", "is no pattern"), (r"\d+", "no group named")])
-def test_a_pattern_that_cannot_work_is_refused(tmp_path, pattern, cause):
+def test_invalid_pattern_is_refused(tmp_path, pattern, cause):
     save(tmp_path / "in" / "a_1.jpg")
     with pytest.raises(UsageError, match=cause):
         run("folder", tmp_path / "in", tmp_path / "out", pattern=pattern)

@@ -19,7 +19,7 @@ def test_class_folders_are_named_by_a_table_and_inverted(tmp_path):
     assert texts(rows) == ["1", "2", "99"]
 
 
-def test_a_table_of_classes_that_is_none_is_refused(tmp_path):
+def test_invalid_table_of_classes_is_refused(tmp_path):
     save(tmp_path / "in" / "1" / "a.png")
     (tmp_path / "classes.tsv").write_text("1 অ\n")
     for path, cause in ((tmp_path / "classes.tsv", ":1 is '1 অ'"), ("gone.tsv", "cannot be read")):

@@ -18,7 +18,7 @@ def test_pictures_lie_in_the_phase_folder_or_beside_with_or_without_extension(tm
 
 
 @pytest.mark.real_data
-def test_the_real_lines(tmp_path):
+def test_real_hctr_lines_are_read(tmp_path):
     summary, rows, _ = run("hctr", real_data("chinese_lines"), tmp_path / "out")
     assert summary["found"] == len(rows) == 3 and summary["rows"] == {"test": 3}
     assert texts(rows)[1] == "衹辱于奴隶人之手" and rows[0].width > 800

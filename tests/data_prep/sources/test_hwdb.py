@@ -24,7 +24,7 @@ def header(lines=2, code_length=2, bits=8, magic=b"DGRHTEXT", remark=b"by hand")
     return struct.pack("<i", 36 + len(remark)) + magic + remark + codes + fields
 
 
-def test_fields_are_little_endian_and_peeked_bytes_stay():
+def test_fields_are_little_endian_and_peek_consumes_nothing():
     stream = reader(b"\x01\x02\x03\x00\x05")
     assert stream.peek(2) == b"\x01\x02"
     assert stream.unpack("HH") == (0x0201, 3)
@@ -32,7 +32,7 @@ def test_fields_are_little_endian_and_peeked_bytes_stay():
 
 
 @pytest.mark.parametrize("count", [3, -1])
-def test_more_bytes_than_a_file_has_are_never_asked_for(count):
+def test_reader_never_asks_for_more_bytes_than_the_file_has(count):
     with pytest.raises(Broken) as error:
         reader(b"ab").take(count)
     assert error.value.reason == "truncated record"
@@ -53,7 +53,7 @@ def test_a_page_header_states_code_length_bits_and_lines():
         ({"lines": -1}, "malformed header"),
     ],
 )
-def test_a_page_header_that_cannot_be_is_broken(changes, reason):
+def test_impossible_page_header_is_broken(changes, reason):
     with pytest.raises(Broken) as error:
         read_page_header(reader(header(**changes)))
     assert error.value.reason == reason

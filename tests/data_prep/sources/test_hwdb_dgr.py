@@ -39,7 +39,7 @@ def test_a_line_is_the_union_of_its_characters(tmp_path):
 
 
 @pytest.mark.parametrize("flipped", [False, True])
-def test_one_bit_characters_agree_on_which_bit_is_ink(tmp_path, flipped):
+def test_ink_bit_is_decided_over_all_characters(tmp_path, flipped):
     # A stroke fills its whole bitmap: alone it would be taken for paper.
     stroke, blank = np.zeros((3, 9), np.uint8), np.full((40, 9), 255, np.uint8)
     line = [(stroke, 0), (blank, 20)]

@@ -82,7 +82,7 @@ def test_codes_of_the_published_kinds(tmp_path):
     assert rejects[0]["where"] == "001.dgrl line 2"
 
 
-def test_broken_pages_cost_themselves_and_say_how_much(tmp_path):
+def test_broken_page_is_one_reject_that_counts_its_bytes(tmp_path):
     good = line("好", ink(30, 20))
     files = {
         "1.dgrl": header(lines=3) + good,
@@ -106,7 +106,7 @@ def test_broken_pages_cost_themselves_and_say_how_much(tmp_path):
     assert "2 lines are lost" in rejects[0]["detail"]
 
 
-def test_a_tar_is_read_as_its_folder_and_its_tricks_are_not(tmp_path):
+def test_tar_is_read_as_its_folder_without_unsafe_members(tmp_path):
     source = write(tmp_path / "in", {"001-P1.dgrl": page(line("好", ink(30, 20)))})
     (tmp_path / "secret.dgrl").write_bytes(page(line("密", ink(30, 20))))
     with tarfile.open(tmp_path / "HWDB2.0Test.tar.gz", "w:gz") as archive:

@@ -49,7 +49,7 @@ def test_parts_given_apart_keep_their_splits_and_share_writers(tmp_path):
     assert len({row.id for row in rows}) == 3
 
 
-def test_a_lying_record_costs_itself_only(tmp_path):
+def test_record_with_a_wrong_size_is_one_reject(tmp_path):
     good = record("好".encode("gbk"))
     bodies = {
         "size.gnt": good + record(b"A\0", size=11) + good,

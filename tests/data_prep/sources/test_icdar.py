@@ -38,7 +38,7 @@ def test_quadrilaterals_with_icdars_mark(tmp_path):
     assert "###" in texts(rows)
 
 
-def test_a_slanted_text_is_put_straight(tmp_path):
+def test_slanted_icdar_text_is_straightened(tmp_path):
     # A black bar on a slope of 45 degrees: put straight, its picture is black all over.
     image = Image.new("L", (200, 200), 255)
     corners = [(60, 40), (160, 140), (140, 160), (40, 60)]
@@ -65,7 +65,7 @@ def test_straightening_never_mirrors(turned):
     assert sum(left.histogram()[:128]) > 100 and sum(right.histogram()[:128]) == 0
 
 
-def test_a_whole_picture_comes_back_as_it_is():
+def test_straightening_a_whole_picture_changes_nothing():
     image = Image.effect_noise((31, 17), 60)
     corners = [(0.0, 0.0), (31.0, 0.0), (31.0, 17.0), (0.0, 17.0)]
     assert is_upright(corners) and straighten(image, corners).tobytes() == image.tobytes()
@@ -88,7 +88,7 @@ def test_corners_without_a_picture_are_refused(corners):
         (['38 43 120 55 "Foot"'], "Foot", None),
     ],
 )
-def test_the_lines_of_other_years(tmp_path, lines, expected, script):
+def test_icdar_lines_of_other_years_are_read(tmp_path, lines, expected, script):
     source = write(tmp_path / "in", lines)
     _, rows, _ = run("icdar", source, tmp_path / "out", split="1,0,0")
     assert texts(rows)[0] == expected

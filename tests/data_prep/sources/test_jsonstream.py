@@ -13,7 +13,7 @@ def read(text, key=None):
     return list(json_elements(io.BytesIO(text if isinstance(text, bytes) else text.encode()), key))
 
 
-def test_elements_are_what_json_reads(monkeypatch):
+def test_streamed_elements_equal_those_of_json(monkeypatch):
     chance = random.Random(0)
     value = [
         {"n": chance.randrange(10**9), "t": "가'\"\\[]{}" * chance.randrange(4), "l": [1.5, None]}
@@ -28,7 +28,7 @@ def test_elements_are_what_json_reads(monkeypatch):
         assert read(json.dumps(nested), "after") == [3]
 
 
-def test_what_came_before_a_break_is_given():
+def test_elements_before_broken_json_are_yielded():
     elements = json_elements(io.BytesIO(b'[{"a": 1}, {"b": 2}, {"c": '))
     assert next(elements) == {"a": 1} and next(elements) == {"b": 2}
     with pytest.raises(ValueError, match=r".+"):
@@ -38,7 +38,7 @@ def test_what_came_before_a_break_is_given():
 @pytest.mark.parametrize(
     "text", ["", "{}", "[1 2]", "[1,]", "[,1]", "[NaN]", "nothing", "[" * 100_000, "[1"]
 )
-def test_what_is_no_array_is_a_value_error(text):
+def test_json_without_an_array_raises_value_error(text):
     with pytest.raises(ValueError, match=r".+"):
         read(text)
 
@@ -49,7 +49,7 @@ def test_a_key_that_is_missing_or_no_array_is_a_value_error():
             read(text, "x")
 
 
-def test_an_endless_element_is_given_up_in_time(monkeypatch):
+def test_element_above_the_size_limit_raises_value_error(monkeypatch):
     monkeypatch.setattr(jsonstream, "MAX_ELEMENT", 10_000)
     monkeypatch.setattr(jsonstream, "CHUNK", 100)
     with pytest.raises(ValueError, match="longer than 10000"):
@@ -57,7 +57,7 @@ def test_an_endless_element_is_given_up_in_time(monkeypatch):
 
 
 @pytest.mark.parametrize("count", [300, pytest.param(2_000, marks=pytest.mark.slow)])
-def test_it_takes_and_refuses_exactly_what_json_does(count):
+def test_json_stream_accepts_and_rejects_what_json_does(count):
     text = json.dumps([{"id": i, "text": "한글\n", "box": [1, 2.5, -3]} for i in range(5)])
     for data in json_mutations(text, count):
         try:

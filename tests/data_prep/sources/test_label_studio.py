@@ -66,7 +66,7 @@ def test_regions_are_joined_with_their_texts(tmp_path):
 
 
 @pytest.mark.parametrize("rotation", [0, 30, 90, 330])
-def test_a_turned_box_is_put_straight(tmp_path, rotation):
+def test_rotated_label_studio_box_is_straightened(tmp_path, rotation):
     # A black box of 60 x 20 pixels, turned clockwise around its first corner.
     turn, corner = math.radians(rotation), (100, 35)
     cosine, sine = math.cos(turn), math.sin(turn)
@@ -85,7 +85,7 @@ def test_a_turned_box_is_put_straight(tmp_path, rotation):
     assert cut.crop((2, 2, 58, 18)).getextrema()[1] < 60
 
 
-def test_predictions_and_second_opinions_are_no_truth(tmp_path):
+def test_predictions_and_further_annotations_are_not_truths(tmp_path):
     save(tmp_path / "in" / "a.png", (200, 100))
     results = [region("r", (10, 10, 20, 20)), text("r", "first")]
     two = [region("s", (10, 10, 20, 20)), text("s", "second")]
@@ -117,7 +117,7 @@ def test_a_picture_on_the_web_is_not_fetched(tmp_path):
     assert len(rows) == 1 and reasons(rejects) == ["remote image"]
 
 
-def test_the_brief_export(tmp_path):
+def test_label_studio_json_min_export_is_read(tmp_path):
     save(tmp_path / "in" / "fe00.png", (200, 100))
     box = {"x": 10, "y": 10, "width": 20, "height": 20, "rotation": 0, **SIZE}
     other = box | {"x": 50}
@@ -136,7 +136,7 @@ def test_the_brief_export(tmp_path):
 
 @pytest.mark.parametrize("value", [10**400, float("inf"), "x", None, [1]])
 @pytest.mark.parametrize("name", ["x", "width", "rotation", "original_width"])
-def test_a_place_that_is_none_costs_its_region_alone(tmp_path, name, value):
+def test_invalid_place_rejects_its_region_only(tmp_path, name, value):
     save(tmp_path / "in" / "a.png", (200, 100))
     bad = region("b", (10, 10, 20, 20))
     (bad if name == "original_width" else bad["value"])[name] = value

@@ -18,7 +18,7 @@ def write(folder, name, shapes, **more):
     (folder / name).write_text(json.dumps(label, ensure_ascii=False), encoding="utf-8")
 
 
-def test_words_of_any_language(tmp_path):
+def test_labelme_words_are_read(tmp_path):
     save(tmp_path / "in" / "photos" / "a.png", (60, 40))
     shapes = [
         shape("간판", [[1, 2], [30, 20]]),

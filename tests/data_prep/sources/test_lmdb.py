@@ -33,7 +33,7 @@ def test_all_entries_of_a_deep_tree_are_read(tmp_path):
     assert rows[700].id == "lmdb-000000701"
 
 
-def test_overflow_pages_and_later_transactions(tmp_path):
+def test_lmdb_overflow_pages_and_later_transactions_are_read(tmp_path):
     source = write(tmp_path / "in", pairs(20, large=True))
     with lmdb.open(str(source), map_size=2**24) as base, base.begin(write=True) as transaction:
         transaction.put(b"label-000000003", "새 낱말".encode())

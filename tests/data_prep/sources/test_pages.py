@@ -31,7 +31,7 @@ def rows(tree, words, task):
     return list(page_rows(tree, page, "a.json", "a", options, language="en"))
 
 
-def test_words_are_items_and_rejects(tree):
+def test_words_become_items_or_rejects(tree):
     words = [Word("one", LEFT), Word("###", RIGHT, problem="illegible"), Word(None, BELOW)]
     item, illegible, null = rows(tree, words, "words")
     assert (item.text, item.group, item.where) == ("one", "a", "a.json word 0")

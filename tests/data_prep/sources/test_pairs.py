@@ -58,7 +58,7 @@ def test_webdatasets_tars_are_read_as_folders(tmp_path):
     assert all(row.task == "extraction" for row in rows) and len(rows) == 4
 
 
-def test_labels_of_another_folder_and_of_other_letters(tmp_path):
+def test_pair_labels_in_another_folder_and_unicode_form_are_found(tmp_path):
     name = unicodedata.normalize("NFD", "가")
     save(tmp_path / "photos" / f"{name}.PNG")
     (tmp_path / "labels").mkdir()
@@ -78,7 +78,7 @@ def test_labels_of_another_folder_and_of_other_letters(tmp_path):
         ("a.txt", "12 34", None),
     ],
 )
-def test_a_label_that_is_none_is_a_reject(tmp_path, label, text, reason):
+def test_invalid_label_is_a_reject(tmp_path, label, text, reason):
     save(tmp_path / "in" / "a.png")
     save(tmp_path / "in" / "b.png", mark=9)
     (tmp_path / "in" / "b.txt").write_text("good")

@@ -33,7 +33,7 @@ def test_pdf_pages_and_files(tmp_path):
     assert dark[0] > 200 and dark[1] < 60 and dark[2] > 200
 
 
-def test_pdf_fields(tmp_path):
+def test_pdf_fields_are_read_from_json_files(tmp_path):
     source = tmp_path / "in"
     write_pdf(source / "a.pdf", 2)
     write_pdf(source / "b.pdf", 2)

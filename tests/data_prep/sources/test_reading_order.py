@@ -12,13 +12,13 @@ def test_words_of_a_slanted_page_come_in_order():
     assert reading_order(words) == reading_order(words[::-1]) == expected
 
 
-def test_small_marks_stay_in_their_line_and_upright_signs_do_not():
+def test_reading_order_keeps_small_marks_in_line_and_upright_signs_apart():
     line = [((0, 0, 40, 20), "a"), ((50, 2, 90, 22), "c"), ((42, 12, 46, 20), ",")]
     below = [((0, 30, 40, 50), "d")]
     upright = [((200, 0, 220, 90), "sign")]
     assert reading_order(line + below + upright) == "a , c\nd\nsign"
 
 
-def test_nothing_and_boxes_without_height():
+def test_reading_order_of_no_boxes_and_of_boxes_without_height():
     assert reading_order([]) == ""
     assert reading_order([((5, 5, 5, 5), "b"), ((0, 5, 0, 5), "a")]) == "a\nb"

@@ -41,7 +41,7 @@ def test_only_the_first_eight_commas_separate(tmp_path):
     assert json.loads(rows[0].meta) == {"box": [10, 20, 110, 40]}
 
 
-def test_each_broken_line_is_a_reject_and_costs_no_other(tmp_path):
+def test_broken_sroie_line_is_one_reject(tmp_path):
     lines = [
         BOX + b"GOOD",
         b"10,20,110,20,TOO FEW",
@@ -111,7 +111,7 @@ def test_official_parts_are_read_from_their_folders(tmp_path):
 
 
 @pytest.mark.real_data
-def test_all_boxes_of_the_real_receipts_are_accounted_for(tmp_path):
+def test_real_sroie_boxes_are_all_rows_or_rejects(tmp_path):
     source = real_data("finance_sroie")
     summary, rows, _ = run("sroie", source, tmp_path / "out")
     written = sum(
@@ -136,7 +136,7 @@ def test_all_boxes_of_the_real_receipts_are_accounted_for(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_real_receipts_give_their_fields(tmp_path):
+def test_real_sroie_receipts_give_their_fields(tmp_path):
     source = real_data("finance_sroie")
     summary, rows, _ = run("sroie", source, tmp_path / "out", task="fields")
     assert summary["found"] == len(rows) == 27

@@ -30,7 +30,7 @@ def test_tsv_and_bad_records(tmp_path):
     assert [reject["where"] for reject in rejects] == [f"t.tsv:{n}" for n in range(3, 8)]
 
 
-def test_a_column_that_groups_or_splits_must_be_there(tmp_path):
+def test_group_and_split_columns_are_read_and_required(tmp_path):
     save(tmp_path / "a.png")
     lines = [
         json.dumps({"image": "a.png", "text": str(n), "doc": n, "part": "test"}) for n in range(4)

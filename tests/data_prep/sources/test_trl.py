@@ -34,7 +34,7 @@ def test_trl_rows_of_every_kind(tmp_path):
     assert reasons(rejects) == ["malformed record"]
 
 
-def test_a_dataset_of_ours_comes_back_through_parquet(tmp_path):
+def test_own_parquet_dataset_is_read_back_as_trl_rows(tmp_path):
     image = encoded(draw(mark=4))
     table = pa.table(
         {

@@ -92,7 +92,7 @@ def test_a_picture_of_another_size_and_broken_receipts_are_rejects(tmp_path):
 
 
 @pytest.mark.real_data
-def test_the_two_real_receipts(tmp_path):
+def test_real_wildreceipt_receipts_are_read(tmp_path):
     source = real_data("finance_wildreceipt")
     labels = [json.loads(line) for line in (source / "data.txt").read_text().splitlines()]
     boxes = [box for receipt in labels for box in receipt["annotations"]]

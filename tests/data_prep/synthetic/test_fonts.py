@@ -62,7 +62,7 @@ def test_faces_of_a_collection_are_distinguished():
     assert font.endswith("wqy-microhei.ttc#1") and font_name(font) == family
 
 
-def test_capitals_only():
+def test_fonts_of_capitals_only_are_recognized():
     assert not has_capitals_only(DEJAVU)
     assert has_capitals_only(font_of("en", "sign", "Bebas Neue"))
 
@@ -99,7 +99,7 @@ def test_signs_take_the_bold_styles_of_a_family(monkeypatch):
     assert find_fonts("ko", "print") == {"NanumGothic": ["thin.ttf", "bold.ttf"]}
 
 
-def test_the_list_of_fontconfig_is_read_as_it_is(monkeypatch):
+def test_fontconfig_list_is_parsed(monkeypatch):
     rows = [
         "Twice,다시\tRegular\t80\tFalse\t/b/twice.otf\t0",
         "Twice\tRegular\t80\tFalse\t/a/twice.ttf\t0",
@@ -123,7 +123,7 @@ def test_the_list_of_fontconfig_is_read_as_it_is(monkeypatch):
         installed_fonts.cache_clear()
 
 
-def test_what_is_no_font_is_one_sentence(tmp_path):
+def test_invalid_font_file_raises_one_sentence(tmp_path):
     (tmp_path / "no.ttf").write_text("no font")
     for name in ("no.ttf", "missing.ttf"):
         with pytest.raises(DataError, match=r"cannot be read as a font .*name a \.ttf"):

@@ -49,7 +49,7 @@ def test_the_same_fields_are_drawn_alike():
     assert draw_form(text).size == (1000, 1414)
 
 
-def test_numbers_as_forms_have_them():
+def test_form_values_show_numbers_in_document_style():
     values = (3, 1150.5, 0.1, 0.125, True, None, " a \t b\r\n\nc ", float("inf"))
     assert [shown(value) for value in values] == [
         *("3", "1,150.50", "0.10", "0.125", "yes", "", "a b\nc", "inf")

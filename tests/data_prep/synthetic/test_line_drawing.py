@@ -16,7 +16,7 @@ SAMPLES = {"bn": "আমি ক্ষুদ্র", "ko": "한국어 간판", "z
 
 
 @pytest.mark.parametrize("face", KINDS)
-def test_a_line_is_decided_by_its_seeds(face):
+def test_drawn_line_depends_on_its_seeds_only(face):
     line = Line("Going slowly", "en", face, DEJAVU, "p", "s")
     assert draw(line) == draw(line)
     assert draw(line) != draw(Line("Going slowly", "en", face, DEJAVU, "p", "t"))
@@ -25,7 +25,7 @@ def test_a_line_is_decided_by_its_seeds(face):
 
 
 @pytest.mark.parametrize("face", KINDS)
-def test_letters_stand_out_from_what_they_are_drawn_on(face):
+def test_drawn_letters_contrast_with_their_paper(face):
     for seed in range(30):
         pixels = opened(draw(Line("Hamburg", "en", face, DEJAVU, f"p{seed}", "s")))
         assert 20 < pixels.shape[0] < 160 and pixels.shape[1] > 60
@@ -93,7 +93,7 @@ def test_hands_set_joined_scripts_by_word_and_others_by_character():
     assert mask[0].max() == mask[-1].max() == mask[:, 0].max() == mask[:, -1].max() == 0
 
 
-def test_pages_take_turns_and_keep_their_font():
+def test_lines_alternate_between_pages_that_keep_their_font():
     vocabulary = load_vocabulary("en")
     plan = list(plan_lines([vocabulary], shipped("print", "sign"), 60, 7))
     assert [line.face for line in plan[::10]] == ["print", "sign"] * 3

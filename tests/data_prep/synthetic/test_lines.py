@@ -25,7 +25,7 @@ def test_a_line_that_no_font_can_draw_is_a_reject(tmp_path):
     }
 
 
-def test_a_dataset_is_the_same_with_any_workers_and_grows_at_its_end(tmp_path):
+def test_drawn_dataset_is_independent_of_workers_and_extends_at_its_end(tmp_path):
     def make(name, count, **options):
         arguments = [load_vocabulary("en")], shipped()
         result = lines(tmp_path / name, *arguments, count, seed=3, progress=False, **options)

@@ -34,7 +34,7 @@ def test_text_is_aligned():
     assert (middle[0] + middle[2]) / 2 == pytest.approx(500, abs=2)
 
 
-def test_what_is_remembered_is_where_the_ink_is():
+def test_page_text_boxes_enclose_the_drawn_ink():
     page = Page(FACE, 1.5)
     page.text(100, 60, "Quay")
     page.end(100)

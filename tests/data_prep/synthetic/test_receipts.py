@@ -36,7 +36,7 @@ def test_a_dataset_is_the_same_for_the_same_seed(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes()
 
 
-def test_more_receipts_change_none(tmp_path):
+def test_drawing_more_receipts_keeps_the_first_ones(tmp_path):
     few = thermal_receipts(tmp_path / "few", receipts=2, progress=False)
     many = thermal_receipts(tmp_path / "many", receipts=4, progress=False)
     assert (few["found"], many["found"]) == (20, 40)
@@ -52,9 +52,9 @@ def test_more_receipts_change_none(tmp_path):
     assert texts(tmp_path / "few").items() <= texts(tmp_path / "many").items()
 
 
-def test_printed_receipts_are_all_for_testing(tmp_path):
+def test_printed_receipts_are_in_the_test_split(tmp_path):
     assert printed_receipts(tmp_path / "p", receipts=2, progress=False)["rows"] == {"test": 20}
 
 
-def test_the_quickstarts_fonts_are_none_that_the_base_saw():
+def test_quickstart_fonts_differ_from_those_of_the_embedded_model():
     assert not set(TILL_FONTS) & {Path(font).stem for font in fonts("en", FONTS["en"])}

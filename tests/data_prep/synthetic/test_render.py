@@ -20,7 +20,7 @@ def test_the_baseline_does_not_depend_on_the_text():
     assert _ink_rows(draw_line("gy", font))[-1] > bottoms.pop()
 
 
-def test_nothing_is_cut_off():
+def test_rendered_text_is_not_clipped():
     font = load_font(FONT, 21)
     pixels = np.asarray(draw_line("|Agjpq|", font, 32, left=3, right=4))
     assert pixels[:, :2].min() == 255 and pixels[:, -2:].min() == 255

@@ -8,7 +8,7 @@ from tests.helpers.drawn_lines import SERIF, opened
 
 
 @pytest.mark.parametrize("face", KINDS)
-def test_no_ink_is_cut(face, monkeypatch):
+def test_scene_text_is_not_clipped(face, monkeypatch):
     # With a clean lens and a white ground, ink at the border would be a letter that is cut.
     monkeypatch.setattr(scenes, "photographed", lambda image, *rest: image)
     monkeypatch.setattr(scenes, "pen_colour", lambda look: (0.0, 0.0, 0.0))

@@ -99,7 +99,7 @@ def test_text_is_cut_between_words_and_never_inside_a_character():
         assert unicodedata.normalize("NFC", "".join("".join(pieces).split())) == whole
 
 
-def test_files_that_cannot_be_used_are_one_sentence(tmp_path):
+def test_unusable_text_files_raise_one_sentence(tmp_path):
     (tmp_path / "empty.txt").write_text("\n# nothing\n")
     (tmp_path / "latin1.txt").write_bytes("Zürich".encode("latin-1"))
     with pytest.raises(DataError, match="holds no word"):

@@ -36,7 +36,7 @@ def test_fields_of_a_receipt_stand_in_its_lines():
     assert numeric_accuracy(truths, truths) == 1 and numeric_accuracy(truths, wrong) == 0
 
 
-def test_tables_are_their_own_truth():
+def test_toy_table_completion_equals_its_drawn_cells():
     shapes = set()
     for toy in many("tables"):
         shapes.add((len(toy.rows), len(toy.rows[0])))

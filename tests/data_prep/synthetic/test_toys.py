@@ -62,7 +62,7 @@ def test_every_cell_is_drawn_whole(task):
                 assert (windows[0] == sought).all(axis=(1, 2)).any(), (toy, cell)
 
 
-def test_damage_is_the_share_of_worn_pictures():
+def test_damage_option_sets_the_share_of_damaged_pictures():
     rng = random.Random(0)
     clean = [sample("receipts", rng, 0.3)[1].getextrema()[1] == 255 for _ in range(200)]
     assert 120 <= sum(clean) <= 160
@@ -85,7 +85,7 @@ def test_a_dataset_is_valid_and_the_same_for_the_same_seed(task, row_task, tmp_p
     assert result["ok"] and not result["errors"] and sum(result["rows"].values()) == 30
 
 
-def test_more_toys_change_none(tmp_path):
+def test_drawing_more_toys_keeps_the_first_ones(tmp_path):
     toys(tmp_path / "few", "tables", 6, damage=0.5, progress=False)
     toys(tmp_path / "many", "tables", 12, damage=0.5, progress=False)
 

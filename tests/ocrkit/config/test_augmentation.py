@@ -5,7 +5,7 @@ from ocrkit.config.augmentation import AUGMENTATIONS, augmentation_ranges
 from ocrkit.errors import ConfigError
 
 
-def test_a_number_stands_for_a_range():
+def test_augmentation_number_stands_for_a_range():
     strengths = {"rotation": 1.0, "perspective": 0.02, "brightness": 0.2, "contrast": 0.2}
     strengths |= {"noise": 0.04, "erosion": 0.6, "dilation": 0.6, "shadow": 0.3, "jpeg": 40}
     strengths["blur"] = [0.2, 0.4]
@@ -33,7 +33,7 @@ def test_a_number_stands_for_a_range():
         ({"blur": 1, "device": "tpu"}, "not one of cpu, cuda"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(settings, message):
+def test_invalid_augmentation_settings_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message) as raised:
         TrainConfig(augmentation=settings)
     assert "\n" not in str(raised.value)

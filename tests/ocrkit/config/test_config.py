@@ -116,7 +116,7 @@ def test_a_misspelt_parameter_is_refused():
         ({"extraction": 3}, "must be a text that asks for it"),
     ],
 )
-def test_prompts_that_cannot_be(prompts, message):
+def test_invalid_prompts_are_refused(prompts, message):
     with pytest.raises(ConfigError, match=message):
         TrainConfig.from_dict({"prompts": prompts})
 

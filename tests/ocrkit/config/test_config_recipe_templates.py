@@ -238,12 +238,12 @@ def _row(question: str) -> dict:
     }
 
 
-def test_every_recipe_of_a_published_model_is_held():
+def test_every_recipe_of_a_published_model_has_its_conversation():
     assert set(CONVERSATIONS) == set(recipes()) - {"quickstart", "tiny", "receipts"}
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)
-def test_recipe_asks_as_the_published_template_does(name, tmp_path):
+def test_recipe_prompt_is_rendered_as_by_the_published_template(name, tmp_path):
     template, before, after = CONVERSATIONS[name]
     config = TrainConfig.from_recipe(name)
     if name in _FIRST:

@@ -50,7 +50,7 @@ def _number(text: str) -> int:
     return int(text.replace(",", ""))
 
 
-def test_every_recipe_is_held():
+def test_every_recipe_of_a_published_model_has_its_processor():
     assert set(MODELS) == set(recipes()) - {"quickstart", "tiny", "receipts"}
 
 
@@ -73,7 +73,7 @@ def test_tokens_of_pictures_are_those_of_the_processor(name):
 
 
 @pytest.mark.parametrize("name", [name for name in MODELS if name != "vqa"])
-def test_the_budget_bounds_the_tokens_that_are_named(name):
+def test_pixel_budget_bounds_the_tokens_named_in_the_recipe(name):
     config = TrainConfig.from_recipe(name)
     side, fewest, most = re.search(
         r"covers (\d+) x \d+ pixels, and a picture takes ([\d,]+) to ([\d,]+) of them", _said(name)
@@ -85,7 +85,7 @@ def test_the_budget_bounds_the_tokens_that_are_named(name):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
+def test_adapters_are_on_the_layers_named_in_the_recipe(name, tmp_path):
     architecture = MODELS[name][0]
     known = architecture in architectures.ARCHITECTURES
     build = architectures.build if known else tiny_architectures.build
@@ -100,7 +100,7 @@ def test_adapters_go_on_the_layers_that_are_named(name, tmp_path):
     assert layers == {"vision": set(vision.split(", ")), "language": set(language.split(", "))}
 
 
-def test_a_tile_is_as_many_tokens_as_the_recipe_says():
+def test_tokens_per_tile_equal_the_recipes_figure():
     from transformers import MllamaConfig
 
     vision = MllamaConfig().vision_config
@@ -111,7 +111,7 @@ def test_a_tile_is_as_many_tokens_as_the_recipe_says():
 
 
 @pytest.mark.parametrize("name", ["bangla", "korean", "chinese"])
-def test_print_to_replay_is_drawn_by_the_command_that_the_recipe_names(name, capsys):
+def test_replay_sample_is_drawn_by_the_command_in_the_recipe(name, capsys):
     from data_prep import synthesize
 
     text = (RECIPES / f"{name}.yaml").read_text(encoding="utf-8")
@@ -124,7 +124,7 @@ def test_print_to_replay_is_drawn_by_the_command_that_the_recipe_names(name, cap
     assert "count" in capsys.readouterr().err
 
 
-def test_recipes_ask_in_their_models_own_words():
+def test_recipe_prompts_are_their_models_documented_prompts():
     assert TrainConfig.from_recipe("financial").prompts == {"transcription": "OCR:"}
     for name in ("bangla", "korean", "chinese"):
         assert name.title() in TrainConfig.from_recipe(name).prompts["transcription"]
@@ -134,7 +134,7 @@ def test_recipes_ask_in_their_models_own_words():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_recipes_for_a_gpu_end_with_the_checkpoint_that_read_best(name):
+def test_gpu_recipes_load_the_best_checkpoint_at_the_end(name):
     config = TrainConfig.from_recipe(name)
     assert config.eval_steps and config.save_steps == config.eval_steps
     assert config.load_best_model_at_end and config.metric_for_best_model

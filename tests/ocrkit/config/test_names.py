@@ -15,7 +15,7 @@ def test_defaults_are_among_the_names():
     assert config.lr_scheduler_type in SCHEDULES
 
 
-def test_old_names_lead_to_settings():
+def test_renamed_settings_map_to_existing_settings():
     settings = {spec.name for spec in fields(TrainConfig)}
     assert not settings & set(RENAMED)
     heirs = {new.split(" ")[0] for new in RENAMED.values()}

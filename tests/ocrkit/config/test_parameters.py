@@ -21,7 +21,7 @@ class Notebook:
         return self.globals.get("config")
 
 
-def test_the_cell_can_be_changed_and_run_again_whatever_others_assigned():
+def test_parameters_cell_can_be_run_again_after_other_cells():
     notebook = Notebook()
     assert notebook.run(CELL, CONFIG).seed == 3
     others = [
@@ -37,7 +37,7 @@ def test_the_cell_can_be_changed_and_run_again_whatever_others_assigned():
     assert notebook.run(CELL, CONFIG).lora_r == TrainConfig.from_recipe("quickstart").lora_r
 
 
-def test_papermills_values_count_and_misspelt_ones_are_refused():
+def test_papermill_values_override_and_misspelt_ones_are_refused():
     injected = "# Parameters\nseed = 7\n"
     assert Notebook().run(CELL, injected, CONFIG).seed == 7
     assert Notebook().run("i = 3", CELL, injected, "data = 5", CONFIG).seed == 7
@@ -55,13 +55,13 @@ def test_a_notebook_without_a_recipe_has_its_first_cell_of_literals():
     assert notebook.run("i = 3", cells[1].replace("5", "6"), "j = 3", config).seed == 6
 
 
-def test_cells_that_do_not_parse_are_passed_over():
+def test_unparsable_cells_are_skipped():
     assert parameters({"In": ["", "%%bash\nls (", "recipe = 'x'", "if"], "recipe": "x"}) == {
         "recipe": "x"
     }
 
 
-def test_values_that_are_computed_count_and_helpers_do_not():
+def test_computed_parameters_are_settings_and_helpers_are_not():
     cell = (
         "from pathlib import Path\nbase = Path('a')\n_x = 1\nrecipe = 'tiny'\nrun_name = str(base)"
     )

@@ -19,7 +19,7 @@ from ocrkit.training.lr_finder import check_range
 @pytest.mark.parametrize(
     ("text", "value"), [("12", 12), ("-1", -1), ("1e6", 10**6), ("2.0", 2), (" 7 ", 7), ("0", 0)]
 )
-def test_whole_numbers(text, value):
+def test_parse_int_reads_whole_numbers(text, value):
     assert parse_int(text) == value
     assert isinstance(parse_int(text), int)
 
@@ -29,13 +29,13 @@ NONSENSE = ["", "one", "1 2", "٣", "1e", "--1", "1.5.2", "9" * 5000 + "x", "tru
 
 
 @pytest.mark.parametrize("text", [*YAML_1_1, *NONSENSE, "1.5", ".inf", "nan", "1e400"])
-def test_what_is_no_whole_number(text):
+def test_parse_int_rejects_other_text(text):
     with pytest.raises(ValueError):
         parse_int(text)
 
 
 @pytest.mark.parametrize("text", [*YAML_1_1, *NONSENSE])
-def test_what_is_no_number(text):
+def test_parse_float_rejects_other_text(text):
     with pytest.raises(ValueError):
         parse_float(text)
 
@@ -76,7 +76,7 @@ def ways(name, text, tmp_path):
         ("sft_kwargs", "[" * 800),
     ],
 )
-def test_what_a_setting_cannot_be_is_refused_by_all_ways(name, text, tmp_path):
+def test_invalid_setting_is_refused_by_every_interface(name, text, tmp_path):
     for way in ways(name, text, tmp_path):
         with pytest.raises(ConfigError) as raised:
             way()
@@ -112,7 +112,7 @@ def test_what_a_setting_cannot_be_is_refused_by_all_ways(name, text, tmp_path):
         ("eval_steps", "~", None),
     ],
 )
-def test_text_is_taken_as_it_is_written(name, text, value, tmp_path):
+def test_text_settings_are_not_converted(name, text, value, tmp_path):
     for way in ways(name, text, tmp_path):
         parsed = getattr(way(), name)
         assert parsed == value and type(parsed) is type(value)
@@ -136,7 +136,7 @@ def test_an_empty_dataset_means_none_in_a_notebook():
             TrainConfig.from_parameters({name: " "})
 
 
-def test_epochs_that_are_given_beat_a_recipes_steps(tmp_path):
+def test_given_epochs_override_the_recipes_max_steps(tmp_path):
     assert TrainConfig.from_recipe("quickstart").max_steps == 320
     for config in (
         TrainConfig.from_recipe("quickstart", num_train_epochs=1),
@@ -147,7 +147,7 @@ def test_epochs_that_are_given_beat_a_recipes_steps(tmp_path):
     assert both.max_steps == 5
 
 
-def test_a_recipe_file_that_is_none(tmp_path):
+def test_invalid_recipe_file_is_refused(tmp_path):
     path = tmp_path / "x.yaml"
     for text in ("- a", "a", "1: 2", "a: [", "a: !!python/object:os.system {}", "[" * 800):
         path.write_text(text)
@@ -162,7 +162,7 @@ def test_a_recipe_file_that_is_none(tmp_path):
         read_settings(tmp_path)
 
 
-def test_the_names_are_those_that_transformers_knows():
+def test_names_of_schedules_and_optimizers_equal_transformers():
     from transformers.modeling_utils import AttentionInterface
     from transformers.trainer_utils import SchedulerType
     from transformers.training_args import OptimizerNames
@@ -238,7 +238,7 @@ def test_wrong_usage_ends_with_2_before_a_model_is_loaded(line, tmp_path, monkey
     assert capsys.readouterr().err
 
 
-def test_a_metric_without_a_value_fails_no_build_silently(tmp_path, capsys):
+def test_fail_if_on_a_nan_metric_exits_1_with_a_reason(tmp_path, capsys):
     evaluation = score([{"id": "a", "reference": "A", "prediction": "A"}], "tuned")
     evaluation.metrics["cer"]["value"] = math.nan
     folder = evaluation.save(tmp_path / "eval" / "tuned")
@@ -246,12 +246,12 @@ def test_a_metric_without_a_value_fails_no_build_silently(tmp_path, capsys):
     assert "has no value of cer" in capsys.readouterr().err
 
 
-def test_a_model_name_that_is_no_path_belongs_to_no_run(tmp_path, capsys):
+def test_predict_with_an_overlong_model_name_is_one_sentence(tmp_path, capsys):
     assert main(["predict", "a.png", "--model", "x" * 5000]) == 1
     assert capsys.readouterr().err.count("\n") == 1
 
 
-def test_rates_that_do_not_rise():
+def test_lr_range_that_does_not_rise_is_refused():
     for rates in ((0, 1, 60), (1, 1, 60), (1e-6, math.inf, 60), (math.nan, 1, 60), (1e-6, 1, 9)):
         with pytest.raises(ConfigError, match="make no sweep"):
             check_range(*rates)

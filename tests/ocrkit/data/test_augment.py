@@ -54,7 +54,7 @@ def _same(batches, other):
     return {key: np.array_equal(batches[key][0], other[key][0]) for key in batches}
 
 
-def test_only_seed_id_and_epoch_decide(config):
+def test_augmentation_depends_on_seed_id_and_epoch_only(config):
     data = load_data(config)
     rows = _rows(data, epoch=0)
     once = _pixels(config, rows)
@@ -65,7 +65,7 @@ def test_only_seed_id_and_epoch_decide(config):
     assert not any(_same(once, _pixels(config, rows)).values())
 
 
-def test_what_is_no_training_row_stays_as_it_is(config, processor):
+def test_rows_without_an_epoch_are_not_augmented(config, processor):
     rows = _rows(load_data(config), epoch=0)
     plain = Collator(processor, config.image_height)
     augmenting = Collator(processor, config.image_height, augment=augmenter(config))
@@ -91,7 +91,7 @@ def test_a_trainer_augments_training_batches_and_no_others(config):
         assert torch.equal(batch["pixel_values"], expected["pixel_values"])
 
 
-def test_workers_change_no_pixel(config, processor):
+def test_augmentation_is_independent_of_workers(config, processor):
     rows = TrainRows(load_data(config)["train"].select(range(12)))
     collate = Collator(processor, config.image_height, augment=augmenter(config))
 
@@ -110,7 +110,7 @@ def test_workers_change_no_pixel(config, processor):
     assert all(torch.equal(batch_pixels, other) for batch_pixels, other in zip(here, by_workers))
 
 
-def test_sizes_stay_and_nothing_leaves_the_frame():
+def test_augmentation_keeps_sizes_and_all_ink():
     rng = np.random.default_rng(0)
     ranges = augmentation_ranges({"rotation": 15, "perspective": 0.3})
     for height, width in ((32, 400), (400, 32), (96, 128), (9, 700), (1, 5), (40, 1)):
@@ -124,14 +124,14 @@ def test_sizes_stay_and_nothing_leaves_the_frame():
         assert (corners >= -1e-6).all() and (corners <= np.array([width, height]) - 1 + 1e-6).all()
 
 
-def test_what_comes_into_view_has_the_colour_of_the_border():
+def test_rotation_fills_with_the_border_colour():
     picture = Image.new("RGB", (300, 60), (200, 180, 90))
     turned = _only("rotation", 4, picture)
     assert np.abs(turned - (200, 180, 90)).max() <= 1
 
 
 @pytest.mark.parametrize("height", [32, 57])
-def test_a_batch_of_many_sizes_is_what_each_picture_is_alone(height):
+def test_augmented_batch_equals_pictures_augmented_alone(height):
     """As on a GPU: the smaller pictures are padded, and nothing of that shows."""
     pictures = [_line(), _line(width=90), _line(width=301, height=height), _line(height=20)]
     rng = np.random.default_rng(2)
@@ -158,7 +158,7 @@ def test_jpeg_on_a_gpu_and_on_a_cpu_are_alike():
     assert (ours - theirs).abs().mean() < 0.25 * (ours - pixels).abs().mean()
 
 
-def test_every_augmentation_does_what_its_name_says():
+def test_each_augmentation_has_its_effect():
     dark, light = _line(), _line(ink=230, paper=40)
     before = np.asarray(dark, float)
     inverse = np.asarray(light, float)
@@ -179,7 +179,7 @@ def test_every_augmentation_does_what_its_name_says():
     assert not np.array_equal(before, _only("perspective", 0.05, dark))
 
 
-def test_probability_is_the_share_of_pictures_that_each_changes():
+def test_augmentation_probability_is_the_share_of_changed_pictures():
     rng, pixels = np.random.default_rng(1), np.asarray(_line())
     ranges = augmentation_ranges(ALL)
     drawn = [draw(pixels, ranges, 0.3, rng) for _ in range(300)]
@@ -188,7 +188,7 @@ def test_probability_is_the_share_of_pictures_that_each_changes():
     assert not any(draw(pixels, ranges, 0, rng) for _ in range(20))
 
 
-def test_a_preview_shows_what_training_sees(config):
+def test_preview_shows_the_training_pictures(config):
     data = load_data(config)
     grid = preview_augmentations(data, config, n=3, epochs=2, width=10_000)
     first = data["train"][0]

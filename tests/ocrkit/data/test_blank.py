@@ -40,7 +40,7 @@ def _measured(image_processor, width, height):
         (CLIPImageProcessor(), (224, 5250), True),
     ],
 )
-def test_a_line_has_the_size_that_its_processor_gives_it(image_processor, size, is_cropped):
+def test_blank_picture_size_equals_the_processors(image_processor, size, is_cropped):
     assert _measured(image_processor, 1500, 64)[:2] == (size, is_cropped)
 
 

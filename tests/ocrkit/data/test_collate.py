@@ -42,7 +42,7 @@ def test_a_pad_token_equal_to_the_end_token_masks_no_label(processor):
         tokenizer.pad_token = pad
 
 
-def test_ids_and_pixels_are_the_processors_own(processor):
+def test_collated_ids_and_pixels_equal_the_processors(processor):
     row = _row("Ab 1", width=150)
     batch = Collator(processor)([row])
     messages = [
@@ -72,11 +72,11 @@ def test_generation_pads_prompts_on_the_left(processor):
     assert batch["attention_mask"][1, 0] == 0 and batch["attention_mask"][1, -1] == 1
 
 
-def test_completions_keep_their_blanks(processor):
+def test_completions_keep_leading_and_trailing_blanks(processor):
     assert _labels(processor, Collator(processor)([_row(" a  b ")])) == " a  b <|im_end|>"
 
 
-def test_pictures_are_never_shrunk_behind_the_users_back(processor):
+def test_pictures_are_never_shrunk_without_a_setting(processor):
     # Unsloth's own collator would make 512 x 22 pixels of this.
     batch = Collator(processor)([_row("x", 1500, 64)])
     _, rows, columns = batch["image_grid_thw"][0].tolist()
@@ -126,7 +126,7 @@ def test_trls_own_collator_takes_converted_rows(thermal, processor):
         assert _labels(processor, ours, row) == text + "<|im_end|>"
 
 
-def test_every_picture_of_a_row_counts(processor, config):
+def test_all_pictures_of_a_row_are_collated(processor, config):
     pictures = [Image.new("RGB", (width, 32), "white") for width in (160, 320)]
     row = {**_row("x"), "images": pictures, "sizes": [picture.size for picture in pictures]}
     (images,), (texts,) = token_lengths([row], processor, config)

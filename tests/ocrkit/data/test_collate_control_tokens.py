@@ -58,7 +58,7 @@ def test_a_label_with_control_tokens_is_trained_whole(processor, config, text):
     assert images + texts == int(batch["attention_mask"].sum())
 
 
-def test_a_label_that_cannot_be_spelt_is_refused_and_not_cut(processor, monkeypatch, config):
+def test_label_the_tokenizer_cannot_encode_is_refused_whole(processor, monkeypatch, config):
     collate = Collator(processor)
     monkeypatch.setattr(collate.conversation, "_spell", lambda text: None)
     with pytest.raises(RowRefused, match=r"control token in the text: 'ABC <.im_end.> DEF'"):
@@ -119,7 +119,7 @@ def ask_for_a_picture(values, folder):
         (ask_for_a_picture, "control token in the prompt", "control token in the prompt: "),
     ],
 )
-def test_a_row_that_the_model_refuses_trains_the_others_and_fails_in_a_test(
+def test_refused_row_is_skipped_in_training_and_failed_in_evaluation(
     dataset, change, reason, error
 ):
     from ocrkit import evaluate, load_model, train
@@ -154,7 +154,7 @@ def test_streamed_rows_that_the_model_refuses_are_listed(dataset, processor):
     }
 
 
-def test_a_plan_leaves_out_what_training_leaves_out(dataset):
+def test_plan_skips_the_rows_that_training_skips(dataset):
     from ocrkit import load_model, plan
 
     config = dataset(strip)
@@ -164,7 +164,7 @@ def test_a_plan_leaves_out_what_training_leaves_out(dataset):
     assert result.samples == 4 and result.too_long == 1
 
 
-def test_where_no_row_is_left_the_first_reason_is_reported(dataset, processor):
+def test_error_without_usable_rows_states_the_first_reason(dataset, processor):
     from ocrkit import load_model
 
     config = dataset(strip)
@@ -174,7 +174,7 @@ def test_where_no_row_is_left_the_first_reason_is_reported(dataset, processor):
         fit_context(data["train"].select([3]), "train", model, Collator(processor), config)
 
 
-def test_an_empty_truth_stays_in_a_test_and_is_left_out_of_training(dataset):
+def test_empty_truth_is_evaluated_and_skipped_in_training(dataset):
     from ocrkit import evaluate, load_model
 
     def empty(values, folder):
@@ -203,7 +203,7 @@ def test_an_empty_truth_stays_in_a_test_and_is_left_out_of_training(dataset):
         ),
     ],
 )
-def test_turns_that_are_not_one_answer_are_refused_by_name(tmp_path, change, detail):
+def test_conversation_without_exactly_one_answer_is_refused(tmp_path, change, detail):
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
     values = {**row(), "images_file_names": ["a.png"]}
     del values["images"], values["sizes"]
@@ -227,14 +227,14 @@ def test_turns_that_are_not_one_answer_are_refused_by_name(tmp_path, change, det
         ({"image": "a.png", "label": "y"}, "table {} --image-column image --text-column label"),
     ],
 )
-def test_a_row_of_another_tool_is_refused_with_the_line_that_reads_it(tmp_path, shape, line):
+def test_foreign_row_error_names_the_convert_command(tmp_path, shape, line):
     path = tmp_path / "train" / "metadata.jsonl"
     _, problem = usable_row(path, 1, json.dumps(shape))
     assert problem["reason"] == "another tool's row"
     assert f"python -m data_prep.convert {line.format(path)}" in problem["detail"]
 
 
-def test_the_line_that_is_named_reads_such_rows(tmp_path):
+def test_named_convert_command_reads_foreign_rows(tmp_path):
     from data_prep.convert import convert
 
     Image.new("L", (8, 8)).save(tmp_path / "a.png")
@@ -251,7 +251,7 @@ def test_the_line_that_is_named_reads_such_rows(tmp_path):
     assert sorted(told) == [["Read.\nIt.", "c"], ["s", "", "a"], ["s", "", "a", "Again.", "b"]]
 
 
-def test_a_folder_of_another_tool_is_refused_with_the_line_that_reads_it(tmp_path, config):
+def test_foreign_folder_error_names_the_convert_command(tmp_path, config):
     (tmp_path / "train.jsonl").write_text(json.dumps({"messages": [], "images": ["a.png"]}))
     config.dataset = str(tmp_path)
     with pytest.raises(DataError, match=r"convert trl .*train.jsonl --out DIR reads it"):
@@ -320,7 +320,7 @@ def _spoil(model, token, value):
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_a_row_without_numbers_fails_alone_and_says_the_way_out(config, capsys, value):
+def test_row_with_nan_logits_fails_alone(config, capsys, value):
     from ocrkit import evaluate, load_model
 
     model, processor = load_model(config)
@@ -344,7 +344,7 @@ def test_a_row_without_numbers_fails_alone_and_says_the_way_out(config, capsys, 
     assert capsys.readouterr().err.count("1 of 4 rows failed: the model computed no numbers") == 1
 
 
-def test_a_whole_model_without_numbers_fails_every_row_at_once(config, capsys, monkeypatch):
+def test_model_with_nan_logits_fails_every_row_at_once(config, capsys, monkeypatch):
     from ocrkit import load_model
 
     model, processor = load_model(config)
@@ -374,7 +374,7 @@ def test_float16_names_a_wider_dtype():
     assert "in float16; set dtype=bfloat16 or dtype=float32" in told
 
 
-def test_frames_are_reported_once_with_their_number(dataset, capsys):
+def test_further_frames_are_reported_once_with_their_count(dataset, capsys):
     def animate(values, folder):
         frames = [Image.new("RGB", (60, 32), shade) for shade in ("white", "black")]
         frames[0].save(folder / "3.png", save_all=True, append_images=frames[1:])
@@ -385,7 +385,7 @@ def test_frames_are_reported_once_with_their_number(dataset, capsys):
     assert told.count("3 pictures hold several frames; the first of each is taken.") == 1
 
 
-def test_a_tiff_of_several_pages_is_no_row(dataset):
+def test_tiff_of_several_pages_is_refused_as_a_row(dataset):
     def pages(values, folder):
         page = Image.new("L", (60, 32), 255)
         page.save(folder / "3.tif", save_all=True, append_images=[page])

@@ -81,7 +81,7 @@ def _chatml(head, start="''"):
     return CHATML.replace("HEAD", head).replace("START", start)
 
 
-def test_the_answer_stands_where_the_template_puts_it(processor):
+def test_answer_position_follows_the_template(processor):
     thought = "'<think>\\n\\n</think>\\n\\n'"
     for start in ("''", "'<think>\\n'", thought):
         conversation = _with_template(processor, _chatml(thought, start))
@@ -90,7 +90,7 @@ def test_the_answer_stands_where_the_template_puts_it(processor):
         assert "".join(rendered) == conversation.whole(row("ab"))
 
 
-def test_a_generation_prompt_that_is_no_part_of_a_conversation_is_taken_as_it_is(processor):
+def test_generation_prompt_outside_the_conversation_is_kept(processor):
     conversation = _with_template(processor, _chatml("''", "'<think>\\n\\n</think>\\n\\n'"))
     rendered = conversation.render(row("ab"))
     assert rendered.prompt.endswith("assistant\n<think>\n\n</think>\n\n")

@@ -57,7 +57,7 @@ def counter(processor, monkeypatch):
     return make
 
 
-def test_a_formula_that_is_right_on_drawn_sizes_counts(counter, monkeypatch):
+def test_correct_token_formula_of_the_processor_is_used(counter, monkeypatch):
     monkeypatch.setattr(lengths.PictureCounter, "_measure", None)
     assert counter().counts([(32, 64), (32, 128)]) == [8, 16]
 
@@ -86,7 +86,7 @@ def test_a_constant_number_of_tokens_around_a_picture_is_added(counter, monkeypa
     assert counter(_get_num_multimodal_tokens=without_ends).counts([(32, 64)]) == [8]
 
 
-def test_sizes_that_there_is_no_time_for_count_as_the_nearest(counter, monkeypatch):
+def test_unmeasured_sizes_take_the_count_of_the_nearest(counter, monkeypatch):
     def broken(image_sizes):
         raise RuntimeError
 

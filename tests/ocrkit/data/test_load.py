@@ -42,7 +42,7 @@ def test_groups_never_straddle_splits(config):
     assert sum(map(len, groups)) == len(set.union(*groups))
 
 
-def test_bad_rows_are_counted_and_nothing_else_is_lost(config, copied, capsys):
+def test_bad_rows_are_counted_and_other_rows_kept(config, copied, capsys):
     path, rows = copied
     pictures = path.parent
     (pictures / rows[0]["images_file_names"][0]).unlink()
@@ -107,7 +107,7 @@ def test_json_that_is_nested_too_deeply_is_a_broken_line(thermal):
     assert usable_row(path, 1, "[" * 200_000)[1]["reason"] == "broken line"
 
 
-def test_bytes_that_are_no_text_and_ids_that_come_twice_are_left_out(config, copied):
+def test_rows_with_invalid_utf8_or_duplicate_ids_are_skipped(config, copied):
     path, rows = copied
     rows[0]["completion"][0]["content"] = "한글"
     rows[1]["completion"][0]["content"] = "\ud800"
@@ -132,13 +132,13 @@ def test_a_recipes_prompt_replaces_that_of_its_task_alone(config, copied):
     assert asked[3:] == [[{"role": "user", "content": "OCR:"}]] * (len(rows) - 3)
 
 
-def test_limits(config):
+def test_max_samples_limit_every_split(config):
     config.max_train_samples, config.max_eval_samples = 5, 3
     data = load_data(config)
     assert [len(data[split]) for split in ("train", "validation", "test")] == [5, 3, 3]
 
 
-def test_what_is_no_dataset_is_refused(config, tmp_path):
+def test_folder_without_a_dataset_is_refused(config, tmp_path):
     config.dataset = str(tmp_path / "nowhere")
     with pytest.raises(DataError, match="no folder"):
         load_data(config)
@@ -173,13 +173,13 @@ def test_splits_survive_a_pickle_and_a_map(config):
     assert set(data.map(lambda row: row)) == set(data)
 
 
-def test_text_of_parts_and_strings():
+def test_text_of_reads_parts_and_strings():
     assert text_of([{"role": "assistant", "content": "a b"}]) == "a b"
     parts = [{"type": "text", "text": "a"}, {"type": "text", "text": None}]
     assert text_of([{"role": "assistant", "content": parts}]) == "a"
 
 
-def test_pictures_are_hashed_as_they_lie(tmp_path):
+def test_picture_hash_covers_the_stored_bytes(tmp_path):
     path, other = tmp_path / "a.png", tmp_path / "b.png"
     Image.new("L", (8, 8)).save(path)
     Image.new("L", (8, 8), 1).save(other)

@@ -32,7 +32,7 @@ class _StopAt(TrainerCallback):
         return control
 
 
-def test_rows_of_a_slot_take_turns_by_epoch():
+def test_rows_of_a_slot_alternate_by_epoch():
     rows = dataset_of([{"id": name} for name in "abcdef"])
     whole = TrainRows(rows)
     assert [whole[p]["id"] for p in (0, 5, 7)] == ["a", "f", "b"] and len(whole) == 6
@@ -73,7 +73,7 @@ def test_without_a_curriculum_an_epoch_is_all_rows_in_a_new_order():
     assert list(TrainSampler(5, 2, seed=1, shuffle=False)) == [0, 1, 2, 3, 4]
 
 
-def test_an_epoch_can_be_taken_alone_and_depends_on_the_seed():
+def test_epoch_order_depends_on_seed_and_epoch_only():
     settings = {"difficulty": np.arange(50), "start": 0.2, "growth": 60}
     epochs = [TrainSampler(50, 4, seed=3, **settings).order(e)[0] for e in range(4)]
     later = TrainSampler(50, 4, seed=3, epoch=lambda: 3, **settings)
@@ -157,7 +157,7 @@ def test_difficulty_by_length_density_column_and_meta(config, processor):
         values_of("language")
 
 
-def test_the_bases_own_cer_is_predicted_once(config, monkeypatch):
+def test_difficulty_by_model_predicts_the_base_once(config, monkeypatch):
     config.curriculum = "base_cer"
     rows = load_data(config)["train"].select(range(6))
     model, processor = load_model(config)
@@ -181,7 +181,7 @@ def test_the_bases_own_cer_is_predicted_once(config, monkeypatch):
         with_difficulty(swapped, model, processor, config)
 
 
-def test_a_trainer_takes_easy_rows_first_and_logs_what_it_saw(config):
+def test_curriculum_trains_easy_rows_first_and_logs_them(config):
     config.curriculum, config.curriculum_start, config.curriculum_steps = "length", 0.2, 0.5
     config.max_steps, config.logging_steps = 8, 2
     result, _ = _run(config)
@@ -203,7 +203,7 @@ def test_a_run_too_short_for_every_row_is_reported(config, capsys):
     assert f"about {share:.0%} of the" in capsys.readouterr().out
 
 
-def test_stopped_and_resumed_with_curriculum_and_augmentation_is_the_same(config, tmp_path):
+def test_run_resumed_with_curriculum_and_augmentation_equals_an_uninterrupted_one(config, tmp_path):
     config.curriculum, config.save_steps, config.max_steps = "length", 7, 14
     config.max_train_samples = 20
     config.augmentation = {"rotation": 1, "noise": 0.05, "blur": 0.5, "probability": 0.9}
@@ -220,7 +220,7 @@ def test_stopped_and_resumed_with_curriculum_and_augmentation_is_the_same(config
 
 
 @pytest.mark.slow
-def test_two_processes_see_what_one_sees(config, tmp_path):
+def test_two_processes_see_the_rows_of_one(config, tmp_path):
     """Batches of like length, easy first, augmented, the base's CER read by both: the same run."""
     config.curriculum, config.max_train_samples = "base_cer", 24
     config.augmentation = {"rotation": 1, "noise": 0.05, "probability": 0.9}

@@ -13,7 +13,7 @@ def noise(width, height, mode="RGB", seed=0):
 
 
 @pytest.mark.parametrize("modes", [("RGB", "RGB"), ("L", "L"), ("L", "RGB")])
-def test_patches_are_those_of_the_processor(processor, modes):
+def test_patches_equal_the_processors(processor, modes):
     pictures = [noise(150, 40, modes[0]), noise(64, 90, modes[1], seed=1)]
     assert supports_cut_patches(processor.image_processor)
     ours = cut_patches(pictures, processor.image_processor)
@@ -23,13 +23,13 @@ def test_patches_are_those_of_the_processor(processor, modes):
     torch.testing.assert_close(ours["pixel_values"], theirs["pixel_values"], atol=1e-6, rtol=0)
 
 
-def test_a_processor_that_scales_in_another_way_is_not_imitated(processor, monkeypatch):
+def test_processor_with_other_scaling_gets_no_fast_patches(processor, monkeypatch):
     monkeypatch.setattr(processor.image_processor, "resample", Image.Resampling.NEAREST)
     assert not supports_cut_patches(processor.image_processor)
     assert not supports_cut_patches(object())
 
 
-def test_a_fitted_picture_stays_as_it_is_when_it_is_cut(processor):
+def test_fitted_picture_is_cut_without_resizing(processor):
     pictures = processor.image_processor
     picture = fitted(noise(150, 43, "L"), pictures)
     side = pictures.patch_size * pictures.merge_size

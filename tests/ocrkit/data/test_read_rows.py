@@ -44,7 +44,7 @@ def test_a_row_has_texts_and_measured_sizes(file):
         ({"language": ["en"]}, "bad row"),
     ],
 )
-def test_a_row_that_cannot_be_used_has_a_place_and_a_reason(file, changes, reason):
+def test_unusable_row_has_a_place_and_a_reason(file, changes, reason):
     row, problem = usable_row(file, 3, line(**changes))
     assert row is None
     assert (problem["where"], problem["reason"]) == (f"{file}:3", reason)

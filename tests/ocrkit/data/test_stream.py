@@ -56,7 +56,7 @@ def test_every_epoch_has_every_row_in_another_order(config):
     assert _ids(stream, 120) == [row["id"] for row in rows]
 
 
-def test_rows_are_those_that_load_data_gives(config, processor):
+def test_streamed_rows_equal_load_data(config, processor):
     config.prompts = {"transcription": "OCR:"}
     whole = {row["id"]: row for row in load_data(config)["train"]}
     collate = Collator(processor, config.image_height)
@@ -69,7 +69,7 @@ def test_rows_are_those_that_load_data_gives(config, processor):
         assert all(torch.equal(batch[name], other[name]) for name in other)
 
 
-def test_a_stream_goes_on_where_a_batch_ended(config):
+def test_stream_resumes_after_a_batch_with_any_workers(config):
     """Whatever the number of workers, before and after, the batches are the same."""
     stream = _stream(config)
 
@@ -106,7 +106,7 @@ def test_parquet_streams_and_loads(config, parquet):
         assert same["prompt"] == row["prompt"] == [{"role": "user", "content": "OCR:"}]
 
 
-def test_what_cannot_be_used_is_listed_once(config, thermal, tmp_path):
+def test_unusable_streamed_rows_are_listed_once(config, thermal, tmp_path):
     shutil.copytree(thermal, tmp_path / "data")
     path = tmp_path / "data" / "train" / "metadata.jsonl"
     lines = path.read_text().splitlines()
@@ -141,7 +141,7 @@ def test_a_run_on_a_stream_stopped_and_resumed_is_the_same(config, tmp_path, pro
     assert skipped_counts(config.output_dir)["longer than the context"] > 0
 
 
-def test_a_plan_looks_at_the_first_rows(config, capsys):
+def test_plan_of_a_stream_measures_the_first_rows(config, capsys):
     data = {"train": _stream(config)}
     assert plan(config, data, *load_model(config), probe_steps=1).samples == 40
 

@@ -50,7 +50,7 @@ def test_a_bar_in_a_table_is_escaped_within_code():
     assert markdown_code("a|b", in_table=True) == "`a\\|b`"
 
 
-def test_no_line_of_a_block_closes_it():
+def test_markdown_code_block_is_not_closed_by_its_text():
     block = markdown_block("a: |\n  ````\n  \u202eb  c", "yaml")
     assert block == "`````yaml\na: |\n  ````\n  \\u202eb  c\n`````"
 

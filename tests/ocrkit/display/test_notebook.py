@@ -12,7 +12,7 @@ def test_a_cell_shows_html_and_a_terminal_text():
     assert bundle["text/html"].startswith("<style>") and "1 &lt; 2" in bundle["text/html"]
 
 
-def test_a_widget_is_shown_beside_what_stands_for_it_without_a_kernel():
+def test_widget_is_shown_with_its_static_fallback():
     bundle = widget_bundle(SimpleNamespace(model_id="abc"), Shown("x", "plain"))
     view = bundle.pop("application/vnd.jupyter.widget-view+json")
     assert view == {"version_major": 2, "version_minor": 0, "model_id": "abc"}

@@ -77,7 +77,7 @@ def test_columns_leave_out_what_has_one_value_or_too_many():
     assert list(analysis.columns(records)) == ["length", "script", "few"]
 
 
-def test_shares_take_wilson_where_samples_are_independent():
+def test_shares_of_independent_samples_have_wilson_intervals():
     half = shares([1.0, 0.0] * 50)
     intervals = analysis.with_intervals({"exact_match": half, "cer": half}, None)
     assert intervals["exact_match"]["low"] == pytest.approx(0.40383, abs=1e-5)
@@ -88,12 +88,12 @@ def test_shares_take_wilson_where_samples_are_independent():
     )
 
 
-def test_all_right_in_few_groups_is_no_certainty():
+def test_interval_of_few_groups_without_errors_has_width():
     intervals = analysis.with_intervals({"exact_match": shares([1.0] * 100)}, [0, 1] * 50)
     assert intervals["exact_match"]["value"] == 1 and intervals["exact_match"]["low"] < 0.5
 
 
-def test_an_interval_never_leaves_its_value_out():
+def test_interval_always_contains_its_value():
     rng = np.random.default_rng(0)
     for _ in range(30):
         size = int(rng.integers(1, 12))

@@ -66,7 +66,9 @@ def test_a_baseline_distinguishes_errors_of_case_and_spaces(
     assert [r["prediction"] for r in again.records] == ["total9.00", "cash 7"]
 
 
-def test_a_sample_of_many_rows_is_the_seeds_and_lies_apart(tmp_path, monkeypatch, no_tesseract):
+def test_baseline_sample_depends_on_the_seed_and_has_its_own_folder(
+    tmp_path, monkeypatch, no_tesseract
+):
     rows = [row(number, f"line {number}") for number in range(9)]
     monkeypatch.setattr(engines, "_read_with_rapidocr", lambda *a: engines.Reading("line", 0.9))
     chosen = [
@@ -79,9 +81,7 @@ def test_a_sample_of_many_rows_is_the_seeds_and_lies_apart(tmp_path, monkeypatch
 
 
 @pytest.mark.parametrize("text", ["서울특별시 강남구", "আমার সোনার বাংলা"])
-def test_rapidocr_is_not_asked_for_scripts_that_it_cannot_write(
-    text, tmp_path, no_tesseract, capsys
-):
+def test_baseline_skips_rapidocr_for_scripts_it_cannot_write(text, tmp_path, no_tesseract, capsys):
     table = baseline([row(0, text)], TrainConfig(output_dir=str(tmp_path)))
     assert table.evaluations == {} and table.rows == []
     printed = capsys.readouterr().out
@@ -91,9 +91,7 @@ def test_rapidocr_is_not_asked_for_scripts_that_it_cannot_write(
     )
 
 
-def test_rows_that_ask_for_more_than_text_count_the_values_that_were_read(
-    tmp_path, monkeypatch, no_tesseract
-):
+def test_baseline_of_extraction_rows_counts_the_values_read(tmp_path, monkeypatch, no_tesseract):
     table_row = "<table><tr><td>Tea</td><td>2.50</td></tr></table>"
     rows = [
         row(0, json.dumps({"shop": "North", "total": 9, "note": None}), "extraction"),

@@ -33,18 +33,18 @@ def test_samples_are_ordered_by_rate_change_and_confidence():
     assert samples.order("by change") == [2, 0, 1] and samples.change(1) == -100
 
 
-def test_a_sample_is_shown_with_what_every_system_read():
+def test_browser_shows_every_systems_reading():
     html = Samples(compare(BASE, TUNED)).html(2)
     assert "CER 0 %" in html and "CER 33 %" in html and "70% sure" in html
     assert "&lt;b&gt;" in html and "<b>" not in html
 
 
-def test_the_worst_samples_are_a_table_outside_a_notebook():
+def test_browser_outside_a_notebook_prints_the_worst_samples():
     shown = browse(TUNED, count=2)
     assert repr(shown) == repr(worst(Samples(TUNED), 2))
     assert repr(shown).startswith("The 2 of 3 samples that tuned read worst.\ntruth: <b>")
 
 
-def test_a_picture_that_cannot_be_opened_is_left_out(tmp_path):
+def test_browser_skips_a_picture_that_cannot_be_opened(tmp_path):
     assert picture(tmp_path / "none.png") == picture(None) == ""
     assert picture(Image.new("L", (8, 4))).startswith("<img src='data:image/")

@@ -21,7 +21,7 @@ def test_compare_reports_the_paired_difference():
     assert next(c["id"] for c in compare(TUNED, BASE).worse("base")) == 1
 
 
-def test_a_system_does_not_differ_from_itself():
+def test_compare_of_equal_systems_has_zero_differences():
     other = score(BASE.records[::-1], "again")
     comparison = compare(BASE, other)
     assert all(
@@ -40,7 +40,7 @@ def test_columns_that_one_system_lacks_get_no_table(tmp_path):
     assert "CER by script" in page.read_text() and "CER by source" not in page.read_text()
 
 
-def test_three_systems():
+def test_compare_of_three_systems():
     comparison = compare(BASE, TUNED, score(BASE.records, "third"))
     assert list(comparison.differences) == ["tuned", "third"]
     assert len(comparison.rows()[0]) == 6
@@ -65,7 +65,7 @@ def test_three_systems():
         (score(BASE.records, "base"), "same name"),
     ],
 )
-def test_compare_refuses_what_does_not_compare(other, message):
+def test_compare_refuses_evaluations_of_other_samples(other, message):
     with pytest.raises(ValueError, match=message):
         compare(BASE, other)
 
@@ -79,7 +79,7 @@ def test_compare_refuses_what_does_not_compare(other, message):
         ("change of exact_match < 0.8", False),
     ],
 )
-def test_a_condition_asks_for_the_last_or_for_what_changed(condition, result):
+def test_fail_if_reads_the_last_system_or_the_change(condition, result):
     assert compare(BASE, TUNED).fails(condition) is result
 
 
@@ -89,12 +89,12 @@ def test_a_change_that_is_missing_is_refused(condition):
         compare(BASE, TUNED).fails(condition)
 
 
-def test_compare_refuses_nothing():
+def test_compare_without_evaluations_is_refused():
     with pytest.raises(ValueError, match="at least one"):
         compare()
 
 
-def test_console_table():
+def test_comparison_prints_a_console_table():
     lines = compare(BASE, TUNED).table().splitlines()
     assert lines[0].split() == ["base", "tuned", "tuned", "−", "base"]
     assert re.match(r"CER +\d+\.\d % \[", lines[1])
@@ -183,7 +183,7 @@ def saved(run, name="tuned"):
     return evaluated.save(run / "eval" / name)
 
 
-def test_only_names_that_come_twice_take_their_run_along(tmp_path):
+def test_only_duplicate_names_are_prefixed_with_their_run(tmp_path):
     folders = [saved(tmp_path / "s1", "base"), saved(tmp_path / "s1"), saved(tmp_path / "s2")]
     names = [evaluation.name for evaluation in load_evaluations(folders)]
     assert names == ["base", "s1/tuned", "s2/tuned"]
@@ -192,7 +192,7 @@ def test_only_names_that_come_twice_take_their_run_along(tmp_path):
         load_evaluations(folders, ["a", "b"])
 
 
-def test_a_run_tells_its_history_and_what_it_skipped(tmp_path):
+def test_training_of_a_run_holds_its_history_and_skipped_rows(tmp_path):
     folder = saved(tmp_path)
     assert training_of(folder) == {"history": [], "skipped": {}, "about": {}}
     (tmp_path / "train_log.jsonl").write_text('{"step": 1, "loss": 2.0}\n')

@@ -21,7 +21,7 @@ needs_tesseract = pytest.mark.skipif(not shutil.which("tesseract"), reason="need
 LINES = {"ko": "서울특별시 강남구", "zh": "今天天气很好，我们去公园。", "bn": "আমার সোনার বাংলা"}
 
 
-def test_an_engine_reads_again_what_was_drawn_anew(tmp_path, monkeypatch):
+def test_engine_reads_changed_pictures_again(tmp_path, monkeypatch):
     engine = types.ModuleType("pytesseract")
     engine.get_tesseract_version = lambda: "5"
     engine.get_languages = lambda: ["eng", "kor"]
@@ -107,7 +107,7 @@ def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
     assert evaluated.by["language"][f"{language}-XX"]["cer"]["value"] < 0.4
 
 
-def test_a_row_chooses_tesseracts_language():
+def test_tesseract_language_comes_from_the_row():
     codes = ("bn", "ko-KR", "zh", "zh_CN", "zh-Hans-CN", "zh-Hant", "zh-TW", "EN", None, "fr")
     chosen = [engines.tesseract_language({"language": code}) for code in codes]
     assert chosen == [
@@ -190,11 +190,11 @@ def test_rapidocr_that_is_missing_is_one_sentence(tmp_path, monkeypatch):
     ("text", "share", "script"),
     [("Total 9.00", 0, "other"), ("今天", 0, "other"), ("서울 ab", 0.5, "Hangul")],
 )
-def test_letters_that_rapidocr_cannot_write(text, share, script):
+def test_rapidocr_reports_letters_it_cannot_write(text, share, script):
     assert engines.unknown_letters([text]) == (share, script)
 
 
-def test_scripts_that_rapidocr_has_no_model_for():
+def test_rapidocr_refuses_scripts_without_a_model():
     for text in ("আমার সোনার বাংলা", "привет", "สวัสดี", "नमस्ते", "مرحبا"):
         assert engines.unknown_letters([text])[0] > 0.9, text
 

@@ -71,7 +71,7 @@ def test_evaluate_streams_scores_and_saves(predict, config, tmp_path):
     assert [r["prediction"] for r in again.records] == [f"line {n}" for n in range(6)]
 
 
-def test_an_interrupted_evaluation_goes_on(predict, config, tmp_path):
+def test_interrupted_evaluation_resumes(predict, config, tmp_path):
     predict.stop_after = 4
     with pytest.raises(KeyboardInterrupt):
         evaluate(None, None, rows(), config)
@@ -132,7 +132,7 @@ def test_a_file_torn_within_a_character_loses_that_line_alone(predict, config, t
 
 
 @pytest.mark.parametrize("answered", [0, 2])
-def test_an_evaluation_stays_until_the_next_one_is_whole(predict, config, tmp_path, answered):
+def test_old_evaluation_is_kept_until_the_next_is_complete(predict, config, tmp_path, answered):
     before = evaluate(None, None, rows(), config)
     predict.stamp, predict.asked, predict.stop_after = "weights-2", [], answered
     predict.answer = lambda row: "another"
@@ -146,7 +146,7 @@ def test_an_evaluation_stays_until_the_next_one_is_whole(predict, config, tmp_pa
     assert after.metrics["exact_match"]["value"] == 0
 
 
-def test_a_file_that_was_cut_is_predicted_again(predict, config, tmp_path):
+def test_truncated_predictions_are_predicted_again(predict, config, tmp_path):
     evaluate(None, None, rows(), config)
     path = tmp_path / "eval/base/predictions.jsonl"
     path.write_text("".join(path.read_text().splitlines(keepends=True)[:3]))
@@ -156,7 +156,7 @@ def test_a_file_that_was_cut_is_predicted_again(predict, config, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["weights", "profile"])
-def test_another_fingerprint_starts_afresh(predict, config, monkeypatch, change):
+def test_changed_fingerprint_starts_the_evaluation_again(predict, config, monkeypatch, change):
     evaluate(None, None, rows(), config)
     predict.asked = []
     if change == "weights":
@@ -198,14 +198,14 @@ def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config)
     assert predict.asked == []
 
 
-def test_an_answer_that_was_not_asked_is_an_error(predict, config, monkeypatch):
+def test_prediction_with_an_unknown_id_is_an_error(predict, config, monkeypatch):
     monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
     with pytest.raises(RuntimeError, match="'other', which was not asked"):
         evaluate(None, None, rows(2), config)
 
 
 @pytest.mark.parametrize("name", ["x/../../y", "a/b", "a\\b", "..", ""])
-def test_a_name_that_leads_elsewhere_is_refused(predict, config, tmp_path, name):
+def test_evaluation_name_outside_its_folder_is_refused(predict, config, tmp_path, name):
     with pytest.raises(ValueError, match="leads out of eval/: give one without"):
         evaluate(None, None, rows(1), config, name)
     if name:

@@ -88,7 +88,7 @@ def test_load_names_what_is_missing(tmp_path):
         ("predictions.jsonl", "", "no records"),
     ],
 )
-def test_load_trusts_nothing_on_disk(tmp_path, name, text, message):
+def test_load_validates_every_value_on_disk(tmp_path, name, text, message):
     score([record(1, "a", "a"), record(2, "b", "b")]).save(tmp_path)
     path = tmp_path / name
     if callable(text):
@@ -126,7 +126,7 @@ def test_predictions_of_another_system_are_not_overwritten(tmp_path):
     evaluation.save(tmp_path)
 
 
-def test_numbers_never_stand_beside_other_predictions(tmp_path, killed_at):
+def test_metrics_json_never_describes_other_predictions(tmp_path, killed_at):
     evaluations = [score([record(1, "a", text)]) for text in "ab"]
     step, killed, cers = 0, [True], set()
     while killed:
@@ -160,12 +160,12 @@ def test_fail_if(condition, result):
     "condition, message",
     [("cer", "cannot be read"), ("cer > .", "cannot be read"), ("bleu > 1", "names no metric")],
 )
-def test_fail_if_refuses_what_it_cannot_read(condition, message):
+def test_fail_if_refuses_invalid_conditions(condition, message):
     with pytest.raises(ValueError, match=message):
         fails(score([record(1, "ab", "ab")]), condition)
 
 
-def test_nan_of_a_table_is_nothing():
+def test_nan_in_records_counts_as_missing():
     nan = float("nan")
     empty = {"confidence": nan, "group": nan, "language": nan, "error": nan, "age": nan}
     records = [record(n, "abc", "abd", finish_reason="stop") for n in range(4)]

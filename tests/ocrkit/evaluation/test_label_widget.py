@@ -20,7 +20,7 @@ def say(labels, shown, action, text="", **more):
     return receive(labels, shown, message | more)
 
 
-def test_messages_answer_the_sample_that_is_shown(labels):
+def test_label_widget_messages_apply_to_the_shown_sample(labels):
     shown = view(labels, labels.next())
     assert shown["draft"] == shown["text"] == "DRAFT 0" and shown["doubts"] == [[0, 1]]
     assert shown["picture"].startswith("data:image/png;base64,")
@@ -45,7 +45,7 @@ def test_messages_answer_the_sample_that_is_shown(labels):
     assert say(labels, after, "undo")["id"] == labels.next()["id"]
 
 
-def test_a_full_disk_keeps_what_was_typed(labels, full_disk):
+def test_label_widget_keeps_typed_text_on_a_full_disk(labels, full_disk):
     shown = view(labels, labels.next())
     with full_disk(0):
         same = say(labels, shown, "take", "typed")
@@ -53,7 +53,7 @@ def test_a_full_disk_keeps_what_was_typed(labels, full_disk):
     assert same["note"].startswith("Not saved: No space left on the disk")
 
 
-def test_without_a_person_it_is_a_table(labels):
+def test_label_widget_without_a_front_end_is_a_table(labels):
     bundle = label(labels)._repr_mimebundle_()
     assert "DRAFT 0" in bundle["text/plain"] and "<table>" in bundle["text/html"]
 

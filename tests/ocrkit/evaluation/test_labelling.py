@@ -32,7 +32,7 @@ def labels(scans, tmp_path):
     return collect_pictures(scans, tmp_path / "labels", language="en")
 
 
-def test_answers_are_on_disk_at_once_and_a_restart_goes_on(labels):
+def test_answers_are_saved_at_once_and_resumed_after_a_restart(labels):
     ids = [sample["id"] for sample in labels.samples]
     assert len(ids) == 8 and labels.next()["id"] == ids[0]
     for number, id in enumerate(ids[:3]):
@@ -53,7 +53,7 @@ def test_answers_are_on_disk_at_once_and_a_restart_goes_on(labels):
     assert "other" in (labels.folder / ANSWERS).read_text()
 
 
-def test_a_line_that_a_kill_broke_off_loses_no_other(labels):
+def test_truncated_answer_line_loses_no_other_answer(labels):
     ids = [sample["id"] for sample in labels.samples]
     labels.answer(ids[0], "take", "one")
     with (labels.folder / ANSWERS).open("a") as file:
@@ -64,7 +64,7 @@ def test_a_line_that_a_kill_broke_off_loses_no_other(labels):
     assert {id: answer["text"] for id, answer in last.items()} == {ids[0]: "one", ids[1]: "two"}
 
 
-def test_a_full_disk_takes_no_answer(labels, full_disk):
+def test_full_disk_records_no_answer(labels, full_disk):
     id = labels.samples[0]["id"]
     with full_disk(0), pytest.raises(OSError, match="No space left on the disk"):
         labels.answer(id, "take", "text")
@@ -113,7 +113,7 @@ def test_answers_become_a_dataset_that_validates(labels, tmp_path):
         labels.write(tmp_path / "data", shares=(0.5, 0.0, 0.5))
 
 
-def test_nothing_taken_is_no_dataset(labels, tmp_path):
+def test_labels_without_answers_write_no_dataset(labels, tmp_path):
     with pytest.raises(DataError, match="no text was taken yet"):
         labels.write(tmp_path / "data")
     with pytest.raises(DataError, match="collect_pictures makes such a folder"):

@@ -27,7 +27,7 @@ def png(tmp_path):
     return path
 
 
-def test_without_widgets_the_first_row_is_read_before_and_after(reading):
+def test_own_picture_without_widgets_reads_the_first_row(reading):
     shown = read_own_picture(*reading)
     lines = repr(shown).splitlines()
     assert lines[0].startswith("truth: ")
@@ -38,7 +38,7 @@ def test_without_widgets_the_first_row_is_read_before_and_after(reading):
     assert "data:image/" in html and "less than 80% sure" in html
 
 
-def test_a_text_appears_token_by_token(reading):
+def test_own_picture_text_is_streamed_by_token(reading):
     drawn = []
     own_picture.REDRAW, before = 0, own_picture.REDRAW
     try:
@@ -49,7 +49,7 @@ def test_a_text_appears_token_by_token(reading):
     assert len(set(map(str, drawn))) > 3
 
 
-def test_a_path_a_data_address_and_an_upload_are_read(reading, png):
+def test_own_picture_reads_a_path_data_url_or_upload(reading, png):
     reader = PictureReader(*reading[:3], reading[3][0])
     address = "data:image/png;base64," + base64.b64encode(png.read_bytes()).decode()
     texts = {repr(reader.read(source)) for source in (str(png), address, png.read_bytes())}
@@ -58,7 +58,7 @@ def test_a_path_a_data_address_and_an_upload_are_read(reading, png):
 
 
 @pytest.mark.parametrize("source", ["/nowhere.png", b"no picture", "data:image/png;base64,x!"])
-def test_what_is_no_picture_is_one_sentence(reading, source):
+def test_own_picture_that_is_no_picture_is_one_sentence(reading, source):
     reader = PictureReader(*reading[:3], reading[3][0])
     text = repr(reader.read(source))
     assert "cannot be read: " in text and text.endswith("Give a picture, such as a PNG or a JPEG.")
@@ -102,7 +102,7 @@ def test_without_anywidget_there_is_no_field_to_paste_into(monkeypatch):
     assert own_picture._paste_field() is None
 
 
-def test_a_letter_of_several_tokens_is_one_piece():
+def test_letter_of_several_tokens_is_shown_as_one():
     texts = {(1,): "a", (1, 2): "a\ufffd", (1, 2, 3): "aক", (1, 2, 3, 4): "aক"}
     tokenizer = SimpleNamespace(decode=lambda ids, skip_special_tokens: texts[tuple(ids)])
     tokens = [(1, 0.9), (2, 0.4), (3, 0.7), (4, 0.99)]

@@ -101,7 +101,7 @@ def test_pdf_is_searchable_in_every_script_and_looks_as_before(read):
                 assert shown.getpixel((10, 10)) < 20 and shown.getpixel((200, 100)) > 240
 
 
-def test_files_of_others_are_kept(read):
+def test_foreign_page_files_are_kept(read):
     (read[1] / "a.png.txt").write_text("mine")
     with pytest.raises(FileExistsError, match="was not written by ocrkit"):
         written(read, "text")
@@ -115,7 +115,7 @@ def test_glyphless_font_maps_every_character_to_a_glyph_of_its_own(tmp_path):
     assert len(set(cmap.values())) == len(cmap)
 
 
-def test_predict_lines_writes_documents_and_goes_on(read, tmp_path, monkeypatch, capsys):
+def test_predict_lines_writes_documents_and_resumes(read, tmp_path, monkeypatch, capsys):
     from ocrkit.evaluation import page_lines
     from tests.ocrkit.evaluation.test_page_lines import Lengths, quad
 

@@ -35,7 +35,7 @@ RECEIPT = [box for row in range(4) for box in (quad(0, 30 * row, 200), quad(400,
     ],
     ids=["columns", "columns and foot", "receipt", "words", "slanted", "empty", "single"],
 )
-def test_reading_order_is_that_of_the_page(page):
+def test_page_lines_are_in_reading_order(page):
     shuffled = sorted(page, key=lambda box: math.sin(box[0][0] * 7 + box[0][1]))
     assert [shuffled[number] for number in reading_order(shuffled)] == page
 

@@ -10,7 +10,7 @@ def record(number, reference, prediction, **more):
     return {"id": f"s{number}", "reference": reference, "prediction": prediction, **more}
 
 
-def test_score_refuses_what_it_cannot_score():
+def test_score_refuses_invalid_records():
     with pytest.raises(ValueError, match="'x' has no records"):
         score([], "x")
     with pytest.raises(ValueError, match="'s1' comes twice"):
@@ -40,7 +40,7 @@ def test_predictions_name_file_and_line(tmp_path, line, message):
 @pytest.mark.parametrize(
     "wrong", [{"id": ["a"]}, {"group": {"a": 1}}, {"language": 3}, {"confidence": "0.5"}]
 )
-def test_what_a_record_may_not_hold_is_named(wrong):
+def test_invalid_record_error_names_the_value(wrong):
     record = {"id": "a", "reference": "x", "prediction": "x"} | wrong
     (name, value), *_ = wrong.items()
     with pytest.raises(ValueError, match=re.escape(f"Record 1 of 'theirs': {name}={value!r}")):

@@ -38,7 +38,7 @@ def snapshot(folder):
     return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_suspects_come_first_and_corrections_make_a_new_dataset(data, thermal, tmp_path):
+def test_relabel_shows_suspects_first_and_writes_a_corrected_dataset(data, thermal, tmp_path):
     rows, before = data["test"], snapshot(thermal)
     wrong = {1: ("SURELY THIS", 0.99), 4: ("x", 0.2), 6: ("", None)}
     labels = relabel(evaluation_of(rows, wrong), tmp_path / "labels", data)
@@ -77,7 +77,7 @@ def test_suspects_come_first_and_corrections_make_a_new_dataset(data, thermal, t
         write_corrected(data, labels, out)
 
 
-def test_nothing_suspect_is_one_sentence_and_the_next_cells_work(data, tmp_path, capsys):
+def test_relabel_without_suspects_prints_one_sentence(data, tmp_path, capsys):
     labels = relabel(evaluation_of(data["test"], {}), tmp_path / "labels", data)
     assert "no label is suspect, and nothing was read wrong" in capsys.readouterr().out
     assert labels.samples == []

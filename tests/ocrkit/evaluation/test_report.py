@@ -46,7 +46,7 @@ def test_a_report_of_one_evaluation_and_of_hostile_text(tmp_path):
     assert "<script" not in (folder / "index.html").read_text(encoding="utf-8", errors="replace")
 
 
-def test_case_and_spaces_stand_apart_where_they_are_much_of_the_errors(tmp_path):
+def test_report_separates_case_and_space_errors_where_frequent(tmp_path):
     def page(reading):
         evaluation = score(records([("Grand Total", reading), ("Cash", "Cash")]), "tuned")
         folder = compare(evaluation).save(tmp_path / "report", overwrite=True)
@@ -68,7 +68,7 @@ def test_differences_mark_by_grapheme():
     assert "more characters" in differences("a", "b" * 5000)
 
 
-def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_missing(tmp_path):
+def test_report_of_a_loaded_comparison_shows_pictures_or_that_they_are_missing(tmp_path):
     pairs = [(text, text[:2] + "x") for text in TRUTH]
     for number in range(len(TRUTH)):
         Image.new("L", (90, 30)).save(tmp_path / f"{number}.png")
@@ -91,7 +91,7 @@ def test_a_reloaded_comparison_shows_its_pictures_and_says_which_are_missing(tmp
     assert bare.read_text(encoding="utf-8").count("Without pictures") == 1
 
 
-def test_what_changed_is_listed_with_its_differences(tmp_path):
+def test_report_lists_improved_and_worse_samples(tmp_path):
     mixed = score(records([*((t, t) for t in TRUTH[:4]), (TRUTH[4], "!!"), ("", "")]), "mixed")
     page = (compare(BASE, mixed).save(tmp_path) / "index.html").read_text(encoding="utf-8")
     improved, worse = page.index("What improved"), page.index("What got worse")
@@ -109,7 +109,7 @@ def test_a_picture_on_its_side_is_shown_upright(tmp_path):
     assert small["width"] > small["height"]
 
 
-def test_thumbnails_are_small_and_a_lost_picture_costs_nothing(tmp_path):
+def test_report_thumbnails_are_small_and_optional(tmp_path):
     noise = random.Random(0).randbytes(3 * 2000 * 3000)
     small = thumbnail(lambda: Image.frombytes("RGB", (2000, 3000), noise))
     assert small["height"] <= 520 and len(small["src"]) < 200_000

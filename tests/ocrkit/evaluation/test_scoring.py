@@ -14,7 +14,7 @@ def record(number, reference, prediction, **more):
     return {"id": f"s{number}", "reference": reference, "prediction": prediction, **more}
 
 
-def test_wer_leaves_chinese_out_and_cr_ar_take_it():
+def test_wer_skips_chinese_and_cr_ar_covers_it():
     evaluated = score([record(1, "中文字", "中文", language="zh"), record(2, "a b", "a x")])
     assert evaluated.metrics["wer"]["value"] == 0.5
     assert evaluated.metrics["cr"]["value"] == pytest.approx(2 / 3)
@@ -61,16 +61,16 @@ def test_extraction_adds_the_field_metrics_over_its_own_rows():
         ('{"a": 1}', "transcription", False),
     ],
 )
-def test_what_counts_as_a_truth_of_fields(truth, task, counts):
+def test_json_object_truths_are_scored_as_fields(truth, task, counts):
     assert ("json_parse_rate" in score([record(1, truth, truth, task=task)]).metrics) == counts
 
 
-def test_a_list_read_for_an_object_is_scored():
+def test_list_predicted_for_an_object_is_scored():
     scores = score([record(1, '{"a": "1"}', '[{"a": "1"}]')]).metrics
     assert scores["json_parse_rate"]["value"] == 1 and scores["field_accuracy"]["value"] == 0
 
 
-def test_pubtabnets_own_form_is_a_table():
+def test_pubtabnet_html_is_a_table():
     body = "<table><tr><td>a</td></tr></table>"
     truth = f"<html><body>{body}</body></html>"
     evaluated = score([record(1, truth, body), record(2, f"\n<!-- 1 -->{truth}", truth)])
@@ -94,7 +94,7 @@ def some_records(seed, order):
     ]
 
 
-def test_compare_report_and_browser_align_no_sample_again(tmp_path, monkeypatch):
+def test_compare_report_and_browser_reuse_alignments(tmp_path, monkeypatch):
     systems = [score(some_records(seed, list), f"system {seed}") for seed in (1, 2)]
     aligned = []
     process_edits = edits.process_edits

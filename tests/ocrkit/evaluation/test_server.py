@@ -98,7 +98,7 @@ def test_eight_at_once_are_at_least_five_times_faster(config):
         assert any(ratio(server) >= 5 for _ in range(3))
 
 
-def test_rate_limit_is_waited_for(config, quick_retries):
+def test_server_rate_limit_is_waited_for(config, quick_retries):
     times = []
 
     def respond(picture, body):
@@ -279,7 +279,7 @@ def test_server_that_cannot_be_used_is_one_sentence(answer, message, config, mon
     assert "\n" not in str(raised.value) and not server.rows
 
 
-def test_server_that_is_not_there(config):
+def test_unreachable_server_is_one_sentence(config):
     with serving(line) as server:
         url = server.url
     started = time.perf_counter()
@@ -346,7 +346,7 @@ def test_key_is_sent_and_neither_written_nor_shown(config, monkeypatch, tmp_path
 @pytest.mark.parametrize(
     "url", ["localhost:8000", "ftp://a/v1", "http://", "http://a:b/v1", "http://[/v1", "x"]
 )
-def test_addresses_that_are_none(url):
+def test_invalid_server_addresses_are_refused(url):
     with pytest.raises(ConfigError, match="is no address: give one such as"):
         check_url(url)
 

@@ -36,7 +36,7 @@ def compared(truths, first, last, **columns):
     return compare(scored("base", first), scored("tuned", last))
 
 
-def test_metrics_are_the_comparisons_own_and_unknown_ones_left_out():
+def test_metric_table_shows_known_metrics_of_the_comparison():
     comparison = compared(["abcd", "efgh"], ["abcx", ""], ["abcd", "efgh"])
     table = metric_table(comparison, ["cer", "teds"])
     assert [row["metric"] for row in table.rows] == ["CER"]
@@ -66,7 +66,7 @@ def test_bangla_letters_by_kind():
     assert {unit: bangla_kind(unit) for unit in kinds} == kinds
 
 
-def test_conjuncts_are_right_or_wrong_as_a_whole():
+def test_conjunct_table_counts_whole_conjuncts():
     truths = ["সন্ধ্যা", "ক্ষমা", "আমি"]
     comparison = compared(truths, ["সন্ধা", "কমা", "আমি"], truths)
     rows = {row["letter"]: row for row in conjunct_table(comparison).rows}
@@ -97,7 +97,7 @@ def test_answers_match_under_each_profile_and_by_column():
     assert rows["knowledge: False", "squad"]["base"].startswith("0.0 %")
 
 
-def test_documents_are_asked_for_schema_fields_and_tables():
+def test_document_tables_show_schema_fields_and_tables():
     truths = [
         '{"shop":"A","date":"01/02/2020","total":"3.00"}',
         "<table><tr><td>a</td></tr></table>",
@@ -116,7 +116,7 @@ def test_documents_are_asked_for_schema_fields_and_tables():
     assert fields["shop"].startswith("100.0 %") and fields["total"].startswith("0.0 %")
 
 
-def test_only_the_answer_is_trained_on(thermal, config, processor):
+def test_loss_table_shows_labels_of_the_answer_only(thermal, config, processor):
     from ocrkit import load_data
     from ocrkit.data.rows import text_of
 

@@ -100,14 +100,14 @@ def test_field_accuracy_addresses_by_path_and_index():
 
 @pytest.mark.parametrize("prediction", [None, float("nan"), [], ["ACME"], "text", 5, {}, [[1]]])
 @pytest.mark.parametrize("metric", [field_accuracy, field_f1, nted, numeric_accuracy])
-def test_what_is_no_object(metric, prediction):
+def test_field_metrics_score_values_that_are_no_object(metric, prediction):
     score = metric([INVOICE], [prediction])
     # Donut's tree edits match whatever characters are alike, wherever they stand.
     assert score <= 0.1 if metric is nted and prediction else score == 0
 
 
 @pytest.mark.parametrize("metric", [field_accuracy, field_f1, nted, numeric_accuracy])
-def test_nothing_on_both_sides(metric):
+def test_field_metrics_of_empty_objects_and_no_samples(metric):
     assert metric([{}], [{}]) == 1
     assert metric([{}], [None]) == 0
     with pytest.raises(ValueError, match="no samples"):
@@ -256,12 +256,12 @@ NO_TABLES += ["<div><table><tr></tr></table></div>", "<" * 1000, "x" * 1_000_000
 
 
 @pytest.mark.parametrize("prediction", NO_TABLES)
-def test_what_is_no_table_scores_0(prediction):
+def test_teds_of_invalid_tables_is_0(prediction):
     assert teds(table(["a"]), prediction) == 0
     assert teds(prediction or "", table(["a"])) == 0
 
 
-def test_odd_tables_have_a_value():
+def test_teds_of_irregular_tables_has_a_value():
     assert teds("<table></table>", "<table></table>") == 1
     assert teds(table(["a"]), "<table></table>") == 0
     assert 0 < teds(table(["a"]), "<table><tr><td colspan='x'>a") < 1
@@ -282,11 +282,11 @@ def test_odd_tables_have_a_value():
         ("<!-- <table>", False),
     ],
 )
-def test_is_table(text, expected):
+def test_is_table_recognizes_html_tables(text, expected):
     assert fields.is_table(text) is expected
 
 
-def test_what_ran_away_is_not_counted_for_hours(monkeypatch):
+def test_runaway_tables_and_objects_are_scored_without_alignment(monkeypatch):
     truth, long = table(["a", "b"], ["a", "b"]), table(*[["a", "b"]] * 36_000)
     assert teds(truth, table(*[["a", "b"]] * 40)) == pytest.approx(6 / 120)
     pen = {"name": "Pen"}

@@ -44,7 +44,7 @@ def test_bootstrap_over_groups_is_wider_when_groups_agree():
     assert high_g - low_g > 3 * (high - low)
 
 
-def test_one_group_is_no_certainty():
+def test_bootstrap_of_one_group_falls_back_to_samples():
     errors, lengths = [1, 0, 5, 2], [10, 10, 10, 10]
     low, high = uncertainty.bootstrap_ci(errors, lengths, groups=["a"] * 4)
     assert (low, high) == uncertainty.bootstrap_ci(errors, lengths) and low < high
@@ -59,7 +59,7 @@ def test_bootstrap_shortcut_draws_the_same_distribution():
     assert interval == pytest.approx(other, abs=0.01)
 
 
-def test_bootstrap_refuses_nothing_and_a_wrong_number_of_groups():
+def test_bootstrap_refuses_no_samples_and_a_wrong_number_of_groups():
     with pytest.raises(ValueError, match="no samples to resample"):
         uncertainty.bootstrap_ci([], [])
     with pytest.raises(ValueError, match="2 samples but 1 groups"):

@@ -17,7 +17,7 @@ def test_error_rates_and_losses_are_better_when_lower():
     assert not any(METRICS[name].right_or_wrong for name in ("cer", "teds", "field_f1"))
 
 
-def test_labels_are_readable_and_unlike():
+def test_metric_labels_are_readable_and_unique():
     labels = [metric.label for metric in METRICS.values()]
     assert len(set(labels)) == len(labels) and not any(re.search("_", text) for text in labels)
     assert (label("cer"), label("some_column")) == ("CER", "some column")

@@ -46,11 +46,11 @@ def test_nfc_composes_bangla_vowel_signs_and_hangul():
 
 
 @pytest.mark.parametrize("profile", ["strict", "lenient"])
-def test_zwj_stays(profile):
+def test_normalize_keeps_zwj(profile):
     assert normalize("র" + ZWJ + "্য", profile) != normalize("র্য", profile)
 
 
-def test_zwnj_goes_only_in_lenient():
+def test_normalize_drops_zwnj_in_lenient_only():
     with_it, without = "র‌্য" if ZWNJ in "র‌্য" else "র" + ZWNJ + "্য", "র্য"
     assert normalize(with_it, "strict") != normalize(without, "strict")
     assert normalize(with_it, "lenient") == normalize(without, "lenient")
@@ -91,7 +91,7 @@ def test_lenient_folds_what_the_table_says():
         ("①", "1"),
     ],
 )
-def test_lenient_keeps_apart(first, second):
+def test_lenient_keeps_distinct_characters_apart(first, second):
     assert normalize(first, "lenient") != normalize(second, "lenient")
 
 
@@ -115,7 +115,7 @@ def test_unknown_profile_is_one_sentence():
         normalize("a", "loose")
 
 
-def test_graphemes():
+def test_graphemes_of_every_script():
     assert graphemes("ক্ষি a") == ["ক্ষি", " ", "a"]
     assert graphemes("a\r\nb") == ["a", "\r\n", "b"]
     assert graphemes(unicodedata.normalize("NFD", "한")) == [unicodedata.normalize("NFD", "한")]
@@ -136,7 +136,7 @@ def test_graphemes():
         ("你好。", "Han"),
     ],
 )
-def test_script(text, name):
+def test_script_of_a_text(text, name):
     assert script(text) == name
 
 
@@ -179,7 +179,7 @@ def test_script(text, name):
         ("1" * 40 + ".5", "en", "1" * 40 + ".5"),
     ],
 )
-def test_amounts(text, locale, amount):
+def test_parse_amount_reads_amounts_of_every_locale(text, locale, amount):
     assert parse_amount(text, locale) == Decimal(amount)
 
 
@@ -218,7 +218,7 @@ def test_a_negative_amount_keeps_all_its_digits():
         ([5], "en"),
     ],
 )
-def test_no_amounts(text, locale):
+def test_parse_amount_rejects_other_text(text, locale):
     assert parse_amount(text, locale) is None
 
 

@@ -58,7 +58,7 @@ def test_full_names_select_what_the_pattern_of_version_0_1_selected(name, tmp_pa
     assert "\n" not in printed
 
 
-def test_experts_without_adapters_are_told():
+def test_experts_without_adapters_are_reported():
     _, model = make("qwen3_vl_moe")
     config = TrainConfig()
     printed = describe_adapters(add_lora(model, config), config).splitlines()
@@ -77,7 +77,7 @@ def test_linear_layers_inside_wrappers_get_adapters():
     assert re.search(r"[1-9]\d* layers of the vision tower", printed)
 
 
-def test_names_of_layers_that_do_not_exist_are_told(config, capsys):
+def test_unknown_layer_names_are_reported(config, capsys):
     config.lora_target_modules = ["q_proj", "w1"]
     load_model(config)
     assert "lora_target_modules: no layer is called 'w1'" in capsys.readouterr().out

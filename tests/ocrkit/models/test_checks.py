@@ -125,7 +125,7 @@ def test_a_model_that_depends_on_its_batch_is_trained_row_by_row(loaded, capsys)
     assert capsys.readouterr().err.count("so rows are read one by one") == 1
 
 
-def test_a_batch_that_fails_is_said_once(loaded, capsys, tmp_path):
+def test_failed_batch_is_printed_once(loaded, capsys, tmp_path):
     reader = Reader(*loaded, TrainConfig(image_height=32, per_device_eval_batch_size=2))
     rows = drawn_rows(4)
     for row in rows[::2]:

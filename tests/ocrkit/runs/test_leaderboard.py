@@ -62,7 +62,7 @@ def runs(tmp_path):
     return tmp_path
 
 
-def test_the_best_comes_first_and_only_what_varies_is_a_parameter(runs):
+def test_leaderboard_lists_the_best_first_with_varied_parameters(runs):
     rows = leaderboard(runs)
     assert [row["run"] for row in rows] == ["0.01-32", "0.01-8", "0.001-32", "0.001-8"]
     assert rows[1]["parameters"] == {"learning_rate": 0.01, "lora_r": 8}
@@ -98,14 +98,14 @@ def test_the_difference_is_the_paired_bootstrap_of_the_report(runs):
     assert change["differences"]["cer"]["high"] < 0
 
 
-def test_three_values_are_held_against_the_smallest(tmp_path):
+def test_three_values_are_compared_with_the_smallest(tmp_path):
     for wrong, rate in ((3, 0.1), (2, 0.001), (1, 0.01)):
         make_run(tmp_path / str(rate), wrong, learning_rate=rate)
     changes = one_at_a_time(leaderboard(tmp_path))
     assert [(c["before"], c["after"]) for c in changes] == [(0.001, 0.01), (0.001, 0.1)]
 
 
-def test_what_does_not_change_learning_is_no_parameter(tmp_path):
+def test_settings_without_effect_on_learning_are_no_parameters(tmp_path):
     make_run(tmp_path / "a", 1, run_name="a", logging_steps=5, tags=["x"])
     make_run(tmp_path / "b", 1, run_name="b", logging_steps=9)
     rows = leaderboard(tmp_path)
@@ -113,7 +113,7 @@ def test_what_does_not_change_learning_is_no_parameter(tmp_path):
     assert one_at_a_time(rows) == []
 
 
-def test_a_setting_younger_than_a_run_had_its_default_then(tmp_path):
+def test_setting_newer_than_a_run_counts_as_its_default(tmp_path):
     old = make_run(tmp_path / "old", 1) / "config.yaml"
     make_run(tmp_path / "new", 1)
     settings = yaml.safe_load(old.read_text())
@@ -122,7 +122,7 @@ def test_a_setting_younger_than_a_run_had_its_default_then(tmp_path):
     assert leaderboard(tmp_path)[0]["parameters"] == {}
 
 
-def test_runs_that_read_other_rows_are_said_to_be_no_pair(tmp_path):
+def test_runs_on_other_rows_are_reported_as_not_comparable(tmp_path):
     make_run(tmp_path / "a", 1, seed=1)
     make_run(tmp_path / "b", 1, truths=TRUTHS[:6], seed=2)
     changes = one_at_a_time(leaderboard(tmp_path))
@@ -154,14 +154,14 @@ def test_a_parameter_of_the_notebook_alone_counts(tmp_path):
     assert [row["parameters"] for row in rows] == [{"receipts": 100}, {"receipts": 300}]
 
 
-def test_no_runs_is_one_sentence(tmp_path):
+def test_leaderboard_without_runs_is_one_sentence(tmp_path):
     with pytest.raises(ValueError, match="holds no run"):
         leaderboard(tmp_path)
     with pytest.raises(ValueError, match="holds no run"):
         leaderboard(tmp_path / "nowhere")
 
 
-def test_tables_say_the_numbers_as_the_report_does(runs):
+def test_leaderboard_numbers_are_formatted_as_in_the_report(runs):
     rows = leaderboard(runs)
     first = table(rows)[0]
     assert (first["learning_rate"], first["lora_r"], first["state"]) == ("0.01", "32", "done")
@@ -276,7 +276,7 @@ METRICS_FILE = "eval/tuned/metrics.json"
         (METRICS_FILE, _folder, "is no file"),
     ],
 )
-def test_a_broken_run_is_listed_beside_the_others(name, damage, reason, runs):
+def test_leaderboard_lists_a_broken_run(name, damage, reason, runs):
     whole = {row["run"]: row for row in leaderboard(runs) if row["run"] != "0.01-8"}
     path = runs / "0.01-8" / name
     damage(path) if callable(damage) else _write(path, damage)

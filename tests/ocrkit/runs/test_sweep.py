@@ -74,7 +74,7 @@ def at_work(pid: int) -> bool:
     return psutil.pid_exists(pid) and psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
 
 
-def test_a_grid_is_every_combination_under_a_name_that_says_it():
+def test_grid_is_every_combination_with_readable_names():
     grid = parse_grid(["learning_rate=1e-5,2e-5", "lora_r=16,64"], seeds="42")
     combinations = members(grid)
     assert list(combinations) == [
@@ -86,14 +86,14 @@ def test_a_grid_is_every_combination_under_a_name_that_says_it():
     assert list(combinations.values())[1] == {"learning_rate": 1e-5, "lora_r": 64, "seed": 42}
 
 
-def test_values_that_no_folder_can_be_called_stay_apart():
+def test_grid_values_unfit_for_folder_names_get_distinct_names():
     names = list(members({"model_name_or_path": ["org/a b", "org/a-b", "../up", "x" * 300]}))
     assert len(set(names)) == 4
     assert all("/" not in name and " " not in name and len(name) < 128 for name in names)
     assert not any(name.startswith(".") for name in names)
 
 
-def test_commas_in_brackets_separate_nothing():
+def test_grid_commas_in_brackets_do_not_separate():
     grid = parse_grid(["lora_target_modules=[q_proj,v_proj],[q_proj]", "load_in_4bit=False,True"])
     assert grid == {
         "lora_target_modules": ["[q_proj,v_proj]", "[q_proj]"],
@@ -122,7 +122,7 @@ def test_a_grid_that_cannot_be_read_is_wrong_usage(entry, notebook, capsys):
         ([], "nothing to vary"),
     ],
 )
-def test_what_a_member_would_refuse_is_refused_before_any_runs(
+def test_sweep_checks_every_member_before_the_first_run(
     arguments, message, notebook, tmp_path, capsys
 ):
     out = tmp_path / "out"
@@ -132,7 +132,7 @@ def test_what_a_member_would_refuse_is_refused_before_any_runs(
     assert not out.exists()
 
 
-def test_what_is_no_notebook_is_refused(tmp_path, capsys):
+def test_sweep_refuses_a_file_that_is_no_notebook(tmp_path, capsys):
     broken, bare = tmp_path / "broken.ipynb", tmp_path / "bare.ipynb"
     broken.write_text("{")
     bare.write_text(json.dumps({"cells": []}))
@@ -183,7 +183,7 @@ def test_members_run_are_skipped_when_done_and_redone_when_changed(notebook, tmp
     assert ran(first) == 1 and ran(out / "replaced" / "1-learning_rate=0.001") == 1
 
 
-def test_a_failed_member_is_not_gone_on_with_under_other_parameters(notebook, tmp_path):
+def test_failed_member_is_not_resumed_with_other_parameters(notebook, tmp_path):
     out, grid = tmp_path / "out", {"learning_rate": [0.001]}
     (first,) = sweep(notebook, grid, {"fail": "error"}, out)
     (second,) = sweep(notebook, grid, {"fail": ""}, out)
@@ -214,7 +214,7 @@ def test_a_failed_and_a_killed_member_are_recorded_and_the_others_go_on(notebook
     assert text.count("failed after") == 4 and text.count("done before") == 1
 
 
-def test_a_killed_sweep_goes_on_and_leaves_nobody_behind(notebook, tmp_path):
+def test_killed_sweep_resumes_and_leaves_no_process(notebook, tmp_path):
     out = tmp_path / "out"
     grid = ["--grid", "learning_rate=0.001,0.002", "-p", "wait", "4", "--out", str(out)]
     command = [sys.executable, "-m", "ocrkit", "sweep", str(notebook), *grid]

@@ -26,7 +26,7 @@ def test_the_best_model_is_that_of_the_lowest_error_rate(config):
     assert not arguments.greater_is_better and arguments.metric_for_best_model == "eval_cer"
 
 
-def test_sft_kwargs_are_taken_over_the_kits_own(config):
+def test_sft_kwargs_override_the_kits_arguments(config):
     config.sft_kwargs = {"adam_beta1": 0.5, "dataloader_pin_memory": False}
     assert sft_config(config, evaluated=False).adam_beta1 == 0.5
 

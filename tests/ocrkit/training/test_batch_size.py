@@ -58,7 +58,7 @@ def test_the_longest_rows_are_tried_first(config, loaded, monkeypatch):
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_a_probe_is_a_step_of_the_run_that_follows(config, loaded, monkeypatch, wanted):
+def test_batch_size_probe_equals_a_training_step(config, loaded, monkeypatch, wanted):
     rows, model, collator, lengths = loaded
     config.gradient_checkpointing, config.loss = wanted, "focal"
     half = torch.autocast("cpu", torch.bfloat16)

@@ -23,7 +23,7 @@ def _checkpoint(folder, step):
     return path
 
 
-def test_only_what_was_written_to_its_end_is_resumed(tmp_path):
+def test_only_complete_checkpoints_are_resumed(tmp_path):
     paths = [_checkpoint(tmp_path, step) for step in (5, 30, 200, 1000)]
     assert whole_checkpoints(tmp_path) == paths
     unseal(paths[3])
@@ -44,7 +44,7 @@ def _flip(path, at, mask=0xFF):
     path.write_bytes(content)
 
 
-def test_a_flipped_byte_is_found_in_every_file_and_anywhere_in_the_seal(tmp_path):
+def test_flipped_byte_anywhere_in_a_checkpoint_is_found(tmp_path):
     path = _checkpoint(tmp_path, 1)
     places = [(file, at) for file in path.rglob("*.*") for at in range(file.stat().st_size)]
     assert {file.name for file, _ in places} == {"weights.bin", "state.json", "complete.json"}
@@ -57,7 +57,7 @@ def test_a_flipped_byte_is_found_in_every_file_and_anywhere_in_the_seal(tmp_path
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "[]", "7", '{"files": {}}', "\udcff"])
-def test_a_damaged_seal_is_no_seal(tmp_path, text):
+def test_damaged_seal_counts_as_missing(tmp_path, text):
     path = _checkpoint(tmp_path, 1)
     (path / "complete.json").write_bytes(text.encode("utf-8", "surrogateescape"))
     assert whole_checkpoints(tmp_path) == []

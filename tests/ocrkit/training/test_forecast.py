@@ -19,7 +19,7 @@ from ocrkit.training.forecast import (
 )
 
 
-def test_cards_are_named_as_people_name_them():
+def test_cards_are_found_by_common_names():
     names = [card.name for card in parse_cards("t4, L4,4090,A100-80GB, NVIDIA_H100")]
     assert names == ["t4", "l4", "rtx4090", "a100-80", "h100"]
     (plain,) = parse_cards("24GB")
@@ -35,7 +35,7 @@ def test_cards_that_are_not_known_are_refused_with_the_list(on):
         parse_cards(on)
 
 
-def test_verdicts():
+def test_verdict_is_fits_tight_or_does_not_fit():
     assert verdict(10.0, 12.6) == "fits"
     assert verdict(10.0, 12.4) == "tight"
     assert verdict(10.0, 10.4) == "does not fit"
@@ -71,7 +71,7 @@ def _simulated(config, cards, **changes):
     return simulated(config, load_data(config)["train"], cards, stage=lambda text: None)
 
 
-def test_a_card_that_is_too_small_and_a_batch_that_is_found(config):
+def test_forecast_of_a_small_card_and_of_batch_size_auto(config):
     cards = [Card("small", 0.5), Card("large", 8)]
     result = _simulated(config, cards, per_device_train_batch_size="auto", use_peft=False)
     small, large = result["cards"]

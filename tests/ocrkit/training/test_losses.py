@@ -62,7 +62,7 @@ def test_every_loss_without_its_settings_is_cross_entropy(name, block, monkeypat
     assert torch.allclose(_gradient(ours, logits), _gradient(theirs, logits), atol=1e-6)
 
 
-def test_label_smoothing_is_torchs():
+def test_label_smoothing_equals_torch():
     logits, labels, _ = _case()
     terms = loss_terms(TrainConfig(loss="label_smoothing", label_smoothing_factor=0.2))
     ours = cross_entropy(logits, labels, **terms)
@@ -84,7 +84,7 @@ def test_weights_are_those_of_a_weighted_mean():
 
 
 @pytest.mark.parametrize("gamma", [0.5, 2.0])
-def test_focal_loss_is_its_formula_and_sure_tokens_hardly_count(gamma):
+def test_focal_loss_equals_its_formula(gamma):
     logits, labels, weights = _case()
     p = logits.softmax(-1).gather(-1, labels.clamp(min=0)[..., None])[..., 0]
     counted = labels != -100
@@ -99,7 +99,7 @@ def test_focal_loss_is_its_formula_and_sure_tokens_hardly_count(gamma):
     assert gradient.abs().max() < 1e-6
 
 
-def test_gradients_hold_against_differences():
+def test_loss_gradients_equal_finite_differences():
     logits, labels, weights = _case(rows=1, positions=4, vocabulary=5, dtype=torch.float64)
     labels[0, 0], labels[0, 1] = 3, -100
 
@@ -120,7 +120,7 @@ def test_half_precision_logits_are_worked_on_in_float32():
     assert torch.allclose(_gradient(ours, half).float(), _gradient(exact, logits), atol=1e-3)
 
 
-def test_no_label_is_no_loss():
+def test_loss_without_labels_is_0():
     logits, labels, _ = _case()
     ours = cross_entropy(logits, torch.full_like(labels, -100))
     assert ours.item() == 0

@@ -57,7 +57,7 @@ def _byte_alphabet():
 
 @pytest.mark.parametrize("trim", [False, True])
 @pytest.mark.parametrize("text", [BANGLA, "ক্ষ ঔষধ  é 漢字 😀\n12", "র‍্য", " ", ""])
-def test_a_token_touches_the_characters_of_its_bytes(text, trim):
+def test_characters_of_a_token_are_those_of_its_bytes(text, trim):
     tokenizer = _byte_level(trim)
     assert token_characters(tokenizer, text) == _by_bytes(tokenizer, text)
 
@@ -73,7 +73,7 @@ def test_tokens_are_parts_of_a_character_one_and_several():
     assert max(sizes) > 1
 
 
-def test_byte_fallback_touches_the_character_that_it_spells():
+def test_characters_of_byte_fallback_tokens():
     tokenizer = _byte_fallback()
     text = "due ঔক্ষ é"
     characters = token_characters(tokenizer, text)
@@ -113,7 +113,7 @@ def test_weights_are_bounded_smoothed_and_forgotten():
     assert update_weights({"a": 2.0}, truth, read, 1.0, 0.0) == {}
 
 
-def test_what_a_runaway_adds_is_no_confusion():
+def test_runaway_text_adds_no_confusions():
     assert update_weights({}, ["ab"], ["ab" + "x" * 500], 3.0, 0.0) == {}
 
 
@@ -125,11 +125,11 @@ def test_decomposed_text_is_counted_composed():
     assert update_weights({}, ["e\u0301"], ["x"], 3.0, 0.0).keys() == {"é", "x"}
 
 
-def test_the_heaviest_come_first():
+def test_confusion_weights_are_listed_heaviest_first():
     assert heaviest({"a": 1.5, "b": 2.0, "c": 1.0004}, most=2) == {"b": 2.0, "a": 1.5}
 
 
-def test_the_collator_says_what_each_label_touches(config, processor):
+def test_collator_gives_the_characters_of_each_label(config, processor):
     data = load_data(config)["train"]
     rows = [data[i] for i in range(4)]
     batch = Collator(processor, config.image_height, characters=True)(rows)

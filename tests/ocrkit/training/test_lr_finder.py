@@ -21,7 +21,7 @@ def test_the_steepest_descent_lies_before_the_lowest_loss():
     assert steepest(rates, np.linspace(1, 5, 61).tolist()) is None
 
 
-def test_smoothing_takes_noise_away_and_keeps_a_line():
+def test_smoothing_removes_noise_and_keeps_a_line():
     line = np.linspace(5, 1, 50)
     assert smooth(line)[10:40] == pytest.approx(line[10:40], abs=0.05)
     noise = np.random.default_rng(0).normal(0, 1, 50)
@@ -66,7 +66,7 @@ def test_a_sweep_that_does_not_fit_says_what_to_change(config, monkeypatch):
         find_lr(config, data, model, processor, steps=10)
 
 
-def test_a_sweep_that_is_none_is_refused(config):
+def test_invalid_lr_sweep_is_refused(config):
     with pytest.raises(ValueError, match=r"min_lr=1, max_lr=0.1, steps=60 make no sweep"):
         find_lr(config, None, None, None, min_lr=1.0)
 

@@ -27,7 +27,7 @@ def test_the_peak_counts_what_is_alive_at_once():
     assert meter.peak == 2 * 4096 and meter.total == 0
 
 
-def test_views_take_nothing_and_logits_are_told_apart():
+def test_views_take_no_memory_and_logits_are_counted_apart():
     def run():
         states = torch.ones(256, 8)
         logits = states @ torch.ones(7, 8).t()

@@ -15,7 +15,7 @@ LOG = [
 @pytest.mark.parametrize(
     ("seconds", "text"), [(0, "0:00"), (65.4, "1:05"), (3599.6, "1:00:00"), (7385, "2:03:05")]
 )
-def test_seconds_are_shown_as_people_read_them(seconds, text):
+def test_durations_are_formatted_for_reading(seconds, text):
     assert clock(seconds) == text
 
 
@@ -26,7 +26,7 @@ def test_samples_are_those_of_the_last_evaluation():
     assert sample_table([]) == ""
 
 
-def test_curves_are_a_picture_once_there_is_something_to_draw():
+def test_panel_curves_are_a_picture_after_the_first_loss():
     picture = curves_picture(LOG)
     assert picture is not None and picture.startswith(b"\x89PNG")
     assert curves_picture([]) is None

@@ -28,7 +28,7 @@ def test_a_plan_counts_tokens_and_probes(config, capsys):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_evaluations_are_counted_in(config, capsys):
+def test_plan_time_includes_evaluations(config, capsys):
     config.eval_steps, config.eval_samples, config.max_new_tokens = 2, 3, 8
     result = plan(config, load_data(config), *load_model(config), probe_steps=1)
     assert result.evaluations == 2 and result.evaluation_seconds > 0
@@ -93,7 +93,7 @@ def test_rows_none_of_which_fits_the_context_are_refused(config):
         plan(config, load_data(config), *load_model(config))
 
 
-def test_the_height_of_a_line():
+def test_line_height_of_a_row():
     assert line_height((44, 812), "TOTAL 9.00") == 44
     assert line_height((100, 50), "a\nb\nc\nd") == 25
     # A word in a photo may be as high as the photo, a page full of text may not.

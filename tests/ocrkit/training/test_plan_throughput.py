@@ -4,7 +4,7 @@ from ocrkit import load_data, load_model
 from ocrkit.training.plan import fastest, measure
 
 
-def test_a_measurement_changes_no_weight_and_scales_the_rate(config):
+def test_throughput_probe_changes_no_weight_and_scales_the_rate(config):
     config.learning_rate, config.learning_rate_batch_size = 0.01, 4
     data = load_data(config)
     model, processor = load_model(config)
@@ -20,7 +20,7 @@ def test_a_measurement_changes_no_weight_and_scales_the_rate(config):
     assert all(weight.grad is None for weight in model.parameters())
 
 
-def test_the_fastest_step_is_taken():
+def test_throughput_is_that_of_the_fastest_step():
     steps = [
         {"samples/s": 3.0, "batch": 1, "workers": 0},
         {"samples/s": 9.0, "batch": 8, "workers": 0},

@@ -206,7 +206,7 @@ def test_another_base_model_is_refused_and_the_same_elsewhere_is_not(finished, s
         (1, 1, 3, "start it with 1 process"),
     ],
 )
-def test_other_samples_a_step_are_refused_with_the_way_out(
+def test_resume_with_another_batch_per_step_is_refused(
     finished, saved, monkeypatch, size, accumulated, processes, way_out
 ):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
@@ -221,7 +221,7 @@ def test_other_samples_a_step_are_refused_with_the_way_out(
     ("size", "accumulated", "processes", "resolved"),
     [(8, 1, 1, 8), (2, 2, 2, 2), ("auto", 1, 1, 8), ("auto", 2, 2, 2), ("auto", 4, 1, 2)],
 )
-def test_the_same_samples_a_step_may_be_made_otherwise(
+def test_resume_may_divide_the_same_batch_otherwise(
     finished, saved, monkeypatch, size, accumulated, processes, resolved
 ):
     monkeypatch.setenv("WORLD_SIZE", str(processes))
@@ -312,7 +312,7 @@ def test_a_refused_resume_is_one_sentence_and_leaves_the_run_alone(again, capsys
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 
-def test_another_judge_forgets_the_best(again, finished):
+def test_other_best_metric_resets_the_best_value(again, finished):
     judged = replace(
         finished,
         output_dir=again.output_dir,
@@ -354,7 +354,7 @@ def test_a_damaged_best_checkpoint_is_not_what_a_run_ends_with(finished, tmp_pat
 # --- checkpoints of other machines and versions
 
 
-def test_a_run_moved_to_other_paths_goes_on_as_it_would_have(again, finished, tmp_path):
+def test_moved_run_resumes_identically(again, finished, tmp_path):
     shutil.copytree(finished.dataset, tmp_path / "elsewhere")
     stayed = _train(again)
     moved = replace(again, output_dir=str(tmp_path / "moved"), dataset=str(tmp_path / "elsewhere"))
@@ -437,7 +437,7 @@ def _torchrun(config):
 
 
 @pytest.mark.slow
-def test_two_processes_go_on_for_one_and_one_for_two(again, tmp_path):
+def test_resume_with_another_number_of_processes(again, tmp_path):
     """With the same samples a step; else all are refused alike. Both take the whole checkpoint."""
     folder = Path(again.output_dir)
     alone = _train(
@@ -470,7 +470,7 @@ def test_two_processes_go_on_for_one_and_one_for_two(again, tmp_path):
 
 
 @pytest.mark.parametrize(("changes", "rate"), [({}, 0.05), ({"learning_rate": [1.0, 2.0]}, 0.1)])
-def test_a_schedule_that_follows_evaluations_keeps_what_they_came_to(changes, rate):
+def test_resumed_plateau_schedule_keeps_its_state(changes, rate):
     def plateau(lr):
         optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.ones(1))], lr=lr)
         return optimizer, torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer, patience=3)

@@ -44,7 +44,7 @@ def trained(monkeypatch):
     return calls
 
 
-def test_the_least_sure_are_corrected_beside_as_many_random_ones(trained, tmp_path):
+def test_rounds_correct_least_confident_rows_or_as_many_random_ones(trained, tmp_path):
     config = TrainConfig.from_recipe("tiny", output_dir=str(tmp_path))
     lines = rounds(config, {"train": split(30), "test": split(3)}, 5, seeds=[1, 2])
     assert [(x["seed"], x["choice"], x["round"], x["pictures"]) for x in lines[:4]] == [

@@ -43,7 +43,7 @@ def test_a_resumed_schedule_goes_on_at_the_step_of_its_checkpoint():
     assert own.param_groups[0]["lr"] == pytest.approx(0.2 * 0.5)
 
 
-def test_a_schedule_that_follows_evaluations_keeps_its_rate_in_proportion():
+def test_plateau_schedule_keeps_its_rate_in_proportion():
     own = optimizer(0.2)
     values, scheduler = hyperparameters(own), ReduceLROnPlateau(own, patience=1)
     saved = scheduler.state_dict() | {"best": 0.5}

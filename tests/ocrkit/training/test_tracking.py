@@ -42,7 +42,7 @@ def run(config, callbacks=None):
     return result, data
 
 
-def test_the_log_holds_throughput_waiting_and_memory(config):
+def test_log_holds_throughput_data_wait_and_memory(config):
     config.logging_steps = 2
     result, _ = run(config)
     logged = [entry for entry in result.history if "loss" in entry]
@@ -75,7 +75,7 @@ def test_image_tokens_are_counted_as_the_plan_counts_them(config, processor):
     assert ratio == pytest.approx(sum(images) / len(images))
 
 
-def test_a_slow_collator_is_seen_as_waiting(config, monkeypatch):
+def test_slow_collator_counts_as_data_wait(config, monkeypatch):
     from ocrkit.data.collate import Collator
 
     collate = Collator.__call__
@@ -122,7 +122,7 @@ def feed(meter, steps, wait, work, logs_every=1):
     return logged
 
 
-def test_evaluations_and_saving_are_no_waiting(capsys):
+def test_evaluating_and_saving_are_no_data_wait(capsys):
     logged = feed(Meter(workers=0), steps=12, wait=0.1, work=0.9, logs_every=3)
     for logs in logged:
         assert logs["data_wait"] == pytest.approx(0.1)
@@ -130,7 +130,7 @@ def test_evaluations_and_saving_are_no_waiting(capsys):
     assert capsys.readouterr().out == ""
 
 
-def test_too_much_waiting_is_reported_once_with_what_to_change(capsys):
+def test_high_data_wait_is_reported_once_with_what_to_change(capsys):
     feed(Meter(workers=2), steps=40, wait=0.5, work=0.5)
     told = capsys.readouterr().out
     assert told.count("Waiting for data: 50% of the time") == 1
@@ -334,7 +334,7 @@ def test_a_table_without_samples_sends_nothing(config, monkeypatch):
 
 
 @pytest.mark.parametrize(("output", "share"), [("37\n", 37.0), ("[N/A]\n", None), (None, None)])
-def test_utilization_is_asked_of_the_driver(monkeypatch, output, share):
+def test_gpu_utilization_is_read_from_the_driver(monkeypatch, output, share):
     def run(command, **settings):
         assert "--id=GPU-1234" in command
         if output is None:

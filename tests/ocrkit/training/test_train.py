@@ -46,7 +46,7 @@ def _losses(result):
     return [entry["loss"] for entry in result.history if "loss" in entry]
 
 
-def test_a_run_leaves_everything_behind(config, tmp_path):
+def test_run_folder_of_a_run_is_complete(config, tmp_path):
     result, _ = _run(config, eval_steps=2, eval_samples=4)
     folder = tmp_path / "run"
     assert (folder / "adapter" / "adapter_model.safetensors").is_file()
@@ -63,7 +63,7 @@ def test_a_run_leaves_everything_behind(config, tmp_path):
     assert all(0 <= entry["eval_exact_match"] <= 1 for entry in evaluated)
 
 
-def test_it_learns(config):
+def test_training_reduces_the_loss(config):
     result, _ = _run(config, max_steps=30, per_device_train_batch_size=8)
     losses = _losses(result)
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -86,7 +86,7 @@ def test_a_run_that_trained_every_weight_is_loaded_by_its_folder(config, tmp_pat
         torch.testing.assert_close(weight, trained[name], rtol=0, atol=0)
 
 
-def test_stopped_and_resumed_is_the_same_as_never_stopped(config, tmp_path):
+def test_resumed_run_equals_an_uninterrupted_one(config, tmp_path):
     config.save_steps = 2
     whole, weights = _run(config)
     config.output_dir = str(tmp_path / "stopped")
@@ -149,7 +149,7 @@ def test_samples_longer_than_the_context_are_left_out_and_counted(config, capsys
         train(model, processor, data, config)
 
 
-def test_what_cannot_be_trained_is_refused(config):
+def test_invalid_training_requests_are_refused(config):
     data = load_data(config)
     model, processor = load_model(config)
     config.sft_kwargs = {"packking": True}
@@ -209,7 +209,7 @@ def test_a_run_without_validation_rows_says_that_nothing_is_evaluated(config, ca
     assert "has no validation split, so nothing is evaluated" in capsys.readouterr().out
 
 
-def test_a_signal_leaves_a_run_to_resume(config, tmp_path):
+def test_run_stopped_by_a_signal_can_be_resumed(config, tmp_path):
     whole, weights = _run(config)
     config.output_dir = str(tmp_path / "stopped")
 

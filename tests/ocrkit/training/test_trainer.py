@@ -162,7 +162,7 @@ def _logged(result, name):
 # --- evaluation
 
 
-def test_an_evaluation_says_what_the_report_says(config, capsys):
+def test_validation_scores_equal_the_reports(config, capsys):
     result, model = _run(config, max_steps=2, eval_steps=1, eval_samples=5)
     # The rows that were read are the seeded subset, whose first ones are shown.
     rows = load_data(config)["validation"].shuffle(seed=config.seed).select(range(5))
@@ -196,7 +196,7 @@ def test_the_loss_of_an_evaluation_is_the_mean_over_all_labels(config, monkeypat
     assert losses[0] == pytest.approx(losses[2], abs=1e-5)
 
 
-def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys):
+def test_loss_out_of_memory_is_computed_in_halves(config, monkeypatch, capsys):
     _read(monkeypatch, _zeros_as_o)
     whole, _ = _run(config, max_steps=1, eval_steps=1, eval_samples=6)
 
@@ -217,14 +217,14 @@ def test_a_loss_that_does_not_fit_is_taken_in_halves(config, monkeypatch, capsys
         _run(config)
 
 
-def test_an_evaluation_leaves_the_run_as_it_was(config, tmp_path):
+def test_validation_changes_nothing_of_the_run(config, tmp_path):
     plain, with_evaluation = _run(config, output_dir=str(tmp_path / "one"))
     evaluated, other = _run(config, output_dir=str(tmp_path / "two"), eval_steps=1, eval_samples=3)
     assert _logged(plain, "loss") == _logged(evaluated, "loss")
     assert _same(_trained(with_evaluation), _trained(other))
 
 
-def test_scores_are_the_reports_for_fields_tables_and_questions(config):
+def test_validation_scores_of_fields_tables_and_questions_equal_the_reports(config):
     cells = "<table><tr><td>1</td></tr></table>"
     texts = [
         ('{"total": "9.00", "date": "2020"}', '{"total": "9.00", "date": "2021"}', "extraction"),
@@ -294,7 +294,7 @@ def test_a_run_that_no_longer_improves_is_stopped(config, monkeypatch, capsys):
     assert "Early stop at step 4: cer was not better than" in capsys.readouterr().out
 
 
-def test_patience_is_counted_on_after_a_resume(config, monkeypatch):
+def test_early_stopping_patience_continues_after_a_resume(config, monkeypatch):
     _read(monkeypatch, lambda truth, number: truth[:3])
     settings = {"eval_steps": 1, "save_steps": 1, "max_steps": 8, "early_stopping_patience": 3}
     _run(config, [_StopAt(3)], metric_for_best_model="cer", **settings)
@@ -330,7 +330,7 @@ def test_a_metric_that_is_not_read_is_refused_before_training(config):
         train(model, processor, data, config)
 
 
-def test_lower_is_better_where_it_is(config):
+def test_greater_is_better_follows_the_metric(config):
     from ocrkit.training.arguments import sft_config
 
     for name, better in (("eval_cer", False), ("wer", False), ("loss", False), ("teds", True)):
@@ -355,7 +355,7 @@ def test_a_planted_confusion_raises_its_weight_and_the_loss_follows(config, monk
     assert all(abs(a - b) > 1e-4 for a, b in zip(ours[2:], theirs[2:]))
 
 
-def test_a_resumed_run_goes_on_with_the_same_weights(config, monkeypatch, tmp_path):
+def test_resumed_run_keeps_its_confusion_weights(config, monkeypatch, tmp_path):
     noise = random.Random(0)
     table = {char: noise.choice("abc0189") for char in map(chr, range(32, 127))}
     _read(monkeypatch, lambda truth, number: "".join(table.get(c, c) for c in truth))

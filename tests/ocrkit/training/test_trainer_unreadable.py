@@ -76,7 +76,7 @@ def test_a_picture_that_cannot_be_decoded_is_left_out_and_listed(
     assert "is left out (" in output and "3 rows left out so far" in output
 
 
-def test_a_run_resumed_lists_it_once_and_a_new_run_anew(broken):
+def test_unreadable_picture_is_listed_once_per_run(broken):
     config, _ = broken
     train(*load_model(config), load_data(config), config)
     longer = replace(config, max_steps=5, resume_from_checkpoint="auto")
@@ -87,7 +87,7 @@ def test_a_run_resumed_lists_it_once_and_a_new_run_anew(broken):
     assert len(_reasons(config)) == 1
 
 
-def test_nothing_is_learnt_from_it_and_the_others_stay_as_they_are(broken, processor):
+def test_unreadable_row_has_no_labels_and_leaves_other_rows_unchanged(broken, processor):
     config, _ = broken
     rows = TrainRows(load_data(config)["train"])
     collate = Collator(processor, config.image_height, with_ids=True)
@@ -101,7 +101,7 @@ def test_nothing_is_learnt_from_it_and_the_others_stay_as_they_are(broken, proce
     assert torch.equal(batch["pixel_values"][-patches:], whole["pixel_values"])
 
 
-def test_plan_batch_size_and_validation_get_past_it(broken):
+def test_plan_batch_size_and_validation_skip_an_unreadable_picture(broken):
     config, _ = broken
     config.per_device_train_batch_size, config.max_steps = "auto", 1
     config.eval_steps, config.max_new_tokens = 1, 4
@@ -115,7 +115,7 @@ def test_plan_batch_size_and_validation_get_past_it(broken):
     assert scored.failed == 1
 
 
-def test_a_disk_that_is_gone_ends_the_run_in_a_sentence(config, thermal, tmp_path):
+def test_vanished_disk_ends_the_run_with_one_sentence(config, thermal, tmp_path):
     shutil.copytree(thermal, tmp_path / "data")
     config.dataset, config.max_steps = str(tmp_path / "data"), 8
     data = load_data(config)

@@ -39,7 +39,7 @@ def test_a_dataset_is_valid_by_the_published_schema(forty):
     assert all(json.loads(row.meta)["table"].startswith("<table>") for row in rows)
 
 
-def test_the_schema_refuses_what_is_wrong():
+def test_invoice_schema_rejects_wrong_values():
     schema = json.loads(SCHEMA.read_text())
     jsonschema.Draft202012Validator.check_schema(schema)
     checker = jsonschema.Draft202012Validator(schema)
@@ -81,7 +81,7 @@ def test_the_same_bytes_with_two_workers_and_another_count(forty, tmp_path):
     assert texts(read_rows(tmp_path / "other")) != texts(read_rows(tmp_path / "few"))
 
 
-def test_tables(tmp_path):
+def test_invoice_tables_task_gives_valid_html_tables(tmp_path):
     invoices(tmp_path / "out", 10, 1, task="tables", damage="clean", progress=False)
     rows = read_rows(tmp_path / "out")
     assert {row.task for row in rows} == {"transcription"}
@@ -114,7 +114,7 @@ def command(*words):
     return main(["invoices", *words])
 
 
-def test_the_command(tmp_path, capsys):
+def test_invoices_command_writes_a_dataset(tmp_path, capsys):
     out, sheet = tmp_path / "out", tmp_path / "sheet.png"
     small = ("--damage", "clean", "--languages", "en,de", "--layouts", "receipt,quotation")
     words = ("--out", str(out), "--count", "4", "--workers", "1", "--sheet", str(sheet), *small)

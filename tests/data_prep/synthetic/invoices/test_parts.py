@@ -30,7 +30,7 @@ def test_the_table_as_html():
             assert all(cell.replace("&", "&amp;") in html for cell in row)
 
 
-def test_hard_spaces_are_plain_in_tables():
+def test_html_table_has_plain_spaces_for_no_break_spaces():
     setup = make_setup(["fr"], ["invoice-grid"], "clean", 1000)
     seen = [table_html(plan_document(5, index, setup)[0], "invoice-grid") for index in range(8)]
     assert any(re.search(r"<td>\d+ \d{3},\d\d<", html) for html in seen)
