@@ -1,11 +1,14 @@
 import json
 
 import torch
+from datasets import Dataset
 from PIL import Image
 
 from ocrkit.models.base import TINY
+from tests.tools.tiny_model.__main__ import card
 from tests.tools.tiny_model.build import build_model, build_processor, build_tokenizer, sample_row
 from tests.tools.tiny_model.lines import SCRIPTS, characters
+from tests.tools.tiny_model.measure import rows_of_known_scripts
 
 
 def test_tiny_tokenizer_has_a_token_for_every_character():
@@ -35,6 +38,30 @@ def test_the_shipped_model_was_measured_in_every_script():
             figure = measured["model"][f"{kind}/{script}"]["cer"]
             assert figure["low"] <= figure["value"] <= figure["high"] < 0.5
             assert "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure) in card
+
+
+def test_model_card_shows_engines_and_scripts_without_a_model():
+    measured = json.loads((TINY / "measured.json").read_text(encoding="utf-8"))
+    history = json.loads((TINY / "curve.json").read_text(encoding="utf-8"))
+    assert (TINY / "README.md").read_text(encoding="utf-8") == card(history, measured)
+    assert set(measured["tesseract"]) == set(measured["model"])
+    scripts = {kind.partition("/")[2] for kind in measured["rapidocr"]}
+    assert scripts == {"en", "zh"}
+    rows = card(history, measured).splitlines()
+    assert sum("| no model |" in row for row in rows) == 2
+    del measured["rapidocr"]
+    rows = card(history, measured).splitlines()
+    assert sum("| not measured |" in row for row in rows) == len(SCRIPTS)
+
+
+def test_rapidocr_rows_are_of_scripts_its_model_can_write():
+    texts = {"en": "TOTAL 9.00", "bn": "বাংলা", "ko": "한국어", "zh": "中文"}
+    rows = [
+        {"id": str(n), "language": language, "completion": [{"role": "assistant", "content": text}]}
+        for n, (language, text) in enumerate(list(texts.items()) * 2)
+    ]
+    chosen = rows_of_known_scripts(Dataset.from_list(rows))
+    assert sorted(chosen["language"]) == ["en", "en", "zh", "zh"]
 
 
 def test_tiny_processor_maps_white_to_zero():

@@ -8,19 +8,22 @@ writes `ocrkit/assets/tiny`: weights in bf16, tokenizer, processor and chat temp
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from ocrkit.models.base import TINY
 from tests.tools.tiny_model.lines import FONTS, HELD_OUT, SCRIPTS, frequent
-from tests.tools.tiny_model.measure import measure
+from tests.tools.tiny_model.measure import READERS, measure
 from tests.tools.tiny_model.train import average, train_reader
 
 
-def write_card(folder: Path) -> None:
-    """Evaluate the model in a folder; write `measured.json` and the model card."""
-    measured = measure(folder)
+def write_card(folder: Path, readers: Sequence[str] = READERS) -> None:
+    """Evaluate `readers`; write `measured.json`, which keeps the others, and the model card."""
+    path = folder / "measured.json"
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    measured = kept | measure(folder, readers=readers)
     text = json.dumps(measured, indent=1, ensure_ascii=False)
-    (folder / "measured.json").write_text(text + "\n", encoding="utf-8")
+    path.write_text(text + "\n", encoding="utf-8")
     history = json.loads((folder / "curve.json").read_text(encoding="utf-8"))
     (folder / "README.md").write_text(card(history, measured), encoding="utf-8")
 
@@ -29,14 +32,17 @@ def card(history: dict, measured: dict) -> str:
     """Model card in Markdown, from the training history and the measured metrics."""
 
     def cell(reader: str, kind: str, metric: str) -> str:
-        figure = measured.get(reader, {}).get(kind, {}).get(metric)
-        return "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure) if figure else "not measured"
+        if reader not in measured:
+            return "not measured"
+        figure = measured[reader].get(kind, {}).get(metric)
+        return "{value:.1%} [{low:.1%}, {high:.1%}]".format(**figure) if figure else "no model"
 
     rows = []
     for script, name in SCRIPTS.items():
         cells = [cell("model", f"known/{script}", "cer"), cell("model", f"unseen/{script}", "cer")]
         cells += [cell("model", f"unseen/{script}", "exact_match")]
-        cells += [cell("tesseract", f"unseen/{script}", "cer"), ", ".join(HELD_OUT[script])]
+        cells += [cell(engine, f"unseen/{script}", "cer") for engine in READERS[1:]]
+        cells.append(", ".join(HELD_OUT[script]))
         rows.append(f"| {name} | {' | '.join(cells)} |")
     command = (
         "`python -m tests.tools.tiny_model build --minutes {minutes:g} "
@@ -83,7 +89,14 @@ def main(arguments: list[str] | None = None) -> int:
     build.add_argument("--seed", type=int, default=0, help="seed of weights and lines")
     build.add_argument("--out", type=Path, default=TINY, help="folder (default %(default)s)")
     measured = commands.add_parser(
-        "measure", help="read lines in known and unseen fonts beside Tesseract; write the card"
+        "measure", help="read lines in known and unseen fonts beside engines; write the card"
+    )
+    measured.add_argument(
+        "--readers",
+        nargs="+",
+        choices=READERS,
+        default=READERS,
+        help="measure some again and keep the figures of the others (default all)",
     )
     measured.add_argument("--folder", type=Path, default=TINY, help="default %(default)s")
     mean = commands.add_parser("average", help="the mean of builds that share a beginning")
@@ -91,7 +104,7 @@ def main(arguments: list[str] | None = None) -> int:
     mean.add_argument("--out", type=Path, default=TINY, help="folder (default %(default)s)")
     options = parser.parse_args(arguments)
     if options.command == "measure":
-        write_card(options.folder)
+        write_card(options.folder, options.readers)
         return 0
 
     if options.command == "average":

@@ -1,4 +1,4 @@
-"""Model evaluation: measure the embedded model and Tesseract 5 on unseen lines and fonts.
+"""Model evaluation: measure the embedded model and OCR engines on unseen lines and fonts.
 
 `python -m tests.tools.tiny_model measure` writes `measured.json` and the model card into the
 model's folder.
@@ -10,8 +10,9 @@ import shutil
 import statistics
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +26,9 @@ from data_prep.synthetic.receipts import line_of
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.load import load_data
+from ocrkit.data.rows import select_rows, text_of, without_images
+from ocrkit.evaluation.baseline import MOST_UNKNOWN
+from ocrkit.evaluation.engines import unknown_letters
 from ocrkit.evaluation.evaluate import evaluate, evaluate_engine
 from ocrkit.models.load import load_model
 from tests.tools.tiny_model.build import sample_row
@@ -42,19 +46,25 @@ from tests.tools.tiny_model.lines import (
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, ProcessorMixin
 
+READERS = ("model", "tesseract", "rapidocr")
 KINDS = {"known": FONTS, "unseen": HELD_OUT}
 
 
-def measure(folder: Path, count: int = 200, seed: int = 1) -> dict:
+def measure(
+    folder: Path, count: int = 200, seed: int = 1, readers: Sequence[str] = READERS
+) -> dict:
     """Measure CER and exact match on clean lines: `count` for each script and kind of font.
 
     Fonts of the kind "known" were trained on, "unseen" fonts were not; no line was trained on.
     Random strings use the Hangul and Han classes that training reached.
 
+    Args:
+        readers: some of `READERS`, the model and engines.
+
     Returns:
-        {"lines": count, "classes": count, "milliseconds": of a line of 24 characters, "model" and
-        "tesseract": {kind/script: {metric: {value, low, high}}}}; no "tesseract" where it is not
-        installed.
+        {"lines": count, "classes": count, "milliseconds": of a line of 24 characters (with the
+        reader "model"), and for each reader {kind/script: {metric: {value, low, high}}}}; none
+        for an engine that is not installed, and no script that RapidOCR's package has no model for.
     """
     with tempfile.TemporaryDirectory() as scratch:
         data = Path(scratch) / "lines"
@@ -70,19 +80,35 @@ def measure(folder: Path, count: int = 200, seed: int = 1) -> dict:
             dataset=str(data),
             output_dir=scratch,
         )
-        model, processor = load_model(config)
         rows = load_data(config)["test"]
         measured: dict[str, Any] = {"lines": count, "classes": classes}
-        measured["milliseconds"] = milliseconds_a_line(model, processor)
-        evaluations = {"model": evaluate(model, processor, rows, config, name="tiny")}
-        if shutil.which("tesseract"):
+        evaluations = {}
+        if "model" in readers:
+            model, processor = load_model(config)
+            measured["milliseconds"] = milliseconds_a_line(model, processor)
+            evaluations["model"] = evaluate(model, processor, rows, config, name="tiny")
+        if "tesseract" in readers and shutil.which("tesseract"):
             evaluations["tesseract"] = evaluate_engine("tesseract", rows, scratch)
+        if "rapidocr" in readers and find_spec("rapidocr"):
+            known = rows_of_known_scripts(rows)
+            evaluations["rapidocr"] = evaluate_engine("rapidocr", known, scratch)
     for name, evaluation in evaluations.items():
         measured[name] = {
             kind: {metric: figures[metric] for metric in ("cer", "exact_match")}
             for kind, figures in evaluation.by["lines"].items()
         }
     return measured
+
+
+def rows_of_known_scripts(rows: Any) -> Any:
+    """The rows in languages most of whose letters RapidOCR's model can write."""
+    numbers = []
+    for language in SCRIPTS:
+        own = [n for n, of in enumerate(rows["language"]) if of == language]
+        texts = [text_of(row["completion"]) for row in without_images(select_rows(rows, own))]
+        if unknown_letters(texts)[0] <= MOST_UNKNOWN:
+            numbers += own
+    return select_rows(rows, numbers)
 
 
 def _items(count: int, seed: int, classes: int) -> Iterator[Item]:
