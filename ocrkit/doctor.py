@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data_prep.dataset.command import can_be_found, import_problem, requirement_lines
+from data_prep.dataset.files import existing_folder
 from ocrkit.environment import notebook_host
 from ocrkit.errors import DataError
 
@@ -240,9 +241,7 @@ def _memory() -> Iterator[Finding]:
 
 
 def _disk(folder: Path) -> Iterator[Finding]:
-    existing = folder.resolve()
-    while not existing.exists():
-        existing = existing.parent
+    existing = existing_folder(folder.resolve())
     if not os.access(existing, os.W_OK):
         yield "fail", "disk", f"{folder} cannot be written: give another output_dir"
         return

@@ -1,9 +1,10 @@
 """Exceptions of the kit; `choice()` rejects invalid settings, `clear_frames()` frees tensors."""
 
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 
+from data_prep.dataset.files import error_chain
 from data_prep.dataset.schema import DataError as DataError
 
 
@@ -18,9 +19,15 @@ def choice(name: str, value: str, allowed: Sequence[str]) -> None:
         ConfigError: with the setting's name, the value, the allowed ones and the nearest.
     """
     if value not in allowed:
-        nearest = get_close_matches(value, allowed, n=1)
-        hint = f"; did you mean {nearest[0]!r}?" if nearest else "."
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}{hint}")
+        hint = nearest_hint(value, allowed)
+        end = f"; {hint}" if hint else "."
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(allowed)}{end}")
+
+
+def nearest_hint(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Ask "did you mean" for the known name nearest to a misspelt one; `otherwise` without one."""
+    nearest = get_close_matches(name, known, n=1)
+    return f"did you mean {nearest[0]!r}?" if nearest else otherwise
 
 
 class ModelError(RuntimeError):
@@ -40,7 +47,5 @@ def clear_frames(error: BaseException) -> None:
 
     Their tensors would live as long as the exception does, and `empty_cache` could not free them.
     """
-    link: BaseException | None = error
-    while link is not None:
+    for link in error_chain(error):
         traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__

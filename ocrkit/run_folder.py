@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from data_prep.dataset.files import is_inner_path, write_whole
+from data_prep.dataset.files import is_inner_path, json_lines, write_whole
 from data_prep.dataset.manifest import MANIFEST
 from ocrkit.environment import is_main_process, software_versions
 
@@ -105,7 +105,7 @@ def record_skipped(output_dir: str | Path, skipped: list[dict[str, str]], place:
         path.unlink(missing_ok=True)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("".join(map(_line, [*kept, *skipped])), encoding="utf-8")
+    path.write_text(json_lines([*kept, *skipped]), encoding="utf-8")
     counts = Counter(entry["reason"] for entry in skipped)
     if counts:
         listed = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
@@ -119,7 +119,7 @@ def append_skipped(output_dir: str | Path, entry: dict[str, str]) -> None:
     """
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
-    line = _line(entry).encode()
+    line = json_lines([entry]).encode()
     # The file of a run that has not begun yet exists from the start of training on.
     for name, create in ((_SKIPPED_NEXT, 0), (SKIPPED, os.O_CREAT)):
         with suppress(FileNotFoundError):
@@ -146,10 +146,6 @@ def _skipped(path: Path) -> list[dict[str, str]]:
     if not path.is_file():
         return []
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _line(entry: dict[str, str]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
 
 
 # --- id of the run, fingerprints of weights

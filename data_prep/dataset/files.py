@@ -6,10 +6,11 @@ A disk that is full, read-only or not writable is named in one sentence, with th
 
 import contextlib
 import errno
+import json
 import os
 import re
 import shutil
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,9 +26,7 @@ class DiskError(OSError):
 
 def _explanation(number: int, path: Path) -> str | None:
     """The cause and the way out of a failed write, by its errno; None for another errno."""
-    folder, free = path.absolute(), ""
-    while not folder.is_dir():
-        folder = folder.parent
+    folder, free = existing_folder(path), ""
     with contextlib.suppress(OSError):
         free = f" ({shutil.disk_usage(folder).free / 1e9:.1f} GB free)"
     full = f"while writing {path}; free some and run the same command again."
@@ -47,8 +46,7 @@ def _explanation(number: int, path: Path) -> str | None:
 
 def _disk_errno(error: BaseException, path: Path) -> int | None:
     """Return the errno of a failed write to `path`, which libraries wrap in errors of their own."""
-    cause: BaseException | None = error
-    while cause is not None:
+    for cause in error_chain(error):
         if isinstance(cause, OSError) and cause.errno:
             name = os.fsdecode(cause.filename) if isinstance(cause.filename, str | bytes) else None
             # Writes to an open file name no file. An input that cannot be read is not blamed on
@@ -59,17 +57,26 @@ def _disk_errno(error: BaseException, path: Path) -> int | None:
         if match := re.search(r"\(os error (\d+)\)", str(cause)):
             return int(match[1])
         # torch.save states no errno.
-        if "inline_container.cc" in str(cause) and _is_full(path):
-            return errno.ENOSPC
-        cause = cause.__cause__ or cause.__context__
+        if "inline_container.cc" in str(cause):
+            free = shutil.disk_usage(existing_folder(path)).free
+            return errno.ENOSPC if free < 2**20 else None
     return None
 
 
-def _is_full(path: Path) -> bool:
+def existing_folder(path: Path) -> Path:
+    """The path itself where it is a folder, else the nearest folder above it that exists."""
     folder = path.absolute()
-    while not folder.exists():
+    while not folder.is_dir():
         folder = folder.parent
-    return shutil.disk_usage(folder).free < 2**20
+    return folder
+
+
+def error_chain(error: BaseException) -> Iterator[BaseException]:
+    """The error and its causes, also those that torch's compiler wraps; the root cause last."""
+    link: BaseException | None = error
+    while link is not None:
+        yield link
+        link = getattr(link, "inner_exception", None) or link.__cause__ or link.__context__
 
 
 @contextlib.contextmanager
@@ -110,12 +117,11 @@ def sentence(error: OSError) -> str:
 
 
 @contextlib.contextmanager
-def writing(path: str | Path, mode: str = "wb", **options: Any) -> Generator[IO]:
+def writing(path: str | Path) -> Generator[IO[bytes]]:
     """Open a file for an atomic write: it replaces the old one only when all of it is written.
 
     Args:
         path: the file; its folder must exist.
-        mode: as that of `open`, as are `options`.
 
     Raises:
         DiskError: as `naming`; nothing is left of the new file, and the old one is untouched.
@@ -124,7 +130,7 @@ def writing(path: str | Path, mode: str = "wb", **options: Any) -> Generator[IO]
     part = path.with_name(path.name + ".part")
     with naming(path):
         try:
-            with part.open(mode, **options) as file:
+            with part.open("wb") as file:
                 yield file
             part.replace(path)
         except BaseException:
@@ -186,6 +192,24 @@ def finish_together(folder: str | Path, names: Iterable[str]) -> None:
         for name in names:
             with contextlib.suppress(FileNotFoundError):
                 (folder / (name + _NEW)).replace(folder / name)
+
+
+# --- files of JSON lines
+
+
+def json_lines(values: Iterable[Mapping[str, Any]]) -> str:
+    """The text of a .jsonl file."""
+    return "".join(json.dumps(value, ensure_ascii=False) + "\n" for value in values)
+
+
+def read_json_lines(path: Path) -> Iterator[dict[str, Any]]:
+    """Read the objects of a .jsonl file; a line that a kill broke off is left out."""
+    data = path.read_bytes() if path.is_file() else b""
+    for line in data.split(b"\n"):
+        with contextlib.suppress(ValueError):
+            value = json.loads(line)
+            if isinstance(value, dict):
+                yield value
 
 
 # --- names that come from elsewhere

@@ -7,13 +7,20 @@ content still has the checksum of a line; every other file is somebody else's, a
 
 import contextlib
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Callable, Generator, Iterable, Mapping
 from pathlib import Path
 
-from data_prep.dataset.files import is_inner_path, naming, to_bytes, write_together, write_whole
+from data_prep.dataset.files import (
+    is_inner_path,
+    json_lines,
+    naming,
+    read_json_lines,
+    to_bytes,
+    write_together,
+    write_whole,
+)
 
 MANIFEST = ".ocrkit.jsonl"
 # Files by which a folder of version 0.1.0, which wrote no manifest, is recognized: a pattern of
@@ -53,18 +60,11 @@ def read_manifest(folder: str | Path) -> list[dict]:
 
     A line that a kill broke off is left out.
     """
-    try:
-        data = (Path(folder) / MANIFEST).read_bytes()
-    except OSError:
-        return []
-    lines = []
-    for text in data.split(b"\n"):
-        with contextlib.suppress(ValueError):
-            line = json.loads(text)
-            # Somebody else's manifest may hold paths that lead out of the folder.
-            if isinstance(line, dict) and is_inner_path(line.get("file")) and "sha256" in line:
-                lines.append(line)
-    return lines
+    with contextlib.suppress(OSError):
+        lines = read_json_lines(Path(folder) / MANIFEST)
+        # Somebody else's manifest may hold paths that lead out of the folder.
+        return [line for line in lines if is_inner_path(line.get("file")) and "sha256" in line]
+    return []
 
 
 def note_files(folder: str | Path, lines: Iterable[dict]) -> None:
@@ -76,12 +76,8 @@ def note_files(folder: str | Path, lines: Iterable[dict]) -> None:
     path = Path(folder) / MANIFEST
     with naming(path), path.open("ab") as file:
         # A line break first, in case a kill broke off the line before.
-        text = ("\n" if file.tell() else "") + _to_lines(lines)
+        text = ("\n" if file.tell() else "") + json_lines(lines)
         file.write(to_bytes(text))
-
-
-def _to_lines(lines: Iterable[dict]) -> str:
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
 
 
 def _note_new(folder: Path, hashes: Mapping[str, str]) -> None:
@@ -100,7 +96,7 @@ def _prune(folder: Path) -> None:
     """Rewrite the manifest with the last line of every file that exists."""
     last = {line["file"]: line for line in read_manifest(folder)}
     lines = [line for name, line in last.items() if (folder / name).is_file()]
-    write_whole(folder / MANIFEST, _to_lines(lines))
+    write_whole(folder / MANIFEST, json_lines(lines))
 
 
 def is_own(folder: str | Path) -> Callable[[str], bool]:

@@ -90,7 +90,7 @@ class Opened:
         self.image = turn_upright(self.raw, self.orientation)
 
 
-def open_image(source: Source, page: int | None = None) -> Image.Image:
+def open_image(source: Source) -> Image.Image:
     """Open a picture as every reader sees it: upright, mode L or RGB, transparent parts white.
 
     Of a file with several frames (a phone's MPO, a GIF, an animated WebP or PNG) it is the first.
@@ -98,12 +98,11 @@ def open_image(source: Source, page: int | None = None) -> Image.Image:
 
     Args:
         source: a path, the bytes of a file, `{path, bytes}`, or a PIL picture.
-        page: of a TIFF, from 1; None refuses a file of several pages.
 
     Raises:
         PictureError: it is missing, broken or too large, or has several pages.
     """
-    return plain(Opened(source, page).image)
+    return plain(Opened(source).image)
 
 
 def read_header(source: Source) -> Header:

@@ -142,19 +142,6 @@ class Row:
         return dump_json(value)
 
     @classmethod
-    def from_json(cls, line: str, blank: bool = False) -> "Row":
-        """Parse a line of metadata.jsonl; ValueError describes its problems.
-
-        Args:
-            blank: as for `row_problems`.
-        """
-        value = parse_json(line)
-        problems = row_problems(value, blank)
-        if problems or not isinstance(value, dict):
-            raise ValueError("; ".join(problems))
-        return cls.from_dict(value)
-
-    @classmethod
     def from_dict(cls, value: dict) -> "Row":
         """Make a row of a parsed line in which `row_problems` found none."""
         return cls(**{name: value[name] for name in ROW_NAMES if name in value})

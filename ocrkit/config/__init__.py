@@ -7,7 +7,6 @@ parameters cell and papermill's `-p`.
 import typing
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
-from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,7 @@ from ocrkit.config.checks import check_settings
 from ocrkit.config.names import LOSSES, OPTIMIZERS, RENAMED, SCHEDULES
 from ocrkit.config.parameters import parameters
 from ocrkit.config.values import parse_setting, read_settings, setting
-from ocrkit.errors import ConfigError
+from ocrkit.errors import ConfigError, choice, nearest_hint
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # What `replay: print` stands for.
@@ -251,9 +250,7 @@ class TrainConfig:
             Path(recipe) if str(recipe).endswith((".yaml", ".yml")) else RECIPES / f"{recipe}.yaml"
         )
         if not path.is_file():
-            nearest = get_close_matches(str(recipe), recipes(), n=1)
-            hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-            raise ConfigError(f"No recipe {recipe!r}; there are {', '.join(recipes())}.{hint}")
+            choice("recipe", str(recipe), recipes())
         values = read_settings(path)
         if "trust_remote_code" in values and "trust_remote_code" not in overrides:
             # No file may decide that a model's code runs on this machine.
@@ -335,8 +332,7 @@ def check_name(name: str, also: Iterable[str] = ()) -> None:
         return
     if name in RENAMED:
         raise ConfigError(f"{name!r} is no setting; it is called {RENAMED[name]}.")
-    nearest = get_close_matches(name, [*names, *also], n=1)
-    hint = f"did you mean {nearest[0]!r}?" if nearest else "see `python -m ocrkit train --help`."
+    hint = nearest_hint(name, [*names, *also], "see `python -m ocrkit train --help`.")
     raise ConfigError(f"{name!r} is no setting; {hint}")
 
 

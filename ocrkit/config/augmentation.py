@@ -1,10 +1,9 @@
 """Augmentation settings: the ranges that each augmentation of training pictures may have."""
 
 from collections.abc import Mapping
-from difflib import get_close_matches
 from typing import Any
 
-from ocrkit.errors import ConfigError, choice
+from ocrkit.errors import ConfigError, choice, nearest_hint
 
 # {augmentation: (lowest, highest sensible value, the range [low, high] that one number s means)}
 AUGMENTATIONS = {
@@ -38,8 +37,7 @@ def augmentation_ranges(settings: Mapping[str, Any]) -> dict[str, tuple[float, f
         low, high, meaning = AUGMENTATIONS.get(name, (0, 1, ""))
         if name != "probability" and not meaning:
             names = [*AUGMENTATIONS, "probability", "device"]
-            nearest = get_close_matches(str(name), names, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else f"there are {', '.join(names)}."
+            hint = nearest_hint(str(name), names, f"there are {', '.join(names)}.")
             raise ConfigError(f"{name!r} is no augmentation; {hint}")
         pair = list(value) if isinstance(value, list | tuple) else _range_of(name, value)
         fits = all(type(v) in (int, float) and low <= v <= high for v in pair)

@@ -2,13 +2,12 @@
 
 import re
 from dataclasses import fields
-from difflib import get_close_matches
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ocrkit.config.names import ATTENTION, PROMPTED_TASKS
-from ocrkit.errors import ConfigError, choice
+from ocrkit.errors import ConfigError, choice, nearest_hint
 from ocrkit.metrics.names import METRICS
 from ocrkit.metrics.text import LOCALES
 
@@ -129,8 +128,7 @@ def _check_evaluations(config: "TrainConfig") -> None:
     never = "eval_steps is none, so nothing is evaluated; set eval_steps."
     metric = (config.metric_for_best_model or "loss").removeprefix("eval_")
     if metric not in METRICS:
-        nearest = get_close_matches(metric, METRICS, n=1)
-        hint = f"did you mean {nearest[0]!r}?" if nearest else f"take {', '.join(METRICS)}."
+        hint = nearest_hint(metric, METRICS, f"take {', '.join(METRICS)}.")
         raise ConfigError(f"metric_for_best_model={metric!r} is no metric; {hint}")
     if config.load_best_model_at_end and not config.eval_steps:
         raise ConfigError(f"load_best_model_at_end needs evaluations: {never}")

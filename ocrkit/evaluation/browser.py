@@ -101,8 +101,8 @@ class Samples:
         """HTML of a sample: picture, truth, what each system read, rates and confidence."""
         record = self.records[number]
         question = self.question(number)
-        rows = [_html_row("question", _html_text(question), "")] if question else []
-        rows.append(_html_row("truth", _html_text(record["reference"]), ""))
+        rows = [html_row("question", _html_text(question), "")] if question else []
+        rows.append(html_row("truth", _html_text(record["reference"]), ""))
         for system, rates in zip(self.systems, self.rates):
             reading = system.records[number]
             text = differences(record["reference"], scored_text(reading)) or _html_text("")
@@ -111,7 +111,7 @@ class Samples:
             note = Markup("CER {:.0f} %").format(rates[number])
             if reading.get("confidence") is not None:
                 note += Markup("<br>{:.0%} sure").format(reading.get("confidence"))
-            rows.append(_html_row(system.name, text, note))
+            rows.append(html_row(system.name, text, note))
         details = [str(record["id"]), record.get("language"), self.kinds[number]]
         if self.wrong[number]:
             details.append(f"wrong: {', '.join(sorted(self.wrong[number]))}")
@@ -308,7 +308,8 @@ def _html_text(text: str) -> str | Markup:
     return shortened(text) or Markup("<i class='soft'>empty</i>")
 
 
-def _html_row(name: str, text: str, note: str) -> Markup:
+def html_row(name: str, text: str, note: str) -> Markup:
+    """Row of a table: a name, a text, and a note such as a rate."""
     row = Markup("<tr><th>{}</th><td class='text'>{}</td><td class='rate'>{}</td></tr>")
     return row.format(name, text, note)
 

@@ -1,6 +1,5 @@
 """Drafts of a labelling folder: readings by any reader, and corrections by a simulated person."""
 
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rapidfuzz.distance import Indel
 from tqdm.auto import tqdm
 
-from data_prep.dataset.files import naming
+from data_prep.dataset.files import json_lines, naming, to_bytes
 from ocrkit.data.rows import Row
 from ocrkit.evaluation.labelling import DRAFTS, Labels
 from ocrkit.models.base import ENGINES
@@ -39,8 +38,8 @@ def draft(
         keys = ("id", "prediction", "confidence", "error", "doubts")
         line = {key: result[key] for key in keys if key in result} | {"reader": reader}
         labels.drafts[result["id"]] = line
-        with naming(path), path.open("a", encoding="utf-8", errors="backslashreplace") as file:
-            file.write(json.dumps(line, ensure_ascii=False) + "\n")
+        with naming(path), path.open("ab") as file:
+            file.write(to_bytes(json_lines([line])))
     labels.order()
     return labels
 

@@ -1,7 +1,6 @@
 """OCR engines that read without fine-tuning: RapidOCR (PP-OCR models) and Tesseract.
 
-`open_engine` checks that an engine can be run, `read_rows` reads the rows of a dataset with it, and
-`read_picture` one picture.
+`open_engine` checks that an engine can be run, and `read_rows` reads the rows of a dataset with it.
 """
 
 import math
@@ -84,24 +83,6 @@ def open_engine(
         raise ValueError("language and psm are Tesseract's: RapidOCR reads with one model.")
     _rapidocr()
     return Engine(name, package_version(name), lambda row: None, _read_with_rapidocr)
-
-
-def read_picture(name: str, picture: Any, language: str | None = None) -> Reading:
-    """Read one picture with an engine.
-
-    Args:
-        name: `rapidocr` or `tesseract`.
-        picture: a path, bytes, `{path, bytes}` or PIL picture; one at least three times as wide as
-            high is taken for one line.
-        language: of the text, such as `ko`, for Tesseract; None is English.
-
-    Raises:
-        ValueError: the name is unknown, Tesseract lacks the language, or it is no picture.
-        RuntimeError: the engine is not installed.
-    """
-    row = {"language": language}
-    engine = open_engine(name, [row])
-    return engine.read(open_image(picture), engine.language_of(row))
 
 
 def read_rows(rows: Any, engine: Engine) -> Iterator[dict[str, Any]]:

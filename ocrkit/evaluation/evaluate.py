@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from tqdm.auto import tqdm
 
-from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.files import naming, read_json_lines, write_whole
 from data_prep.dataset.schema import one_line
 from ocrkit.data.rows import (
     Row,
@@ -255,7 +255,7 @@ def _update(record: Record, values: Mapping[str, Any]) -> None:
 
 def _saved_predictions(folder: Path, stamp: str) -> dict[str | int, dict[str, Any]]:
     """Return successful predictions under the same stamp by id, unfinished or complete."""
-    head, *lines = _unfinished_lines(folder / UNFINISHED) or [{}]
+    head, *lines = [*read_json_lines(folder / UNFINISHED)] or [{}]
     if head.get("fingerprint") != stamp:
         try:
             complete = Evaluation.load(folder)
@@ -268,17 +268,6 @@ def _saved_predictions(folder: Path, stamp: str) -> dict[str | int, dict[str, An
         for record in lines
         if record.get("prediction") is not None and not record.get("error")
     }
-
-
-def _unfinished_lines(path: Path) -> list[dict[str, Any]]:
-    lines = []
-    text = path.read_bytes().decode(errors="replace") if path.is_file() else ""
-    for line in text.split("\n"):
-        try:
-            lines.append(json.loads(line))
-        except ValueError:  # the line that an interruption cut off
-            continue
-    return lines
 
 
 def records_of(data: "Rows") -> list[Record]:

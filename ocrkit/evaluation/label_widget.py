@@ -2,7 +2,6 @@
 
 import base64
 import functools
-import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from markupsafe import Markup
 from PIL import Image
 
+from data_prep.dataset.crops import to_png
 from data_prep.dataset.pictures import open_image
 from ocrkit.display.notebook import Shown, is_interactive, widget_bundle
 from ocrkit.evaluation.labelling import Labels
@@ -83,9 +83,7 @@ def data_url(path: Path) -> str:
     picture = open_image(path)
     if picture.width > _WIDEST or picture.height > _HIGHEST:
         picture.thumbnail((_WIDEST, _HIGHEST), Image.Resampling.BICUBIC)
-        file = io.BytesIO()
-        picture.save(file, "PNG", compress_level=1)
-        data = file.getvalue()
+        data = to_png(picture)
     else:
         data = path.read_bytes()
     return f"data:image/png;base64,{base64.b64encode(data).decode()}"

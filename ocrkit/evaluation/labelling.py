@@ -6,18 +6,18 @@ is changed in place, and a restart replays the lines.
 """
 
 import hashlib
-import io
 import json
 import os
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tqdm.auto import tqdm
 
-from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.crops import to_png
+from data_prep.dataset.files import json_lines, naming, read_json_lines, write_whole
 from data_prep.dataset.pictures import open_image, read_file
 from data_prep.dataset.schema import PROMPTS, DataError, Item, Picture, Reject, clean_text
 from data_prep.dataset.split import DEFAULT_SHARES, page_of
@@ -58,11 +58,11 @@ class Labels:
         self.folder = Path(folder)
         if not (self.folder / SAMPLES).is_file():
             raise DataError(f"{folder} holds no {SAMPLES}: collect_pictures makes such a folder.")
-        self.samples = list(read_lines(self.folder / SAMPLES))
-        self.drafts = {draft["id"]: draft for draft in read_lines(self.folder / DRAFTS)}
+        self.samples = list(read_json_lines(self.folder / SAMPLES))
+        self.drafts = {d["id"]: d for d in read_json_lines(self.folder / DRAFTS)}
         self.answers: dict[str, dict[str, Any]] = {}
         self._history: list[str] = []  # ids in the order of their answers
-        for line in read_lines(self.folder / ANSWERS):
+        for line in read_json_lines(self.folder / ANSWERS):
             self._apply(line)
         self.order()
         self.session: list[tuple[float, int]] = []  # seconds and characters of this session
@@ -248,18 +248,6 @@ def clean_answer(text: str) -> tuple[str, int]:
     return clean_text("".join(kept)), len(text) - len(kept)
 
 
-def read_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """Lines of a .jsonl file; one that a kill broke off is left out."""
-    data = path.read_bytes() if path.is_file() else b""
-    for line in data.split(b"\n"):
-        try:
-            value = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(value, dict):
-            yield value
-
-
 # --- pictures
 
 
@@ -290,15 +278,13 @@ def collect_pictures(
         for number, part in enumerate(_parts(picture, lines), 1):
             own = f"{id}_line_{number:03d}" if lines else id
             name = f"pictures/{slug(own)}.png"
-            file = io.BytesIO()
-            part.save(file, "PNG", compress_level=1)
-            write_whole(folder / name, file.getvalue())
+            write_whole(folder / name, to_png(part))
             samples.append(
                 {"id": own, "file": name, "group": group, "language": code, "where": where}
             )
     if not samples:
         raise DataError(f"{source}: no line of text was found on the pictures.")
-    write_whole(folder / SAMPLES, jsonl(samples))
+    write_whole(folder / SAMPLES, json_lines(samples))
     return Labels(folder)
 
 
@@ -328,8 +314,3 @@ def _pictures(
             continue
         # Pages of a file, and pictures that are named after their page, are one group.
         yield listed.id, listed.id, page_of(listed.name), language, picture
-
-
-def jsonl(lines: Iterable[Mapping[str, Any]]) -> str:
-    """The text of a .jsonl file."""
-    return "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)

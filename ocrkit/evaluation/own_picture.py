@@ -15,6 +15,7 @@ from data_prep.dataset.command import expand_home
 from data_prep.dataset.pictures import PictureError, open_image
 from ocrkit.data.rows import text_of
 from ocrkit.display.notebook import STYLE, Shown, is_interactive, widget_bundle
+from ocrkit.evaluation.browser import html_row
 from ocrkit.evaluation.browser import picture as picture_tag
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ class PictureReader:
         truth = "" if source else text_of(self.row["completion"])
         head = Markup("<tr><td colspan='3'>{}</td></tr>").format(picture_tag(image))
         if truth:
-            head += _line("truth", Markup("{}").format(truth), "")
+            head += html_row("truth", Markup("{}").format(truth), "")
             texts.append(f"truth: {truth}")
 
         def page() -> Markup:
@@ -104,14 +105,14 @@ class PictureReader:
         for number, (name, context) in enumerate(contexts.items()):
 
             def written(pieces: Pieces, number: int = number, name: str = name) -> None:
-                lines[number] = _line(name, _marked(pieces), "…")
+                lines[number] = html_row(name, _marked(pieces), "…")
                 if draw:
                     draw(page())
 
             with context():
                 text, confidence = self._read(image, written)
             pieces = self.pieces
-            lines[number] = _line(name, _marked(pieces), f"confidence {confidence:.2f}")
+            lines[number] = html_row(name, _marked(pieces), f"confidence {confidence:.2f}")
             texts.append(f"{name}: {text} (confidence {confidence:.2f})")
         return Shown(page(), "\n".join(texts))
 
@@ -243,8 +244,3 @@ def _marked(pieces: Pieces) -> Markup:
         mark.format(probability, text) if probability < UNSURE else Markup("{}").format(text)
         for text, probability in pieces
     )
-
-
-def _line(name: str, text: Markup, note: str) -> Markup:
-    row = Markup("<tr><th>{}</th><td class='text'>{}</td><td class='rate'>{}</td></tr>")
-    return row.format(name, text, note)

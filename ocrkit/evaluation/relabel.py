@@ -1,13 +1,13 @@
 """Relabelling: a person checks the labels that a report suspects, in a new dataset folder."""
 
-import io
 import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from data_prep.dataset.files import write_whole
+from data_prep.dataset.crops import to_png
+from data_prep.dataset.files import json_lines, read_json_lines, write_whole
 from data_prep.dataset.pictures import open_image, read_file
 from data_prep.dataset.schema import Item, Picture, Reject
 from data_prep.dataset.write import write_dataset
@@ -15,7 +15,7 @@ from data_prep.sources import slug
 from ocrkit.data.rows import Row, text_of, undecoded
 from ocrkit.evaluation.analysis import suspect_labels
 from ocrkit.evaluation.evaluation import Evaluation
-from ocrkit.evaluation.labelling import DRAFTS, SAMPLES, Labels, jsonl, read_lines
+from ocrkit.evaluation.labelling import DRAFTS, SAMPLES, Labels
 from ocrkit.metrics.edits import process_cer
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ def relabel(
         worst: how many of the worst rows to show besides.
     """
     folder = Path(folder)
-    if (folder / SAMPLES).is_file() and (there := Labels(folder)).samples:
-        return there
+    if (folder / SAMPLES).is_file() and (labels := Labels(folder)).samples:
+        return labels
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     suspects = [record for record, _ in suspect_labels([evaluation.records])]
     chosen = {record["id"]: (record, "suspect label") for record in suspects}
@@ -62,9 +62,8 @@ def relabel(
         image: Any = record.get("image")
         image = image() if isinstance(image, Callable) else image
         name = f"pictures/{slug(str(id))}.png"
-        file = io.BytesIO()
-        open_image(image if image is not None else pictures[id]).save(file, "PNG")
-        write_whole(folder / name, file.getvalue())
+        picture = open_image(image if image is not None else pictures[id])
+        write_whole(folder / name, to_png(picture))
         read, label = record.get("prediction") or "", record["reference"]
         samples.append(
             {
@@ -80,8 +79,8 @@ def relabel(
         )
         text = read if why == "suspect label" else label
         drafts.append({"id": str(id), "prediction": text, "confidence": record.get("confidence")})
-    write_whole(folder / DRAFTS, jsonl(drafts))
-    write_whole(folder / SAMPLES, jsonl(samples))
+    write_whole(folder / DRAFTS, json_lines(drafts))
+    write_whole(folder / SAMPLES, json_lines(samples))
     return Labels(folder)
 
 
@@ -129,8 +128,8 @@ def write_corrected(data: "Mapping[str, Dataset]", labels: Labels, out: str | Pa
     write_dataset(items, out, "labels", [str(labels.folder)], settings, None)
     path = Path(out) / "changes.jsonl"
     if changes or not path.is_file():
-        write_whole(path, jsonl(changes))
-    return list(read_lines(path))
+        write_whole(path, json_lines(changes))
+    return list(read_json_lines(path))
 
 
 def _item(row: Row, text: str, split: str) -> Item:

@@ -16,6 +16,7 @@ from apted import APTED, Config
 from lxml import html
 from rapidfuzz.distance import Levenshtein
 
+from data_prep.dataset.schema import parse_json as parse_strict
 from ocrkit.metrics.intervals import Tally, rate_of_samples, shares
 from ocrkit.metrics.text import normalize, parse_amount
 
@@ -35,8 +36,8 @@ def parse_json(text: str | None) -> Any:
     if not isinstance(text, str | bytes | bytearray):
         return None
     try:
-        value = json.loads(text, parse_constant=_refuse)
-    except (ValueError, RecursionError):
+        value = parse_strict(text)
+    except ValueError:
         return None
     level = [value]
     for _ in range(DEEPEST):
@@ -49,10 +50,6 @@ def parse_json(text: str | None) -> Any:
         if not level:
             return value
     return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
 
 
 def json_parse_rate(texts: Sequence[str | None]) -> float:

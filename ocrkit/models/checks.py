@@ -73,6 +73,19 @@ def logits_at(
     return logits if logits.shape[1] == len(positions) else logits[:, positions.to(logits.device)]
 
 
+def supervised_positions(labels: torch.Tensor) -> torch.Tensor:
+    """Positions whose logits predict a label in at least one row of the batch.
+
+    Args:
+        labels: (rows, tokens), −100 where a label does not count.
+
+    Returns:
+        Indices p, ascending, such that some row has a label at p + 1. Logits are needed only at
+        these: the prompt and the picture, which need none, are most of a batch.
+    """
+    return (labels[:, 1:] != -100).any(dim=0).nonzero(as_tuple=True)[0]
+
+
 def conversation_difference(collate: Collator) -> str:
     """Name what differs between a collated row and its whole conversation; empty: nothing.
 
@@ -149,7 +162,7 @@ def _answer_logits(model: "PreTrainedModel", batch: dict[str, Any]) -> list[torc
     counted = batch["labels"][:, 1:] != -100
     inputs = {name: value for name, value in batch.items() if name != "labels"}
     # As the losses call it. Dropout, if any, is the same in each call.
-    positions = counted.any(dim=0).nonzero(as_tuple=True)[0]
+    positions = supervised_positions(batch["labels"])
     with torch.random.fork_rng():
         torch.manual_seed(0)
         logits = logits_at(model, inputs, positions)

@@ -7,7 +7,12 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from ocrkit.config import TrainConfig
-from ocrkit.display.markdown import markdown_block, markdown_code, markdown_text
+from ocrkit.display.markdown import (
+    markdown_block,
+    markdown_code,
+    markdown_table,
+    markdown_text,
+)
 from ocrkit.environment import load_secret
 from ocrkit.errors import HubError
 from ocrkit.run_folder import describe_changes, foreign_weights, read_json, read_run
@@ -235,12 +240,11 @@ def _metrics(run: Path, weights: str) -> str:
         for name, metric in summary["metrics"].items():
             value, low, high = (_number(metric, key) for key in ("value", "low", "high"))
             interval = f"{low} to {high}" if low and high else ""
-            rows.append(f"| {evaluation} | {markdown_text(name)} | {value or '?'} | {interval} |")
+            rows.append([evaluation, markdown_text(name), value or "?", interval])
         n, failed = (markdown_text(summary.get(key, "?")) for key in ("n", "failed"))
-        rows.append(f"| {evaluation} | rows | {n} | {failed} failed |")
-    if rows:
-        rows[:0] = ["| evaluation | metric | value | 95 % interval |", "| --- | --- | --- | --- |"]
-    return "\n".join([*rows, *notes])
+        rows.append([evaluation, "rows", n, f"{failed} failed"])
+    head = ["evaluation", "metric", "value", "95 % interval"]
+    return "\n".join([*(markdown_table(head, rows) if rows else []), *notes])
 
 
 def _data(data: dict) -> str:

@@ -8,12 +8,13 @@ example), which would otherwise show in the first batch of a run, or as rows tha
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
 from typing import Any
 
 import torch
 
+from data_prep.dataset.files import error_chain
 from ocrkit.errors import ModelError
 
 
@@ -82,7 +83,7 @@ def compiler_error(error: BaseException) -> str | None:
     except ImportError:
         # A build of torch for CPUs comes without Triton.
         pass
-    chain = list(_error_chain(error))
+    chain = list(error_chain(error))
     if not any(isinstance(link, compiler_errors) for link in chain):
         return None
     cause = chain[-1]
@@ -90,14 +91,6 @@ def compiler_error(error: BaseException) -> str | None:
     # Triton quotes the source first and states the fault last; torch states the fault first.
     fault = lines[-1] if "triton" in type(cause).__module__ else lines[0]
     return f"{type(cause).__name__}: {fault[:200]}"
-
-
-def _error_chain(error: BaseException) -> Iterator[BaseException]:
-    """The error and its causes, root cause last."""
-    link: BaseException | None = error
-    while link is not None:
-        yield link
-        link = getattr(link, "inner_exception", None) or link.__cause__ or link.__context__
 
 
 class _PatchConv2d(torch.nn.Conv2d):

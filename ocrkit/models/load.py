@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from data_prep.dataset.command import import_problem, requirements
+from data_prep.dataset.files import error_chain
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
 from ocrkit.data.conversation import STOP_IDS, ConversationTokenizer, fix_template_variables
@@ -245,11 +246,8 @@ def _version() -> str:
 
 def _load_failure(error: BaseException, base: str, adapter: str | None) -> str | None:
     """Cause of a failed load and the way out, in one sentence; None where it is not known."""
-    chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
     # By name: huggingface_hub must not be imported before Unsloth.
-    kinds = {type(link).__name__ for link in chain}
+    kinds = {type(link).__name__ for link in error_chain(error)}
     text = " ".join(str(error).split())
     if "OutOfMemoryError" in kinds:
         return (

@@ -2,14 +2,13 @@
 
 import json
 import sys
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.files import json_lines, naming, to_bytes, write_whole
 from data_prep.dataset.manifest import content_hash, note_files, read_manifest
 from ocrkit.data.rows import Row
 from ocrkit.errors import ConfigError, DataError
@@ -109,9 +108,8 @@ def write_predictions(
         picture = by_id[result["id"]]
         marks = {"fingerprint": stamp, "picture": checksums[picture.path]}
         if is_jsonl:
-            line = json.dumps({**result, **marks}, ensure_ascii=False) + "\n"
             with naming(out), out.open("ab") as file:
-                file.write(line.encode("utf-8", "backslashreplace"))
+                file.write(to_bytes(json_lines([{**result, **marks}])))
         elif not result["error"]:
             _write_text(text_file(picture, out), out, result["prediction"] + "\n", marks)
     if is_jsonl and unread:
@@ -159,12 +157,7 @@ def _sort_jsonl(out: Path, pictures: list[Picture]) -> None:
     """Put lines in the order of the pictures, whatever was read first; others come last."""
     order = {picture.id: number for number, picture in enumerate(pictures)}
     records = _read_jsonl(out)
-    write_whole(out, _jsonl(sorted(records, key=lambda r: order.get(r["id"], len(order)))))
-
-
-def _jsonl(records: Iterable[dict[str, Any]]) -> bytes:
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
-    return text.encode("utf-8", "backslashreplace")
+    write_whole(out, json_lines(sorted(records, key=lambda r: order.get(r["id"], len(order)))))
 
 
 def _is_incomplete(line: bytes) -> bool:
@@ -207,7 +200,7 @@ def _unread_in_jsonl(
         unmarked += "fingerprint" not in record
         kept[record["id"] if picture else number] = record
     _warn_of_unmarked(unmarked, out)
-    content = _jsonl(kept.values())
+    content = to_bytes(json_lines(kept.values()))
     if out.is_file() and content != out.read_bytes():
         write_whole(out, content)
     return [picture for picture in pictures if picture.id not in kept]
@@ -263,7 +256,7 @@ def _warn_of_unmarked(count: int, out: Path) -> None:
 
 
 def _write_text(path: Path, out: Path, text: str, marks: dict[str, Any]) -> None:
-    content = text.encode("utf-8", "backslashreplace")
+    content = to_bytes(text)
     name = path.relative_to(out).as_posix()
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)

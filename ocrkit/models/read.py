@@ -394,6 +394,17 @@ def _hash_of_weights(weights: dict[str, torch.Tensor], settings: str = "") -> st
     return digest.hexdigest()[:16]
 
 
+def frozen_weights_hash(model: "PreTrainedModel") -> str:
+    """Hash of a sample of the frozen weights, by which another base is recognized."""
+    digest = hashlib.sha256()
+    for name, weight in model.named_parameters():
+        if not weight.requires_grad:
+            values = weight.detach().flatten()
+            sample = values[:: max(1, values.numel() // 64)].to("cpu", torch.float32)
+            digest.update(name.encode() + sample.numpy().tobytes())
+    return digest.hexdigest()
+
+
 def fingerprint(
     model: "PreTrainedModel",
     processor: "ProcessorMixin",

@@ -95,13 +95,6 @@ def picture_fits(
     return [[fits.get(size) for size in row] for row in sizes]
 
 
-def shrink_scales(
-    data: "Dataset | Sequence[Row]", processor: "ProcessorMixin", config: TrainConfig
-) -> list[float]:
-    """Share of its side that each row's most shrunk picture keeps; 1.0: all, or not known."""
-    return [row_scale(row) for row in picture_fits(data, processor, config)]
-
-
 def row_scale(fits: Sequence[Fit | None]) -> float:
     """Share of its side that the most shrunk of a row's pictures keeps; 1.0: all, or not known."""
     return min((fit.scale for fit in fits if fit), default=1.0)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from data_prep.dataset.files import naming, write_whole
+from data_prep.dataset.files import existing_folder, naming, write_whole
 from data_prep.dataset.manifest import check_own, publish, staged, write_folder
 from ocrkit.config import TrainConfig
 from ocrkit.data.read_rows import drawn_rows
@@ -228,9 +228,6 @@ def _adapted_tied_layer(model: "PreTrainedModel") -> str | None:
 
 def _check_disk(model: "PreTrainedModel", output_dir: Path, format: str) -> None:
     """Raise a ModelError, with the bytes needed and free, if the disk is too small."""
-    existing = output_dir.resolve()
-    while not existing.exists():
-        existing = existing.parent
     needed = 0
     for weight in model.parameters():
         if format == "adapter" and hasattr(model, "peft_config"):
@@ -243,7 +240,7 @@ def _check_disk(model: "PreTrainedModel", output_dir: Path, format: str) -> None
         needed += count * {"merged_16bit": 2, "merged_4bit": 1, "gguf": 3}.get(
             format, weight.element_size()
         )
-    free = shutil.disk_usage(existing).free
+    free = shutil.disk_usage(existing_folder(output_dir)).free
     if free < 1.05 * needed:
         raise ModelError(
             f"{output_dir} needs {needed / 1e9:.2f} GB for format={format} and its disk has "

@@ -5,11 +5,10 @@ Imports trl and torch when it is called, since a backend has to be chosen first.
 
 import types
 import typing
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 from ocrkit.config import TrainConfig
-from ocrkit.errors import ConfigError
+from ocrkit.errors import ConfigError, nearest_hint
 from ocrkit.metrics.names import METRICS
 
 if TYPE_CHECKING:
@@ -100,8 +99,7 @@ def _check_types(values: dict[str, Any], arguments: type) -> None:
     hints = typing.get_type_hints(arguments)
     for name, value in values.items():
         if name not in hints:
-            nearest = get_close_matches(name, hints, n=1)
-            hint = f"did you mean {nearest[0]!r}?" if nearest else "see TRL's documentation of it."
+            hint = nearest_hint(name, hints, "see TRL's documentation of it.")
             raise ConfigError(f"sft_kwargs holds {name!r}, which SFTConfig does not have; {hint}")
         allowed = _plain_types(hints[name])
         fits = isinstance(value, allowed) and not (

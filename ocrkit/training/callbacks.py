@@ -74,15 +74,10 @@ class LogFile(TrainerCallback):
         self.path.write_text(text, encoding="utf-8")
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Write the log as one entry."""
-        if state.is_world_process_zero and logs:
+        if state.is_world_process_zero and (logs := kwargs.get("logs")):
             self.write({"step": state.global_step, **logs})
 
     def write(self, entry: dict[str, Any]) -> None:
@@ -174,31 +169,21 @@ class WeightAveraging(TrainerCallback):
         return state.max_steps - max(1, round(self.share * state.max_steps)) + 1
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer | None = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Forget the averages of a run that was finished and is now longer."""
-        if optimizer and state.global_step + 1 < self._first(state):
-            for values in optimizer.state.values():
+        if state.global_step + 1 < self._first(state):
+            for values in kwargs["optimizer"].state.values():
                 values.pop("average", None)
 
     def on_step_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer | None = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the weights of a step to the averages."""
-        if optimizer is None or state.global_step < self._first(state):
+        if state.global_step < self._first(state):
             return
         # An optimizer sets its own state of a weight at the weight's first step.
-        for weight, values in optimizer.state.items():
+        for weight, values in kwargs["optimizer"].state.items():
             if "average" not in values:
                 values |= {"average": weight.detach().clone(), "averaged": 1}
             else:
@@ -206,16 +191,11 @@ class WeightAveraging(TrainerCallback):
                 values["averaged"] += 1
 
     def on_train_end(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        optimizer: torch.optim.Optimizer | None = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Replace the weights by their averages, unless the run was stopped before its end."""
         averaged = 0
-        for weight, values in optimizer.state.items() if optimizer else ():
+        for weight, values in kwargs["optimizer"].state.items():
             if "average" in values and state.global_step >= state.max_steps:
                 weight.data.copy_(values["average"])
                 averaged = values["averaged"]

@@ -15,7 +15,7 @@ from ocrkit.environment import is_main_process, process_count, process_rank
 from ocrkit.errors import DataError
 from ocrkit.metrics.edits import cer
 from ocrkit.metrics.text import graphemes
-from ocrkit.models.read import predict
+from ocrkit.models.read import frozen_weights_hash, predict
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -89,7 +89,7 @@ def _base_cer(
     size = str(getattr(processor.image_processor, "size", None))
     parts: list[Any] = [config.model_name_or_path, size, config.image_height, config.max_new_tokens]
     parts += [str(model.dtype), config.load_in_4bit, list(rows["id"]), truths]
-    parts += [rows["prompt"][:], picture_hashes(rows), _frozen_weights(model)]
+    parts += [rows["prompt"][:], picture_hashes(rows), frozen_weights_hash(model)]
     fingerprint = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
     if path.is_file():
         cached = json.loads(path.read_text(encoding="utf-8"))
@@ -106,14 +106,3 @@ def _base_cer(
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(path, json.dumps({"fingerprint": fingerprint, "cer": values}))
     return values
-
-
-def _frozen_weights(model: "PreTrainedModel") -> str:
-    """A hash of a sample of the frozen weights, so that another base gives another cache."""
-    digest = hashlib.sha256()
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            values = weight.detach().flatten()
-            digest.update(name.encode())
-            digest.update(values[:: max(1, values.numel() // 64)].cpu().float().numpy().tobytes())
-    return digest.hexdigest()

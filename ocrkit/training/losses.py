@@ -15,7 +15,7 @@ import torch
 
 from ocrkit.config import TrainConfig
 from ocrkit.metrics import edits as metrics
-from ocrkit.models.checks import logits_at
+from ocrkit.models.checks import logits_at, supervised_positions
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -40,20 +40,6 @@ def loss_terms(config: TrainConfig) -> LossTerms:
         "alpha": config.focal_alpha if focal else 1.0,
         "smoothing": config.label_smoothing_factor if config.loss == "label_smoothing" else 0.0,
     }
-
-
-def supervised_positions(labels: torch.Tensor) -> torch.Tensor:
-    """Positions whose logits predict a label in at least one row of the batch.
-
-    Args:
-        labels: (rows, tokens), −100 where a label does not count.
-
-    Returns:
-        Indices p, ascending, such that some row has a label at p + 1. Logits are needed only at
-        these: the prompt and the picture, which need none, are most of a batch.
-    """
-    counted = (labels[:, 1:] != -100).any(dim=0)
-    return counted.nonzero(as_tuple=True)[0]
 
 
 class _LogProbabilities(torch.autograd.Function):

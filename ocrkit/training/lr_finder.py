@@ -94,16 +94,14 @@ def check_range(min_lr: float, max_lr: float, steps: int) -> None:
         )
 
 
-def smooth(losses: Sequence[float], width: float | None = None) -> list[float]:
+def smooth(losses: Sequence[float]) -> list[float]:
     """Gaussian-weighted average of each loss with its neighbours on both sides.
 
-    A moving average of past steps would follow single easy and hard batches at the start.
-
-    Args:
-        width: standard deviation in steps; a tenth of the sweep by default.
+    The standard deviation is a tenth of the sweep. A moving average of past steps would follow
+    single easy and hard batches at the start.
     """
     steps = np.arange(len(losses))
-    width = width or len(losses) / 10
+    width = len(losses) / 10
     weights = np.exp(-0.5 * ((steps[:, None] - steps) / width) ** 2)
     return (weights @ np.asarray(losses) / weights.sum(axis=1)).tolist()
 
@@ -147,10 +145,10 @@ def _sweep(
             args: TrainingArguments,
             state: TrainerState,
             control: TrainerControl,
-            logs: dict[str, Any] | None = None,
-            **kwargs: object,
+            **kwargs: Any,
         ):
-            if logs and "loss" in logs:
+            logs = kwargs.get("logs") or {}
+            if "loss" in logs:
                 rates.append(min_lr * factor ** (state.global_step - 1))
                 losses.append(float(logs["loss"]))
                 means = np.convolve(losses, np.ones(3) / 3, "valid")

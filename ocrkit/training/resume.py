@@ -20,6 +20,7 @@ from ocrkit.data.order import SLOT
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import ConfigError
+from ocrkit.models.read import frozen_weights_hash
 from ocrkit.run_folder import dataset_hash
 from ocrkit.training.checkpoints import step_of
 
@@ -362,13 +363,5 @@ def _lora(model: "PreTrainedModel") -> dict[str, Any] | None:
 
 def _base(model: "PreTrainedModel") -> dict[str, Any]:
     """A hash of a sample of the frozen weights, and their dtypes."""
-    import torch
-
-    digest, dtypes = hashlib.sha256(), set()
-    for name, weight in model.named_parameters():
-        if not weight.requires_grad:
-            values = weight.detach().flatten()
-            sample = values[:: max(1, values.numel() // 64)].to("cpu", torch.float32)
-            digest.update(name.encode() + sample.numpy().tobytes())
-            dtypes.add(str(weight.dtype))
-    return {"weights": digest.hexdigest()[:16], "dtypes": sorted(dtypes)}
+    dtypes = {str(weight.dtype) for weight in model.parameters() if not weight.requires_grad}
+    return {"weights": frozen_weights_hash(model)[:16], "dtypes": sorted(dtypes)}

@@ -12,12 +12,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from datasets import DatasetDict
-from markupsafe import Markup
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.rows import select_rows, text_of, without_images
-from ocrkit.display.notebook import Shown
-from ocrkit.display.tables import interval
+from ocrkit.display.tables import Table, interval
 from ocrkit.evaluation.drafts import keystrokes
 from ocrkit.evaluation.evaluate import evaluate
 from ocrkit.metrics.edits import process_cer
@@ -125,15 +123,20 @@ def _drafts(
     return [read[id] for id in rows["id"]]
 
 
-def rounds_table(lines: Sequence[Mapping[str, Any]]) -> Shown:
+def rounds_table(lines: Sequence[Mapping[str, Any]]) -> Table:
     """Table of the rounds: a row a choice, round and seed."""
-    head = ["pictures", "choice", "seed", "CER on test rows", "CER of drafts", "keys", "typing"]
-    cells = [head]
-    for line in sorted(lines, key=lambda line: (line["round"], line["choice"], line["seed"])):
-        row = [line["pictures"], line["choice"], line["seed"], interval(line["cer"])]
-        row += [f"{line['draft_cer']:.1%}", line["corrected"], line["typed"]]
-        cells.append(list(map(str, row)))
-    cell = Markup("<td>{}</td>")
-    rows = [Markup("<tr>{}</tr>").format(Markup("").join(map(cell.format, row))) for row in cells]
-    html = Markup("<table>{}</table>").format(Markup("").join(rows))
-    return Shown(html, "\n".join("\t".join(row) for row in cells))
+    in_order = sorted(lines, key=lambda line: (line["round"], line["choice"], line["seed"]))
+    return Table(
+        [
+            {
+                "pictures": line["pictures"],
+                "choice": line["choice"],
+                "seed": line["seed"],
+                "CER on test rows": interval(line["cer"]),
+                "CER of drafts": f"{line['draft_cer']:.1%}",
+                "keys": line["corrected"],
+                "typing": line["typed"],
+            }
+            for line in in_order
+        ]
+    )

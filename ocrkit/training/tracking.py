@@ -74,14 +74,10 @@ class Meter(TrainerCallback):
     on_epoch_begin = on_evaluate = on_save = _mark
 
     def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        model: Any = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Count samples and image tokens of every forward pass from here on."""
+        model = kwargs["model"]
         names = ("image_token_id", "image_token_index")
         ids = (getattr(model.config, name, None) for name in names)
         self.image_token = next((token for token in ids if token is not None), None)
@@ -110,14 +106,10 @@ class Meter(TrainerCallback):
         self.last = now
 
     def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **kwargs: object,
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Add the measurements to the log, and warn once when too much time is waiting."""
+        logs = kwargs.get("logs")
         seconds = self.waited + self.stepped
         if logs and "loss" in logs and seconds:
             logs["data_wait"] = self.waited / seconds

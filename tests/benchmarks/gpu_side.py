@@ -333,9 +333,9 @@ def flops_of(folder: str) -> Any:
 
 def smallest_text(data: Any, processor: Any, config: Any, lowest: int = 20) -> float:
     """Pixels that a line of text of `lowest` pixels keeps in the picture that shrinks most."""
-    from ocrkit.models.sizes import shrink_scales
+    from ocrkit.models.sizes import picture_fits, row_scale
 
-    return lowest * min(shrink_scales(data["train"], processor, config))
+    return lowest * min(map(row_scale, picture_fits(data["train"], processor, config)))
 
 
 def stock_text(trainer: Any, rows: Any, processor: Any, lowest: int = 20, count: int = 8) -> float:

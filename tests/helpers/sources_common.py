@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageDraw
 
 from data_prep.convert import convert
-from data_prep.dataset.schema import SPLITS, Row
+from data_prep.dataset.schema import SPLITS, Row, parse_json, row_problems
 
 
 def draw(size: tuple[int, int] = (60, 20), mode: str = "RGB", mark: int = 0) -> Image.Image:
@@ -51,7 +51,9 @@ def read_rows(out: Path, split: str | None = None) -> list[Row]:
     for name in [split] if split else SPLITS:
         file = out / name / "metadata.jsonl"
         for line in file.read_text(encoding="utf-8").split("\n")[:-1] if file.exists() else []:
-            rows.append(Row.from_json(line))
+            value = parse_json(line)
+            assert row_problems(value) == []
+            rows.append(Row.from_dict(value))
             with Image.open(out / name / rows[-1].images_file_names[0]) as image:
                 orientation = image.getexif().get(0x0112, 1)
                 turned = image.size[::-1] if orientation > 4 else image.size

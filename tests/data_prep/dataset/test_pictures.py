@@ -161,12 +161,12 @@ def test_a_page_of_a_tiff_is_asked_for_and_thumbnails_are_no_pages(tmp_path):
     path = tmp_path / "two.tif"
     grey().save(path, save_all=True, append_images=[second])
     assert count_pages(path) == 2
-    assert open_image(path, page=2).size == (30, 30) and open_image(path, page=1).size == (60, 20)
+    assert [Opened(path, page).image.size for page in (1, 2)] == [(60, 20), (30, 30)]
     for reader in (open_image, read_header):
         with pytest.raises(PictureError, match=r"several pages: .*two.tif: 2 pages; give each"):
             reader(path)
     with pytest.raises(PictureError, match="page 3 of 2"):
-        open_image(path, page=3)
+        Opened(path, 3)
     from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
     smaller = ImageFileDirectory_v2()

@@ -27,7 +27,7 @@ def row(**changes) -> Row:
 def test_a_row_survives_its_json_line_with_keys_in_the_contract_order():
     line = row(completion=[{"role": "assistant", "content": "합계 ৯ 总额"}]).to_json()
     assert "\n" not in line and "합계 ৯ 总额" in line
-    assert Row.from_json(line).to_json() == line
+    assert Row.from_dict(json.loads(line)).to_json() == line
     assert list(json.loads(line)) == [
         *("id", "images_file_names", "prompt", "completion", "task", "language", "group"),
         *("width", "height", "source", "meta"),
@@ -55,8 +55,6 @@ def test_a_row_survives_its_json_line_with_keys_in_the_contract_order():
 def test_each_fault_of_a_row_is_named(changes, problem):
     problems = row_problems(json.loads(row(**changes).to_json()))
     assert len(problems) == 1 and problem in problems[0]
-    with pytest.raises(ValueError, match=r".+"):
-        Row.from_json(row(**changes).to_json())
 
 
 def test_missing_keys_and_wrong_values_are_invalid_rows():

@@ -80,7 +80,7 @@ def test_a_locale_may_name_a_region():
 
 
 def test_a_misspelt_recipe_names_the_nearest():
-    with pytest.raises(ConfigError, match="Did you mean 'quickstart'"):
+    with pytest.raises(ConfigError, match="did you mean 'quickstart'"):
         TrainConfig.from_recipe("quikstart")
 
 

@@ -163,13 +163,14 @@ def test_rapidocr_reads_a_page_line_by_line():
     page = Image.new("RGB", (740, 740), "white")  # a size that is not enlarged
     for text, place in (("Receipt", (20, 20)), ("TOTAL", (20, 120)), ("9.00", (360, 121))):
         page.paste(line_picture(text), place)
-    reading = engines.read_picture("rapidocr", page)
+    reading = engines.open_engine("rapidocr", []).read(page, None)
     assert reading.text.split("\n") == ["Receipt", "TOTAL 9.00"]
     assert 0.5 < reading.confidence <= 1
 
 
 def test_a_blank_picture_reads_as_nothing():
-    assert engines.read_picture("rapidocr", Image.new("RGB", (300, 40), "white")).text == ""
+    blank = Image.new("RGB", (300, 40), "white")
+    assert engines.open_engine("rapidocr", []).read(blank, None).text == ""
 
 
 def test_rapidocr_takes_none_of_tesseracts_options(tmp_path):

@@ -9,7 +9,7 @@ from data_prep.dataset.schema import DataError
 from ocrkit.data.load import load_data
 from ocrkit.errors import TrainingError
 from ocrkit.models.load import load_model
-from ocrkit.models.sizes import shrink_scales
+from ocrkit.models.sizes import picture_fits, row_scale
 from ocrkit.training.plan import line_height, plan
 
 
@@ -105,4 +105,5 @@ def test_scales_without_a_budget(config):
     class Processor:
         image_processor = object()
 
-    assert set(shrink_scales(load_data(config)["train"], Processor(), config)) == {1.0}
+    fits = picture_fits(load_data(config)["train"], Processor(), config)
+    assert set(map(row_scale, fits)) == {1.0}
