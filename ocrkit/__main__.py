@@ -605,8 +605,8 @@ def _compare(arguments: argparse.Namespace, config: object) -> int:
     comparison = compare(*evaluations)
     print(comparison.table(arguments.metrics))
     if arguments.out:
-        told = training_of(arguments.evaluations[-1])
-        folder = comparison.save(arguments.out, **told, overwrite=arguments.overwrite)
+        training = training_of(arguments.evaluations[-1])
+        folder = comparison.save(arguments.out, **training, overwrite=arguments.overwrite)
         print(f"report in {folder / 'index.html'}")
     if arguments.fail_if and comparison.fails(arguments.fail_if):
         print(f"ocrkit: {evaluations[-1].name} has {arguments.fail_if}", file=sys.stderr)

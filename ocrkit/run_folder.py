@@ -359,12 +359,12 @@ def moved_path(path: str, folder: Path, names: Iterable[str], place: Path | None
     """Translate a path into a run folder after `replacing_run`; the folder becomes `place`."""
     if place is None or not path:
         return path
-    wanted = Path(path).resolve()
-    if wanted == folder.resolve():
+    absolute = Path(path).resolve()
+    if absolute == folder.resolve():
         return str(place)
     for name in names:
         with suppress(ValueError):
-            return str(place / name / wanted.relative_to((folder / name).resolve()))
+            return str(place / name / absolute.relative_to((folder / name).resolve()))
     return path
 
 

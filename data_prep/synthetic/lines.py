@@ -297,8 +297,8 @@ def run(args: argparse.Namespace) -> int:
         layout=args.layout,
         format=args.format,
     )
-    made = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
-    print(f"{args.out}: {sum(result['rows'].values()):,} lines ({made})")
+    counts = ", ".join(f"{split} {count:,}" for split, count in result["rows"].items())
+    print(f"{args.out}: {sum(result['rows'].values()):,} lines ({counts})")
     for reason, count in result["rejects"].items():
         print(f"  {count:>9,}  {reason} (see rejects.jsonl)")
     return 0

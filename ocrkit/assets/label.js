@@ -24,7 +24,7 @@ function render({ model, el }) {
   const counter = make("div", "counter");
   const frame = make("div", "frame");
   const picture = make("img", "picture", frame);
-  const told = make("div", "told");
+  const facts = make("div", "facts");
   const draft = make("div", "draft");
   const box = make("textarea", "box");
   box.rows = 2;
@@ -110,7 +110,7 @@ function render({ model, el }) {
     const sure = sample.confidence == null ? "" : `  (${Math.round(100 * sample.confidence)} % sure)`;
     draft.lang = box.lang = sample.language;
     draft.replaceChildren(...marked(sample.draft, sample.doubts), sure);
-    told.replaceChildren(...sample.told.map(([key, text]) => {
+    facts.replaceChildren(...sample.facts.map(([key, text]) => {
       const line = document.createElement("div");
       line.textContent = `${key}: ${text}`;
       return line;

@@ -177,14 +177,18 @@ def _parquet_rows(path: Path, numbers: list[int], rows: Sequence[Row]) -> "Datas
 
     columns = features()
     with without_bars():
-        part = Dataset.from_parquet(str(path)).select(numbers)
-        part = part.remove_columns([name for name in part.column_names if name in _CHECKED_COLUMNS])
+        selected = Dataset.from_parquet(str(path)).select(numbers)
+        selected = selected.remove_columns(
+            [name for name in selected.column_names if name in _CHECKED_COLUMNS]
+        )
         for name in _CHECKED_COLUMNS:
-            part = part.add_column(name, [row.get(name) for row in rows], feature=columns[name])
+            selected = selected.add_column(
+                name, [row.get(name) for row in rows], feature=columns[name]
+            )
         for name in columns:
-            if name not in part.column_names:
-                part = part.add_column(name, [None] * len(rows), feature=columns[name])
-        return part.select_columns(list(columns)).cast(columns)
+            if name not in selected.column_names:
+                selected = selected.add_column(name, [None] * len(rows), feature=columns[name])
+        return selected.select_columns(list(columns)).cast(columns)
 
 
 def _without_duplicates(rows: "Dataset", path: Path, skipped: list[dict[str, str]]) -> "Dataset":

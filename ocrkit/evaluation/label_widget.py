@@ -56,12 +56,12 @@ def view(labels: Labels, sample: Mapping[str, Any] | None, note: str = "") -> di
     shown: dict[str, Any] = {"progress": labels.progress(), "note": note}
     shown |= {"folder": str(labels.folder.absolute()), "undo": labels.last is not None}
     if sample is None:
-        ended = "All pictures have an answer. F4 takes the last one back."
-        said = ended if labels.samples else "Nothing is to be checked."
-        return shown | {"done": True, "id": "", "note": f"{note} {said}".strip()}
+        done = "All pictures have an answer. F4 takes the last one back."
+        message = done if labels.samples else "Nothing is to be checked."
+        return shown | {"done": True, "id": "", "note": f"{note} {message}".strip()}
     draft = labels.drafts.get(sample["id"], {})
     answer = labels.answers.get(sample["id"], {})
-    told = [(key, sample[key]) for key in ("why", "label", "read") if sample.get(key)]
+    facts = [(key, sample[key]) for key in ("why", "label", "read") if sample.get(key)]
     try:
         picture = data_url(labels.picture(sample))
     except (OSError, ValueError) as error:
@@ -74,7 +74,7 @@ def view(labels: Labels, sample: Mapping[str, Any] | None, note: str = "") -> di
         "doubts": draft.get("doubts") or [],
         "confidence": draft.get("confidence"),
         "text": answer.get("text") or labels.draft_of(sample),
-        "told": told,
+        "facts": facts,
     }
 
 

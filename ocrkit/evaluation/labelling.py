@@ -275,10 +275,10 @@ def collect_pictures(
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     samples = []
     for id, where, group, code, picture in tqdm(_pictures(source, language), desc="pictures"):
-        for number, part in enumerate(_parts(picture, lines), 1):
+        for number, cut in enumerate(_parts(picture, lines), 1):
             own = f"{id}_line_{number:03d}" if lines else id
             name = f"pictures/{slug(own)}.png"
-            write_whole(folder / name, to_png(part))
+            write_whole(folder / name, to_png(cut))
             samples.append(
                 {"id": own, "file": name, "group": group, "language": code, "where": where}
             )

@@ -83,13 +83,13 @@ def _box(quad: Quad) -> tuple[float, float, float, float]:
 
 def _rows(numbers: list[int], boxes: Sequence[tuple], height: float) -> list[list[int]]:
     """Rows of boxes of a part of a page, each from left to right."""
-    for left, right in _cuts(numbers, boxes, axis=0):
+    for left, right in _straight_cuts(numbers, boxes, axis=0):
         sides = [_extent(side, boxes, axis=0) for side in (left, right)]
         gap = sides[1][0] - sides[0][1]
         if gap >= _GUTTER * height and all(end - start >= _COLUMN * height for start, end in sides):
             return _rows(left, boxes, height) + _rows(right, boxes, height)
     halves = max(
-        _cuts(numbers, boxes, axis=1),
+        _straight_cuts(numbers, boxes, axis=1),
         key=lambda cut: _extent(cut[1], boxes, 1)[0] - _extent(cut[0], boxes, 1)[1],
         default=None,
     )
@@ -102,7 +102,7 @@ def _extent(numbers: list[int], boxes: Sequence[tuple], axis: int) -> tuple[floa
     return min(boxes[n][axis] for n in numbers), max(boxes[n][axis + 2] for n in numbers)
 
 
-def _cuts(
+def _straight_cuts(
     numbers: list[int], boxes: Sequence[tuple], axis: int
 ) -> Iterator[tuple[list[int], list[int]]]:
     """Ways to cut boxes in two by a straight line that none crosses."""
@@ -186,13 +186,13 @@ def _line_rows(rows: Iterable[Row], pages: dict[str, _Page]) -> Iterator[Row]:
         try:
             picture = open_image(row["images"][0])
             page.size, quads = picture.size, detect_lines(picture)
-            cuts = [cut_line(picture, quad) for quad in quads]
+            pictures = [cut_line(picture, quad) for quad in quads]
         except (OSError, ValueError) as error:
             page.error = " ".join(str(error).split())
             continue
         page.quads = quads
-        for number, cut in enumerate(cuts):
-            yield {"id": f"{number} {row['id']}", "prompt": row["prompt"], "images": [cut]}
+        for number, line in enumerate(pictures):
+            yield {"id": f"{number} {row['id']}", "prompt": row["prompt"], "images": [line]}
 
 
 def _prediction(id: str, page: _Page) -> Any:

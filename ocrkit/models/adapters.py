@@ -76,11 +76,12 @@ def lora_targets(model: torch.nn.Module, config: TrainConfig) -> list[str]:
     return names
 
 
-def describe_adapters(model: torch.nn.Module, config: TrainConfig) -> str:
+def describe_adapters(model: torch.nn.Module, config: TrainConfig, new: bool = False) -> str:
     """Count the layers that adapters are on, by tower and block, and name what selects none.
 
     Args:
         model: with adapters of PEFT, loaded by either backend.
+        new: whether the adapters were just added to the base, and so change no reading.
     """
     counts: Counter[tuple[str, str]] = Counter()
     for name, module in model.named_modules():
@@ -91,7 +92,8 @@ def describe_adapters(model: torch.nn.Module, config: TrainConfig) -> str:
         blocks = {block: count for (place, block), count in counts.items() if place == tower}
         listed = ", ".join(f"{count} {block}" for block, count in sorted(blocks.items()))
         parts.append(f"{sum(blocks.values())} layers of the {tower} ({listed})")
-    lines = [f"LoRA adapters: {'; '.join(parts)}"]
+    title = "New LoRA adapters, without effect until they are trained" if new else "LoRA adapters"
+    lines = [f"{title}: {'; '.join(parts)}"]
     if config.lora_target_modules:
         names = [name for name, module in model.named_modules() if hasattr(module, "lora_A")]
         for target in config.lora_target_modules:

@@ -47,10 +47,10 @@ def apply_pixel_budget(processor: "ProcessorMixin", config: TrainConfig) -> None
     if counted is None:
         size = dict(getattr(image_processor, "size", None) or {})
         bounds = {"min_pixels": config.min_pixels, "max_pixels": config.max_pixels}
-        asked = " and ".join(f"{name}={value}" for name, value in bounds.items() if value)
+        settings = " and ".join(f"{name}={value}" for name, value in bounds.items() if value)
         raise ConfigError(
             f"{name} does not bound the area of a picture (its size is {size}), so "
-            f"{asked} cannot bound it; {_other_budget(processor)}."
+            f"{settings} cannot bound it; {_other_budget(processor)}."
         )
     lowest, highest = area_bounds(image_processor)
     numbers = settings_of(image_processor)

@@ -100,16 +100,16 @@ def conversation_difference(collate: Collator) -> str:
     whole = collate.conversation.whole(row)
     if not whole.startswith(rendered.prompt):
         return ""
-    ours = collate([row])
+    collated = collate([row])
     # The end of turn may be no part of the text, and what follows it is never generated.
-    length = ours["input_ids"].shape[1] - 1
+    length = collated["input_ids"].shape[1] - 1
     pictures = [scaled_pictures(row, collate.image_height)]
-    own = process(collate.processor, [whole], pictures)
-    for name in ours.keys() & own.keys() - {"labels"}:
-        ours_value, own_value = ours[name], own[name]
-        if own_value.shape[:2] == own["input_ids"].shape:
-            ours_value, own_value = ours_value[:, :length], own_value[:, :length]
-        if not torch.equal(ours_value, own_value):
+    expected = process(collate.processor, [whole], pictures)
+    for name in collated.keys() & expected.keys() - {"labels"}:
+        value, wanted = collated[name], expected[name]
+        if wanted.shape[:2] == expected["input_ids"].shape:
+            value, wanted = value[:, :length], wanted[:, :length]
+        if not torch.equal(value, wanted):
             return name
     return ""
 
@@ -226,12 +226,12 @@ def _same_positions(model: "PreTrainedModel", collate: Collator, rows: Sequence[
         return True
     # Its declared type is that of a module's attributes.
     compute = cast(Callable[..., Any], rope_index)
-    taken = inspect.signature(compute).parameters
+    accepted = inspect.signature(compute).parameters
 
-    def positions(some: Sequence[Any]) -> list[torch.Tensor]:
-        batch = _on_device(model, collate(some))
-        found, _ = compute(**{name: batch[name] for name in taken if name in batch})
-        return [found[:, row, mask] for row, mask in enumerate(batch["attention_mask"].bool())]
+    def positions(lines: Sequence[Any]) -> list[torch.Tensor]:
+        batch = _on_device(model, collate(lines))
+        indices, _ = compute(**{name: batch[name] for name in accepted if name in batch})
+        return [indices[:, row, mask] for row, mask in enumerate(batch["attention_mask"].bool())]
 
     single = [positions([row])[0] for row in rows]
     return all(map(torch.equal, positions(rows), single))

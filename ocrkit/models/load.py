@@ -84,7 +84,7 @@ def load_model(config: TrainConfig) -> "tuple[PreTrainedModel, ProcessorMixin]":
     dtype = weights_dtype(config, embedded=base == str(TINY))
     load = load_with_unsloth if backend == "unsloth" else _load_with_transformers
     try:
-        return _prepare(*load(config, base, adapter, dtype), config, base, backend)
+        return _prepare(*load(config, base, adapter, dtype), config, base, adapter, backend)
     except (ConfigError, ModelError):
         raise
     except Exception as error:  # model code, Unsloth and the Hub raise errors of any type
@@ -117,6 +117,7 @@ def _prepare(
     processor: "ProcessorMixin",
     config: TrainConfig,
     base: str,
+    adapter: str | None,
     backend: str,
 ) -> "tuple[PreTrainedModel, ProcessorMixin]":
     """Apply the pixel budget, set a pad token, and check the kernels of a loaded model."""
@@ -130,7 +131,7 @@ def _prepare(
     batch_windows(model)
     clamp_float16(model)
     if hasattr(model, "peft_config") and is_main_process():
-        print(describe_adapters(model, config))
+        print(describe_adapters(model, config, new=adapter is None))
     if config.processor_kwargs:
         _try_processor_kwargs(model, processor, config)
     if backend == "unsloth":

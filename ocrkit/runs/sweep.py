@@ -53,8 +53,10 @@ def sweep(
         if name in parameters:
             raise ConfigError(f"{name} is both varied and the same for all; give it once.")
     code = _code(notebook)
-    everyone = {name: {**parameters, **combination} for name, combination in members(grid).items()}
-    _check(notebook, code, everyone.values())
+    all_members = {
+        name: {**parameters, **combination} for name, combination in members(grid).items()
+    }
+    _check(notebook, code, all_members.values())
     digest = hashlib.sha256("\n".join(code).encode()).hexdigest()[:16]
     summary = out / "sweep.json"
     if summary.exists() and "members" not in read_json(summary):
@@ -70,13 +72,13 @@ def sweep(
     # The default SIGTERM would leave the member running and on the GPU.
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        for number, (name, values) in enumerate(everyone.items(), 1):
-            print(f"[{number}/{len(everyone)}] {name}", end=" ... ", flush=True)
+        for number, (name, values) in enumerate(all_members.items(), 1):
+            print(f"[{number}/{len(all_members)}] {name}", end=" ... ", flush=True)
             outcome = _member(notebook, digest, out / name, values)
             print(outcome, flush=True)
             # Members that were done before are read together, once.
-            if outcome != _DONE_BEFORE or number == len(everyone):
-                rows = _save(out, notebook, digest, everyone, list(grid))
+            if outcome != _DONE_BEFORE or number == len(all_members):
+                rows = _save(out, notebook, digest, all_members, list(grid))
     finally:
         signal.signal(signal.SIGTERM, before)
         lock.release()
@@ -115,10 +117,10 @@ def parse_grid(grid: Sequence[str], seeds: str | None = None) -> dict[str, list[
         parts = [part.strip() for part in _split(values)]
         if not name.isidentifier() or not all(parts):
             raise ConfigError(f"--grid {entry!r} cannot be read; write NAME=VALUE,VALUE.")
-        read = [value_of(part) for part in parts]
-        if name in values_of or len(set(map(str, read))) < len(read):
+        parsed = [value_of(part) for part in parts]
+        if name in values_of or len(set(map(str, parsed))) < len(parsed):
             raise ConfigError(f"--grid {entry!r} comes twice; give every name and value once.")
-        values_of[name] = read
+        values_of[name] = parsed
     return values_of
 
 
@@ -184,10 +186,10 @@ def _check(notebook: Path, code: list[str], members: Iterable[Mapping[str, Any]]
 
 def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -> str:
     """Run a member unless it is done already; returns the outcome as text."""
-    made = json.loads(json.dumps({"parameters": values, "notebook": digest}, default=str))
+    origin = json.loads(json.dumps({"parameters": values, "notebook": digest}, default=str))
     status = read_json(folder / "status.json")
     _stop(_alive(status))
-    same = all(status.get(key) == value for key, value in made.items())
+    same = all(status.get(key) == value for key, value in origin.items())
     if same and status.get("state") == "done":
         return _DONE_BEFORE
     if status and not same:
@@ -213,16 +215,16 @@ def _member(notebook: Path, digest: str, folder: Path, values: dict[str, Any]) -
             command, stdout=log, stderr=subprocess.STDOUT, env=environment, start_new_session=True
         )
         running = {"state": "running", "pid": process.pid, "started": process.create_time()}
-        _write(folder, made | running)
+        _write(folder, origin | running)
         try:
             _wait(process)
         except KeyboardInterrupt:
-            _write(folder, made | {"state": "stopped"})
+            _write(folder, origin | {"state": "stopped"})
             raise
     error = _error(process.returncode, folder)
     state = "failed" if error else "done"
     seconds = round(time.time() - start, 1)
-    _write(folder, made | {"state": state, "seconds": seconds, "error": error})
+    _write(folder, origin | {"state": state, "seconds": seconds, "error": error})
     return f"{state} after {seconds / 60:.1f} min" + (f": {error}" if error else "")
 
 
@@ -306,15 +308,20 @@ def _write(folder: Path, status: dict[str, Any]) -> None:
 
 
 def _save(
-    out: Path, notebook: Path, digest: str, everyone: Mapping[str, dict], varied: Sequence[str]
+    out: Path, notebook: Path, digest: str, all_members: Mapping[str, dict], varied: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Write sweep.json over the members that have run so far, and return their rows."""
-    folders = [out / name for name in everyone if (out / name / "status.json").is_file()]
+    folders = [out / name for name in all_members if (out / name / "status.json").is_file()]
     rows = leaderboard(*folders)
     for row in rows:
-        row["parameters"] = {name: everyone[row["run"]][name] for name in varied}
+        row["parameters"] = {name: all_members[row["run"]][name] for name in varied}
     kept = [{key: value for key, value in row.items() if key != "settings"} for row in rows]
-    summary = {"notebook": str(notebook), "hash": digest, "planned": len(everyone), "members": kept}
+    summary = {
+        "notebook": str(notebook),
+        "hash": digest,
+        "planned": len(all_members),
+        "members": kept,
+    }
     write_whole(out / "sweep.json", json.dumps(summary, indent=1, default=str) + "\n")
     return rows
 

@@ -149,31 +149,31 @@ def set_aside_later(output_dir: str | Path, step: int) -> None:
         )
 
 
-def checkpoint_to_resume(output_dir: str | Path, wanted: str | None) -> Path | None:
+def checkpoint_to_resume(output_dir: str | Path, requested: str | None) -> Path | None:
     """The whole checkpoint that `resume_from_checkpoint` names; None: training begins anew.
 
     Args:
-        wanted: a checkpoint folder; "auto" takes the latest whole checkpoint, if any, and prints
+        requested: a checkpoint folder; "auto" takes the latest whole checkpoint, if any, and prints
             the damage of those that it passes over; None begins anew.
 
     Raises:
         ConfigError: the folder does not exist, was not written to its end or is damaged.
     """
-    if not wanted:
+    if not requested:
         return None
-    if wanted == "auto":
+    if requested == "auto":
         chosen = _latest_whole(output_dir)
-    elif not Path(wanted).is_dir():
+    elif not Path(requested).is_dir():
         raise ConfigError(
-            f"resume_from_checkpoint={wanted!r} is no folder; give a checkpoint folder or auto."
+            f"resume_from_checkpoint={requested!r} is no folder; give a checkpoint folder or auto."
         )
-    elif problem := damage(wanted):
+    elif problem := damage(requested):
         raise ConfigError(
-            f"resume_from_checkpoint={wanted!r} is damaged: {problem}; give another checkpoint, "
+            f"resume_from_checkpoint={requested!r} is damaged: {problem}; give another checkpoint, "
             "or auto for the latest that is whole."
         )
     else:
-        chosen = Path(wanted)
+        chosen = Path(requested)
     if chosen and not has_checksums(chosen):
         print(
             f"{chosen.name} was saved by ocrkit 0.1.0 without checksums: its files have the right "

@@ -32,7 +32,7 @@ _INDEXED = {aten.index, aten.index_put, aten.index_put_, aten._index_put_impl_, 
 _DEVICE = torch.ops.prim.device.default
 
 
-class _Quick(TorchDispatchMode):
+class _FastDeviceMode(TorchDispatchMode):
     """Mode that answers by itself, and without dynamo, what tensors are asked most: their device.
 
     That is two of three calls of a simulated step.
@@ -58,16 +58,16 @@ class _Quick(TorchDispatchMode):
 
 def _tensors(*values: object) -> list[torch.Tensor]:
     """Tensors among arguments and in their tuples and lists; torch's tree_iter takes far longer."""
-    found: list[torch.Tensor] = []
+    collected: list[torch.Tensor] = []
     for value in values:
         if isinstance(value, torch.Tensor):
-            found.append(value)
+            collected.append(value)
         elif isinstance(value, tuple | list):
-            found += _tensors(*value)
-    return found
+            collected += _tensors(*value)
+    return collected
 
 
-class RealIntegers(_Quick):
+class RealIntegers(_FastDeviceMode):
     """Compute operations on integers alone with real numbers; the others stay fake.
 
     Models call `.tolist()` on the sizes of pictures, which fake tensors cannot answer.
@@ -127,7 +127,7 @@ class _Held:
     kind: str
 
 
-class Meter(_Quick):
+class Meter(_FastDeviceMode):
     """Bytes of storages alive, by what they hold, and the cost of every kernel."""
 
     def __init__(self, vocabulary: int) -> None:
@@ -179,12 +179,12 @@ class Meter(_Quick):
         if packet not in _ALLOCATES:
             formula = flop_registry.get(packet)
             operations = float(formula(*args, **kwargs, out_val=out)) if formula else 0.0
-            moved = sum(map(_touched, _tensors(args, *kwargs.values()) + outputs))
+            moved = sum(map(_bytes_moved, _tensors(args, *kwargs.values()) + outputs))
             self.kernels.append((operations, float(moved)))
         return out
 
 
-def _touched(tensor: torch.Tensor) -> int:
+def _bytes_moved(tensor: torch.Tensor) -> int:
     """Bytes of a tensor that a kernel reads or writes; expanded dimensions count once."""
     count = 1
     for size, stride in zip(tensor.shape, tensor.stride()):

@@ -51,19 +51,19 @@ def out_of_memory(where: str, lengths: Sequence[float], ids: Sequence[str] = ())
 
 
 def cannot_compute(
-    what: str, error: Exception, model: "PreTrainedModel", processor: "ProcessorMixin"
+    pictures: str, error: Exception, model: "PreTrainedModel", processor: "ProcessorMixin"
 ) -> TrainingError:
     """The error for pictures with which a model's own code fails.
 
     Args:
-        what: the pictures, e.g. "a drawn line".
+        pictures: what they are, e.g. "a drawn line".
         error: of that code.
     """
     cause = " ".join(str(error).split())[:200] or type(error).__name__
     setting = budget_setting(processor)
     lower = f"set {setting} lower, or " if setting else ""
     return TrainingError(
-        f"{model.config.model_type}: this model cannot compute {what} ({cause}); {lower}take "
+        f"{model.config.model_type}: this model cannot compute {pictures} ({cause}); {lower}take "
         "another model."
     )
 

@@ -78,15 +78,15 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     """
     own = replace(config, dataset=config.replay_folder, replay="", max_train_samples=None)
     replay = load_data(own)["train"]
-    few = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
-    if not len(few[1]):
+    samples = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
+    if not len(samples[1]):
         raise DataError(f"replay={config.replay!r} has no usable training row; leave replay out.")
     for name in ("task", "language"):
-        wanted, given = ({*data.unique(name)} - {None} for data in few)
-        if wanted and given and not wanted & given:
+        own, replayed = ({*data.unique(name)} - {None} for data in samples)
+        if own and replayed and not own & replayed:
             raise DataError(
-                f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(given))} and "
-                f"{config.dataset} of {', '.join(sorted(wanted))}: what is kept by replay is what "
+                f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(replayed))} and "
+                f"{config.dataset} of {', '.join(sorted(own))}: what is kept by replay is what "
                 f"the model did before, in the same {name}; give such a dataset or replay=''."
             )
     return replay
@@ -111,9 +111,9 @@ def with_replay(rows: "Dataset", replay: "Dataset", share: float) -> "Dataset":
     numbers = np.arange(max(slots, len(replay)))
     with without_bars():
         replay = replay.select(np.sort(numbers % len(replay)) if slots > len(replay) else order)
-        taken = len(rows) + numbers * slots // len(numbers)
-        parts = [(rows, np.arange(len(rows))), (replay, taken)]
-        return concatenate_datasets([part.add_column(SLOT, slot.tolist()) for part, slot in parts])
+        replay_slot = len(rows) + numbers * slots // len(numbers)
+        both = [(rows, np.arange(len(rows))), (replay, replay_slot)]
+        return concatenate_datasets([data.add_column(SLOT, slot.tolist()) for data, slot in both])
 
 
 def validation_rows(data: "DatasetDict", config: TrainConfig) -> "Dataset | None":

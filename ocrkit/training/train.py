@@ -181,9 +181,9 @@ def _train(
         left_out = sum(skipped_counts(folder).values())
         listed = f"; see {folder / 'skipped.jsonl'}" if left_out else ""
         print(f"{left_out} rows left out so far{listed}")
-    way_on = "resume_from_checkpoint='auto' goes on from there."
+    resume_hint = "resume_from_checkpoint='auto' goes on from there."
     if stop.caught and not stop.requested:
-        raise Stopped(f"Stopped at step {output.global_step}; {way_on}")
+        raise Stopped(f"Stopped at step {output.global_step}; {resume_hint}")
     adapter = folder / "adapter"
     gathered = gathered_weights(trainer.accelerator, trainer.model_wrapped)
     if trainer.is_world_process_zero():
@@ -199,7 +199,7 @@ def _train(
     if stop.requested:
         print(
             f"Stopped at step {output.global_step} and saved; the cells below evaluate what was "
-            f"reached. With config.{way_on.replace(' goes', ', running this cell again goes')}"
+            f"reached. With config.{resume_hint.replace(' goes', ', running this cell again goes')}"
         )
     return TrainResult(
         global_step=output.global_step,

@@ -320,7 +320,7 @@ class OCRTrainer(ResumableTrainer):
             self.args.per_device_eval_batch_size,
         )
         gathered = gather_object([(predictions, nats, labels)])
-        readings = {reading["id"]: reading for part, _, _ in gathered for reading in part}
+        readings = {reading["id"]: reading for share, _, _ in gathered for reading in share}
         records = [record | readings.get(record["id"], {}) for record in records_of(rows)]
         nats, labels = (sum(process[n] for process in gathered) for n in (1, 2))
         metrics = {"loss": nats / labels if labels else math.nan}

@@ -53,6 +53,8 @@ def test_full_names_select_what_the_pattern_of_version_0_1_selected(name, tmp_pa
     layers = [path for path, module in adapted.named_modules() if hasattr(module, "lora_A")]
     assert [path.removeprefix("base_model.model.") for path in layers] == expected
     printed = describe_adapters(adapted, TrainConfig())
+    new = describe_adapters(adapted, TrainConfig(), new=True)
+    assert new.startswith("New LoRA adapters, without effect until they are trained: ")
     counts = re.findall(r"(\d+) layers of the (vision tower|language model)", printed)
     assert sum(int(count) for count, _ in counts) == len(expected) and len(counts) == 2
     assert "\n" not in printed
