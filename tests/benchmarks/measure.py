@@ -105,7 +105,7 @@ def limit_row(
     beside: str | None = None,
     least: float | None = None,
 ) -> dict[str, Any]:
-    """A row of one figure that should be at most `most`, or at least `least`.
+    """A row of one figure that should be at most `most`, or at least `least`; or has no aim.
 
     Args:
         value: several were measured in as many rounds, and their median counts; None: no memory.
@@ -114,7 +114,11 @@ def limit_row(
     if isinstance(value, Sequence):
         spread = {"low": _rounded(min(value)), "high": _rounded(max(value)), "rounds": len(value)}
         value = statistics.median(value)
-    met = value is not None and (value >= least if most is None else value <= most)
+    aim, met = "", value is not None
+    if most is not None:
+        aim, met = f"at most {most:g}", met and value <= most
+    elif least is not None:
+        aim, met = f"at least {least:g}", met and value >= least
     return {
         "what": what,
         "beside": beside,
@@ -122,7 +126,7 @@ def limit_row(
         "unit": unit,
         "ours": UNFIT if value is None else _rounded(value),
         **spread,
-        "aim": f"at least {least:g}" if most is None else f"at most {most:g}",
+        "aim": aim,
         "met": bool(met),
     }
 

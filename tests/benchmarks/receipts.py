@@ -32,6 +32,8 @@ READERS = {
     "Tesseract 5": "tesseract",
 }
 BASE, TUNED = "the embedded reader", "the embedded reader after training"
+# What the recipe said before it had `replay` and `weight_averaging`.
+EARLIER = {"max_steps": 800, "replay": "", "weight_averaging": 0.0}
 
 
 def receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:
@@ -45,6 +47,21 @@ def receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:
     figures = cross_validate(data, kept_folds(), folds)
     first, *others = rows_of(figures)
     return [{**first, "figures": figures}, *others]
+
+
+def earlier_receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:
+    """Row of the same cross-validation with the recipe's `EARLIER` settings, which have no aim.
+
+    Arguments as in `receipts`.
+    """
+    data = Path(os.environ["OCRKIT_TEST_DATA"]) / "finance_sroie"
+    figures = cross_validate(data, kept_folds(**EARLIER), folds, beside=False, **EARLIER)
+    rate = figures["readers"][TUNED]["CER without case"]
+    inputs = f"{figures['lines']} lines of {figures['receipts']} receipts, {folds} of {FOLDS} folds"
+    what = "real receipts, CER without case, earlier recipe"
+    row = limit_row(what, 100 * rate["value"], "%", inputs=inputs)
+    row |= {end: round(100 * rate[end], 2) for end in ("low", "high")}
+    return [{**row, "figures": figures}]
 
 
 def rows_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
@@ -72,14 +89,19 @@ def rows_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def kept_folds() -> Path:
-    """The folder for folds of this recipe, of what it replays, and of this embedded model."""
+def kept_folds(**settings: Any) -> Path:
+    """The folder for folds of this recipe, of what it replays, and of this embedded model.
+
+    Args:
+        settings: in place of the recipe's.
+    """
     from ocrkit.config import PRINT, TrainConfig
     from ocrkit.models.base import TINY
 
-    settings = json.dumps(TrainConfig.from_recipe(RECIPE).to_dict(), sort_keys=True).encode()
+    config = TrainConfig.from_recipe(RECIPE, **settings).to_dict()
+    text = json.dumps(config, sort_keys=True).encode()
     files = [(PRINT / "dataset.json").read_bytes(), (TINY / "model.safetensors").read_bytes()]
-    digest = hashlib.sha256(b"".join([settings, *files])).hexdigest()[:12]
+    digest = hashlib.sha256(b"".join([text, *files])).hexdigest()[:12]
     return Path(__file__).parents[2] / "runs" / "bench" / f"receipts-{digest}"
 
 
@@ -91,12 +113,15 @@ def folds_of(groups: Sequence[str], count: int = FOLDS) -> list[list[int]]:
     return [[n for n, group in enumerate(groups) if fold[group] == k] for k in range(count)]
 
 
-def cross_validate(data: Path, kept: Path, folds: int = FOLDS, **settings: Any) -> dict[str, Any]:
+def cross_validate(
+    data: Path, kept: Path, folds: int = FOLDS, beside: bool = True, **settings: Any
+) -> dict[str, Any]:
     """Train and read the first `folds` of `FOLDS` folds; figures of every reader on their lines.
 
     Args:
         data: receipts in SROIE's format.
         kept: a folder for dataset, runs and evaluations; what is finished there is taken.
+        beside: read the lines also before training and with engines.
         settings: in place of the recipe's.
     """
     from ocrkit import TrainConfig, load_data
@@ -122,7 +147,7 @@ def cross_validate(data: Path, kept: Path, folds: int = FOLDS, **settings: Any) 
         others = sorted(set(range(len(rows))) - set(test))
         spent = _trained(own, select_rows(rows, others), select_rows(rows, test), clean)
         minutes.append(round(spent, 2))
-        for name, records in _readings(own, select_rows(rows, test), clean).items():
+        for name, records in _readings(own, select_rows(rows, test), clean, beside).items():
             read.setdefault(name, []).extend(records)
         print(f"fold {number + 1} of {FOLDS}: {spent:.1f} minutes of CPU", flush=True)
     return {
@@ -135,6 +160,7 @@ def cross_validate(data: Path, kept: Path, folds: int = FOLDS, **settings: Any) 
         "clean": {
             when: figures_of(read[f"clean-{of}"])["CER"]
             for when, of in (("before", "base"), ("after", "tuned"))
+            if f"clean-{of}" in read
         },
         "cpu minutes": minutes,
     }
@@ -158,18 +184,20 @@ def _trained(config: "TrainConfig", train_rows: Any, test_rows: Any, clean: Any)
     return json.loads(done.read_text(encoding="utf-8"))["cpu minutes"]
 
 
-def _readings(config: "TrainConfig", test_rows: Any, clean: Any) -> dict[str, list]:
-    """Records of a fold by evaluation: before and after training, engines, and clean lines."""
+def _readings(config: "TrainConfig", test_rows: Any, clean: Any, beside: bool) -> dict[str, list]:
+    """Records of a fold by evaluation: after training, and `beside` it the base and engines."""
     from ocrkit import evaluate, load_model
     from ocrkit.evaluation.baseline import evaluate_engines
     from ocrkit.evaluation.evaluation import Evaluation
 
-    model, processor = load_model(config)
-    evaluations = [
-        evaluate(model, processor, test_rows, config, name="base"),
-        evaluate(model, processor, clean, config, name="clean-base"),
-        *evaluate_engines(test_rows, config),
-    ]
+    evaluations = []
+    if beside:
+        model, processor = load_model(config)
+        evaluations = [
+            evaluate(model, processor, test_rows, config, name="base"),
+            evaluate(model, processor, clean, config, name="clean-base"),
+            *evaluate_engines(test_rows, config),
+        ]
     for name in ("tuned", "clean-tuned"):
         evaluations.append(Evaluation.load(Path(config.output_dir) / "eval" / name))
     return {evaluation.name: evaluation.records for evaluation in evaluations}

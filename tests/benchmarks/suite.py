@@ -35,6 +35,7 @@ CPU_PARTS = {
 }
 if os.environ.get("OCRKIT_TEST_DATA"):
     CPU_PARTS["receipts"] = receipts.receipts
+    CPU_PARTS["earlier receipts"] = receipts.earlier_receipts
 # In this order: what a person with a card for ten minutes has most of.
 GPU_PARTS = {
     "precision": gpu.precision,

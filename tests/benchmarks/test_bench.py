@@ -150,6 +150,8 @@ def test_benchmark_row_below_its_aim_is_reported(tmp_path, monkeypatch, capsys):
     assert not any(row["met"] for row in limits)
     several = limit_row("start", [3.0, 1.0, 1.5], "s", 2)
     assert several["met"] and "| 1.5 [1, 3] s |" in table([several])
+    aimless = limit_row("rate", 7.0, "%")
+    assert aimless["met"] and "| rate | 7 % |  |  |  |  |" in table([aimless])
     monkeypatch.setitem(suite.CPU_PARTS, "padding", lambda folder: [good, bad, *limits])
     result = suite.benchmark("cpu", tmp_path, ["padding"])
     assert [row["what"] for row in suite.missed(result)] == ["slow", "size", "text"]

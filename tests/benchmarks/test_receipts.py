@@ -31,6 +31,30 @@ def test_receipt_figures_are_compared_with_their_aims():
     assert "theirs" not in receipts.rows_of(figures)[0]
 
 
+def test_kept_folds_of_other_settings_lie_apart():
+    earlier = receipts.kept_folds(**receipts.EARLIER)
+    assert earlier != receipts.kept_folds() and earlier.parent == receipts.kept_folds().parent
+
+
+def test_earlier_recipe_figure_has_no_aim(tmp_path, monkeypatch):
+    asked = []
+    rate = {"value": 0.08, "low": 0.06, "high": 0.1}
+    figures = {"lines": 30, "receipts": 4, "readers": {receipts.TUNED: {"CER without case": rate}}}
+
+    def read(data, kept, folds, **settings):
+        asked.append((data, kept, folds, settings))
+        return figures
+
+    monkeypatch.setenv("OCRKIT_TEST_DATA", str(tmp_path))
+    monkeypatch.setattr(receipts, "cross_validate", read)
+    (row,) = receipts.earlier_receipts(tmp_path, folds=2)
+    kept = receipts.kept_folds(**receipts.EARLIER)
+    settings = {"beside": False, **receipts.EARLIER}
+    assert asked == [(tmp_path / "finance_sroie", kept, 2, settings)]
+    assert (row["ours"], row["low"], row["high"], row["aim"], row["met"]) == (8, 6, 10, "", True)
+    assert row["inputs"] == "30 lines of 4 receipts, 2 of 5 folds" and row["figures"] == figures
+
+
 @pytest.mark.slow
 def test_folds_are_trained_once_and_read_beside_engines(tmp_path, monkeypatch):
     draw_receipts(tmp_path / "SROIE", 6)
@@ -51,6 +75,10 @@ def test_folds_are_trained_once_and_read_beside_engines(tmp_path, monkeypatch):
         assert len(train | test) == 6 and not train & test
     again = receipts.cross_validate(tmp_path / "SROIE", tmp_path / "kept", 2, **small)
     assert again == figures
+    alone = receipts.cross_validate(tmp_path / "SROIE", tmp_path / "kept", 2, beside=False, **small)
+    name = receipts.TUNED
+    assert alone["readers"] == {name: figures["readers"][name]}
+    assert alone["clean"] == {"after": figures["clean"]["after"]}
 
 
 @pytest.mark.slow

@@ -1,8 +1,8 @@
 """Benchmark command of `make bench`: measure speed and memory, update the page of figures.
 
-`python -m tests.tools.bench PART...` measures some parts again; with OCRKIT_TEST_DATA there is a
-part `receipts`, of which `--folds N` trains fewer folds. Exit code 1 if a figure misses its aim. A
-card is measured by `python -m tests.tools.gpu`.
+`python -m tests.tools.bench PART...` measures some parts again; with OCRKIT_TEST_DATA there are the
+parts `receipts`, of which `--folds N` trains fewer folds, and `earlier receipts`. Exit code 1 if a
+figure misses its aim. A card is measured by `python -m tests.tools.gpu`.
 """
 
 import argparse
@@ -25,9 +25,16 @@ def update_page(page: Path, results: Path) -> None:
     files = [results / name for name in ("bench.json", "bench-gpu.json")]
     measured = [json.loads(file.read_text(encoding="utf-8")) for file in files if file.is_file()]
     texts = {"bench": "\n\n".join(map(markdown, measured))}
-    for part, draw in {"receipts": cross_validation, "rounds": rounds}.items():
-        if part in measured[0]["parts"]:
-            texts[f"bench {part}"] = draw(measured[0]["parts"][part]["rows"][0]["figures"])
+    figures = {
+        part: rows[0]["figures"]
+        for part, rows in ((name, of["rows"]) for name, of in measured[0]["parts"].items())
+        if rows and "figures" in rows[0]
+    }
+    if "receipts" in figures:
+        both = figures["receipts"], figures.get("earlier receipts")
+        texts["bench receipts"] = cross_validation(*both)
+    if "rounds" in figures:
+        texts["bench rounds"] = rounds(figures["rounds"])
     write_marks(page, texts)
 
 

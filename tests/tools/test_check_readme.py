@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from tests.benchmarks.receipts import TUNED
 from tests.tools import check_readme
 from tests.tools.check import model_digest
 
@@ -62,6 +63,25 @@ def test_folds_and_lines_that_were_read_are_stated():
     assert "all 5 folds: every line" in text and "2.0 to 3.5 minutes of CPU" in text
     text = check_readme.cross_validation({**figures, "folds": 1, "cpu minutes": [2.0]})
     assert "only 1 of 5 folds so far" in text and "a fold took 2.0 minutes of CPU" in text
+
+
+def test_earlier_recipe_stands_beside_the_present_one():
+    rate = {"value": 0.05, "low": 0.04, "high": 0.06}
+    worse = {"value": 0.08, "low": 0.07, "high": 0.09}
+    figures = {"folds": 5, "of": 5, "lines": 1419, "receipts": 27, "steps": 10}
+    figures |= {"readers": {"base": {"CER": worse}, TUNED: {"CER": rate}}, "cpu minutes": [2.0]}
+    figures |= {"clean": {"before": rate, "after": rate}}
+    earlier = figures | {"readers": {TUNED: {"CER": worse}}, "steps": 20, "cpu minutes": [3.0, 4.0]}
+    earlier["clean"] = {"after": worse}
+    text = check_readme.cross_validation(figures, earlier)
+    rows = [line for line in text.splitlines() if line.startswith("| ")][2:]
+    assert rows == [
+        "| base | 8.0% [7.0%, 9.0%] |",
+        f"| {TUNED}, earlier recipe | 8.0% [7.0%, 9.0%] |",
+        f"| {TUNED} | 5.0% [4.0%, 6.0%] |",
+    ]
+    assert "20 steps" in text and "3.0 to 4.0 minutes" in text
+    assert "clean lines rose to 8.0% [7.0%, 9.0%]" in text
 
 
 def test_rounds_are_compared_seed_by_seed():
