@@ -172,10 +172,6 @@ class Forecast:
             )
         return "\n".join([*lines, *self.notes])
 
-    def to_dict(self) -> dict[str, Any]:
-        """The forecast as a dict of its fields."""
-        return asdict(self)
-
 
 def _hours(hours: float) -> str:
     return f"{hours:.2f}" if hours < 1 else f"{hours:.1f}" if hours < 10 else f"{hours:.0f}"
@@ -186,12 +182,12 @@ def forecast(
 ) -> Forecast:
     """Forecast which card holds a run, its peak memory and its hours, and print it.
 
-    No weights are loaded and no GPU is used: the longest training rows are collated (with blank
-    pictures of their sizes), and a step of the model is simulated for one and for two of them; the
-    peak of larger batches follows, since it grows by the same amount with each row. A card fits
-    where 1.2 times the peak and half a GiB are below its memory; it does not where the peak and
-    half a GiB are above it; between, it is tight. Hours are 1 to 3 times the roofline of all
-    training batches, for adapters alone.
+    No weights are loaded and no GPU is used: the longest training row is collated (with blank
+    pictures of its sizes), and a step of the model is simulated for it once and twice; the peak of
+    larger batches follows, since it grows by the same amount with each row. A card fits where 1.2
+    times the peak and half a GiB are below its memory; it does not where the peak and half a GiB
+    are above it; between, it is tight. Hours are 1 to 3 times the roofline of all training batches,
+    for adapters alone.
 
     Args:
         config: settings of the run.
@@ -293,14 +289,16 @@ def simulated(
         )
     stage("building the model without weights")
     model = FakeModel(config, model_config, embedded=base == str(TINY), adapter=adapter)
-    longest: list[Any] = []
-    for number in (order * 2)[:2]:
-        blank = [Image.new("L", (width, height), 255) for width, height in rows[number]["sizes"]]
-        longest.append({**rows[number], "images": blank})
+    longest = rows[order[0]]
+    # A collator makes its first batch by the model's own processor too, whose copies of a large
+    # photograph take more memory than the whole simulation: small pictures come first.
+    for sizes in ([(64, 64)] * len(longest["sizes"]), longest["sizes"]):
+        blank = [Image.new("L", (width, height), 255) for width, height in sizes]
+        batch = collator([{**longest, "images": blank}])
     steps = []
-    for count in (1, 2):
-        stage(f"simulating a batch of {count}")
-        steps.append(model.step(collator(longest[:count])))
+    for copies in (1, 2):
+        stage(f"simulating a batch of {copies}")
+        steps.append(model.step(batch, copies))
     one, two = steps
     slope = max(two.peak - one.peak, 1)
 
@@ -329,11 +327,11 @@ def simulated(
         if card.tflops and card.bandwidth and trains_adapters:
             # A batch of mean length is as many of the longest rows as its tokens fill.
             share = batch * mean / (2 * lengths[order[0]])
-            seconds = roofline(two.kernels, card, share)
-            seconds *= count * config.gradient_accumulation_steps
+            batches = count * config.gradient_accumulation_steps
+            seconds = batches * roofline(two.kernels, card, share)
             hours = (seconds / 3600, SLOWEST * seconds / 3600)
-        fits = verdict(peak(batch), card.gib)
-        line = (card.name, card.gib, fits, batch, peak(batch), parts, largest, hours)
+        most = peak(batch)
+        line = (card.name, card.gib, verdict(most, card.gib), batch, most, parts, largest, hours)
         forecasts.append(asdict(CardForecast(*line)))
     return {
         "model": config.model_name_or_path,

@@ -155,10 +155,15 @@ class FakeModel:
         self.meter.add(state, "optimizer")
         return [state]
 
-    def step(self, batch: dict[str, torch.Tensor]) -> SimulatedStep:
-        """Simulate forward, backward and optimizer step on a batch of the collator."""
+    def step(self, batch: dict[str, torch.Tensor], copies: int = 1) -> SimulatedStep:
+        """Simulate forward, backward and optimizer step on a batch of the collator.
+
+        Args:
+            copies: how many times the rows of the batch are in the simulated one.
+        """
         fake, meter, model = self.fake, self.meter, self.model
         rows, width = batch["input_ids"].shape
+        rows *= copies
         # Numbers of pictures are fake; token ids, grids and masks stay real, since models compute
         # shapes from them.
         inputs = {
@@ -166,6 +171,8 @@ class FakeModel:
             for name, value in batch.items()
             if torch.is_tensor(value)
         }
+        if copies > 1:
+            inputs = {name: torch.cat([value] * copies) for name, value in inputs.items()}
         on_cuda = as_on_cuda() if self.cuda else contextlib.nullcontext()
         half = torch.autocast("cpu", self.half, enabled=self.half is not None)
         with fake, RealIntegers(), training_mode(model, self.config), on_cuda:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import asdict
 
 import pytest
 
@@ -63,7 +64,7 @@ def test_a_forecast_is_a_line_a_card(config, capsys):
     printed = capsys.readouterr().out
     assert "forecast, not measured: tiny, 4 steps" in printed
     assert "\nt4 " in printed and "\n8gb " in printed
-    json.dumps(result.to_dict())
+    json.dumps(asdict(result))
 
 
 def _simulated(config, cards, **changes):
