@@ -60,6 +60,8 @@ def working_folder(tmp_path, monkeypatch):
     (tmp_path / "lines").mkdir()
     page = Image.open(tmp_path / "SROIE2019" / "img" / "000.jpg")
     page.crop((0, 0, 240, 38)).save(tmp_path / "lines" / "first.png")
+    shutil.copytree(tmp_path / "lines", tmp_path / "pictures")
+    (tmp_path / "labels.csv").write_text("image,text\nfirst.png,SHOP 0\n", encoding="utf-8")
     return tmp_path
 
 
@@ -93,6 +95,7 @@ def test_every_command_of_the_front_page_runs_as_it_stands(working_folder, capsy
         output = capsys.readouterr()
         assert code in expected, (command, output.out[-500:], output.err[-500:])
     assert (working_folder / "predictions.jsonl").is_file()
+    assert (working_folder / "data" / "mine" / "train" / "metadata.jsonl").is_file()
     assert (working_folder / "runs" / "s1" / "merged" / "model.safetensors").is_file()
     assert skipped or (working_folder / "runs" / "s1" / "report" / "index.html").is_file()
 
