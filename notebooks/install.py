@@ -8,21 +8,30 @@ are left out where there is no CUDA driver.
 
 import argparse
 import ctypes.util
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
 from importlib.metadata import distributions
 from pathlib import Path
 
 from packaging.requirements import Requirement
 from packaging.version import Version
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
 ROOT = Path(__file__).resolve().parents[1]
+# Is there, and locked, while pip runs; stays behind, unlocked, where pip was killed.
+MARK = ROOT / ".installing"
 KEPT = "torch torchvision numpy pillow ipykernel ipython ipywidgets protobuf pandas".split()
 # The largest torchao for a torch below 2.10, which newer ones cannot be imported with.
 OLD_TORCH, OLD_TORCHAO = Version("2.10"), "torchao<0.17"
@@ -38,6 +47,48 @@ def installed_versions() -> dict[str, str]:
     listed = [(d.metadata["Name"], d.version) for d in distributions()]
     # Of several copies Python imports the first.
     return {name.lower().replace("_", "-"): v for name, v in reversed(listed) if name and v}
+
+
+@contextmanager
+def marked() -> Iterator[tuple[int, ...]]:
+    """Keep `MARK` until the block ends; a process with the yielded files keeps it locked too."""
+    try:
+        mark = MARK.open("w")
+    except OSError:  # a read-only kit
+        yield ()
+        return
+    with mark:
+        if fcntl:
+            fcntl.flock(mark, fcntl.LOCK_EX)
+        yield (mark.fileno(),) if fcntl else ()
+    MARK.unlink(missing_ok=True)
+
+
+def finish_earlier() -> None:
+    """Wait for the pip of a kernel that has gone, and remove what a killed pip left half.
+
+    A package whose metadata are there counts as installed, also for pip, but pip writes INSTALLER
+    only after all files of a package. What pip was replacing lies in folders that begin with "~".
+    """
+    if not MARK.exists():
+        return
+    began = MARK.stat().st_mtime
+    with MARK.open("a") as mark:
+        if fcntl:
+            try:
+                fcntl.flock(mark, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print("pip is still installing for an earlier kernel; waiting for it.", flush=True)
+                fcntl.flock(mark, fcntl.LOCK_EX)
+        for folder in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+            half = [
+                info
+                for info in Path(folder).glob("*.dist-info")
+                if info.stat().st_mtime >= began and not (info / "INSTALLER").exists()
+            ]
+            for path in (*half, *Path(folder).glob("~*")):
+                shutil.rmtree(path, ignore_errors=True)
+        MARK.unlink(missing_ok=True)
 
 
 def requirements(gpu: bool) -> list[Requirement]:
@@ -86,7 +137,10 @@ def pip_install(
         command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-input"]
         command += ["--disable-pip-version-check", "--report", str(report)]
         command += ["--constraint", str(constraints), *(["--dry-run"] * dry_run), *map(str, lines)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        with nullcontext(()) if dry_run else marked() as held:
+            done = subprocess.run(
+                command, capture_output=True, text=True, check=False, pass_fds=held
+            )
         if done.returncode:
             sys.exit(f"pip could not install the kit's packages: {cause(done.stderr)}")
         chosen = json.loads(report.read_text(encoding="utf-8"))["install"]
@@ -125,6 +179,10 @@ def main(arguments: Sequence[str] = ()) -> None:
     parser.add_argument("--gpu", choices=("auto", "yes", "no"), default="auto")
     options = parser.parse_args(arguments)
     gpu = has_gpu() if options.gpu == "auto" else options.gpu == "yes"
+    package = importlib.util.find_spec("ocrkit")
+    importable = package is not None and package.origin is not None
+    if not options.dry_run:
+        finish_earlier()
     before = installed_versions()
     lacking = missing(requirements(gpu), before)
     after: dict[str, str] = {}
@@ -136,7 +194,7 @@ def main(arguments: Sequence[str] = ()) -> None:
         except OSError as error:  # a full disk
             sys.exit(f"The kit's packages could not be installed: {error}.")
     if not options.dry_run:
-        make_importable(permanently=bool(after))
+        make_importable(permanently=bool(after) or not importable)
     replaced = {name: v for name, v in after.items() if name.lower().replace("_", "-") in before}
     new = [f"{name} {version}" for name, version in after.items() if name not in replaced]
     changed = [f"{n} {before[n.lower().replace('_', '-')]} by {v}" for n, v in replaced.items()]

@@ -6,9 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
+import time
+import venv
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 from packaging.requirements import Requirement
 
@@ -58,13 +63,31 @@ def require(kit, line):
     git("tag", "--force", RELEASE, folder=kit)
 
 
+def offer_large(kit, wheels, files, monkeypatch):
+    """Let a clone require a package `large`, and pip know no other; its metadata come first."""
+    wheels.mkdir()
+    metadata = {
+        "METADATA": "Metadata-Version: 2.1\nName: large\nVersion: 1\n",
+        "WHEEL": "Wheel-Version: 1.0\nTag: py3-none-any\n",
+        "RECORD": "",
+    }
+    with zipfile.ZipFile(wheels / "large-1-py3-none-any.whl", "w") as wheel:
+        for name, text in metadata.items():
+            wheel.writestr(f"large-1.dist-info/{name}", text)
+        for name, content in files.items():
+            wheel.writestr(name, content)
+    require(kit, "large==1")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+
+
 @pytest.fixture
 def run(origin, tmp_path):
     """Run the install cell in an empty folder, then the kit's commands from another folder."""
     home = tmp_path / "home"
     home.mkdir()
 
-    def run(release=RELEASE, address=None, disk=None):
+    def run(release=RELEASE, address=None, disk=None, python=sys.executable, start=subprocess.run):
         cell = install_cells()[1].source
         cell = cell.replace(RELEASE, release).replace(
             project()["urls"]["Repository"], address or origin.as_uri()
@@ -76,7 +99,7 @@ def run(origin, tmp_path):
         environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
         environment["HOME"] = str(home)
         # Without the current folder among the paths, as where it is not the kit's.
-        command = [sys.executable, "-P", "-c", f"{cell}\n{after}"]
+        command = [str(python), "-P", "-c", f"{cell}\n{after}"]
         if disk and subprocess.run([*FULL, "true"], capture_output=True).returncode:
             pytest.skip("no disk can be mounted here")
         if disk:  # a small one, which only this command sees
@@ -86,20 +109,14 @@ def run(origin, tmp_path):
                 "-",
                 *command,
             ]
-        return subprocess.run(
-            command,
-            cwd=home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        pipe = subprocess.PIPE
+        return start(command, cwd=home, env=environment, stdout=pipe, stderr=pipe, text=True)
 
     run.home = home
     return run
 
 
-def test_install_clones_the_release_and_commands_run_from_any_folder(run):
+def test_install_clones_the_release_and_commands_run_from_any_folder(run, tmp_path):
     for _ in range(2):  # the second time it is there
         done = run()
         assert done.returncode == 0, done.stderr
@@ -108,6 +125,8 @@ def test_install_clones_the_release_and_commands_run_from_any_folder(run):
             done.stdout
         )
     assert (run.home / "ocrkit-src" / "requirements.txt").is_file()
+    # For a kernel that is started anew, in this environment's folder of packages.
+    assert (tmp_path / "ocrkit.pth").read_text() == str(run.home / "ocrkit-src")
 
 
 def test_install_uses_a_clone_in_a_folder_named_ocrkit(run, origin):
@@ -175,25 +194,73 @@ def test_a_clone_on_a_full_disk_is_one_sentence(run):
 
 
 def test_packages_on_a_full_disk_are_one_sentence(run, origin, tmp_path, monkeypatch):
-    wheels, disk = tmp_path / "wheels", tmp_path / "disk"
-    wheels.mkdir()
+    disk = tmp_path / "disk"
     disk.mkdir()
-    with zipfile.ZipFile(wheels / "large-1-py3-none-any.whl", "w") as wheel:
-        wheel.writestr("large/data", os.urandom(300_000))
-        wheel.writestr(
-            "large-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: large\nVersion: 1\n"
-        )
-        wheel.writestr("large-1.dist-info/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
-        wheel.writestr("large-1.dist-info/RECORD", "")
-    require(origin, "large==1")
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    offer_large(origin, tmp_path / "wheels", {"large/data": os.urandom(300_000)}, monkeypatch)
     monkeypatch.setenv("PIP_PREFIX", str(disk))
     done = run(disk=disk)
     assert done.returncode == 1 and len(done.stderr.splitlines()) == 1
     assert "No space left on device" in done.stderr
     assert "installed: large 1" in run().stdout
     assert (tmp_path / "ocrkit.pth").read_text() == str(run.home / "ocrkit-src")
+
+
+@pytest.fixture
+def interrupted(run, origin, tmp_path, monkeypatch):
+    """A cell whose pip stands still in the middle of a package, (cell, pip, folder, Python)."""
+    venv.create(tmp_path / "env", with_pip=False, symlinks=True)
+    folder = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    # pip and what it needs are those of this environment.
+    (folder / "these.pth").write_text(sysconfig.get_path("purelib"))
+    files = {f"large/{number}.txt": "" for number in range(3000)}
+    offer_large(origin, tmp_path / "wheels", files, monkeypatch)
+    python = tmp_path / "env" / "bin" / "python"
+    cell = run(python=python, start=subprocess.Popen)
+    end = time.monotonic() + 60
+    while not (folder / "large-1.dist-info" / "METADATA").exists() and time.monotonic() < end:
+        time.sleep(0.001)
+    (pip,) = psutil.Process(cell.pid).children()
+    pip.suspend()
+    assert len(list((folder / "large").glob("*"))) < len(files), (
+        "pip was done before it was stopped"
+    )
+    yield cell, pip, folder, python
+    for process in (cell, pip):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    cell.communicate()
+
+
+def large_is_whole(folder):
+    info = folder / "large-1.dist-info"
+    return len(list((folder / "large").iterdir())) == 3000 and (info / "INSTALLER").exists()
+
+
+def test_what_a_killed_pip_left_half_is_installed_anew(run, interrupted):
+    cell, pip, folder, python = interrupted
+    cell.kill()
+    pip.kill()
+    (folder / "~arge").mkdir()  # as where pip was replacing an older version
+    assert not large_is_whole(folder)
+    done = run(python=python)
+    assert done.returncode == 0, done.stderr
+    assert "installed: large 1; replaced: nothing" in done.stdout
+    assert large_is_whole(folder) and not (folder / "~arge").exists()
+    assert "installed: nothing new" in run(python=python).stdout
+
+
+def test_a_pip_that_outlives_its_kernel_is_waited_for(run, interrupted):
+    cell, pip, folder, python = interrupted
+    cell.kill()
+    again = run(python=python, start=subprocess.Popen)
+    assert (
+        again.stdout.readline()
+        == "pip is still installing for an earlier kernel; waiting for it.\n"
+    )
+    pip.resume()
+    told, errors = again.communicate(timeout=60)
+    assert again.returncode == 0, errors
+    assert "installed: nothing new" in told and large_is_whole(folder)
 
 
 def test_a_disk_without_room_for_a_list_is_one_sentence(monkeypatch):
