@@ -1,10 +1,11 @@
 """Build the notebooks from their percent-format sources: `python notebooks/build.py [--check]`.
 
 In a source, `{badges}` stands for the buttons that open the notebook in Colab and Kaggle, and a
-cell `{install}` for the two cells of `INSTALL`, so that the address and the release are written
-down in pyproject.toml alone.
+cell `{NAME}` for the cells of src/shared/NAME.py, in which `{release}` and `{repository}` are those
+of pyproject.toml.
 """
 
+import re
 import sys
 import tomllib
 from pathlib import Path
@@ -15,44 +16,11 @@ import nbformat
 from nbformat import NotebookNode
 
 FOLDER = Path(__file__).parent
+SOURCES = FOLDER / "src"
 COLAB = "https://colab.research.google.com"
 KAGGLE = "https://kaggle.com"
 # Notebooks that need no GPU as they stand; Colab and Kaggle are asked for one by the others.
 WITHOUT_GPU = ("quickstart", "compare_runs")
-
-INSTALL = (
-    """\
-## Install
-
-Takes the kit beside this notebook, or clones release `{release}`, and installs what is missing; the
-first time takes some minutes. torch and the kernel stay as they are, so no restart is needed, and a
-machine without a GPU does not download what needs one.
-
-* Colab: *Runtime → Change runtime type → T4 GPU*; the tiny model needs none.
-* Kaggle: *Settings → Internet on*, and *GPU T4 x2* (current torch has no kernels for a P100). The
-  notebook trains on the first card; `!torchrun --nproc_per_node 2 -m ocrkit train` uses both.""",
-    """\
-import importlib.util
-import runpy
-import shutil
-import subprocess
-import sys
-from pathlib import Path
-
-here = Path.cwd()
-places = (here, *here.parents, here / "ocrkit", here / "ocrkit-src", Path(sys.prefix).parent)
-kit = next((p for p in places if (p / "notebooks" / "install.py").is_file()), None)
-package = importlib.util.find_spec("ocrkit")
-if kit is None and (package is None or package.origin is None):
-    shutil.rmtree("ocrkit-part", ignore_errors=True)
-    clone = "git clone --quiet --depth 1 --branch {release} {repository}"
-    cloned = subprocess.run([*clone.split(), "ocrkit-part"], capture_output=True, text=True)
-    if cloned.returncode:
-        sys.exit(f"`{clone}` failed, so nothing is installed: {' '.join(cloned.stderr.split())}")
-    kit = Path("ocrkit-part").rename("ocrkit-src")
-if kit:
-    runpy.run_path(str(kit / "notebooks" / "install.py"))["main"]()""",
-)
 
 
 def project() -> dict[str, Any]:
@@ -66,15 +34,13 @@ def repository() -> str:
     return project()["urls"]["Repository"]
 
 
-def install_cells() -> list[NotebookNode]:
-    """The Markdown and the code that install the kit, of the release in pyproject.toml."""
-    values = {"{release}": f"v{project()['version']}", "{repository}": repository()}
-    texts = []
-    for text in INSTALL:
-        for name, value in values.items():
-            text = text.replace(name, value)
-        texts.append(text)
-    return [nbformat.v4.new_markdown_cell(texts[0]), nbformat.v4.new_code_cell(texts[1])]
+def shared_cells(name: str) -> list[NotebookNode]:
+    """The cells of src/shared/NAME.py, with the release and the address of pyproject.toml."""
+    cells = jupytext.read(SOURCES / "shared" / f"{name}.py", fmt="py:percent").cells
+    for cell in cells:
+        cell.source = cell.source.replace("{release}", f"v{project()['version']}")
+        cell.source = cell.source.replace("{repository}", repository())
+    return cells
 
 
 def metadata(notebook: str) -> dict[str, Any]:
@@ -109,7 +75,8 @@ def build(source: Path) -> str:
     cells: list[NotebookNode] = []
     for cell in notebook.cells:
         cell.source = cell.source.replace("{badges}", badges(source.stem))
-        cells += install_cells() if cell.source == "{install}" else [cell]
+        shared = re.fullmatch(r"\{(\w+)\}", cell.source)
+        cells += shared_cells(shared[1]) if shared else [cell]
     notebook.cells = cells
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:02d}"
@@ -123,7 +90,7 @@ def build(source: Path) -> str:
 def main() -> int:
     """Write every notebook; with --check, only say which are not what their source makes."""
     stale = []
-    for source in sorted((FOLDER / "src").glob("*.py")):
+    for source in sorted(SOURCES.glob("*.py")):
         target, text = FOLDER / f"{source.stem}.ipynb", build(source)
         if "--check" in sys.argv:
             if not target.is_file() or target.read_text(encoding="utf-8") != text:

@@ -4,6 +4,7 @@ The names below load on first use, so `import ocrkit` stays light and Unsloth ca
 first of the heavy packages to be imported.
 """
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -51,3 +52,9 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
+
+
+if "IPython" in sys.modules:
+    from ocrkit.display.notebook import explain_missing_names
+
+    explain_missing_names()

@@ -12,6 +12,13 @@ class ConfigError(ValueError):
     """Invalid setting: the message states the value, the cause and the way out."""
 
 
+class NotRunError(ConfigError):
+    """Cell above that this kernel has not run; a notebook shows the message alone."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Refuse a value that is not among the allowed ones.
 

@@ -79,21 +79,7 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Which card, model and plan
-#
-# The forecast simulates a training step from the model's config, without weights and without a
-# GPU, for cards that you could rent; it is no measurement.
-#
-# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
-# recipe says so (`tiny` does not). The plan counts tokens, lists pictures that the pixel budget
-# shrinks, and times a few steps.
-
-# %%
-from ocrkit import forecast, load_model, plan
-
-cards = forecast(config, data)
-model, processor = load_model(config)
-budget = plan(config, data, model, processor)
+# {forecast}
 
 # %% [markdown]
 # ## Baseline
@@ -143,17 +129,21 @@ metric_table(comparison, ["cer", "cer_grapheme", "wer", "exact_match", "normaliz
 # counts as right only if all of it is right.
 
 # %%
-from ocrkit.evaluation.tables import confusion_table, conjunct_table
+from ocrkit.evaluation.tables import conjunct_table
 
 conjunct_table(comparison)
 
 # %%
+from ocrkit.evaluation.tables import confusion_table
+
 confusion_table(after, unit="grapheme", kind="conjunct")
 
 # %% [markdown]
 # Confusions of all graphemes, the most frequent first:
 
 # %%
+from ocrkit.evaluation.tables import confusion_table
+
 confusion_table(after, unit="grapheme")
 
 # %% [markdown]
@@ -167,15 +157,7 @@ from ocrkit.evaluation.browser import browse
 browse(comparison)
 
 # %% [markdown]
-# ## Read your own picture
-#
-# Upload or paste a picture, or give its path: it is read before and after training, token by
-# token, and marked where the model is unsure. Without widgets, the first test picture is read.
-
-# %%
-from ocrkit.evaluation.own_picture import read_own_picture
-
-read_own_picture(model, processor, config, data["test"])
+# {own_picture}
 
 # %% [markdown]
 # ## Report, export, download
@@ -200,26 +182,7 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## Use what was saved
-#
-# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
-# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
-
-# %%
-from dataclasses import replace
-
-from ocrkit import predict
-from ocrkit.data.rows import text_of
-from ocrkit.display.tables import Table
-
-few = data["test"].take(3)
-fresh = replace(config, model_name_or_path=config.output_dir)
-readings = predict(*load_model(fresh), few, config)
-Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
-
-# %%
-if push_to_hub:
-    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
+# {saved}
 
 # %% [markdown]
 # ## If the results are poor

@@ -61,7 +61,7 @@ print(f"{config.model_name_or_path}, LoRA r={config.lora_r}, learning rate {conf
 # %%
 from ocrkit import load_data
 from ocrkit.evaluation.browser import gallery
-from ocrkit.places import local_dataset
+from ocrkit.places import local_dataset, off_drive
 
 config.dataset = local_dataset(config.dataset, "chinese", raw_data, source)
 data = load_data(config)
@@ -76,22 +76,12 @@ gallery(data["train"], 8)
 # tesseract-ocr-chi-sim`). What they get wrong is what fine-tuning can win.
 
 # %%
-from ocrkit import baseline
+from ocrkit.evaluation.baseline import baseline, evaluate_engines
 
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Which card, model and plan
-#
-# The forecast simulates a training step from the model's config, without weights and without a
-# GPU, for cards that you could rent; it is no measurement.
-
-# %%
-from ocrkit import forecast, load_model, plan
-
-cards = forecast(config, data)
-model, processor = load_model(config)
-budget = plan(config, data, model, processor)
+# {forecast}
 
 # %% [markdown]
 # ## Throughput, one change at a time
@@ -105,7 +95,7 @@ budget = plan(config, data, model, processor)
 # %%
 from dataclasses import replace
 
-from ocrkit.training.plan import measure
+from ocrkit.training.plan import fastest, measure
 
 trial = replace(config, per_device_train_batch_size=1, dataloader_num_workers=0)
 steps = [measure("one line at a time", data, model, processor, trial)]
@@ -121,15 +111,13 @@ steps.append(measure("workers", data, model, processor, trial))
 
 # %%
 from data_prep.pack import pack, unpack
-from ocrkit.places import off_drive
 from ocrkit.display.tables import Table
-from ocrkit.training.plan import fastest
 
 (tar,) = pack(config.dataset, f"{config.output_dir}/lines.tar")
-local = unpack(tar, off_drive(f"{config.output_dir}/local"))
-data = load_data(replace(config, dataset=str(local)))
+config.dataset = str(unpack(tar, off_drive(f"{config.output_dir}/local")))
+data = load_data(config)
 steps.append(measure("local disk", data, model, processor, trial))
-config = replace(config, dataset=str(local), **fastest(steps))
+config = replace(config, **fastest(steps))
 Table(steps, "measured on this machine; no weight changed")
 
 # %% [markdown]
@@ -140,14 +128,15 @@ Table(steps, "measured on this machine; no weight changed")
 # lines are shown as reference (`TRU`) above prediction (`PRE`).
 
 # %%
-from ocrkit import evaluate, train
-from ocrkit.evaluation.baseline import evaluate_engines
+from ocrkit import evaluate
 
 before = evaluate(model, processor, data["test"], config, name="base")
 engines = evaluate_engines(data["test"], config)
 before
 
 # %%
+from ocrkit import train
+
 result = train(model, processor, data, config)
 print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.training_loss:.3f}")
 
@@ -157,13 +146,15 @@ print(f"{result.global_step} steps in {result.seconds:.0f} s, mean loss {result.
 
 # %%
 from ocrkit import compare
-from ocrkit.evaluation.tables import confusion_table, metric_table
+from ocrkit.evaluation.tables import metric_table
 
 after = evaluate(model, processor, data["test"], config, name="tuned")
 comparison = compare(before, *engines, after)
 metric_table(comparison, ["cr", "ar", "cer", "exact_match", "normalized_match"])
 
 # %%
+from ocrkit.evaluation.tables import confusion_table
+
 confusion_table(after)
 
 # %% [markdown]
@@ -175,15 +166,7 @@ from ocrkit.evaluation.browser import browse
 browse(comparison)
 
 # %% [markdown]
-# ## Read your own picture
-#
-# Upload or paste a picture, or give its path: it is read before and after training, token by
-# token, and marked where the model is unsure. Without widgets, the first test picture is read.
-
-# %%
-from ocrkit.evaluation.own_picture import read_own_picture
-
-read_own_picture(model, processor, config, data["test"])
+# {own_picture}
 
 # %% [markdown]
 # ## Report, export, download
@@ -205,26 +188,7 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## Use what was saved
-#
-# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
-# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
-
-# %%
-from dataclasses import replace
-
-from ocrkit import predict
-from ocrkit.data.rows import text_of
-from ocrkit.display.tables import Table
-
-few = data["test"].take(3)
-fresh = replace(config, model_name_or_path=config.output_dir)
-readings = predict(*load_model(fresh), few, config)
-Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
-
-# %%
-if push_to_hub:
-    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
+# {saved}
 
 # %% [markdown]
 # ## If the results are poor

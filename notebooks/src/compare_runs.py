@@ -72,7 +72,7 @@ if not runs:
 # section.
 
 # %%
-from ocrkit.runs.leaderboard import leaderboard, plot_leaderboard, table
+from ocrkit.runs.leaderboard import leaderboard, table
 from ocrkit.display.tables import Table
 
 shown = sorted({metric, "cer", "exact_match"})
@@ -80,6 +80,8 @@ rows = leaderboard(runs, evaluation=evaluation)
 Table(table(rows, shown))
 
 # %%
+from ocrkit.runs.leaderboard import plot_leaderboard
+
 plot_leaderboard(rows, metric)
 
 # %% [markdown]
@@ -92,12 +94,14 @@ plot_leaderboard(rows, metric)
 # The seed is a setting too: its effect is chance. Trust a setting only if its effect is larger.
 
 # %%
-from ocrkit.runs.leaderboard import change_table, one_at_a_time, plot_changes
+from ocrkit.runs.leaderboard import change_table, one_at_a_time
 
 changes = one_at_a_time(rows, shown)
 Table(change_table(changes, shown))
 
 # %%
+from ocrkit.runs.leaderboard import plot_changes
+
 plot_changes(changes, metric)
 
 # %% [markdown]
@@ -137,7 +141,9 @@ browse(comparison)
 # tells a script whether a run is worse than the one before.
 
 # %%
-print(comparison.save(f"{config.output_dir}/report") / "index.html")
+from ocrkit.display.notebook import framed
+
+framed(comparison.save(f"{config.output_dir}/report") / "index.html")
 
 # %% [markdown]
 # ## What to do next

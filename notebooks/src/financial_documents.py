@@ -91,21 +91,7 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Which card, model and plan
-#
-# The forecast simulates a training step from the model's config, without weights and without a
-# GPU, for cards that you could rent; it is no measurement.
-#
-# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
-# recipe says so (`tiny` does not). The plan warns if the pixel budget makes print too small to
-# read.
-
-# %%
-from ocrkit import forecast, load_model, plan
-
-cards = forecast(config, data)
-model, processor = load_model(config)
-budget = plan(config, data, model, processor)
+# {forecast}
 
 # %% [markdown]
 # ## Loss mask
@@ -155,11 +141,13 @@ document_table(comparison, schema)
 # Differences, paired by document:
 
 # %%
-from ocrkit.evaluation.tables import field_table, metric_table
+from ocrkit.evaluation.tables import metric_table
 
 metric_table(comparison, ["field_accuracy", "numeric_accuracy", "teds", "cer"])
 
 # %%
+from ocrkit.evaluation.tables import field_table
+
 field_table(comparison)
 
 # %% [markdown]
@@ -173,15 +161,7 @@ from ocrkit.evaluation.browser import browse
 browse(comparison)
 
 # %% [markdown]
-# ## Read your own picture
-#
-# Upload or paste a picture, or give its path: it is read before and after training, token by
-# token, and marked where the model is unsure. Without widgets, the first test picture is read.
-
-# %%
-from ocrkit.evaluation.own_picture import read_own_picture
-
-read_own_picture(model, processor, config, data["test"])
+# {own_picture}
 
 # %% [markdown]
 # ## Report, export, download
@@ -203,26 +183,7 @@ exported = export(model, processor, folder, export_format, data["test"], config)
 download(config.output_dir, report, result.adapter_dir)
 
 # %% [markdown]
-# ## Use what was saved
-#
-# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
-# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
-
-# %%
-from dataclasses import replace
-
-from ocrkit import predict
-from ocrkit.data.rows import text_of
-from ocrkit.display.tables import Table
-
-few = data["test"].take(3)
-fresh = replace(config, model_name_or_path=config.output_dir)
-readings = predict(*load_model(fresh), few, config)
-Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
-
-# %%
-if push_to_hub:
-    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
+# {saved}
 
 # %% [markdown]
 # ## If the results are poor

@@ -132,12 +132,14 @@ rounds_table(results)
 # changed in place.
 
 # %%
-from ocrkit.evaluation.relabel import relabel, write_corrected
+from ocrkit.evaluation.relabel import relabel
 
 checked = relabel(results[-1]["evaluation"], f"{config.output_dir}/relabel", data)
 label(checked)
 
 # %%
+from ocrkit.evaluation.relabel import write_corrected
+
 right = {row["id"]: row["completion"][0]["content"] for row in data["test"]}
 if not is_interactive():
     simulate(checked, right)

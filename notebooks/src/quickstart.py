@@ -76,25 +76,7 @@ from ocrkit import baseline
 baseline(data["test"], config)
 
 # %% [markdown]
-# ## Which card, model and plan
-#
-# The forecast simulates a training step from the model's config, without weights and without a
-# GPU, for cards that you could rent; it is no measurement.
-#
-# On a GPU the model is loaded by Unsloth, otherwise by transformers and PEFT; in 4-bit if the
-# recipe says so (`quickstart` does not). The plan counts tokens, lists pictures that the pixel
-# budget shrinks, and times a few steps.
-
-# %%
-from ocrkit import forecast
-
-cards = forecast(config, data)
-
-# %%
-from ocrkit import load_model, plan
-
-model, processor = load_model(config)
-budget = plan(config, data, model, processor)
+# {forecast}
 
 # %% [markdown]
 # ## Baseline
@@ -111,6 +93,8 @@ before
 
 # %%
 from dataclasses import replace
+
+from ocrkit import evaluate, load_data
 
 printed = load_data(replace(config, dataset=clean))["test"]
 printed_before = evaluate(model, processor, printed, config, name="printed-base")
@@ -143,6 +127,8 @@ comparison
 # Forgetting: CER of clean lines that the base model could read, before and after.
 
 # %%
+from ocrkit import compare, evaluate
+
 printed_after = evaluate(model, processor, printed, config, name="printed-tuned")
 forgotten = compare(printed_before, printed_after)
 forgotten
@@ -160,15 +146,7 @@ from ocrkit.evaluation.browser import browse
 browse(comparison)
 
 # %% [markdown]
-# ## Read your own picture
-#
-# Upload or paste a picture, or give its path: it is read before and after training, token by
-# token, and marked where the model is unsure. Without widgets, the first test picture is read.
-
-# %%
-from ocrkit.evaluation.own_picture import read_own_picture
-
-read_own_picture(model, processor, config, data["test"])
+# {own_picture}
 
 # %% [markdown]
 # ## Report
@@ -202,26 +180,7 @@ merged = export(
 print(f"weights in {result.adapter_dir}, the whole model in {merged}")
 
 # %% [markdown]
-# ## Use what was saved
-#
-# As in another notebook: a fresh model with the weights from the disk reads a few rows. To share
-# them, set `push_to_hub` to `you/name` above; it takes a secret `HF_TOKEN`.
-
-# %%
-from dataclasses import replace
-
-from ocrkit import predict
-from ocrkit.data.rows import text_of
-from ocrkit.display.tables import Table
-
-few = data["test"].take(3)
-fresh = replace(config, model_name_or_path=config.output_dir)
-readings = predict(*load_model(fresh), few, config)
-Table([{"truth": text_of(r["completion"]), "read": text} for r, text in zip(few, readings)])
-
-# %%
-if push_to_hub:
-    export(model, processor, f"{config.output_dir}/hub", "adapter", push_to_hub=push_to_hub)
+# {saved}
 
 # %% [markdown]
 # ## What to try next

@@ -20,7 +20,7 @@ from ocrkit.config.checks import check_settings
 from ocrkit.config.names import LOSSES, OPTIMIZERS, RENAMED, SCHEDULES
 from ocrkit.config.parameters import parameters
 from ocrkit.config.values import parse_setting, read_settings, setting
-from ocrkit.errors import ConfigError, choice, nearest_hint
+from ocrkit.errors import ConfigError, NotRunError, choice, nearest_hint
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 # What `replay: print` stands for.
@@ -292,10 +292,17 @@ class TrainConfig:
 
         Raises:
             ConfigError: a parameter under a name that nothing uses, such as a misspelt `-p`.
+            NotRunError: the kernel of a notebook has run no parameters cell.
         """
         also = {*also, "recipe"}
         values = {}
-        for name, value in parameters(namespace).items():
+        given = parameters(namespace)
+        if "In" in namespace and not given:
+            raise NotRunError(
+                "There are no parameters, as this kernel has run no cell that assigns any since it "
+                "was started: run the parameters cell above, then this cell again."
+            )
+        for name, value in given.items():
             if name not in also:
                 check_name(name, also)
                 if value is not None:

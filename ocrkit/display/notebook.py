@@ -1,16 +1,29 @@
 """Notebook cells: HTML with a plain-text fallback, widgets, and the kernel's messages."""
 
 import sys
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
+from ocrkit.errors import NotRunError
+
 if TYPE_CHECKING:
+    from types import TracebackType
+
+    from IPython.core.interactiveshell import InteractiveShell
     from ipywidgets import Widget
 
 STYLE = Markup("<style>{}</style>").format(
     Markup((Path(__file__).parents[1] / "assets" / "notebook.css").read_text(encoding="utf-8"))
+)
+
+_MISSING = (
+    "{!r} is missing, as this kernel has not run the cell that makes it since it was started: run "
+    "the cells above again (JupyterLab: Run → Run All Above Selected Cell; Colab: Runtime → Run "
+    'before); with resume_from_checkpoint = "auto" among the parameters what is on disk is not '
+    "trained again."
 )
 
 
@@ -65,6 +78,44 @@ def kernel() -> Any | None:
     """Return the IPython kernel that runs this code; None in a script or a terminal."""
     ipython = sys.modules.get("IPython")
     return getattr(ipython.get_ipython(), "kernel", None) if ipython else None
+
+
+def explain_missing_names() -> None:
+    """Let a cell that needs a name of the cells above say so in a sentence, as after a restart.
+
+    Every cell of the kit's notebooks imports the kit before it uses such a name, so the sentence is
+    also shown by a kernel that was started anew. All other errors look as before, and so do names
+    that are missing inside of functions, or that are misspelt, as they resemble one that is there.
+    Outside of a kernel nothing is changed.
+    """
+    running = kernel()
+    if running is None:
+        return
+    shell = running.shell
+    # A shell has one handler for all errors, and Colab's own is for imports that fail.
+    handled, show_other = shell.custom_exceptions, shell.CustomTB
+
+    def show(
+        shell: "InteractiveShell",
+        kind: type[BaseException],
+        error: BaseException,
+        trace: "TracebackType",
+        tb_offset: int | None = None,
+    ) -> None:
+        if not isinstance(error, NameError):
+            show_other(kind, error, trace, tb_offset=tb_offset)
+            return
+        last = trace
+        while last.tb_next:
+            last = last.tb_next
+        name, known = str(error.name or ""), shell.user_ns
+        in_cell = last.tb_frame.f_globals is known and last.tb_frame.f_code.co_name == "<module>"
+        others = [other for other in known if other.rstrip("s") != name.rstrip("s")]
+        if in_cell and name and not get_close_matches(name, others, n=1, cutoff=0.9):
+            error = NotRunError(_MISSING.format(name))
+        shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
+
+    shell.set_custom_exc((NameError, *handled), show)
 
 
 def is_interactive() -> bool:

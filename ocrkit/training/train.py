@@ -1,5 +1,6 @@
 """Train a model: from rows to adapters or whole weights, resumable, with left-out rows counted."""
 
+import math
 import pickle
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
@@ -51,9 +52,10 @@ if TYPE_CHECKING:
 
 @dataclass
 class TrainResult:
-    """Result of a run: its steps, final mean loss, seconds, log, and the folder of its weights.
+    """Result of a run: its steps, mean loss, seconds, log, and the folder of its weights.
 
-    `stopped` is True where the panel's button ended the run before its last step.
+    Loss and seconds are those of the steps since the start or a resume. `stopped` is True where the
+    panel's button ended the run before its last step.
     """
 
     global_step: int
@@ -201,11 +203,18 @@ def _train(
             f"Stopped at step {output.global_step} and saved; the cells below evaluate what was "
             f"reached. With config.{resume_hint.replace(' goes', ', running this cell again goes')}"
         )
+    history = read_log(folder / LOG)
+    steps = output.global_step - trainer.first_step
+    ended: dict[str, Any] = dict(output.metrics)
+    if steps:  # Trainer divides the sum of those since a resume by the number of all.
+        ended["train_loss"] = output.training_loss * output.global_step / steps
+    else:
+        ended = next((entry for entry in reversed(history) if "train_loss" in entry), {})
     return TrainResult(
         global_step=output.global_step,
-        training_loss=output.training_loss,
-        seconds=output.metrics["train_runtime"],
-        history=read_log(folder / LOG),
+        training_loss=ended.get("train_loss", math.nan),
+        seconds=ended.get("train_runtime", 0.0),
+        history=history,
         adapter_dir=adapter,
         stopped=stop.requested,
     )

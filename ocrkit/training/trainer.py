@@ -6,6 +6,7 @@ to come first).
 
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -13,6 +14,8 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
+from transformers import TrainerState
+from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from ocrkit.config import TrainConfig
@@ -69,6 +72,8 @@ class OCRTrainer(ResumableTrainer):
         # Training rows whose pictures could not be decoded, and steps in a row without any other.
         self.unreadable: set[str] = set()
         self.empty_steps = 0
+        # Step of the checkpoint that is resumed.
+        self.first_step = 0
         # A training panel shows samples of evaluations instead of printing them.
         self.quiet = False
         # compute_loss divides by the labels of all accumulated batches, so Trainer must not.
@@ -180,8 +185,16 @@ class OCRTrainer(ResumableTrainer):
         super()._maybe_log_save_evaluate(*args, **kwargs)
 
     def log(self, logs: dict[str, float], *args: Any, **kwargs: Any) -> None:
-        """As Trainer, and with a curriculum the rows that the steps since the last log took."""
+        """As Trainer, and with a curriculum the rows that the steps since the last log took.
+
+        The mean loss at the end is that of the steps since the start or resume, where Trainer
+        divides their sum by all steps; a resume without a step has no such end.
+        """
         step = self.state.global_step
+        if "train_loss" in logs:
+            if step == self.first_step:
+                return
+            logs = {**logs, "train_loss": logs["train_loss"] * step / (step - self.first_step)}
         if self.config.curriculum and "loss" in logs:
             before = max(0, step - int(self.args.logging_steps))
             logs = {**logs, **self.train_sampler.seen(before, step)}
@@ -211,6 +224,10 @@ class OCRTrainer(ResumableTrainer):
         Raises:
             TrainingError: the optimizer's state or an evaluation does not fit the memory.
         """
+        checkpoint = kwargs.get("resume_from_checkpoint")
+        if checkpoint:
+            state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
+            self.first_step = state.global_step
         try:
             return super().train(*args, **kwargs)
         except torch.cuda.OutOfMemoryError as error:

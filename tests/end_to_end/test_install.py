@@ -18,7 +18,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from notebooks import install
-from notebooks.build import INSTALL, install_cells, project
+from notebooks.build import project, shared_cells
 
 ROOT = Path(__file__).parents[2]
 # A shell that may mount disks of its own.
@@ -88,7 +88,7 @@ def run(origin, tmp_path):
     home.mkdir()
 
     def run(release=RELEASE, address=None, disk=None, python=sys.executable, start=subprocess.run):
-        cell = install_cells()[1].source
+        cell = shared_cells("install")[1].source
         cell = cell.replace(RELEASE, release).replace(
             project()["urls"]["Repository"], address or origin.as_uri()
         )
@@ -236,7 +236,7 @@ def large_is_whole(folder):
     return len(list((folder / "large").iterdir())) == 3000 and (info / "INSTALLER").exists()
 
 
-def test_what_a_killed_pip_left_half_is_installed_anew(run, interrupted):
+def test_install_repairs_what_a_killed_pip_left(run, interrupted):
     cell, pip, folder, python = interrupted
     cell.kill()
     pip.kill()
@@ -249,7 +249,7 @@ def test_what_a_killed_pip_left_half_is_installed_anew(run, interrupted):
     assert "installed: nothing new" in run(python=python).stdout
 
 
-def test_a_pip_that_outlives_its_kernel_is_waited_for(run, interrupted):
+def test_install_waits_for_the_pip_of_a_killed_kernel(run, interrupted):
     cell, pip, folder, python = interrupted
     cell.kill()
     again = run(python=python, start=subprocess.Popen)
@@ -307,7 +307,3 @@ def test_install_keeps_installed_torch_and_a_matching_torchao(torch, held, monke
     assert {f"torch=={torch}", "ipykernel==6.17.1"} <= set(constraints)
     assert ("torchao<0.17" in constraints) == held and "datasets==4.0.0" not in constraints
     assert [Requirement(line).name for line in asked["lines"]] == ["torchao"]
-
-
-def test_install_cell_source_holds_no_address():
-    assert "github.com" not in "".join(INSTALL)

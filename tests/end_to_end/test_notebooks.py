@@ -17,7 +17,7 @@ import yaml
 from nbclient import NotebookClient
 
 from data_prep.synthetic.toys import REPHRASED_SCHEMA
-from notebooks.build import badges, install_cells, repository
+from notebooks.build import badges, repository, shared_cells
 from notebooks.run import run, summary, to_html
 from ocrkit.config import TrainConfig
 from ocrkit.errors import ConfigError
@@ -94,6 +94,17 @@ def test_notebook_defines_no_functions(notebook):
         assert not [node for node in ast.walk(tree) if isinstance(node, kinds)]
 
 
+def test_notebook_cells_import_the_kit_first(notebook):
+    """So that a kernel that was started anew says which name is missing, and the way out."""
+    # The benchmark's own module imports the kit.
+    kit = ("ocrkit", "tests.benchmarks.suite")
+    for cell in _cells(notebook)[2:]:
+        for statement in ast.parse(_code(cell)).body:
+            if isinstance(statement, ast.ImportFrom) and statement.module.startswith(kit):
+                break
+            assert isinstance(statement, ast.Import | ast.ImportFrom), "".join(cell["source"])
+
+
 def test_notebook_parameters_are_literals_and_known_settings(notebook):
     tagged = [cell for cell in _cells(notebook) if "parameters" in cell["metadata"].get("tags", [])]
     assert len(tagged) == 1
@@ -120,7 +131,7 @@ def test_badges_point_to_the_repository(notebook):
 
 
 def test_the_address_stands_in_pyproject_alone():
-    for source in sorted((ROOT / "notebooks" / "src").glob("*.py")):
+    for source in sorted((ROOT / "notebooks" / "src").rglob("*.py")):
         assert "github.com" not in source.read_text(encoding="utf-8"), source.name
 
 
@@ -280,7 +291,7 @@ def test_notebook_metadata_requests_the_gpu_on_colab_and_kaggle(notebook):
 
 
 def test_the_install_cell_is_the_same_in_all(notebook):
-    markdown, code = install_cells()
+    markdown, code = shared_cells("install")
     sources = ["".join(cell["source"]) for cell in json.loads(notebook.read_text("utf-8"))["cells"]]
     assert sources[1:3] == [markdown.source, code.source]
 

@@ -94,6 +94,10 @@ def test_resumed_run_equals_an_uninterrupted_one(config, tmp_path):
     assert first.global_step == 2
     rest, resumed = _run(config, resume_from_checkpoint="auto")
     assert _losses(rest) == _losses(whole)
+    # The mean loss is that of the two steps after the resume, in the log too.
+    ends = [entry["train_loss"] for entry in rest.history if "train_loss" in entry]
+    assert rest.training_loss == ends[-1] == pytest.approx(sum(_losses(whole)[2:]) / 2)
+    assert whole.training_loss == pytest.approx(sum(_losses(whole)) / 4)
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
@@ -109,9 +113,11 @@ def test_another_run_in_the_same_folder_goes_on_from_its_own_checkpoints(config,
 @pytest.mark.parametrize("steps", [3, 4])
 def test_a_finished_run_that_is_resumed_trains_nothing(config, steps):
     # Ten steps are an epoch: the run ends within it.
-    _, weights = _run(config, max_steps=steps, save_steps=steps, lr_scheduler_type="constant")
+    run, weights = _run(config, max_steps=steps, save_steps=steps, lr_scheduler_type="constant")
     again, resumed = _run(config, resume_from_checkpoint="auto")
     assert again.global_step == steps
+    # Log, mean loss and seconds are those of the run that trained.
+    assert again == run
     assert all(torch.equal(weights[name], resumed[name]) for name in weights)
 
 
