@@ -123,8 +123,13 @@ class FakeModel:
         for weight in self.trained:
             self.meter.add(weight, adapted)
             weight.register_post_accumulate_grad_hook(self._label_gradient)
+        self.averages: list[torch.Tensor] = []
         with self.fake:
             self.optimizer = self._optimizer()
+            if config.weight_averaging:
+                self.averages = [torch.empty_like(weight) for weight in self.trained]
+        for tensor in self.averages:
+            self.meter.add(tensor, "optimizer")
 
     def _label_gradient(self, weight: torch.Tensor) -> None:
         if weight.grad is not None:

@@ -49,13 +49,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("checkout", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument(
+        "--times", type=int, default=4, help="size of the datasets; at 1, half is Python's start"
+    )
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         datasets = {name: Path(folder, name) for name in ("printed", "handwritten", "photographs")}
-        printed_lines(datasets["printed"], 6_000)
-        write_pages(Path(folder, "pages"), 4_000)
+        printed_lines(datasets["printed"], 6_000 * options.times)
+        write_pages(Path(folder, "pages"), 4_000 * options.times)
         convert("hwdb-dgrl", Path(folder, "pages"), datasets["handwritten"], progress=False)
-        street_signs(datasets["photographs"], 500)
+        street_signs(datasets["photographs"], 500 * options.times)
         rows = []
         for name, dataset in datasets.items():
             reports = []

@@ -6,6 +6,7 @@ import torch
 from ocrkit import TrainConfig
 from ocrkit.config.names import OPTIMIZERS
 from ocrkit.data.collate import Collator
+from ocrkit.models.base import TINY
 from ocrkit.models.load import load_configs, load_model
 from ocrkit.training.simulation import FakeModel, state_bytes
 from tests.benchmarks.forecasting import blank_rows, step_and_peak
@@ -78,3 +79,23 @@ def test_weights_in_4_bits_take_half_a_byte_and_their_scales(tmp_path):
     count = sum(2 * w.numel() for w in layers)
     saved = plain.meter.alive["weights"] - packed.meter.alive["weights"]
     assert saved == pytest.approx(count * (2 - 0.5 - 1 / 64 - 1 / 64 / 64), rel=0.01)
+
+
+def test_weight_averaging_holds_the_trained_weights_once_more():
+    sizes = []
+    for share in (0.0, 0.2):
+        config = TrainConfig(backend="transformers", weight_averaging=share)
+        model = FakeModel(config, load_configs(str(TINY), config)[0], embedded=True)
+        sizes.append((model.meter.alive["optimizer"], model.meter.alive["adapters"]))
+    assert sizes[1][0] - sizes[0][0] == sizes[0][1] > 0
+
+
+def test_copied_rows_cost_what_as_many_collated_rows_do():
+    config = TrainConfig.from_recipe("tiny", backend="transformers")
+    model_config, processor = load_configs(str(TINY), config)
+    model, collate = FakeModel(config, model_config, embedded=True), Collator(processor)
+    row, *_ = rows = blank_rows([(300, 32)] * 2, 20)
+    copied, collated = model.step(collate([row]), copies=2), model.step(collate(rows))
+    assert (copied.samples, copied.tokens) == (collated.samples, collated.tokens)
+    assert copied.kernels == collated.kernels
+    assert copied.peak == pytest.approx(collated.peak, rel=0.001)
