@@ -281,6 +281,22 @@ def forecast(result: dict) -> str:
     return table(["configuration", "simulated, MiB", "real, MiB", "ratio"], *rows)
 
 
+def whole_run(result: dict) -> str:
+    """Table of the parts of `make check`: when each was measured last, and its minutes."""
+    parts = {name: part for name, part in result.items() if isinstance(part, dict)}
+    rows = [
+        [name, part["date"], f"{part['minutes']:.1f}"]
+        for name, part in parts.items()
+        if part.get("minutes") is not None
+    ]
+    figure = result["whole run"]["aims"]["minutes of all parts"]
+    text = (
+        f"The last run of all parts took {figure['value']:.0f} minutes on {result['cores']} CPU "
+        f"cores (aim: {figure['aim']}); a part with a later date was measured again by itself."
+    )
+    return f"{table(['part of `make check`', 'measured', 'minutes'], *rows)}\n\n{text}"
+
+
 # Each figure stands on one page.
 FIGURES_PAGE = "notebooks/benchmarks/README.md"
 PAGES = {
@@ -293,5 +309,6 @@ PAGES = {
         "training": training,
         "memory": memory,
         "forecast": forecast,
+        "whole run": whole_run,
     },
 }
