@@ -208,6 +208,15 @@ def foreign_weights(summary: dict[str, Any], run: dict[str, Any]) -> str | None:
     return f"it measured other weights ({summary['weights']}) than this run's"
 
 
+def cer_before(folder: str | Path) -> float | None:
+    """CER of the evaluation `base` in a run folder, if it measured the weights a run began from."""
+    start = read_run(folder).get("start")
+    base = read_json(Path(folder) / "eval" / "base" / "metrics.json")
+    if not start or base.get("weights") != start:
+        return None
+    return base.get("metrics", {}).get("cer", {}).get("value")
+
+
 # --- lock: one training at a time
 
 

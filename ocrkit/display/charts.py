@@ -32,6 +32,17 @@ def learning_curves(history: Sequence[dict[str, Any]]) -> list[Markup]:
     return charts
 
 
+def begun_at(cer: float | None, history: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A history that begins at step 0 with the CER before training, where that and later are known.
+
+    Args:
+        cer: of the weights that training began from.
+        history: as for `learning_curves`.
+    """
+    known = cer is not None and any("eval_cer" in entry for entry in history)
+    return [*([{"step": 0, "eval_cer": cer}] if known else []), *history]
+
+
 def _number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float) and bool(np.isfinite(value))
 

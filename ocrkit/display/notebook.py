@@ -44,6 +44,16 @@ class Shown:
         return {"text/html": str(self.html), "text/plain": self.text}
 
 
+def show(shown: Shown) -> None:
+    """Display in a notebook's cell, and print elsewhere."""
+    if kernel():
+        from IPython.display import display
+
+        display(shown)
+    else:
+        print(shown)
+
+
 def framed(page: str | Path, height: int = 640, most: float = 8.0) -> Shown:
     """A self-contained HTML page in a frame, with its path as a link.
 

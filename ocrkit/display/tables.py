@@ -12,9 +12,15 @@ _HEAD, _BODY = Markup("<th>{}</th>"), Markup("<td>{}</td>")
 
 
 class Table(Shown):
-    """Rows of named cells: a table in a notebook, columns of plain text elsewhere."""
+    """Rows of named cells: a table in a notebook, columns of plain text elsewhere.
 
-    def __init__(self, rows: Sequence[Mapping[str, object]], note: str = ""):
+    Args:
+        rows: {column: value} each, all with the same columns.
+        note: shown below.
+        wide: keep every cell on one line, and scroll where a notebook is narrower.
+    """
+
+    def __init__(self, rows: Sequence[Mapping[str, object]], note: str = "", wide: bool = False):
         self.rows = [{name: _cell(value) for name, value in row.items()} for row in rows]
         if not rows:
             note = note or "nothing to show"
@@ -25,6 +31,8 @@ class Table(Shown):
             for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
         ] or [Markup("")]
         table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
+        if wide:
+            table = Markup("<div class='wide'>{}</div>").format(table)
         below = Markup("<p>{}</p>").format(note) if note else Markup("")
         super().__init__(table + below, "\n".join([*text, note] if note else text))
 

@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 from rapidfuzz.distance import Levenshtein
 
 from data_prep.dataset.pictures import open_image
-from ocrkit.display.charts import learning_curves, line_chart
+from ocrkit.display.charts import begun_at, learning_curves, line_chart
 from ocrkit.display.tables import interval, visible
 from ocrkit.evaluation import analysis
 from ocrkit.evaluation.records import scored_text
@@ -43,11 +43,11 @@ def render(
     about: Mapping[str, object] | None = None,
 ) -> str:
     """Render the page; the arguments are those of `Comparison.save`."""
-    history = list(history or ())
     first = comparison.evaluations[0]
-    begins = len(comparison.evaluations) > 1 and any("eval_cer" in entry for entry in history)
-    if begins:
-        history.insert(0, {"step": 0, "eval_cer": first.metrics["cer"]["value"]})
+    known = len(comparison.evaluations) > 1
+    log = list(history or ())
+    history = begun_at(first.metrics["cer"]["value"] if known else None, log)
+    begins = len(history) > len(log)
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parents[1] / "assets"),
         autoescape=True,

@@ -22,6 +22,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm.auto import tqdm
 
 from ocrkit.config import TrainConfig
+from ocrkit.display.notebook import show
+from ocrkit.display.tables import Table
 from ocrkit.errors import ConfigError, DataError, ModelError
 
 if TYPE_CHECKING:
@@ -151,26 +153,25 @@ class Forecast:
     cards: list[CardForecast]
     notes: list[str]
 
-    def __str__(self) -> str:
-        """The forecast as a plain table."""
+    def table(self) -> Table:
+        """The forecast as a table: what decides comes first, the parts of the memory last."""
         names = ["weights", "adapters", "gradients", "optimizer", "logits", "activations"]
-        head = f"{'card':9}{'GiB':>6}  {'':14}{'batch':>5}{'peak':>7} = "
-        head += " + ".join(names) + f"  {'largest batch':>13}  hours"
-        lines = [
-            f"forecast, not measured: {self.model}, {self.steps} steps, longest sample "
-            f"{self.longest} tokens; memory in GiB",
-            head,
+        rows = [
+            {
+                "card": card.card,
+                "GiB": f"{card.gib:.1f}",
+                "": card.verdict,
+                "hours": " to ".join(map(_hours, card.hours)) if card.hours else "not known",
+                "largest batch": card.largest_batch or "none",
+                "batch": card.batch,
+                "peak": f"{card.peak_gib:.2f}",
+                **{name: f"{card.parts.get(name, 0.0):.2f}" for name in names},
+            }
+            for card in self.cards
         ]
-        for card in self.cards:
-            parts = " + ".join(f"{card.parts.get(name, 0.0):{len(name)}.2f}" for name in names)
-            hours = "not known"
-            if card.hours:
-                hours = f"{_hours(card.hours[0])} to {_hours(card.hours[1])}"
-            lines.append(
-                f"{card.card:9}{card.gib:>6.1f}  {card.verdict:14}{card.batch:>5}"
-                f"{card.peak_gib:>7.2f} = {parts}  {card.largest_batch or 'none':>13}  {hours}"
-            )
-        return "\n".join([*lines, *self.notes])
+        text = f"forecast, not measured: {self.model}, {self.steps} steps, longest sample "
+        text += f"{self.longest} tokens; memory in GiB"
+        return Table(rows, "\n".join([text, *self.notes]), wide=True)
 
 
 def _hours(hours: float) -> str:
@@ -210,7 +211,7 @@ def forecast(
     fields = _in_own_process(pickle.dumps(job))
     lines = [CardForecast(**card) for card in fields.pop("cards")]
     result = Forecast(**fields, cards=lines)
-    print(result)
+    show(result.table())
     return result
 
 

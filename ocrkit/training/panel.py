@@ -16,7 +16,7 @@ from IPython.display import display
 from markupsafe import Markup
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from ocrkit.display.charts import learning_curves
+from ocrkit.display.charts import begun_at, learning_curves
 from ocrkit.display.notebook import (
     STYLE,
     Shown,
@@ -26,10 +26,11 @@ from ocrkit.display.notebook import (
 )
 from ocrkit.evaluation.report import differences
 from ocrkit.metrics.edits import process_cer
-from ocrkit.run_folder import read_log
+from ocrkit.run_folder import cer_before, read_log
 from ocrkit.training.callbacks import StopOnSignal
 
 LONGEST = 160  # characters of a sample that are shown
+BEGUN = "at step 0 the base's on its test rows"
 
 
 class TrainingPanel(TrainerCallback):
@@ -72,7 +73,7 @@ class TrainingPanel(TrainerCallback):
                 widget.close()
             if self.lines:
                 self.lines.update(Shown("", ""))
-        picture = curves_picture(self.log)
+        picture = curves_picture(self._history())
         if picture:
             content = {"image/png": base64.b64encode(picture).decode(), "text/plain": "curves"}
             display(content, raw=True, metadata={"image/png": {"width": 820}})
@@ -80,6 +81,10 @@ class TrainingPanel(TrainerCallback):
     def _read(self) -> list[dict]:
         # Before its first step the folder may be that of an earlier run.
         return read_log(self.folder / "train_log.jsonl") if self.state.global_step else []
+
+    def _history(self) -> list[dict]:
+        """The log, begun with the base's CER at step 0 where that was evaluated."""
+        return begun_at(cer_before(self.folder) if self.log else None, self.log)
 
     def _ending(self, error: BaseException | None) -> str:
         step = self.state.global_step
@@ -228,8 +233,12 @@ class TrainingPanel(TrainerCallback):
         return table.format(names, values)
 
     def _curves(self) -> Markup:
-        curves = learning_curves(self.log)[:2]
-        return Markup("<div class='curves'>{}</div>").format(Markup("").join(curves))
+        history = self._history()
+        curves = Markup("").join(learning_curves(history)[:2])
+        note = (
+            Markup("<p class='soft'>{}</p>").format(BEGUN) if len(history) > len(self.log) else ""
+        )
+        return Markup("<div class='curves'>{}</div>{}").format(curves, note)
 
 
 def wrapped(html: Markup) -> Markup:
@@ -296,7 +305,8 @@ def curves_picture(log: Sequence[dict]) -> bytes | None:
     from matplotlib.figure import Figure
 
     curves = []
-    for title, keys in (("loss", ("loss", "eval_loss")), ("CER in validation, %", ("eval_cer",))):
+    cer = "CER in validation, %" + (f"; {BEGUN}" if log and log[0]["step"] == 0 else "")
+    for title, keys in (("loss", ("loss", "eval_loss")), (cer, ("eval_cer",))):
         lines = [(key, [(e["step"], e[key]) for e in log if key in e]) for key in keys]
         lines = [(key, points) for key, points in lines if points]
         if lines:

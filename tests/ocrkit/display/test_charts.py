@@ -2,7 +2,7 @@ import re
 
 from markupsafe import Markup
 
-from ocrkit.display.charts import learning_curves, line_chart
+from ocrkit.display.charts import begun_at, learning_curves, line_chart
 
 
 def test_a_chart_draws_every_line_within_its_frame():
@@ -28,3 +28,10 @@ def test_learning_curves_show_what_a_history_has():
     (chart,) = learning_curves(history)
     assert isinstance(chart, Markup) and "<figcaption>Loss</figcaption>" in chart
     assert ">eval loss</title>" in chart and learning_curves([]) == []
+
+
+def test_history_begins_at_step_0_where_both_cers_are_known():
+    history = [{"step": 2, "eval_cer": 0.5}]
+    assert begun_at(0.75, history) == [{"step": 0, "eval_cer": 0.75}, *history]
+    assert begun_at(None, history) == history
+    assert begun_at(0.75, [{"step": 1, "loss": 2.0}]) == [{"step": 1, "loss": 2.0}]

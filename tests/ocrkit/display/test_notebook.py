@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+from ocrkit.display import notebook
 from ocrkit.display.notebook import Shown, widget_bundle
 
 
@@ -17,3 +18,13 @@ def test_widget_is_shown_with_its_static_fallback():
     view = bundle.pop("application/vnd.jupyter.widget-view+json")
     assert view == {"version_major": 2, "version_minor": 0, "model_id": "abc"}
     assert bundle == Shown("x", "plain")._repr_mimebundle_()
+
+
+def test_show_displays_in_a_notebook_and_prints_elsewhere(monkeypatch, capsys):
+    shown, displayed = Shown("<b>1</b>", "1"), []
+    notebook.show(shown)
+    assert capsys.readouterr().out == "1\n"
+    monkeypatch.setattr(notebook, "kernel", lambda: object())
+    monkeypatch.setattr("IPython.display.display", displayed.append)
+    notebook.show(shown)
+    assert displayed == [shown] and capsys.readouterr().out == ""

@@ -24,3 +24,10 @@ def test_control_characters_in_columns_of_text_are_escapes():
 def test_the_first_line_of_a_heading_table_is_its_heading():
     table = heading_table([["", "base"], ["CER", "1.0 %"]], "metric")
     assert table.rows == [{"metric": "CER", "base": "1.0 %"}]
+
+
+def test_a_wide_table_scrolls_with_every_cell_on_one_line():
+    html = str(Table([{"card": "a100-40", "fits": "does not fit"}], wide=True).html)
+    assert "<div class='wide'><table>" in html and "</table></div>" in html
+    assert ".wide :is(th, td) { white-space: nowrap; }" in html
+    assert "<div class='wide'>" not in str(Table([{"card": "a100-40"}]).html)

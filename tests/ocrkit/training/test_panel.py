@@ -1,8 +1,21 @@
 """Parts of the panel; the panel in a running kernel: tests/end_to_end/test_widgets.py."""
 
-import pytest
+import json
+from types import SimpleNamespace
 
-from ocrkit.training.panel import clock, curves_picture, last_samples, sample_table
+import pytest
+from markupsafe import escape
+
+from ocrkit.run_folder import append_log, write_run
+from ocrkit.training.callbacks import StopOnSignal
+from ocrkit.training.panel import (
+    BEGUN,
+    TrainingPanel,
+    clock,
+    curves_picture,
+    last_samples,
+    sample_table,
+)
 
 SAMPLE = {"id": "1", "reference": "a<b", "prediction": "a<c"}
 LOG = [
@@ -30,3 +43,24 @@ def test_panel_curves_are_a_picture_after_the_first_loss():
     picture = curves_picture(LOG)
     assert picture is not None and picture.startswith(b"\x89PNG")
     assert curves_picture([]) is None
+
+
+@pytest.mark.parametrize(
+    ("weights", "points"), [("start", [(0, 0.75), (2, 0.5)]), ("others", [(2, 0.5)])]
+)
+def test_panel_curves_begin_with_the_cer_of_the_base(weights, points, tmp_path):
+    for entry in LOG:
+        append_log(tmp_path / "train_log.jsonl", entry)
+    write_run(tmp_path, {"id": "a", "start": "start"})
+    base = tmp_path / "eval" / "base"
+    base.mkdir(parents=True)
+    summary = {"weights": weights, "metrics": {"cer": {"value": 0.75}}}
+    (base / "metrics.json").write_text(json.dumps(summary))
+    panel = TrainingPanel(tmp_path, StopOnSignal())
+    panel.state = SimpleNamespace(global_step=3)
+    panel.log = panel._read()
+    history = panel._history()
+    assert [(e["step"], e["eval_cer"]) for e in history if "eval_cer" in e] == points
+    assert (escape(BEGUN) in panel._curves()) == (points[0][0] == 0)
+    # Numbers and samples stay those of the training.
+    assert panel.log == LOG
