@@ -48,9 +48,9 @@ def draw_form(text: str) -> Image.Image:
     return form_page(value, random.Random(text).choice(faces)).draw()
 
 
-def form_page(value: dict, face: tuple[str, str], scale: float = 1.0) -> Page:
+def form_page(value: dict, face: tuple[str, str]) -> Page:
     """Lay out a JSON object on a page."""
-    page = Page(face, scale)
+    page = Page(face, scale=1.0)
     value = dict(value)
     title = shown(value.pop("document_type", None)) or "Document"
     y = page.text(LEFT, 56, title, size=30, bold=True, upper=True, width=RIGHT - LEFT) + 6

@@ -155,7 +155,6 @@ def sheet(
     seed: int = 0,
     width: int = 960,
     rows: int = 2,
-    colours: int = 128,
     overwrite: bool = False,
 ) -> None:
     """Write a PNG with samples of every language and face, each with the name of its font.
@@ -163,7 +162,6 @@ def sheet(
     Args:
         width: of the PNG in pixels.
         rows: of samples for each face.
-        colours: size of the palette; few colours make a small file.
 
     Raises:
         FileExistsError: `out` exists, is no earlier sheet, and `overwrite` is false.
@@ -197,9 +195,9 @@ def sheet(
                 x += image.width + gap
             y += height + 22
         y += gap
-    # MAXCOVERAGE: palettes by pixel count would turn every signboard grey.
+    # MAXCOVERAGE: palettes by pixel count would turn every signboard grey. 128 colours: small file.
     method = Image.Quantize.MAXCOVERAGE
-    page = page.quantize(colours, method, kmeans=3, dither=Image.Dither.NONE)
+    page = page.quantize(128, method, kmeans=3, dither=Image.Dither.NONE)
     buffer = io.BytesIO()
     page.save(buffer, "PNG", optimize=True)
     write_folder(out.parent, {out.name: buffer.getvalue()}, overwrite)

@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from data_prep.synthetic.render import load_font
 
 A4 = 297 / 210
+OUTLINE = 1.2  # weight of a rectangle's outline in units
 BLACK, GREY, PALE, WHITE = (0, 0, 0), (95, 95, 95), (236, 236, 236), (255, 255, 255)
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -55,7 +56,7 @@ class Page:
         self._measured: dict[tuple[str, float, bool], float] = {}
         self.height = 0.0
         self.texts: list[Text] = []
-        self.shapes: list[tuple[Box, Colour | None, Colour | None, float]] = []
+        self.shapes: list[tuple[Box, Colour | None, Colour | None]] = []
 
     def font(self, size: float | None = None, bold: bool = False) -> ImageFont.FreeTypeFont:
         """Font of the page at a size in units; None is the default size."""
@@ -146,10 +147,9 @@ class Page:
         *,
         fill: Colour | None = None,
         line: Colour | None = None,
-        weight: float = 1.2,
     ) -> None:
         """Add a rectangle, filled or outlined."""
-        self.shapes.append(((x0, y0, x1, y1), fill, line, weight))
+        self.shapes.append(((x0, y0, x1, y1), fill, line))
 
     def end(self, y: float, footer: str = "", paper: float | None = A4) -> None:
         """Set the height: `paper` times the width, or more if the content ends lower, at `y`."""
@@ -166,7 +166,7 @@ class Page:
     def draw(self) -> Image.Image:
         """Draw the page; the picture is grey ("L") if no colour was used."""
         colours = {text.colour for text in self.texts}
-        colours |= {c for _, fill, line, _ in self.shapes for c in (fill, line) if c}
+        colours |= {c for _, fill, line in self.shapes for c in (fill, line) if c}
         mode = "L" if all(len(set(c)) == 1 for c in colours) else "RGB"
 
         def ink(colour: Colour | None) -> int | Colour | None:
@@ -175,10 +175,11 @@ class Page:
         size = round(self.width * self.scale), round(self.height * self.scale)
         image = Image.new(mode, size, "white")
         canvas = ImageDraw.Draw(image)
-        for box, fill, line, weight in self.shapes:
+        outline = max(1, round(OUTLINE * self.scale))
+        for box, fill, line in self.shapes:
             x0, y0, x1, y1 = (round(side * self.scale) for side in box)
             corners = x0, y0, max(x1 - 1, x0), max(y1 - 1, y0)
-            canvas.rectangle(corners, ink(fill), ink(line), max(1, round(weight * self.scale)))
+            canvas.rectangle(corners, ink(fill), ink(line), outline)
         for text in self.texts:
             canvas.text(text.at, text.text, ink(text.colour), text.font, anchor="ls")
         return image

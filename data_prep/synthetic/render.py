@@ -46,21 +46,20 @@ def draw_line(
     *,
     left: int = 2,
     right: int = 2,
-    shift: int = 0,
     ink: int = 0,
 ) -> Image.Image:
     """Draw `text` on one line, `height` pixels high and as wide as the text.
 
+    The baseline depends on the font alone, so letters with and without descenders share it.
+
     Args:
         left: white pixels before the text; `right`: after it.
-        shift: pixels to move the baseline down. The baseline depends on the font alone, so letters
-            with and without descenders share it.
         ink: grey value of the letters.
     """
     _, top, _, bottom = font.getbbox(_LATIN_EXTENT, anchor="ls")
     x0, _, x1, _ = font.getbbox(text, anchor="ls")
     image = Image.new("L", (max(1, math.ceil(x1 - x0)) + left + right, height), 255)
-    baseline = round((height - (top + bottom)) / 2) + shift
+    baseline = round((height - (top + bottom)) / 2)
     ImageDraw.Draw(image).text((left - x0, baseline), text, font=font, anchor="ls", fill=ink)
     return image
 

@@ -26,6 +26,9 @@ KINDS = (
     "wholly wrong",
     "misread",
 )
+MOST_VALUES = 20  # of a column that gets a table
+CURVE_POINTS = 50  # of the coverage curve, at most
+CONFIDENT = 0.9  # confidence from which on a label that differs is suspect
 LENGTHS = (8, 16, 32, 64, 128, 512)  # upper limits of length classes, in code points
 
 
@@ -70,13 +73,8 @@ def length_bin(text: str) -> str:
     return f"over {LENGTHS[-1]}"
 
 
-def columns(records: Sequence[Record], most: int = 20) -> dict[str, list[Any]]:
-    """Return the columns worth a table: length, language, script, and others of few values.
-
-    Args:
-        records: the samples.
-        most: the most values that a column may have.
-    """
+def columns(records: Sequence[Record]) -> dict[str, list[Any]]:
+    """Return the columns worth a table: length, language, script, and others of few values."""
     values: dict[str, list[Any]] = {
         "length": [length_bin(record["reference"]) for record in records],
         "language": [record.get("language") for record in records],
@@ -90,7 +88,7 @@ def columns(records: Sequence[Record], most: int = 20) -> dict[str, list[Any]]:
     return {
         name: column
         for name, column in values.items()
-        if 1 < len(set(column)) <= most or (name in ("length", "script") and records)
+        if 1 < len(set(column)) <= MOST_VALUES or (name in ("length", "script") and records)
     }
 
 
@@ -213,9 +211,7 @@ def runaway(record: Record) -> bool:
 # --- confidence
 
 
-def coverage_curve(
-    records: Sequence[Record], cer: Tally, points: int = 50
-) -> list[dict[str, float]]:
+def coverage_curve(records: Sequence[Record], cer: Tally) -> list[dict[str, float]]:
     """CER of the most confident share of samples: `[{coverage, threshold, cer}]`, ascending.
 
     `threshold` is the lowest confidence within the share: below it a human would read.
@@ -223,7 +219,6 @@ def coverage_curve(
     Args:
         records: the samples; those without a confidence belong to no share.
         cer: their edits and reference lengths.
-        points: the most points of the curve.
     """
     confidences = [record.get("confidence") for record in records]
     ranked = [(-value, n) for n, value in enumerate(confidences) if value is not None]
@@ -232,7 +227,7 @@ def coverage_curve(
     ranked.sort()
     order = [number for _, number in ranked]
     errors, lengths = np.cumsum(cer.part[order]), np.cumsum(cer.whole[order])
-    steps = np.unique(np.linspace(1, len(order), min(points, len(order))).round().astype(int))
+    steps = np.unique(np.linspace(1, len(order), min(CURVE_POINTS, len(order))).round().astype(int))
     return [
         {
             "coverage": step / len(records),
@@ -243,14 +238,11 @@ def coverage_curve(
     ]
 
 
-def suspect_labels(
-    systems: Sequence[Sequence[Record]], least: float = 0.9
-) -> list[tuple[Record, int]]:
+def suspect_labels(systems: Sequence[Sequence[Record]]) -> list[tuple[Record, int]]:
     """List samples where the last system is confident and yet differs from the truth.
 
     Args:
         systems: the records of one or more evaluations over the same ids, in the same order.
-        least: the lowest confidence of the last system.
 
     Returns:
         The last system's record, and how many systems read the same text under the lenient
@@ -261,7 +253,7 @@ def suspect_labels(
         last = readings[-1]
         language = last.get("language")
         prediction = normalize(scored_text(last), "lenient", language)
-        if (last.get("confidence") or 0) < least or not prediction or runaway(last):
+        if (last.get("confidence") or 0) < CONFIDENT or not prediction or runaway(last):
             continue
         if prediction == normalize(last["reference"], "lenient", language):
             continue

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ocrkit.evaluation.evaluation import Evaluation
 
 SHOWN = 12  # samples a list
+HEAT_MAP_UNITS = 12  # rows, and columns
 # Share of the last system's edits that case and spaces must be, for a table without them.
 FOLDED = 0.2
 LONGEST = 600  # code points of a text that are shown
@@ -68,14 +69,14 @@ def render(
     )
 
 
-def during_training(history: Sequence[dict], most: int = 5) -> dict[str, Any]:
+def during_training(history: Sequence[dict]) -> dict[str, Any]:
     """Return sample readings and confusion weights from a training log.
 
-    `samples` holds the rows that every evaluation read, with at most `most` of their readings, the
+    `samples` holds the rows that every evaluation read, with at most five of their readings, the
     first and the last among them; `weights` the largest weights of confused characters, at `step`.
     """
     read = [entry for entry in history if entry.get("samples")]
-    chosen = sorted({round(n) for n in np.linspace(0, len(read) - 1, min(most, len(read)))})
+    chosen = sorted({round(n) for n in np.linspace(0, len(read) - 1, min(5, len(read)))})
     rows: dict[str, dict[str, Any]] = {}
     for entry in (read[number] for number in chosen):
         for sample in entry["samples"]:
@@ -191,7 +192,7 @@ def _kinds(counted: list[tuple[str, dict[str, int]]]) -> list[dict[str, Any]]:
     ]
 
 
-def heat_map(counts: Counter[tuple[str, str]], most: int = 12) -> dict[str, Any] | None:
+def heat_map(counts: Counter[tuple[str, str]]) -> dict[str, Any] | None:
     """Return the most frequent confusions as a grid: references down, predictions across."""
     if not counts:
         return None
@@ -199,7 +200,7 @@ def heat_map(counts: Counter[tuple[str, str]], most: int = 12) -> dict[str, Any]
     downs: dict[str, None] = {}
     acrosses: dict[str, None] = {}
     for (reference, prediction), _ in counts.most_common():
-        if len({*downs, reference}) <= most and len({*acrosses, prediction}) <= most:
+        if max(len({*downs, reference}), len({*acrosses, prediction})) <= HEAT_MAP_UNITS:
             downs[reference] = acrosses[prediction] = None
     peak = counts.most_common(1)[0][1]
     return {

@@ -172,8 +172,8 @@ def _is_chinese(record: Record) -> bool:
     return language.startswith("zh") if language else script(record["reference"]) == "Han"
 
 
-def cross_check(counts: SampleCounts, most: int = 200) -> None:
-    """Compare the CER's edits with jiwer's on a seeded sample of at most `most` records.
+def cross_check(counts: SampleCounts) -> None:
+    """Compare the CER's edits with jiwer's on a seeded sample of at most 200 records.
 
     Raises:
         RuntimeError: the two counts of edits differ.
@@ -186,7 +186,7 @@ def cross_check(counts: SampleCounts, most: int = 200) -> None:
         for number, (reference, prediction) in enumerate(zip(counts.references, counts.predictions))
         if len(reference) + len(prediction) <= 2000
     ]
-    sample = random.Random(0).sample(short, min(most, len(short)))
+    sample = random.Random(0).sample(short, min(200, len(short)))
     if not sample:
         return
     references, predictions = metrics.pairs(

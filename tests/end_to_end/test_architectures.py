@@ -5,7 +5,6 @@ import re
 
 import pytest
 import torch
-from PIL import Image, ImageDraw
 from transformers import AutoModelForImageTextToText
 
 from ocrkit.config import TrainConfig
@@ -19,7 +18,7 @@ from ocrkit.models.write import export
 from ocrkit.training.losses import supervised_loss
 from ocrkit.training.plan import plan
 from ocrkit.training.train import train
-from tests.helpers.architectures import ARCHITECTURES, build
+from tests.helpers.architectures import ARCHITECTURES, build, numbered_rows, tiny_config
 
 SIZES = [(64, 32), (40, 24), (128, 32), (90, 60), (33, 70), (64, 64)]
 
@@ -33,46 +32,13 @@ def folder(request, tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     """Six rows with pictures of unequal sizes, for training and for reading."""
-    folder = tmp_path_factory.mktemp("pictures")
-    rows = []
-    for number, size in enumerate(SIZES):
-        image = Image.new("RGB", size, "white")
-        ImageDraw.Draw(image).text((2, 2), f"No. {number}", fill="black")
-        image.save(folder / f"{number}.png")
-        rows.append(
-            {
-                "id": str(number),
-                "images": [str(folder / f"{number}.png")],
-                "sizes": [list(size)],
-                "width": size[0],
-                "height": size[1],
-                "prompt": [{"role": "user", "content": "Read." + " Well." * (number % 3)}],
-                "completion": [{"role": "assistant", "content": f"No. {number}" + "x" * number}],
-                "language": "en",
-            }
-        )
+    rows = numbered_rows(tmp_path_factory.mktemp("pictures"), SIZES)
     return {"train": dataset_of(rows), "test": dataset_of(rows)}
 
 
 def _config(folder, output_dir, **changes) -> TrainConfig:
-    settings = {
-        "model_name_or_path": str(folder),
-        "output_dir": str(output_dir),
-        "backend": "transformers",
-        "load_in_4bit": False,
-        "dtype": "float32",
-        "gradient_checkpointing": False,
-        "attn_implementation": "eager",
-        "max_steps": 2,
-        # Every row in every step, so that losses compare.
-        "per_device_train_batch_size": 6,
-        "warmup_steps": 0,
-        "per_device_eval_batch_size": 6,
-        "learning_rate": 0.005,
-        "logging_steps": 1,
-        "max_new_tokens": 12,
-    }
-    return TrainConfig.from_dict({**settings, **changes})
+    own = {"attn_implementation": "eager", "max_steps": 2, "max_new_tokens": 12}
+    return tiny_config(folder, output_dir, 6, **{**own, **changes})
 
 
 def _tower_and_block(name: str) -> tuple[str, str]:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
-from PIL import Image, ImageDraw
+from PIL import Image
 from transformers import AutoModelForImageTextToText
 
 from ocrkit.config import TrainConfig
@@ -21,6 +21,7 @@ from ocrkit.models.load import load_model
 from ocrkit.models.read import predict
 from ocrkit.training.plan import plan
 from ocrkit.training.train import train
+from tests.helpers.architectures import numbered_rows, tiny_config
 from tests.helpers.tiny_architectures import ARCHITECTURES, build
 
 # Checked at every change; the others, and whole runs of all, are slow.
@@ -80,25 +81,7 @@ def _slow(names, fast=()):
 @pytest.fixture(scope="module")
 def rows(tmp_path_factory):
     """Eight rows with pictures of unlike sizes and prompts of unlike lengths."""
-    folder = tmp_path_factory.mktemp("pictures")
-    made = []
-    for number, size in enumerate(SIZES):
-        image = Image.new("RGB", size, "white")
-        ImageDraw.Draw(image).text((2, 2), f"No. {number}", fill="black")
-        image.save(folder / f"{number}.png")
-        made.append(
-            {
-                "id": str(number),
-                "images": [str(folder / f"{number}.png")],
-                "sizes": [list(size)],
-                "width": size[0],
-                "height": size[1],
-                "prompt": [{"role": "user", "content": "Read." + " Well." * (number % 3)}],
-                "completion": [{"role": "assistant", "content": f"No. {number}" + "x" * number}],
-                "language": "en",
-            }
-        )
-    return made
+    return numbered_rows(tmp_path_factory.mktemp("pictures"), SIZES)
 
 
 def _processor(name):
@@ -107,23 +90,8 @@ def _processor(name):
 
 
 def _config(folder, output_dir, **changes) -> TrainConfig:
-    settings = {
-        "model_name_or_path": str(folder),
-        "output_dir": str(output_dir),
-        "backend": "transformers",
-        "load_in_4bit": False,
-        "dtype": "float32",
-        "gradient_checkpointing": False,
-        "max_steps": 3,
-        # Every row in every step, so that losses compare.
-        "per_device_train_batch_size": 8,
-        "warmup_steps": 0,
-        "per_device_eval_batch_size": 8,
-        "learning_rate": 0.005,
-        "logging_steps": 1,
-        "max_new_tokens": 8,
-    }
-    return TrainConfig.from_dict({**settings, **changes})
+    own = {"max_steps": 3, "max_new_tokens": 8}
+    return tiny_config(folder, output_dir, 8, **{**own, **changes})
 
 
 @pytest.mark.parametrize("name", ARCHITECTURES)

@@ -334,6 +334,15 @@ def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
     return TrainConfig.from_dict(settings)
 
 
+def _driven(folder, jobs, configs):
+    """Job, result, config and folder of each architecture, by name."""
+    results = _drive(folder, *jobs.values())
+    return {
+        name: (job, result, configs[name], folder / name)
+        for (name, job), result in zip(jobs.items(), results)
+    }
+
+
 @pytest.fixture(scope="module")
 def others(thermal, tmp_path_factory):
     """Job, result, config and folder of each other architecture, by name."""
@@ -343,11 +352,7 @@ def others(thermal, tmp_path_factory):
     configs["eager"] = configs["mllama"]
     (folder / "eager").mkdir()
     jobs["eager"] = _job(folder / "eager", configs["eager"], attn_implementation="eager")
-    results = _drive(folder, *jobs.values())
-    return {
-        name: (job, result, configs[name], folder / name)
-        for (name, job), result in zip(jobs.items(), results)
-    }
+    return _driven(folder, jobs, configs)
 
 
 @pytest.mark.slow
@@ -375,11 +380,7 @@ def further(thermal, tmp_path_factory):
         n: _job(folder / n, config) | {"samples": 0, "bfloat16": True, "again": True}
         for n, config in configs.items()
     }
-    results = _drive(folder, *jobs.values())
-    return {
-        name: (job, result, configs[name], folder / name)
-        for (name, job), result in zip(jobs.items(), results)
-    }
+    return _driven(folder, jobs, configs)
 
 
 @pytest.mark.slow
@@ -402,11 +403,7 @@ def in_four_bits(thermal, tmp_path_factory):
         config.load_in_4bit, config.optim = True, "adamw_8bit"
     # Random weights read otherwise in 4 bits than in 16: there is nothing to compare.
     jobs = {n: _job(folder / n, config) | {"samples": 0} for n, config in configs.items()}
-    results = _drive(folder, *jobs.values())
-    return {
-        name: (job, result, configs[name], folder / name)
-        for (name, job), result in zip(jobs.items(), results)
-    }
+    return _driven(folder, jobs, configs)
 
 
 @pytest.mark.slow

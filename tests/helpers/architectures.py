@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image, ImageDraw
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     MllamaConfig,
@@ -34,14 +35,11 @@ from transformers import (
 )
 from transformers.models.qwen3_vl.video_processing_qwen3_vl import Qwen3VLVideoProcessor
 
-from tests.tools.tiny_model.build import token_ids
+from ocrkit import TrainConfig
+from tests.tools.tiny_model.build import SPECIAL_TOKENS, TEMPLATE, token_ids
 
 ARCHITECTURES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl", "paddleocr_vl", "mllama")
 
-_QWEN_TOKENS = (
-    "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> "
-    "<|image_pad|> <|video_pad|>"
-).split()
 _PADDLE_TOKENS = (
     "<unk> <|begin_of_sentence|> </s> <|IMAGE_START|> <|IMAGE_END|> <|IMAGE_PLACEHOLDER|> "
     "<|video_pad|>"
@@ -52,15 +50,6 @@ _LLAMA_TOKENS = (
     "<|end_header_id|> <|eot_id|> <|python_tag|> <|image|>"
 ).split()
 
-_QWEN_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message.role }}\n"
-    "{% if message.content is string %}{{ message.content }}{% else %}"
-    "{% for part in message.content %}"
-    "{% if part.type == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif part.type == 'text' %}{{ part.text }}{% endif %}"
-    "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-)
 _PADDLE_TEMPLATE = (
     "<|begin_of_sentence|>{% for message in messages %}{% if message.role == 'user' %}User: "
     "{% for part in message.content %}{% if part.type == 'image' %}"
@@ -148,7 +137,7 @@ def random_model(kind: Any, config: Any, seed: int) -> Any:
 def _qwen_parts() -> tuple[PreTrainedTokenizerFast, dict, dict]:
     """Tokenizer, image processor settings and token ids of a Qwen config."""
     tokenizer = byte_tokenizer(
-        _QWEN_TOKENS,
+        SPECIAL_TOKENS,
         pad_token="<|endoftext|>",
         eos_token="<|im_end|>",
         extra_special_tokens={
@@ -227,7 +216,7 @@ def _qwen(name: str, seed: int) -> tuple[Any, Any]:
         image_processor=Qwen2VLImageProcessor(**pictures),
         tokenizer=tokenizer,
         video_processor=video(**pictures),
-        chat_template=_QWEN_TEMPLATE,
+        chat_template=TEMPLATE,
     )
     return processor, random_model(model, config, seed)
 
@@ -307,3 +296,43 @@ def _mllama(seed: int) -> tuple[Any, Any]:
             if "gate" in parameter_name.rpartition(".")[2] and weight.numel() == 1:
                 weight.fill_(1.0)
     return processor, model
+
+
+def numbered_rows(folder: Path, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Rows with pictures of these sizes, and prompts and answers of unlike lengths."""
+    rows = []
+    for number, size in enumerate(sizes):
+        image = Image.new("RGB", size, "white")
+        ImageDraw.Draw(image).text((2, 2), f"No. {number}", fill="black")
+        image.save(folder / f"{number}.png")
+        rows.append(
+            {
+                "id": str(number),
+                "images": [str(folder / f"{number}.png")],
+                "sizes": [list(size)],
+                "width": size[0],
+                "height": size[1],
+                "prompt": [{"role": "user", "content": "Read." + " Well." * (number % 3)}],
+                "completion": [{"role": "assistant", "content": f"No. {number}" + "x" * number}],
+                "language": "en",
+            }
+        )
+    return rows
+
+
+def tiny_config(folder: Path, output_dir: Path, batch_size: int, **changes: Any) -> TrainConfig:
+    """Settings to train a tiny model exactly; every row is in every step, so losses compare."""
+    settings = {
+        "model_name_or_path": str(folder),
+        "output_dir": str(output_dir),
+        "backend": "transformers",
+        "load_in_4bit": False,
+        "dtype": "float32",
+        "gradient_checkpointing": False,
+        "per_device_train_batch_size": batch_size,
+        "warmup_steps": 0,
+        "per_device_eval_batch_size": batch_size,
+        "learning_rate": 0.005,
+        "logging_steps": 1,
+    }
+    return TrainConfig.from_dict({**settings, **changes})

@@ -167,12 +167,12 @@ def _pdf_bytes(seed: int, index: int, setup: Setup) -> bytes:
 # --- the contact sheet
 
 
-def contact_sheet(setup: Setup, seed: int = 0, wide: int = 600) -> Image.Image:
-    """Contact sheet: the top of one page of every layout, `wide` pixels each, languages in turn."""
+def contact_sheet(setup: Setup, seed: int = 0) -> Image.Image:
+    """Contact sheet: the top of one page of every layout, languages in turn."""
     by_language: dict[str, list[str]] = {}
     for name in setup.locales:
         by_language.setdefault(LOCALES[name].language, []).append(name)
-    columns, gap = min(5, len(setup.layouts)), 12
+    columns, gap, wide = min(5, len(setup.layouts)), 12, 600
     rows = -(-len(setup.layouts) // columns)
     size = columns * (wide + gap) + gap, rows * (wide + gap) + gap
     sheet = Image.new("RGB", size, (150, 150, 150))

@@ -24,13 +24,13 @@ from tests.tools.tiny_model.lines import HEIGHT, characters
 
 PROMPT = PROMPTS["transcription"]
 
-_SPECIAL = (
+SPECIAL_TOKENS = (
     "<|endoftext|> <|im_start|> <|im_end|> <|vision_start|> <|vision_end|> <|vision_pad|> "
     "<|image_pad|> <|video_pad|>"
 ).split()
 _TAGS = "<table> </table> <tr> </tr> <td> </td>".split()
 _WORDS = ["user", "assistant", "system", *PROMPTS.values(), *_TAGS]
-_TEMPLATE = (
+TEMPLATE = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n"
     "{% if message.content is string %}{{ message.content }}{% else %}"
     "{% for part in message.content %}"
@@ -43,12 +43,14 @@ _TEMPLATE = (
 
 def build_tokenizer() -> PreTrainedTokenizerFast:
     """Tokenizer with a token for each character, and byte tokens for every other character."""
-    tokens = [*_SPECIAL, *_WORDS, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
+    tokens = [*SPECIAL_TOKENS, *_WORDS, "\n", *(f"<0x{byte:02X}>" for byte in range(256))]
     tokens += "".join(characters().values())
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], byte_fallback=True))
     tokenizer.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.add_special_tokens([AddedToken(t, special=True, normalized=False) for t in _SPECIAL])
+    tokenizer.add_special_tokens(
+        [AddedToken(t, special=True, normalized=False) for t in SPECIAL_TOKENS]
+    )
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in _WORDS])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -93,7 +95,7 @@ def build_processor(tokenizer: PreTrainedTokenizerFast) -> Qwen3VLProcessor:
         image_processor=Qwen2VLImageProcessor(**pictures),
         tokenizer=tokenizer,
         video_processor=Qwen3VLVideoProcessor(**pictures),
-        chat_template=_TEMPLATE,
+        chat_template=TEMPLATE,
     )
 
 
