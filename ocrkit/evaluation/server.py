@@ -163,7 +163,7 @@ class ServerReader:
             text += f", which cost {cost:,.4f}"
         if self.counts["cut"]:
             most = self.config.max_new_tokens
-            text += f"; {self.counts['cut']} answers were cut at max_new_tokens={most}"
+            text += f"; {self.counts['cut']} answers were cut (max_new_tokens={most} or context)"
         return text + "."
 
     # --- requests

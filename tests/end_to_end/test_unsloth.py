@@ -1,12 +1,10 @@
 """Unsloth backend on a CPU: the real Unsloth classes, driven through the public functions."""
 
 import inspect
-import json
 import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -23,59 +21,18 @@ from ocrkit.training.train import train
 from tests.helpers.architectures import build
 from tests.helpers.llama_cpp import patched_llama_cpp, reader_for_llama_cpp
 from tests.helpers.tiny_architectures import build as build_tiny
+from tests.helpers.unsloth_jobs import run_unsloth, unsloth_job
 
-ROOT = Path(__file__).parents[2]
 # Architectures of the recipes that Unsloth supports, beside the embedded model's Qwen3-VL.
 OTHERS = ("mllama", "paddleocr_vl", "qwen2_5_vl", "qwen2_vl")
 # Architectures beyond the recipes that Unsloth supports.
 FURTHER = ("qwen3_5", "gemma3", "gemma4", "lfm2_vl", "mistral3")
 
 
-def _job(folder: Path, config: TrainConfig, **changes) -> dict:
-    settings = {
-        **config.to_dict(),
-        "backend": "unsloth",
-        # Exact enough to compare losses, also where a CPU would multiply in bfloat16.
-        "dtype": "float32",
-        "device_map": "cpu",
-        "output_dir": str(folder / "run"),
-        **changes,
-    }
-    names = ("start", "merged", "merged_4bit", "result", "cache")
-    job = {name: str(folder / name) for name in names}
-    return job | {"config": settings, "samples": 20}
-
-
 def _has_gpu() -> bool:
     """Whether the machine has a GPU, which this process cannot see."""
     command = shutil.which("nvidia-smi")
     return bool(command and subprocess.run([command, "-L"], capture_output=True).stdout)
-
-
-def _drive(folder: Path, *jobs: dict, gpu: bool = False, **environment: str) -> list[dict]:
-    """Results of the jobs, run one by one in a separate process that sees a GPU if `gpu`."""
-    paths = [folder / f"job-{number}.json" for number in range(len(jobs))]
-    for path, job in zip(paths, jobs):
-        path.write_text(json.dumps(job))
-    hidden = {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""}
-    environment = os.environ | hidden | environment
-    if gpu:
-        environment["CUDA_VISIBLE_DEVICES"] = os.environ["CUDA_VISIBLE_DEVICES"] or "0"
-    process = subprocess.run(
-        [
-            sys.executable,
-            str(Path(__file__).parents[1] / "helpers" / "unsloth_on_cpu.py"),
-            *map(str, paths),
-        ],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert process.returncode == 0, process.stderr[-3000:]
-    results = [json.loads(Path(job["result"]).read_text()) for job in jobs]
-    return [result | {"output": process.stdout + process.stderr} for result in results]
 
 
 def _quickstart(thermal: Path, **changes) -> TrainConfig:
@@ -105,8 +62,8 @@ def driven(thermal, tmp_path_factory):
     """
     folder = tmp_path_factory.mktemp("unsloth")
     config = _quickstart(thermal)
-    job = _job(folder, config) | {"generated": True, "again": True}
-    (result,) = _drive(folder, job)
+    job = unsloth_job(folder, config) | {"generated": True, "again": True}
+    (result,) = run_unsloth(folder, job)
     assert "error" not in result, result["error"]
     return job, result, config, folder
 
@@ -124,8 +81,8 @@ def whole(thermal, tmp_path_factory):
         learning_rate=1e-3,
         warmup_steps=0,
     )
-    job = _job(folder, config) | {"stances": True}
-    (result,) = _drive(folder, job)
+    job = unsloth_job(folder, config) | {"stances": True}
+    (result,) = run_unsloth(folder, job)
     assert "error" not in result, result["error"]
     return job, result, config, folder
 
@@ -244,11 +201,11 @@ def _compiled(folder: Path, config: TrainConfig, first: str) -> tuple[dict, dict
     compiler.write_text(COMPILER.format(first=first))
     compiler.chmod(0o755)
     # A merge that is read again would be compiled again.
-    job = _job(folder, config) | {"samples": 0}
+    job = unsloth_job(folder, config) | {"samples": 0}
     # The folder for kernels; Unsloth removes TORCHINDUCTOR_CACHE_DIR.
     (folder / "kernels").mkdir()
     places = {"TMPDIR": str(folder / "kernels"), "CXX": str(compiler)}
-    (result,) = _drive(folder, job, UNSLOTH_COMPILE_DISABLE="0", **places)
+    (result,) = run_unsloth(folder, job, UNSLOTH_COMPILE_DISABLE="0", **places)
     assert "error" not in result, result["error"]
     return job, result
 
@@ -290,11 +247,11 @@ def test_llama_cpp_reads_the_export_like_the_trained_model(thermal, tmp_path):
     config.model_name_or_path = str(reader_for_llama_cpp(tmp_path / "reader"))
     kinds = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
     small = {name: _small(name, tmp_path / name, thermal) for name in kinds}
-    jobs = {"reader": _job(tmp_path, config)}
-    jobs |= {name: _job(tmp_path / name, settings) for name, settings in small.items()}
+    jobs = {"reader": unsloth_job(tmp_path, config)}
+    jobs |= {name: unsloth_job(tmp_path / name, settings) for name, settings in small.items()}
     for name, job in jobs.items():
         job["gguf"] = str(tmp_path / name / "gguf")
-    results = _drive(tmp_path, *jobs.values(), UNSLOTH_OFFLINE="1", **place)
+    results = run_unsloth(tmp_path, *jobs.values(), UNSLOTH_OFFLINE="1", **place)
     program = str(tmp_path / "llama.cpp" / "llama-mtmd-cli")
     for name, job, result in zip(jobs, jobs.values(), results):
         assert "error" not in result, (name, result["error"])
@@ -336,7 +293,7 @@ def _small(name: str, folder: Path, dataset: Path) -> TrainConfig:
 
 def _driven(folder, jobs, configs):
     """Job, result, config and folder of each architecture, by name."""
-    results = _drive(folder, *jobs.values())
+    results = run_unsloth(folder, *jobs.values())
     return {
         name: (job, result, configs[name], folder / name)
         for (name, job), result in zip(jobs.items(), results)
@@ -348,10 +305,10 @@ def others(thermal, tmp_path_factory):
     """Job, result, config and folder of each other architecture, by name."""
     folder = tmp_path_factory.mktemp("others")
     configs = {name: _small(name, folder / name, thermal) for name in OTHERS}
-    jobs = {name: _job(folder / name, config) for name, config in configs.items()}
+    jobs = {name: unsloth_job(folder / name, config) for name, config in configs.items()}
     configs["eager"] = configs["mllama"]
     (folder / "eager").mkdir()
-    jobs["eager"] = _job(folder / "eager", configs["eager"], attn_implementation="eager")
+    jobs["eager"] = unsloth_job(folder / "eager", configs["eager"], attn_implementation="eager")
     return _driven(folder, jobs, configs)
 
 
@@ -377,7 +334,7 @@ def further(thermal, tmp_path_factory):
     configs = {name: _small(name, folder / name, thermal) for name in FURTHER}
     # Random weights decide by a hair, which a merge in 16 bits tips: there is nothing to compare.
     jobs = {
-        n: _job(folder / n, config) | {"samples": 0, "bfloat16": True, "again": True}
+        n: unsloth_job(folder / n, config) | {"samples": 0, "bfloat16": True, "again": True}
         for n, config in configs.items()
     }
     return _driven(folder, jobs, configs)
@@ -402,7 +359,7 @@ def in_four_bits(thermal, tmp_path_factory):
     for config in configs.values():
         config.load_in_4bit, config.optim = True, "adamw_8bit"
     # Random weights read otherwise in 4 bits than in 16: there is nothing to compare.
-    jobs = {n: _job(folder / n, config) | {"samples": 0} for n, config in configs.items()}
+    jobs = {n: unsloth_job(folder / n, config) | {"samples": 0} for n, config in configs.items()}
     return _driven(folder, jobs, configs)
 
 
@@ -435,10 +392,10 @@ def test_four_bit_trains_reads_and_merges_on_a_gpu(thermal, tmp_path):
     configs = {name: _small(name, tmp_path / name, thermal) for name in names}
     # Random weights read otherwise in 4 bits than in 16: there is nothing to compare.
     jobs = [
-        _job(tmp_path / name, config, **changes) | {"samples": 0}
+        unsloth_job(tmp_path / name, config, **changes) | {"samples": 0}
         for name, config in configs.items()
     ]
-    for name, result in zip(names, _drive(tmp_path, *jobs, gpu=True)):
+    for name, result in zip(names, run_unsloth(tmp_path, *jobs, gpu=True)):
         assert "error" not in result, (name, result["error"])
         assert result["device"] == "cuda" and result["quantized"], name
         assert len(result["losses"]) == 2 and all(0 < loss < 20 for loss in result["losses"]), name

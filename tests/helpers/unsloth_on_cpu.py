@@ -74,6 +74,9 @@ def drive(job: dict) -> dict:
     if job.get("bfloat16"):
         stand_in_for_bfloat16()
     model, processor = load_model(config)
+    if job.get("untrained"):
+        export(model, processor, job["gguf"], "gguf", samples=0)
+        return {}
     if job.get("generated"):
         generate_trainers()
     targets = sorted(n for n, _ in model.named_modules() if n.endswith(".lora_A.default"))

@@ -24,6 +24,7 @@ from notebooks.run import run as run_notebook
 from ocrkit.environment import package_versions
 from ocrkit.models.base import TINY
 from tests.benchmarks.preparing import peak_memory
+from tests.helpers.llama_cpp import llama_server
 from tests.tools.check_readme import aims_of, update_pages
 from tests.tools.front_picture import front_picture
 
@@ -311,6 +312,22 @@ def forecast() -> dict:
     }
 
 
+def server(program: Path) -> dict:
+    """Read worn lines by the embedded reader and by its GGUF behind llama.cpp's server."""
+    from tests.benchmarks.serving import PROMISED, ROWS, exported_reader, serving
+
+    llama_cpp = Path(os.environ["UNSLOTH_LLAMA_CPP_PATH"])
+    figures = serving(exported_reader(RUNS / "server", llama_cpp), program)
+    same, failed = (figures["server"][name] for name in ("same", "failed"))
+    return {
+        "figures": figures,
+        "aims": {
+            f"of {ROWS} rows, read the same": aim(same, same >= PROMISED, f"at least {PROMISED}"),
+            "failed rows": aim(failed, failed == 0, "0"),
+        },
+    }
+
+
 def hosts(folder: Path) -> dict:
     """Ask the install cell what it would change on Colab and on Kaggle; aims are what it keeps."""
     from tests.tools import hosts
@@ -359,6 +376,12 @@ def main(chosen: list[str]) -> int:
         parts["hosts"] = partial(hosts, Path(lists))
     else:
         print("OCRKIT_TEST_HOSTS, a folder of Colab's package lists, is not set: left out.")
+    if program := llama_server():
+        parts["server"] = partial(server, program)
+    else:
+        print(
+            "UNSLOTH_LLAMA_CPP_PATH, a llama.cpp with a built llama-server, is not set: left out."
+        )
     parts |= {"command lines": command_lines, "slow tests": slow_tests}
     if unknown := set(chosen) - set(parts):
         print(f"PART {', '.join(sorted(unknown))} is unknown; take some of {', '.join(parts)}.")

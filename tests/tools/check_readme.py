@@ -217,6 +217,32 @@ def baselines(result: dict) -> str:
     return f"{table(['rows', 'engine', *columns], *rows)}\n\n{text}"
 
 
+def server(result: dict) -> str:
+    """Table of an export behind llama.cpp's server, beside the model it was made from."""
+    figures = result["server"]["figures"]
+    rows, rate = figures["rows"], figures["lines an hour"]
+    head = ["read by", f"of {rows} lines, the same as the model", "CER"]
+    lines = [["the model, by `evaluate`", str(rows), cell(figures["model"]["cer"])]]
+    for name, title in (
+        ("server", "`llama-server`, with `--processor`"),
+        ("unfitted", "`llama-server`, pictures left as they are"),
+    ):
+        read = figures[name]
+        share = "[{low:.0%}, {high:.0%}]".format(**read["share"])
+        lines.append([title, f"{read['same']} {share}", cell(read["cer"])])
+    aim = result["server"]["aims"][f"of {rows} rows, read the same"]
+    text = (
+        "Worn lines of `make demo`, read by the embedded model in 32 bits, and by its GGUF in 8 "
+        f"behind llama.cpp's server; aim with `--processor`: {aim['aim']}, the lower end of what "
+        "the page on models says of 200 other lines and `llama-mtmd-cli` (178 [84 %, 93 %])"
+        f"{'' if aim['met'] else ' (**below aim**)'}. Intervals are of 95 %, those of CER over "
+        f"receipts. Server and reader together read {rate['8']:,.0f} lines an hour with 8 requests "
+        f"at once and {rate['1']:,.0f} with one, on {result['cores']} CPU cores and a load average "
+        f"of {figures['load']:.1f} (medians of three rounds in turns)."
+    )
+    return f"{table(head, *lines)}\n\n{text}"
+
+
 def training(result: dict) -> str:
     """Tables of losses and curriculum compared with plain training, one for each metric."""
     text = []
@@ -305,6 +331,7 @@ PAGES = {
         "receipts": receipts,
         "handwriting": handwriting,
         "baselines": baselines,
+        "server": server,
         "notebooks": notebooks,
         "training": training,
         "memory": memory,

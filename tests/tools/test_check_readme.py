@@ -98,3 +98,12 @@ def test_rounds_are_compared_seed_by_seed():
     assert "with 0 of 1 seeds; intervals lie apart with 1." in text
     assert "with 1 of 1 seeds; intervals lie apart with none." in text
     assert "took 42% of the keys of typing with the least sure pictures, and 42% with" in text
+
+
+def test_an_export_behind_a_server_stands_beside_its_model(result):
+    text = check_readme.server(result)
+    figures = result["server"]["figures"]
+    assert f"| {figures['server']['same']} [" in text and "below aim" not in text
+    assert f"{figures['lines an hour']['8']:,.0f} lines an hour with 8 requests" in text
+    result["server"]["aims"]["of 200 rows, read the same"]["met"] = False
+    assert "(**below aim**)" in check_readme.server(result)

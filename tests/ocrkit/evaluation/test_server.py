@@ -166,7 +166,7 @@ def test_failures_are_counted_with_a_line_each_and_tried_again_by_the_next_run(
                 sum(text.startswith(f"r{number} failed: ") for text in captured.splitlines()) == 1
             )
         assert "4 read, 6 failed; 80 tokens read and 15 written, which cost 0.1100" in captured
-        assert "1 answers were cut at max_new_tokens=" in captured
+        assert "1 answers were cut (max_new_tokens=" in captured
         answers.clear()
         asked = len(server.rows)
         again = evaluate_server(server.url, "m", rows(10), config)
