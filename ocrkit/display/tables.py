@@ -9,6 +9,8 @@ from data_prep.dataset.schema import one_line
 from ocrkit.display.notebook import Shown
 
 _HEAD, _BODY = Markup("<th>{}</th>"), Markup("<td>{}</td>")
+# A cell with a longer word, such as JSON, is broken anywhere, and leaves room for other columns.
+_LONG, _BROKEN = 24, Markup("<td class='read'>{}</td>")
 
 
 class Table(Shown):
@@ -16,7 +18,7 @@ class Table(Shown):
 
     Args:
         rows: {column: value} each, all with the same columns.
-        note: shown below.
+        note: shown below, a paragraph a line.
         wide: keep every cell on one line, and scroll where a notebook is narrower.
     """
 
@@ -27,13 +29,13 @@ class Table(Shown):
         lines = [list(row) for row in self.rows[:1]] + [list(row.values()) for row in self.rows]
         text = [columns_of_text(lines)] if lines else []
         head, *body = [
-            Markup("<tr>{}</tr>").format(Markup("").join(map(tag.format, map(_unbroken, line))))
-            for line, tag in zip(lines, [_HEAD, *[_BODY] * len(self.rows)])
+            Markup("<tr>{}</tr>").format(Markup("").join(map(kind, line)))
+            for line, kind in zip(lines, [_head, *[_body] * len(self.rows)])
         ] or [Markup("")]
         table = Markup("<table>{}{}</table>").format(head, Markup("").join(body))
         if wide:
             table = Markup("<div class='wide'>{}</div>").format(table)
-        below = Markup("<p>{}</p>").format(note) if note else Markup("")
+        below = Markup("").join(map(Markup("<p>{}</p>").format, note.splitlines()))
         super().__init__(table + below, "\n".join([*text, note] if note else text))
 
 
@@ -49,6 +51,15 @@ def columns_of_text(lines: Sequence[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*lines)]
     aligned = ("  ".join(c.ljust(w) for c, w in zip(line, widths)) for line in lines)
     return "\n".join(line.rstrip() for line in aligned)
+
+
+def _head(cell: str) -> Markup:
+    return _HEAD.format(_unbroken(cell))
+
+
+def _body(cell: str) -> Markup:
+    longest = max(map(len, cell.split()), default=0)
+    return (_BROKEN if longest > _LONG else _BODY).format(_unbroken(cell))
 
 
 def _unbroken(cell: str) -> str:

@@ -165,7 +165,7 @@ class Forecast:
                 "largest batch": card.largest_batch or "none",
                 "batch": card.batch,
                 "peak": f"{card.peak_gib:.2f}",
-                **{name: f"{card.parts.get(name, 0.0):.2f}" for name in names},
+                **{name: f"{round(card.parts.get(name, 0), 2) + 0:.2f}" for name in names},
             }
             for card in self.cards
         ]

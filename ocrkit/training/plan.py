@@ -26,6 +26,8 @@ from ocrkit.data.lengths import (
 from ocrkit.data.order import TrainRows
 from ocrkit.data.rows import text_of
 from ocrkit.data.stream import RowStream
+from ocrkit.display.notebook import show
+from ocrkit.display.tables import Table
 from ocrkit.environment import process_count
 from ocrkit.errors import DataError
 from ocrkit.models.read import predict_stream
@@ -119,19 +121,21 @@ class Plan:
     counting: str = ""
 
     def __str__(self) -> str:
-        """The plan as a plain table."""
-        lines = [f"{'tokens per sample':24}{'median':>8}{'p95':>8}{'max':>8}"]
-        for name in ("image_tokens", "text_tokens", "tokens"):
-            median, p95, largest = getattr(self, name)
-            title = "all" if name == "tokens" else name.partition("_")[0]
-            lines.append(f"  {title:22}{median:>8}{p95:>8}{largest:>8}")
+        """The plan as a plain table and sentences."""
+        return str(self.table())
+
+    def table(self) -> Table:
+        """The plan as a table of tokens, and sentences."""
+        counts = {"image": self.image_tokens, "text": self.text_tokens, "all": self.tokens}
+        lines = []
         if self.tiles:
-            median, p95, largest = self.tiles
-            lines.append(f"  {'tiles':22}{median:>8}{p95:>8}{largest:>8}")
+            counts["tiles"] = self.tiles
             lines.append(
                 f"a tile is {self.tile_tokens} tokens beside the text, which looks at them by "
                 "cross-attention; they are no part of the context"
             )
+        names = ("tokens per sample", "median", "p95", "max")
+        rows = [dict(zip(names, (kind, *count))) for kind, count in counts.items()]
         if self.counting:
             lines.append(self.counting)
         if self.template_variables:
@@ -154,7 +158,7 @@ class Plan:
             f"{self.steps} steps at {self.samples_per_second:.1f} samples/s{evaluations}: "
             f"about {minutes} min {seconds:02d} s; peak memory {self.peak_memory_gib:.2f} GiB"
         )
-        return "\n".join(lines)
+        return Table(rows, "\n".join(lines))
 
     def _sizes(self) -> list[str]:
         """Sentences on pictures that are shrunk, squashed, cropped, or of unknown size."""
@@ -282,7 +286,7 @@ def plan(
         template_variables=getattr(model, "ocrkit_template_variables", {}),
         counting=str(picture_counter(processor)),
     )
-    print(result)
+    show(result.table())
     return result
 
 

@@ -31,3 +31,17 @@ def test_a_wide_table_scrolls_with_every_cell_on_one_line():
     assert "<div class='wide'><table>" in html and "</table></div>" in html
     assert ".wide :is(th, td) { white-space: nowrap; }" in html
     assert "<div class='wide'>" not in str(Table([{"card": "a100-40"}]).html)
+
+
+def test_only_a_cell_with_a_long_word_is_broken_anywhere():
+    html = str(
+        Table(
+            [
+                {
+                    "a": '{"company":"SHOP NORTH","date":"02-04-2016","amount":"54.66"}',
+                    "b": "54.66 % [1, 2]",
+                }
+            ]
+        ).html
+    )
+    assert html.count("<td class='read'>") == 1 and html.count("<td>") == 1

@@ -13,6 +13,8 @@ from ocrkit.models.base import TINY
 from ocrkit.training.forecast import (
     CARDS,
     Card,
+    CardForecast,
+    Forecast,
     parse_cards,
     roofline,
     simulated,
@@ -105,3 +107,10 @@ def test_an_unknown_card_is_wrong_usage(config, capsys):
     command = ["plan", "--dataset", config.dataset, "--output_dir", config.output_dir]
     assert main([*command, "--on", "voodoo2"]) == 2
     assert "--on 'voodoo2' is no card of the list: t4," in capsys.readouterr().err
+
+
+def test_forecast_table_has_no_negative_zero():
+    parts = {"weights": 1.0, "optimizer": -0.001}
+    card = CardForecast("t4", 14.6, "fits", 16, 1.0, parts, 24, None)
+    text = str(Forecast("tiny", "qwen3_vl", 56, 4, [card], ["a note"]).table())
+    assert "-0.00" not in text and "not known" in text and text.endswith("\na note")
