@@ -238,7 +238,7 @@ def test_recipes_are_listed(capsys):
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [
-        (["train", "--recipe", "quikstart"], 2, "Did you mean 'quickstart'"),
+        (["train", "--recipe", "quikstart"], 2, "did you mean 'quickstart'"),
         (["train", "--recipe", "quickstart", "--max_steps", "x"], 2, "must be of type int"),
         (["train", "--recipe", "quickstart", "--dataset", "nowhere"], 1, "is no folder"),
         (["train", "--recipe", "LIST"], 2, "must hold settings as `name: value`"),
