@@ -21,7 +21,7 @@
 # ## Parameters
 #
 # `tiny` is the embedded model on a CPU, which shows how fine-tuning goes. To read invoices, take
-# `financial`, meant for a GPU of 16 GB (not measured yet).
+# `financial`, meant for a GPU of 16 GB (not measured yet); for their text alone, RapidOCR.
 # `dataset` is your dataset folder or tar, written by the kit. Or name a folder of a known data set
 # as `raw_data`, with its format as `source`. `schema_file` is the JSON Schema of your fields; if it
 # is empty, the sample has its own schema, and your data are checked against none.

@@ -13,7 +13,16 @@ from typing import Any
 
 from ocrkit.environment import package_versions
 from ocrkit.errors import ConfigError
-from tests.benchmarks import collating, gpu, labelling, preparing, reading, receipts, training
+from tests.benchmarks import (
+    augmenting,
+    collating,
+    gpu,
+    labelling,
+    preparing,
+    reading,
+    receipts,
+    training,
+)
 from tests.benchmarks.measure import table
 
 PACKAGES = (
@@ -32,6 +41,7 @@ CPU_PARTS = {
     "growth": preparing.growth,
     "growth with a model": preparing.growth_with_a_model,
     "rounds": labelling.rounds,
+    "augmenting": augmenting.augmenting,
 }
 if os.environ.get("OCRKIT_TEST_DATA"):
     CPU_PARTS["receipts"] = receipts.receipts

@@ -11,7 +11,13 @@ import shutil
 import sys
 from pathlib import Path
 
-from tests.tools.check_readme import FIGURES_PAGE, cross_validation, rounds, write_marks
+from tests.tools.check_readme import (
+    FIGURES_PAGE,
+    augmenting,
+    cross_validation,
+    rounds,
+    write_marks,
+)
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "notebooks" / "benchmarks"
@@ -33,8 +39,9 @@ def update_page(page: Path, results: Path) -> None:
     if "receipts" in figures:
         both = figures["receipts"], figures.get("earlier receipts")
         texts["bench receipts"] = cross_validation(*both)
-    if "rounds" in figures:
-        texts["bench rounds"] = rounds(figures["rounds"])
+    for part, draw in {"rounds": rounds, "augmenting": augmenting}.items():
+        if part in figures:
+            texts[f"bench {part}"] = draw(figures[part])
     write_marks(page, texts)
 
 

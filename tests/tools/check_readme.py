@@ -128,6 +128,39 @@ def _minutes(figures: dict) -> str:
     return " to ".join(dict.fromkeys(ends))
 
 
+def augmenting(figures: dict) -> str:
+    """Table of augmentations on drawn receipts, each beside the recipe's own."""
+    kinds = figures["tests"]
+    rows = [
+        [way, *(_beside(result, way == "the recipe") for result in results)]
+        for way, results in figures["variants"].items()
+    ]
+    apart = [
+        result["difference"]["high"] < 0 or result["difference"]["low"] > 0
+        for way, results in figures["variants"].items()
+        for result in results
+        if way != "the recipe"
+    ]
+    seeds = len(figures["seeds"])
+    text = (
+        f"CER in %, and in brackets CER minus the recipe's with its 95 % interval, paired over "
+        f"receipts. Each trained {figures['steps']} steps on {figures['train']} drawn lines of "
+        f"worn receipts ({seeds} {'seed' if seeds == 1 else 'seeds'}) and read "
+        f"{' and '.join(sorted({str(count) for count in kinds.values()}))} lines a column of "
+        f"receipts drawn with another seed. Intervals without 0: {sum(apart)} of {len(apart)}."
+    )
+    return f"{table(['trained with', *kinds], *rows)}\n\n{text}"
+
+
+def _beside(result: dict, is_recipe: bool) -> str:
+    """CER in percent, and its difference to the recipe's in points."""
+    rate = f"{100 * result['CER']['value']:.1f}"
+    points = {end: 100 * value for end, value in result["difference"].items()}
+    return (
+        rate if is_recipe else rate + " ({value:+.1f} [{low:+.1f}, {high:+.1f}])".format(**points)
+    )
+
+
 def rounds(figures: dict) -> str:
     """Table of rounds of labelling: the least sure pictures beside random ones, and keys."""
     head = ["pictures corrected", "choice", "seed", "CER on test rows", "CER of the drafts"]

@@ -84,6 +84,20 @@ def test_earlier_recipe_stands_beside_the_present_one():
     assert "clean lines rose to 8.0% [7.0%, 9.0%]" in text
 
 
+def test_augmentations_stand_beside_the_recipe():
+    def result(value, low, high):
+        rate = {"value": value, "low": 0.01, "high": 0.2}
+        return [{"CER": rate, "difference": {"value": value - 0.05, "low": low, "high": high}}]
+
+    variants = {"the recipe": result(0.05, 0, 0), "a": result(0.04, -0.02, -0.001)}
+    variants["b"] = result(0.06, -0.01, 0.03)
+    figures = {"steps": 9, "seeds": [1], "train": 30, "tests": {"short": 10}, "variants": variants}
+    text = check_readme.augmenting(figures)
+    assert "| the recipe | 5.0 |" in text and "| a | 4.0 (-1.0 [-2.0, -0.1]) |" in text
+    assert "9 steps on 30 drawn lines" in text and "(1 seed) and read 10 lines" in text
+    assert "Intervals without 0: 1 of 2." in text
+
+
 def test_rounds_are_compared_seed_by_seed():
     def line(choice, seed, number, value):
         cer = {"value": value, "low": value - 0.01, "high": value + 0.01}
