@@ -1,7 +1,7 @@
 """Benchmark command of `make bench`: measure speed and memory, update the page of figures.
 
 `python -m tests.tools.bench PART...` measures some parts again; with OCRKIT_TEST_DATA there are the
-parts `receipts`, of which `--folds N` trains fewer folds, and `earlier receipts`. Exit code 1 if a
+parts `receipts` and `earlier receipts`, of which `--folds N` trains fewer folds. Exit code 1 if a
 figure misses its aim. A card is measured by `python -m tests.tools.gpu`.
 """
 
@@ -57,7 +57,8 @@ def main(arguments: list[str]) -> int:
     WORK.mkdir(parents=True, exist_ok=True)
     for earlier in RESULTS.glob("bench*.json") if args.parts else ():
         shutil.copy(earlier, WORK)
-    settings = {"receipts": {"folds": args.folds}} if args.folds else None
+    few = {"folds": args.folds}
+    settings = {"receipts": few, "earlier receipts": few} if args.folds else None
     result = benchmark("cpu", WORK, args.parts, settings)
     print(markdown(result))
     shutil.copy(WORK / "bench.json", RESULTS)

@@ -95,7 +95,8 @@ def cross_validation(figures: dict, earlier: dict | None = None) -> str:
     readers = figures["readers"]
     head += next(iter(readers.values()))
     rows = [[name, *map(cell, rates.values())] for name, rates in readers.items()]
-    if earlier:
+    same_lines = earlier and earlier["folds"] == figures["folds"]
+    if earlier and same_lines:
         ((name, rates),) = earlier["readers"].items()
         at = list(readers).index(name)
         rows.insert(at, [f"{name}, earlier recipe", *map(cell, rates.values())])
@@ -112,14 +113,21 @@ def cross_validation(figures: dict, earlier: dict | None = None) -> str:
         f"own clean lines went from {before} to {after}."
     )
     if earlier:
-        spoilt = cell(earlier["clean"]["after"])
-        text += (
-            f" The earlier recipe had {earlier['steps']} steps, no `replay` and no "
-            f"`weight_averaging`; it read {earlier['lines']:,} lines in "
-            f"{earlier['folds']} of {of} folds, took {_minutes(earlier)} minutes of CPU a fold, "
-            f"and clean lines rose to {spoilt}."
-        )
+        text += f" {_earlier(earlier)}"
+        if not same_lines:
+            ((_, rates),) = earlier["readers"].items()
+            text += f" There its {', '.join(f'{n} was {cell(rate)}' for n, rate in rates.items())}."
     return f"{table(head, *rows)}\n\n{text}"
+
+
+def _earlier(figures: dict) -> str:
+    """Sentence on the recipe's earlier settings: the folds that were read, and their price."""
+    return (
+        f"The earlier recipe had {figures['steps']} steps, no `replay` and no `weight_averaging`; "
+        f"it read {figures['lines']:,} lines in {figures['folds']} of {figures['of']} folds, took "
+        f"{_minutes(figures)} minutes of CPU a fold, and clean lines rose to "
+        f"{cell(figures['clean']['after'])}."
+    )
 
 
 def _minutes(figures: dict) -> str:

@@ -82,6 +82,9 @@ def test_earlier_recipe_stands_beside_the_present_one():
     ]
     assert "20 steps" in text and "3.0 to 4.0 minutes" in text
     assert "clean lines rose to 8.0% [7.0%, 9.0%]" in text
+    fewer = check_readme.cross_validation(figures, earlier | {"folds": 1, "lines": 295})
+    assert "earlier recipe |" not in fewer and "295 lines in 1 of 5 folds" in fewer
+    assert fewer.endswith(" There its CER was 8.0% [7.0%, 9.0%].")
 
 
 def test_augmentations_stand_beside_the_recipe():
