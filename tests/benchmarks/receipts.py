@@ -136,6 +136,7 @@ def cross_validate(
         output_dir=str(kept / "all"),
         # A fold has no rows to validate on.
         eval_steps=None,
+        resume_from_checkpoint="auto",
         **settings,
     )
     rows = load_data(config)["train"]
@@ -146,10 +147,11 @@ def cross_validate(
         own = replace(config, output_dir=str(kept / f"fold-{number}"))
         others = sorted(set(range(len(rows))) - set(test))
         spent = _trained(own, select_rows(rows, others), select_rows(rows, test), clean)
-        minutes.append(round(spent, 2))
+        if spent is not None:
+            minutes.append(round(spent, 2))
         for name, records in _readings(own, select_rows(rows, test), clean, beside).items():
             read.setdefault(name, []).extend(records)
-        print(f"fold {number + 1} of {FOLDS}: {spent:.1f} minutes of CPU", flush=True)
+        print(f"fold {number + 1} of {FOLDS} is read", flush=True)
     return {
         "folds": folds,
         "of": FOLDS,
@@ -166,18 +168,23 @@ def cross_validate(
     }
 
 
-def _trained(config: "TrainConfig", train_rows: Any, test_rows: Any, clean: Any) -> float:
-    """Train on the other folds and read this one, unless it is done; minutes of CPU to train."""
+def _trained(config: "TrainConfig", train_rows: Any, test_rows: Any, clean: Any) -> float | None:
+    """Train on the other folds and read this one, unless it is done.
+
+    Returns:
+        Minutes of CPU to train; None where training was interrupted and went on.
+    """
     from datasets import DatasetDict
 
     from ocrkit import evaluate, load_model, train
 
     done = Path(config.output_dir) / "fold.json"
     if not done.is_file():
+        goes_on = any(done.parent.glob("checkpoint-*"))
         model, processor = load_model(config)
         began = time.process_time()
         train(model, processor, DatasetDict({"train": train_rows}), config)
-        spent = (time.process_time() - began) / 60
+        spent = None if goes_on else (time.process_time() - began) / 60
         evaluate(model, processor, test_rows, config, name="tuned")
         evaluate(model, processor, clean, config, name="clean-tuned")
         done.write_text(json.dumps({"cpu minutes": spent}), encoding="utf-8")
