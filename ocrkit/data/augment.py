@@ -98,7 +98,7 @@ def draw(
     height, width = pixels.shape[:2]
     # Numbers are drawn for every augmentation, so that leaving one out changes no other.
     is_applied = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS)) < probability))
-    shares = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS))))
+    shares = dict(zip(AUGMENTATIONS, rng.random(len(AUGMENTATIONS)).tolist()))
     corners, slopes, noise_seed = rng.random((4, 2)), rng.random(3), rng.integers(1 << 62)
     values = {
         name: low + (high - low) * shares[name]

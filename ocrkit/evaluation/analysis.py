@@ -118,7 +118,7 @@ def by_column(
                 metric: Tally(tally.part[chosen], tally.whole[chosen])
                 for metric, tally in tallies.items()
             }
-            own_groups = None if groups is None else [groups[number] for number in chosen]
+            own_groups = None if groups is None else [groups[number] for number in rows[value]]
             tables[name][value] = {"n": len(chosen), **with_intervals(own_tallies, own_groups)}
     return tables
 

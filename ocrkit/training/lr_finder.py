@@ -152,7 +152,7 @@ def _sweep(
                 rates.append(min_lr * factor ** (state.global_step - 1))
                 losses.append(float(logs["loss"]))
                 means = np.convolve(losses, np.ones(3) / 3, "valid")
-                control.should_training_stop = len(means) > 0 and means[-1] > 4 * means.min()
+                control.should_training_stop = len(means) > 0 and means[-1] > 4 * np.min(means)
             return control
 
     with tempfile.TemporaryDirectory() as folder:
