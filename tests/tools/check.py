@@ -389,7 +389,7 @@ def main(chosen: list[str]) -> int:
     if unknown := set(chosen) - set(parts):
         print(f"PART {', '.join(sorted(unknown))} is unknown; take some of {', '.join(parts)}.")
         return 2
-    result = json.loads(RESULT.read_text(encoding="utf-8")) if chosen else {}
+    result = json.loads(RESULT.read_text(encoding="utf-8")) if RESULT.is_file() else {}
     result |= {
         "python": platform.python_version(),
         "processor": platform.processor() or platform.machine(),
@@ -403,7 +403,7 @@ def main(chosen: list[str]) -> int:
         minutes = round((time.perf_counter() - began) / 60, 1)
         date = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "minutes": minutes}
         result[name] = {**date, "model": model_digest(), **figures}
-        if not chosen:
+        if not chosen and name == [*parts][-1]:
             minutes = (time.perf_counter() - started) / 60
             whole = {"minutes of all parts": aim(minutes, minutes <= 60, "at most 60")}
             result["whole run"] = {"aims": whole}
