@@ -3,7 +3,7 @@
 import contextlib
 import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -76,7 +76,10 @@ class RealIntegers(_FastDeviceMode):
     def _answer(self, func: OpOverload, args: tuple, kwargs: dict) -> object:
         if func.namespace == "prim":  # what a tensor is asked, most of all calls
             return func(*args, **kwargs)
-        tensors = _tensors(args, *kwargs.values())
+        # Nearly all calls have a fake tensor among their arguments themselves.
+        tensors: Sequence[Any] = args
+        if not any(isinstance(value, FakeTensor) for value in args):
+            tensors = _tensors(args, *kwargs.values())
         if any(isinstance(tensor, FakeTensor) for tensor in tensors):
             if func.overloadpacket in _INDEXED:
                 args = (args[0], _positions(args[1]), *args[2:])
@@ -137,24 +140,25 @@ class Meter(_FastDeviceMode):
         self.at_peak: Counter[str] = Counter()
         self.total = self.peak = 0
         self.kernels: list[tuple[float, float]] = []
-        # {storage: its bytes and kind}
-        self.known: weakref.WeakKeyDictionary[Any, _Held] = weakref.WeakKeyDictionary()
+        # {reference to a storage: its bytes and kind}; a WeakKeyDictionary with a finalizer a
+        # storage takes several times as long.
+        self.known: dict[weakref.ref, _Held] = {}
 
     def add(self, tensor: torch.Tensor, kind: str) -> None:
         """Count a tensor's storage until it is freed, or file a known one under another kind."""
         storage = tensor.untyped_storage()
-        entry = self.known.get(storage)
+        entry = self.known.get(weakref.ref(storage))
         if entry is None:
             entry = _Held(-(-storage.nbytes() // _STEP) * _STEP, kind)
-            self.known[storage] = entry
+            self.known[weakref.ref(storage, self._freed)] = entry
             self.total += entry.size
-            weakref.finalize(storage, self._freed, entry)
         else:
             self.alive[entry.kind] -= entry.size
             entry.kind = kind
         self.alive[kind] += entry.size
 
-    def _freed(self, entry: "_Held") -> None:
+    def _freed(self, storage: weakref.ref) -> None:
+        entry = self.known.pop(storage)
         self.alive[entry.kind] -= entry.size
         self.total -= entry.size
 
@@ -169,7 +173,7 @@ class Meter(_FastDeviceMode):
             return out
         outputs = _tensors(out)
         for tensor in outputs:
-            if tensor.untyped_storage() not in self.known:
+            if weakref.ref(tensor.untyped_storage()) not in self.known:
                 logits = tensor.shape[-1:] == (self.vocabulary,)
                 self.add(tensor, "logits" if logits else "activations")
         within = workspace(packet, args)
