@@ -187,7 +187,13 @@ def _trains_alike(model: "PreTrainedModel", collate: Collator) -> bool:
     def logits(rows: Sequence[Any]) -> list[torch.Tensor]:
         return _answer_logits(model, _on_device(model, collate(rows)))
 
-    return _same_in_batch(model, collate, logits)
+    training = model.training
+    # Dropout and stochastic depth draw other numbers for a batch than for each of its rows.
+    model.eval()
+    try:
+        return _same_in_batch(model, collate, logits)
+    finally:
+        model.train(training)
 
 
 def _same_in_batch(

@@ -151,7 +151,10 @@ def test_a_model_is_checked_before_it_trains_and_reads(name, rows, tmp_path):
     collate = Collator(processor)
     assert checks.leaks_labels(model, collate) == (name == "paligemma")
     alike = name not in ("hunyuan_vl", "minicpmv4_6")
+    model.train()
     assert checks.trains_alike_in_batches(model, collate) == alike
+    assert model.training
+    model.eval()
     with inference_mode(model):
         generating = Collator(processor, generation=True)
         assert checks.reads_alike_in_batches(model, generating) == alike
