@@ -82,11 +82,11 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     if not len(samples[1]):
         raise DataError(f"replay={config.replay!r} has no usable training row; leave replay out.")
     for name in ("task", "language"):
-        own, replayed = ({*data.unique(name)} - {None} for data in samples)
-        if own and replayed and not own & replayed:
+        trained, replayed = ({*data.unique(name)} - {None} for data in samples)
+        if trained and replayed and not trained & replayed:
             raise DataError(
                 f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(replayed))} and "
-                f"{config.dataset} of {', '.join(sorted(own))}: what is kept by replay is what "
+                f"{config.dataset} of {', '.join(sorted(trained))}: what is kept by replay is what "
                 f"the model did before, in the same {name}; give such a dataset or replay=''."
             )
     return replay

@@ -154,6 +154,7 @@ def _train(
     trainer = make_trainer(model, processor, data, config, all_callbacks, saved)
     if checkpoint and saved:
         log.changed = trainer.resume_with_changes(saved, checkpoint)
+        trainer.first_step = saved["step"]
     if panels:
         from transformers.trainer import DEFAULT_PROGRESS_CALLBACK
 
@@ -204,12 +205,8 @@ def _train(
             f"reached. With config.{resume_hint.replace(' goes', ', running this cell again goes')}"
         )
     history = read_log(folder / LOG)
-    steps = output.global_step - trainer.first_step
-    ended: dict[str, Any] = dict(output.metrics)
-    if steps:  # Trainer divides the sum of those since a resume by the number of all.
-        ended["train_loss"] = output.training_loss * output.global_step / steps
-    else:
-        ended = next((entry for entry in reversed(history) if "train_loss" in entry), {})
+    # Of a resume without a step it is the entry of the run that had ended.
+    ended: dict[str, Any] = next((e for e in reversed(history) if "train_loss" in e), {})
     return TrainResult(
         global_step=output.global_step,
         training_loss=ended.get("train_loss", math.nan),

@@ -6,7 +6,6 @@ to come first).
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, cast
 
 import datasets
@@ -14,8 +13,6 @@ import numpy as np
 import torch
 from accelerate.utils import gather_object
 from tqdm.auto import tqdm
-from transformers import TrainerState
-from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_utils import EvalLoopOutput
 
 from ocrkit.config import TrainConfig
@@ -224,10 +221,6 @@ class OCRTrainer(ResumableTrainer):
         Raises:
             TrainingError: the optimizer's state or an evaluation does not fit the memory.
         """
-        checkpoint = kwargs.get("resume_from_checkpoint")
-        if checkpoint:
-            state = TrainerState.load_from_json(str(Path(checkpoint, TRAINER_STATE_NAME)))
-            self.first_step = state.global_step
         try:
             return super().train(*args, **kwargs)
         except torch.cuda.OutOfMemoryError as error:
