@@ -11,7 +11,9 @@ import io
 import json
 import os
 import sys
+import threading
 from collections import Counter
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +34,7 @@ from data_prep.dataset.split import page_key, page_of
 from data_prep.dataset.workers import ordered_map
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from tqdm.auto import tqdm
 
 EXAMPLES = 5  # places listed for each kind of finding
@@ -110,6 +113,8 @@ def validate(
     seen = Seen()
     characters: dict[str, Counter[str]] = {split: Counter() for split in files}
     sizes: Counter[tuple[int, int]] = Counter()
+    if plot:  # matplotlib is imported while worker processes start
+        threading.Thread(target=_plotting, daemon=True).start()
     bar = progress_bar(dataset, progress)
     with bar:
         for split in files:
@@ -272,24 +277,52 @@ def digest(text: str) -> bytes:
 
 def draw(sizes: Counter, characters: Counter) -> bytes:
     """Draw the pictures' sizes and the characters' frequencies side by side, as a PNG."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(11, 4), layout="constrained")
-    FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2)
+    canvas, new_figure = _plotting()
+    figure = new_figure(figsize=(11, 4))
+    canvas(figure)
+    margins = {"left": 0.09, "right": 0.98, "bottom": 0.13, "top": 0.92, "wspace": 0.24}
+    left, right = figure.subplots(1, 2, gridspec_kw=margins)
     widths, heights = zip(*sizes)
     counts = [sizes[size] for size in sizes]
     left.scatter(widths, heights, s=[4 + count**0.5 for count in counts], alpha=0.4, linewidths=0)
-    left.set(xscale="log", yscale="log", xlabel="width, pixels", ylabel="height, pixels")
+    left.set(xlabel="width, pixels", ylabel="height, pixels")
     left.set_title(f"{sum(counts):,} pictures")
+    _set_ticks(left, widths, heights, digits=(1, 2, 5))
     ranked = [count for _, count in characters.most_common()]
     right.plot(range(1, len(ranked) + 1), ranked, marker=".")
-    right.set(xscale="log", yscale="log", xlabel="rank of the character", ylabel="times")
+    right.set(xlabel="rank of the character", ylabel="times")
     right.set_title(f"{len(ranked):,} characters, {sum(c == 1 for c in ranked):,} of them once")
+    _set_ticks(right, (1, len(ranked)), ranked, digits=(1,))
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=100)
     return buffer.getvalue()
+
+
+def _set_ticks(
+    axes: "Axes", across: Sequence[int], upward: Sequence[int], digits: tuple[int, ...]
+) -> None:
+    """Make both axes logarithmic, with ticks at round numbers, or at the ends without two such.
+
+    Args:
+        across: what the x-axis shows; `upward`: what the y-axis does, each at least 1.
+        digits: of a round number, before its zeros.
+    """
+    axes.set(xscale="log", yscale="log")
+    axes.minorticks_off()
+    for axis, values in ((axes.xaxis, across), (axes.yaxis, upward)):
+        low, high = min(values, default=1), max(values, default=1)
+        powers = range(len(str(high)))
+        ticks = [n * 10**power for power in powers for n in digits if low <= n * 10**power <= high]
+        axis.set_ticks(ticks if len(ticks) > 1 else sorted({low, high}), minor=False)
+        axis.set_major_formatter("{x:,.0f}")
+
+
+def _plotting() -> tuple:
+    """Import matplotlib's canvas and figure."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    return FigureCanvasAgg, Figure
 
 
 def describe(result: dict, dataset: str) -> str:
