@@ -201,11 +201,11 @@ def forecast(
         ModelError: no config.json, no network, or a model that cannot be simulated.
     """
     cards = parse_cards(on)
-    from ocrkit.training.rows import STREAM_SAMPLE
+    from ocrkit.training.rows import epoch_samples
 
     if "train" not in data:
         raise DataError(f"{config.dataset} has no train split; it has {', '.join(map(str, data))}.")
-    rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
+    rows = epoch_samples(data, config)
     columns = [name for name in ("id", "prompt", "completion", "sizes") if name in rows.features]
     job = {"config": config.to_dict(), "cards": cards, "rows": rows.select_columns(columns)}
     fields = _in_own_process(pickle.dumps(job))

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from datasets import concatenate_datasets
 
 from ocrkit.config import TrainConfig
 from ocrkit.data.collate import Collator
@@ -25,7 +24,6 @@ from ocrkit.data.lengths import (
 )
 from ocrkit.data.order import TrainRows
 from ocrkit.data.rows import text_of
-from ocrkit.data.stream import RowStream
 from ocrkit.display.notebook import show
 from ocrkit.display.tables import Table
 from ocrkit.environment import process_count
@@ -45,8 +43,7 @@ from ocrkit.training.probe import (
 from ocrkit.training.rows import (
     STREAM_SAMPLE,
     context_length,
-    replay_rows,
-    replay_slots,
+    epoch_samples,
     validation_rows,
 )
 
@@ -220,12 +217,7 @@ def plan(
         TrainingError: a batch does not fit the memory, or the model cannot compute it.
         ConfigError: the model computes no batch of several rows.
     """
-    rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
-    if config.replay:
-        replay = replay_rows(data["train"], config)
-        replay = replay.take(STREAM_SAMPLE) if isinstance(replay, RowStream) else replay
-        slots = range(replay_slots(len(rows), config.replay_share))
-        rows = concatenate_datasets([rows, replay.select([n % len(replay) for n in slots])])
+    rows = epoch_samples(data, config)
     collator = Collator(processor, config.image_height)
     images, texts = token_lengths(rows, processor, config, collator.conversation)
     tokens = [image + text for image, text in zip(images, texts)]

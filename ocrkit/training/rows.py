@@ -67,6 +67,23 @@ def train_rows(
     return stream.after(batches, rows_per_batch), config
 
 
+def epoch_samples(data: "DatasetDict", config: TrainConfig) -> "Dataset":
+    """The samples of an epoch with the replayed ones, before any is left out.
+
+    Of a stream the first rows, and as many replayed ones as belong to them.
+
+    Raises:
+        DataError: as `replay_rows`.
+    """
+    rows = data["train"].take(STREAM_SAMPLE) if config.streaming else data["train"]
+    if not config.replay:
+        return rows
+    replay = replay_rows(data["train"], config)
+    replay = replay.take(STREAM_SAMPLE) if isinstance(replay, RowStream) else replay
+    slots = range(replay_slots(len(rows), config.replay_share))
+    return concatenate_datasets([rows, replay.select([n % len(replay) for n in slots])])
+
+
 def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | RowStream":
     """The training rows of the dataset `config.replay`, or the stream of them.
 

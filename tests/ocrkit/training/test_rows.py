@@ -13,6 +13,7 @@ from ocrkit.data.rows import dataset_of
 from ocrkit.errors import ConfigError, DataError
 from ocrkit.training.rows import (
     context_length,
+    epoch_samples,
     fit_context,
     replay_rows,
     validation_rows,
@@ -101,6 +102,15 @@ def test_a_run_with_replay_trains_on_both(config, clean, monkeypatch, streaming)
     train(*load_model(config), load_data(config), config)
     replayed = sum(name.startswith("old-") for name in seen)
     assert 4 <= replayed <= 12 and len(seen) - replayed >= 4
+
+
+def test_samples_of_an_epoch_hold_as_many_replayed_ones_as_their_share(config, clean):
+    data = load_data(config)
+    own = len(data["train"])
+    assert epoch_samples(data, config)["id"] == data["train"]["id"]
+    config.replay, config.replay_share = str(clean), 0.5
+    names = epoch_samples(data, config)["id"]
+    assert len(names) == 2 * own and sum(name.startswith("old-") for name in names) == own
 
 
 def test_a_replay_dataset_of_something_else_is_refused(config, clean, tmp_path):
