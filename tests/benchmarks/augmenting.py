@@ -58,7 +58,7 @@ def augmenting(
     recipe = TrainConfig.from_recipe("receipts", dataset=str(work / "plain"), eval_steps=None)
     ways: dict[str, dict[str, Any]] = {
         RECIPE: {},
-        "rotation up to 3 degrees": {"augmentation": recipe.augmentation | {"rotation": 3.0}},
+        "rotation up to 1 degree": {"augmentation": recipe.augmentation | {"rotation": 1.0}},
         "a quarter of the rows two lines long": {"dataset": str(work / "longer")},
     }
     records: dict[str, list[list[Record]]] = {way: [[] for _ in TESTS] for way in ways}

@@ -32,8 +32,23 @@ READERS = {
     "Tesseract 5": "tesseract",
 }
 BASE, TUNED = "the embedded reader", "the embedded reader after training"
-# What the recipe said before it had `replay` and `weight_averaging`.
-EARLIER = {"max_steps": 800, "replay": "", "weight_averaging": 0.0}
+# What the recipe said before it had `replay`, `weight_averaging` and three degrees of rotation.
+EARLIER = {
+    "max_steps": 800,
+    "replay": "",
+    "weight_averaging": 0.0,
+    "augmentation": {
+        "rotation": 1.0,
+        "perspective": 0.02,
+        "brightness": [0.8, 1.2],
+        "contrast": [0.7, 1.2],
+        "noise": 0.03,
+        "blur": 0.7,
+        "erosion": 0.4,
+        "dilation": 0.4,
+        "probability": 0.5,
+    },
+}
 
 
 def receipts(work: Path, folds: int = FOLDS) -> list[dict[str, Any]]:

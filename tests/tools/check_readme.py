@@ -123,8 +123,9 @@ def cross_validation(figures: dict, earlier: dict | None = None) -> str:
 def _earlier(figures: dict) -> str:
     """Sentence on the recipe's earlier settings: the folds that were read, and their price."""
     return (
-        f"The earlier recipe had {figures['steps']} steps, no `replay` and no `weight_averaging`; "
-        f"it read {figures['lines']:,} lines in {figures['folds']} of {figures['of']} folds, took "
+        f"The earlier recipe had {figures['steps']} steps, no `replay`, no `weight_averaging` "
+        f"and a third of the rotation; it read {figures['lines']:,} lines in "
+        f"{figures['folds']} of {figures['of']} folds, took "
         f"{_minutes(figures)} minutes of CPU a fold, and clean lines rose to "
         f"{cell(figures['clean']['after'])}."
     )
