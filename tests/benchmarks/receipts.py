@@ -91,17 +91,12 @@ def rows_of(figures: dict[str, Any]) -> list[dict[str, Any]]:
     if "RapidOCR" in rates:
         theirs = round(100 * rates["RapidOCR"]["value"], 2)
         row |= {"beside": "RapidOCR", "theirs": theirs}
-    return [
-        row,
-        limit_row(
-            "clean lines after training on real receipts, CER",
-            100 * clean["value"],
-            "%",
-            most=4,
-            inputs=inputs,
-        ),
-        limit_row("training on a fold of real receipts", minutes, "minutes of CPU", 20, inputs),
-    ]
+    what = "clean lines after training on real receipts, CER"
+    rows = [row, limit_row(what, 100 * clean["value"], "%", 4, inputs)]
+    if minutes:
+        what = "training on a fold of real receipts"
+        rows.append(limit_row(what, minutes, "minutes of CPU", 20, inputs))
+    return rows
 
 
 def kept_folds(**settings: Any) -> Path:

@@ -29,6 +29,8 @@ def test_receipt_figures_are_compared_with_their_aims():
     assert read["inputs"] == "30 lines of 4 receipts, 2 of 5 folds"
     del figures["readers"]["RapidOCR"]
     assert "theirs" not in receipts.rows_of(figures)[0]
+    # Every fold went on from a checkpoint.
+    assert len(receipts.rows_of(figures | {"cpu minutes": []})) == 2
 
 
 def test_kept_folds_of_other_settings_lie_apart():

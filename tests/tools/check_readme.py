@@ -132,9 +132,14 @@ def _earlier(figures: dict) -> str:
 
 
 def _minutes(figures: dict) -> str:
-    """The least and the most minutes of CPU of a fold; one figure where they are the same."""
-    ends = (f"{end(figures['cpu minutes']):.1f}" for end in (min, max))
-    return " to ".join(dict.fromkeys(ends))
+    """The least and the most minutes of CPU of a fold; one figure where they are the same.
+
+    Unknown where every fold went on from a checkpoint of an interrupted run.
+    """
+    minutes = figures["cpu minutes"]
+    if not minutes:
+        return "an unknown number of"
+    return " to ".join(dict.fromkeys(f"{end(minutes):.1f}" for end in (min, max)))
 
 
 def augmenting(figures: dict) -> str:
