@@ -6,6 +6,7 @@ Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and 
 """
 
 import argparse
+import contextlib
 import hashlib
 import io
 import json
@@ -113,8 +114,8 @@ def validate(
     seen = Seen()
     characters: dict[str, Counter[str]] = {split: Counter() for split in files}
     sizes: Counter[tuple[int, int]] = Counter()
-    if plot:  # matplotlib is imported while worker processes start
-        threading.Thread(target=_plotting, daemon=True).start()
+    if plot:
+        threading.Thread(target=_import_early, daemon=True).start()
     bar = progress_bar(dataset, progress)
     with bar:
         for split in files:
@@ -323,6 +324,12 @@ def _plotting() -> tuple:
     from matplotlib.figure import Figure
 
     return FigureCanvasAgg, Figure
+
+
+def _import_early() -> None:
+    """Import matplotlib while worker processes start; `draw` says where that is impossible."""
+    with contextlib.suppress(ImportError):
+        _plotting()
 
 
 def describe(result: dict, dataset: str) -> str:

@@ -80,6 +80,7 @@ def test_commands_that_lack_a_package_say_so(tmp_path):
             ("PIL", "data_prep.convert", ["--list"]),
             ("numpy", SYNTHESIZE, ["receipts", "--out", str(tmp_path / "made")]),
             ("pyarrow", "data_prep.validate", [copied_sample(tmp_path)]),
+            ("matplotlib", "data_prep.validate", [copied_sample(tmp_path / "plain")]),
         ]
     )
     check(results)
