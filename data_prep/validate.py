@@ -8,6 +8,7 @@ Writes DIR/validation.json, and DIR/validation.png with the pictures' sizes and 
 import argparse
 import contextlib
 import hashlib
+import importlib
 import io
 import json
 import os
@@ -115,7 +116,7 @@ def validate(
     characters: dict[str, Counter[str]] = {split: Counter() for split in files}
     sizes: Counter[tuple[int, int]] = Counter()
     if plot:
-        threading.Thread(target=_import_early, daemon=True).start()
+        threading.Thread(target=_import_matplotlib, daemon=True).start()
     bar = progress_bar(dataset, progress)
     with bar:
         for split in files:
@@ -278,9 +279,11 @@ def digest(text: str) -> bytes:
 
 def draw(sizes: Counter, characters: Counter) -> bytes:
     """Draw the pictures' sizes and the characters' frequencies side by side, as a PNG."""
-    canvas, new_figure = _plotting()
-    figure = new_figure(figsize=(11, 4))
-    canvas(figure)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4))
+    FigureCanvasAgg(figure)
     margins = {"left": 0.09, "right": 0.98, "bottom": 0.13, "top": 0.92, "wspace": 0.24}
     left, right = figure.subplots(1, 2, gridspec_kw=margins)
     widths, heights = zip(*sizes)
@@ -318,18 +321,11 @@ def _set_ticks(
         axis.set_major_formatter("{x:,.0f}")
 
 
-def _plotting() -> tuple:
-    """Import matplotlib's canvas and figure."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    return FigureCanvasAgg, Figure
-
-
-def _import_early() -> None:
-    """Import matplotlib while worker processes start; `draw` says where that is impossible."""
+def _import_matplotlib() -> None:
+    """Import what `draw` needs, while worker processes start; `draw` says what is missing."""
     with contextlib.suppress(ImportError):
-        _plotting()
+        for module in ("matplotlib.backends.backend_agg", "matplotlib.figure"):
+            importlib.import_module(module)
 
 
 def describe(result: dict, dataset: str) -> str:
