@@ -69,6 +69,13 @@ def test_a_forecast_is_a_line_a_card(config, capsys):
     json.dumps(asdict(result))
 
 
+def test_a_forecast_counts_replayed_samples(config):
+    config.num_train_epochs, config.max_steps = 1, -1
+    alone = forecast(config, load_data(config), on="t4").steps
+    config.replay, config.replay_share = "print", 0.5
+    assert forecast(config, load_data(config), on="t4").steps == 2 * alone
+
+
 def _simulated(config, cards, **changes):
     config = TrainConfig.from_dict({**config.to_dict(), **changes})
     return simulated(config, load_data(config)["train"], cards, stage=lambda text: None)
