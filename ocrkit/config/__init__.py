@@ -106,11 +106,10 @@ class TrainConfig:
     augmentation: dict = setting(
         {}, "changes to training pictures: {name: strength or [low, high], probability: 0.5}"
     )
-    replay: str = setting(
-        "",
+    replay: str | None = setting(
+        None,
         "a second dataset folder whose training rows are mixed in, so that what the base could "
-        "read is not forgotten; print: clean English lines that ship with the kit",
-        may_be_empty=True,
+        "read is not forgotten; print: clean English lines that ship with the kit; none: nothing",
     )
     replay_share: float = setting(
         0.25, "share of the training samples that are rows of replay", above=0, below=1
@@ -229,7 +228,7 @@ class TrainConfig:
     @property
     def replay_folder(self) -> str:
         """The dataset folder that `replay` names."""
-        return str(PRINT) if self.replay == "print" else self.replay
+        return str(PRINT) if self.replay == "print" else self.replay or ""
 
     @property
     def trackers(self) -> list[str]:

@@ -99,12 +99,13 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     if not len(samples[1]):
         raise DataError(f"replay={config.replay!r} has no usable training row; leave replay out.")
     for name in ("task", "language"):
-        trained, replayed = ({*data.unique(name)} - {None} for data in samples)
+        # "und" is BCP 47's language that nobody stated.
+        trained, replayed = ({*data.unique(name)} - {None, "und"} for data in samples)
         if trained and replayed and not trained & replayed:
             raise DataError(
                 f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(replayed))} and "
                 f"{config.dataset} of {', '.join(sorted(trained))}: what is kept by replay is what "
-                f"the model did before, in the same {name}; give such a dataset or replay=''."
+                f"the model did before, in the same {name}; give such a dataset or replay=none."
             )
     return replay
 

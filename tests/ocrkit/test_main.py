@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -211,6 +212,16 @@ def test_plan_prints_a_table(thermal, tmp_path, capsys):
     arguments = ["--recipe", "quickstart", "--dataset", str(thermal)]
     assert main(["plan", *arguments, "--output_dir", str(tmp_path)]) == 0
     assert "tokens per sample" in capsys.readouterr().out
+
+
+def test_the_replay_of_a_recipe_is_turned_off_by_none(thermal, tmp_path, capsys):
+    sizes = []
+    for replay in ([], ["--replay", "none"]):
+        arguments = ["--recipe", "receipts", "--dataset", str(thermal), *replay]
+        assert main(["plan", *arguments, "--output_dir", str(tmp_path)]) == 0
+        sizes += re.findall(r"of ([\d,]+) samples exceed", capsys.readouterr().out)
+    with_replay, alone = (int(size.replace(",", "")) for size in sizes)
+    assert with_replay == round(alone / 0.75)
 
 
 @pytest.mark.parametrize("command", ["plan", "find-lr", "train"])

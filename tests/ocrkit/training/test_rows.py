@@ -119,6 +119,8 @@ def test_a_replay_dataset_of_something_else_is_refused(config, clean, tmp_path):
         changed = data.remove_columns(name).add_column(name, [other] * len(data))
         with pytest.raises(DataError, match=rf"holds rows of {name} .* of {other}: .* same {name}"):
             replay_rows(changed, replace(config, replay=str(clean)))
+    unstated = data.remove_columns("language").add_column("language", ["und"] * len(data))
+    assert len(replay_rows(unstated, replace(config, replay=str(clean))))
     with pytest.raises(ConfigError, match="is the dataset itself"):
         replace(config, replay=config.dataset)
     with pytest.raises(DataError, match="is no folder"):
@@ -135,5 +137,7 @@ def test_the_recipe_of_receipts_replays_print_that_ships_with_the_kit(config):
     assert recipe.replay == "print" and recipe.replay_share == 0.25
     rows = replay_rows(load_data(config)["train"], recipe)
     assert len(rows) == 350 and set(rows["language"]) == {"en"}
-    assert replace(recipe, replay="").replay_folder == ""
+    for nothing in ("", "none", None):
+        assert replace(recipe, replay=nothing).replay is None
+    assert replace(recipe, replay=None).replay_folder == ""
     assert replace(recipe, replay="other").replay_folder == "other"
