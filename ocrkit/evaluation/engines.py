@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import regex
 
 from data_prep.dataset.pictures import open_image
-from ocrkit.data.rows import first_picture, without_images
+from ocrkit.data.rows import first_picture, text_of, without_images
 from ocrkit.metrics.text import script
 from ocrkit.models.base import ENGINES
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Tesseract's codes by the language of a row.
 TESSERACT = {"bn": "ben", "ko": "kor", "zh": "chi_sim", "en": "eng"}
+#: Tesseract's codes by the script of a text whose language nobody stated.
+TESSERACT_SCRIPTS = {"Bengali": "ben", "Hangul": "kor", "Han": "chi_sim"}
 TRADITIONAL = {"zh-hant", "zh-tw", "zh-hk", "zh-mo"}
 HAN = r"[\p{Han}\u3000-\u303f\uff00-\uff65]"  # with Chinese punctuation
 LINE = 3  # times as wide as high: a picture is taken for one line of text
@@ -141,8 +143,14 @@ def check_tesseract(languages: Collection[str]) -> str:
 
 
 def tesseract_language(row: Mapping[str, Any]) -> str:
-    """Return Tesseract's code of a row's language; English where a row has none."""
-    code = (row.get("language") or "en").lower().replace("_", "-")
+    """Return Tesseract's code of a row's language, or else of its text's script.
+
+    English where neither is known: the language is `und` or missing, and the script another.
+    """
+    stated = row.get("language")
+    if stated in (None, "", "und"):
+        return TESSERACT_SCRIPTS.get(script(text_of(row.get("completion") or ())), "eng")
+    code = stated.lower().replace("_", "-")
     if any(code == tag or code.startswith(f"{tag}-") for tag in TRADITIONAL):
         return "chi_tra"
     code = code.split("-")[0]

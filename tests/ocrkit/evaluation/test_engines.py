@@ -115,6 +115,17 @@ def test_tesseract_language_comes_from_the_row():
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("가게 12", "kor"), ("汉字", "chi_sim"), ("বাংলা", "ben"), ("TOTAL", "eng"), ("12.50", "eng")],
+)
+def test_tesseract_language_comes_from_the_script_where_none_is_stated(text, code):
+    completion = [{"role": "assistant", "content": text}]
+    for stated in ("und", None):
+        row = {"language": stated, "completion": completion}
+        assert engines.tesseract_language(row) == code
+
+
 @needs_tesseract
 def test_a_missing_language_names_the_debian_package(tmp_path, monkeypatch):
     pytesseract = pytest.importorskip("pytesseract")
