@@ -125,62 +125,6 @@ def test_light_modules_load_without_torch(name):
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
 
 
-READMES = sorted(
-    path.relative_to(ROOT).as_posix()
-    for folder in ("", "tests", "data_prep", "notebooks", "notebooks/benchmarks")
-    for path in (ROOT / folder).glob("README.md")
-)
-
-
-@pytest.mark.parametrize("readme", READMES)
-def test_paths_and_modules_that_a_readme_names_exist(readme):
-    text = (ROOT / readme).read_text("utf-8")
-    paths = re.findall(r"(?<![\w/.-])(?:ocrkit|data_prep|tests|notebooks)/[\w/.-]*\w", text)
-    modules = re.findall(r"python -m ((?:ocrkit|data_prep|tests)[\w.]*)", text)
-    paths += [module.replace(".", "/") for module in modules]
-    lost = [
-        path
-        for path in sorted({*paths} - {"data_prep/sources/mine.py"})
-        if not (ROOT / path).exists() and not (ROOT / f"{path}.py").exists()
-    ]
-    assert not lost
-
-
-def anchors(page: Path) -> set[str]:
-    """Anchors of a Markdown page's headings, as GitHub makes them."""
-    headings = re.findall(r"^#+ (.*)$", page.read_text("utf-8"), re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
-
-
-@pytest.mark.parametrize("readme", READMES)
-def test_links_within_the_repository_resolve(readme):
-    page = ROOT / readme
-    links = re.findall(r"\]\(([^)\s]+)\)", page.read_text("utf-8"))
-    broken = []
-    for link in links:
-        target, _, anchor = link.partition("#")
-        if "://" in target:
-            continue
-        path = page.parent / target if target else page
-        if not path.exists() or (anchor and anchor not in anchors(path)):
-            broken.append(link)
-    assert not broken
-
-
-def test_the_front_page_is_short():
-    text = (ROOT / "README.md").read_text("utf-8")
-    assert len(text.splitlines()) <= 200
-    assert len(re.search(r"## What you can rely on\n(.*?)\n## ", text, re.S)[1].split("\n* ")) <= 8
-    assert (
-        len(
-            re.findall(
-                r"^\| ", text.split("## When something goes wrong")[1].split("\n## ")[0], re.M
-            )
-        )
-        <= 14
-    )
-
-
 def test_both_places_of_the_version_agree():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
     assert project["project"]["version"] == ocrkit.__version__
