@@ -93,7 +93,7 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     Raises:
         DataError: there are none, or they have another task or another language.
     """
-    own = replace(config, dataset=config.replay_folder, replay="", max_train_samples=None)
+    own = replace(config, dataset=config.replay_folder, replay=None, max_train_samples=None)
     replay = load_data(own)["train"]
     samples = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
     if not len(samples[1]):

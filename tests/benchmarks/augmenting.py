@@ -1,4 +1,4 @@
-"""Augmentation of receipts: settings and rows in place of the recipe's, on drawn receipts.
+"""The recipe of receipts, one setting at a time in place of its own, on drawn receipts.
 
 Drawn ones, so that a choice between them has not seen the lines that give the recipe's figure.
 """
@@ -15,7 +15,7 @@ from PIL import Image
 from data_prep.dataset.pictures import fit_height
 from data_prep.dataset.schema import PROMPTS, Item, Picture
 from data_prep.dataset.write import write_dataset
-from data_prep.synthetic.receipts import TILL_FONTS, receipt_line
+from data_prep.synthetic.receipts import TILL_FONTS, printed_receipts, receipt_line
 from data_prep.synthetic.render import degrade_thermal, draw_line, load_font, shipped_fonts
 from tests.benchmarks.measure import limit_row
 
@@ -36,6 +36,7 @@ TESTS = {
     "the same, tilted by up to 3 degrees": (1, LONGEST, 3.0),
     "lines of 32 to 48 characters": (32, PAIR, 0.0),
 }
+CLEAN = "clean lines of print"  # read as well, for what a training forgets
 
 
 def augmenting(
@@ -53,15 +54,20 @@ def augmenting(
 
     draw_receipts(work / "plain", receipts, seed=1)
     draw_receipts(work / "longer", receipts, seed=1, paired=0.25)
+    tests = -(-receipts // 3)
     for number, (low, high, degrees) in enumerate(TESTS.values()):
-        draw_receipts(work / f"test-{number}", -(-receipts // 3), 2, 0, low, high, degrees)
+        draw_receipts(work / f"test-{number}", tests, 2, 0, low, high, degrees)
+    printed_receipts(work / f"test-{len(TESTS)}", tests, 2, progress=False, split=(1.0, 0.0, 0.0))
+    kinds = [*TESTS, CLEAN]
     recipe = TrainConfig.from_recipe("receipts", dataset=str(work / "plain"), eval_steps=None)
     ways: dict[str, dict[str, Any]] = {
         RECIPE: {},
         "rotation up to 1 degree": {"augmentation": recipe.augmentation | {"rotation": 1.0}},
+        "no replay": {"replay": None},
+        "no weight averaging": {"weight_averaging": 0.0},
         "a quarter of the rows two lines long": {"dataset": str(work / "longer")},
     }
-    records: dict[str, list[list[Record]]] = {way: [[] for _ in TESTS] for way in ways}
+    records: dict[str, list[list[Record]]] = {way: [[] for _ in kinds] for way in ways}
     for way, settings in ways.items():
         for seed in seeds:
             folder = work / f"{list(ways).index(way)}-{seed}"
@@ -72,11 +78,11 @@ def augmenting(
                 kind += several
             print(f"{way}, seed {seed}: trained and read", flush=True)
     variants = {
-        way: [compared(*both) for both in zip(kinds, records[RECIPE])]
-        for way, kinds in records.items()
+        way: [compared(*both) for both in zip(columns, records[RECIPE])]
+        for way, columns in records.items()
     }
     figures = {"steps": steps, "seeds": list(seeds), "train": receipts * LINES}
-    figures |= {"tests": {kind: len(r) // len(seeds) for kind, r in zip(TESTS, records[RECIPE])}}
+    figures |= {"tests": {kind: len(r) // len(seeds) for kind, r in zip(kinds, records[RECIPE])}}
     rate = variants[RECIPE][0]["CER"]["value"]
     drawn = ", ".join(map(str, seeds))
     inputs = f"{figures['train']} drawn lines, {steps} steps, seed {drawn}"
@@ -85,7 +91,7 @@ def augmenting(
 
 
 def trained_and_read(config: "TrainConfig", work: Path) -> list[list["Record"]]:
-    """Train, and read each kind of `TESTS`; the records of each."""
+    """Train, and read each kind of `TESTS` and the clean lines; the records of each."""
     from dataclasses import replace
 
     from ocrkit import evaluate, load_data, load_model, train
@@ -93,8 +99,9 @@ def trained_and_read(config: "TrainConfig", work: Path) -> list[list["Record"]]:
     model, processor = load_model(config)
     train(model, processor, load_data(config), config)
     read = []
-    for number in range(len(TESTS)):
-        rows = load_data(replace(config, dataset=str(work / f"test-{number}"), replay=""))["train"]
+    for number in range(len(TESTS) + 1):
+        test = replace(config, dataset=str(work / f"test-{number}"), replay=None)
+        rows = load_data(test)["train"]
         read.append(evaluate(model, processor, rows, config, name=f"test-{number}").records)
     return read
 

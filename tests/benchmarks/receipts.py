@@ -35,7 +35,7 @@ BASE, TUNED = "the embedded reader", "the embedded reader after training"
 # What the recipe said before it had `replay`, `weight_averaging` and three degrees of rotation.
 EARLIER = {
     "max_steps": 800,
-    "replay": "",
+    "replay": None,
     "weight_averaging": 0.0,
     "augmentation": {
         "rotation": 1.0,

@@ -62,7 +62,8 @@ def test_difference_to_the_recipe_is_paired_over_receipts():
 def test_augmentations_are_trained_and_read_on_drawn_receipts(tmp_path):
     (row,) = augmenting.augmenting(tmp_path, steps=2, seeds=(1,), receipts=3)
     figures = row["figures"]
-    assert figures["tests"] == dict.fromkeys(augmenting.TESTS, 10) and figures["train"] == 30
-    assert len(figures["variants"]) == 3 and row["ours"] > 0 and row["met"]
+    kinds = [*augmenting.TESTS, augmenting.CLEAN]
+    assert figures["tests"] == dict.fromkeys(kinds, 10) and figures["train"] == 30
+    assert len(figures["variants"]) == 5 and row["ours"] > 0 and row["met"]
     for results in figures["variants"].values():
-        assert len(results) == 3 and all(result["CER"]["value"] >= 0 for result in results)
+        assert len(results) == 4 and all(result["CER"]["value"] >= 0 for result in results)
