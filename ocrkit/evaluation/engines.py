@@ -15,7 +15,7 @@ import regex
 
 from data_prep.dataset.pictures import open_image
 from ocrkit.data.rows import first_picture, text_of, without_images
-from ocrkit.metrics.text import script
+from ocrkit.metrics.text import language_code, script
 from ocrkit.models.base import ENGINES
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 TESSERACT = {"bn": "ben", "ko": "kor", "zh": "chi_sim", "en": "eng"}
 #: Tesseract's codes by the script of a text whose language nobody stated.
 TESSERACT_SCRIPTS = {"Bengali": "ben", "Hangul": "kor", "Han": "chi_sim"}
-TRADITIONAL = {"zh-hant", "zh-tw", "zh-hk", "zh-mo"}
+TRADITIONAL = {"zh-hant", "zh-tw", "zh-hk", "zh-mo", "chi-tra"}
 HAN = r"[\p{Han}\u3000-\u303f\uff00-\uff65]"  # with Chinese punctuation
 LINE = 3  # times as wide as high: a picture is taken for one line of text
 PAGE_HEIGHT = 96  # pixels: a picture that is lower is not searched for several lines by RapidOCR
@@ -147,13 +147,13 @@ def tesseract_language(row: Mapping[str, Any]) -> str:
 
     English where neither is known: the language is `und` or missing, and the script another.
     """
-    stated = row.get("language")
-    if stated in (None, "", "und"):
+    stated = row.get("language") or ""
+    code = language_code(stated)
+    if code is None:
         return TESSERACT_SCRIPTS.get(script(text_of(row.get("completion") or ())), "eng")
-    code = stated.lower().replace("_", "-")
-    if any(code == tag or code.startswith(f"{tag}-") for tag in TRADITIONAL):
+    tag = stated.lower().replace("_", "-")
+    if any(tag == traditional or tag.startswith(f"{traditional}-") for traditional in TRADITIONAL):
         return "chi_tra"
-    code = code.split("-")[0]
     return TESSERACT.get(code, code)
 
 

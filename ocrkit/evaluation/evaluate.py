@@ -27,7 +27,7 @@ from ocrkit.evaluation.engines import open_engine, read_rows
 from ocrkit.evaluation.evaluation import UNFINISHED, Evaluation, check_evaluation_folder, score
 from ocrkit.evaluation.records import Record, read_predictions, record_line
 from ocrkit.metrics import fields
-from ocrkit.metrics.text import PROFILE_VERSION
+from ocrkit.metrics.text import PROFILE_VERSION, normalize
 from ocrkit.run_folder import run_id_of_model
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ def evaluate(
         locale: how amounts in JSON are written; None takes the config's.
 
     Raises:
-        ValueError: there are no rows, an id comes twice, or `name` is no folder name.
+        ValueError: there are no rows, an id comes twice, `name` is no folder name, or the profile
+            does not serve a row's language.
     """
     from ocrkit.models.read import fingerprint, predict_stream, weights_fingerprint
 
@@ -208,6 +209,9 @@ def _evaluate_stream(
     repeated = [key for key, count in Counter(r["id"] for r in records).items() if count > 1]
     if repeated:
         raise ValueError(f"Id {repeated[0]!r} comes twice in the data: ids must be unique.")
+    # A profile that does not serve a language is refused before anything is read.
+    for language in {record.get("language") for record in records}:
+        normalize("", profile, language)
     stamp = hashlib.sha256((stamp + json.dumps(PROFILE_VERSION)).encode()).hexdigest()[:16]
     done = _saved_predictions(folder, stamp)
     for record in records:

@@ -13,7 +13,7 @@ from ocrkit.evaluation.records import Record, right_answers, scored_text
 from ocrkit.metrics import edits as metrics
 from ocrkit.metrics import fields
 from ocrkit.metrics.intervals import Tally, shares
-from ocrkit.metrics.text import script
+from ocrkit.metrics.text import language_code, script
 
 
 class Extractions(NamedTuple):
@@ -168,8 +168,8 @@ def _spread(tally: Tally, numbers: list[int], size: int) -> Tally:
 
 
 def _is_chinese(record: Record) -> bool:
-    language = record.get("language")
-    return language.startswith("zh") if language else script(record["reference"]) == "Han"
+    language = language_code(record.get("language"))
+    return language == "zh" if language else script(record["reference"]) == "Han"
 
 
 def cross_check(counts: SampleCounts) -> None:

@@ -135,7 +135,7 @@ def match_table(
     rows = []
     for subset, numbers in subsets.items():
         groups = [records[n].get("group") for n in numbers]
-        for profile in profiles:
+        for profile in dict.fromkeys(profiles):
             cells = {}
             for evaluation in comparison.evaluations:
                 chosen = [evaluation.records[n] for n in numbers]

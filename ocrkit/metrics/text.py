@@ -21,13 +21,14 @@ import re
 import string
 import unicodedata
 from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 from functools import cache
 
 import regex
 
 #: Version of each profile, raised with every change: results of two versions do not compare.
-PROFILE_VERSION = {"strict": 1, "lenient": 1, "squad": 1}
+PROFILE_VERSION = {"strict": 1, "lenient": 2, "squad": 1}
 
 BOM = "\ufeff"
 
@@ -60,11 +61,27 @@ _BY_LANGUAGE = {
     "bn": (("\u09a4\u09cd\u200d", "\u09ce"), ("\u0985\u09be", "\u0986")),
     "ko": (("㈜", "(주)"),),
 }
+_SHORT_CODES = {"eng": "en", "ben": "bn", "kor": "ko", "zho": "zh", "chi": "zh", "cmn": "zh"}
 _SQUAD_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _SQUAD_ARTICLES = re.compile(r"\b(a|an|the)\b")
 _GRAPHEME = regex.compile(r"\X")
 _CONJUNCT = re.compile("\u09cd\u200d?[\u0995-\u09b9\u09dc-\u09df\u09f0\u09f1]")
 _VOWEL_SIGN = re.compile("[\u09be-\u09c4\u09c7-\u09cc\u09d7]")
+
+
+def language_code(language: str | None) -> str | None:
+    """Code of a stated language without script and region: `ko` of `ko-KR`, `bn` of `ben`.
+
+    None where the language is not stated: None, an empty text and BCP 47's `und`. Codes of three
+    letters (ISO 639-2) are shortened for the languages that have rules of their own here.
+    """
+    code = (language or "").lower().replace("_", "-").split("-")[0]
+    return None if code in ("", "und") else _SHORT_CODES.get(code, code)
+
+
+def language_codes(languages: Iterable[str | None]) -> set[str]:
+    """The `language_code` of every language that is stated."""
+    return {code for code in map(language_code, languages) if code}
 
 
 def normalize(text: str, profile: str = "strict", language: str | None = None) -> str:
@@ -74,8 +91,8 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
         text: any string; lone surrogates pass through unchanged.
         profile: `strict`, `lenient` or `squad`, the table in this module's head.
         language: a code such as `bn` or `ko-KR`. `lenient` applies that language's own rules, or
-            every language's when None (they touch only characters of that script). `squad` removes
-            English articles and therefore refuses other languages.
+            every language's when None or `und` (they touch only characters of that script).
+            `squad` removes English articles and therefore refuses other languages.
 
     Raises:
         ValueError: the profile is unknown, or `squad` is asked for a language other than English.
@@ -84,7 +101,7 @@ def normalize(text: str, profile: str = "strict", language: str | None = None) -
         raise ValueError(
             f"Normalisation profile {profile!r} is unknown: use {', '.join(PROFILE_VERSION)}."
         )
-    language = language.lower().replace("_", "-").split("-")[0] if language else None
+    language = language_code(language)
     if profile == "squad" and language not in (None, "en"):
         raise ValueError(
             f"Profile 'squad' drops English articles and cannot serve language {language!r}: "

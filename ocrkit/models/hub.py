@@ -15,6 +15,7 @@ from ocrkit.display.markdown import (
 )
 from ocrkit.environment import load_secret
 from ocrkit.errors import HubError
+from ocrkit.metrics.text import language_codes
 from ocrkit.run_folder import describe_changes, foreign_weights, read_json, read_run
 
 if TYPE_CHECKING:
@@ -137,7 +138,8 @@ def card(
     # The Hub refuses local folders as base_model.
     if base.count("/") == 1 and not Path(base).exists():
         head["base_model"] = base
-    if languages := sorted(name for name in data.get("languages", {}) if len(name) in (2, 3)):
+    codes = language_codes(data.get("languages", {}))
+    if languages := sorted(code for code in codes if len(code) in (2, 3)):
         head["language"] = languages
     sections = [
         "---\n" + yaml.safe_dump(head, sort_keys=False) + "---",

@@ -16,6 +16,7 @@ from ocrkit.data.order import SLOT
 from ocrkit.data.stream import RowStream
 from ocrkit.environment import is_main_process, process_count
 from ocrkit.errors import DataError
+from ocrkit.metrics.text import language_codes
 from ocrkit.run_folder import record_skipped
 from ocrkit.training.batch_size import resolve_batch, resolved_batch_size
 
@@ -98,9 +99,8 @@ def replay_rows(rows: "Dataset | RowStream", config: TrainConfig) -> "Dataset | 
     samples = [x.take(STREAM_SAMPLE) if isinstance(x, RowStream) else x for x in (rows, replay)]
     if not len(samples[1]):
         raise DataError(f"replay={config.replay!r} has no usable training row; leave replay out.")
-    for name in ("task", "language"):
-        # "und" is BCP 47's language that nobody stated.
-        trained, replayed = ({*data.unique(name)} - {None, "und"} for data in samples)
+    for name, stated in (("task", lambda tasks: {*tasks} - {None}), ("language", language_codes)):
+        trained, replayed = (stated(data.unique(name)) for data in samples)
         if trained and replayed and not trained & replayed:
             raise DataError(
                 f"replay={config.replay!r} holds rows of {name} {', '.join(sorted(replayed))} and "

@@ -109,9 +109,11 @@ def test_tesseract_reads_every_row_in_its_own_language(tmp_path, language):
 
 def test_tesseract_language_comes_from_the_row():
     codes = ("bn", "ko-KR", "zh", "zh_CN", "zh-Hans-CN", "zh-Hant", "zh-TW", "EN", None, "fr")
+    codes += ("kor", "chi_sim", "chi_tra", "deu")
     chosen = [engines.tesseract_language({"language": code}) for code in codes]
     assert chosen == [
-        *("ben", "kor", "chi_sim", "chi_sim", "chi_sim", "chi_tra", "chi_tra", "eng", "eng", "fr")
+        *("ben", "kor", "chi_sim", "chi_sim", "chi_sim", "chi_tra", "chi_tra", "eng", "eng", "fr"),
+        *("kor", "chi_sim", "chi_tra", "deu"),
     ]
 
 

@@ -198,6 +198,17 @@ def test_duplicate_ids_are_refused_before_anything_is_predicted(predict, config)
     assert predict.asked == []
 
 
+def test_a_profile_that_does_not_serve_a_language_is_refused_before_anything_is_predicted(
+    predict, config
+):
+    korean = [row | {"language": "ko"} for row in rows(2)]
+    with pytest.raises(ValueError, match="cannot serve language 'ko': use 'lenient'"):
+        evaluate(None, None, korean, config, profile="squad")
+    assert not predict.asked
+    unstated = [row | {"language": "und"} for row in rows(2)]
+    assert evaluate(None, None, unstated, config, profile="squad").failed == 0
+
+
 def test_prediction_with_an_unknown_id_is_an_error(predict, config, monkeypatch):
     monkeypatch.setattr(predict, "predict_stream", lambda *_: iter([{"id": "other"}]))
     with pytest.raises(RuntimeError, match="'other', which was not asked"):

@@ -18,7 +18,8 @@ def test_wer_skips_chinese_and_cr_ar_covers_it():
     evaluated = score([record(1, "中文字", "中文", language="zh"), record(2, "a b", "a x")])
     assert evaluated.metrics["wer"]["value"] == 0.5
     assert evaluated.metrics["cr"]["value"] == pytest.approx(2 / 3)
-    assert "wer" not in score([record(1, "中文字", "中文")]).metrics
+    for language in (None, "und", "cmn"):
+        assert "wer" not in score([record(1, "中文字", "中文", language=language)]).metrics
     assert "cr" not in score([record(1, "abc", "ab")]).metrics
 
 

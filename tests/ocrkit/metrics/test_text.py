@@ -3,7 +3,14 @@ from decimal import Decimal
 
 import pytest
 
-from ocrkit.metrics.text import PROFILE_VERSION, graphemes, normalize, parse_amount, script
+from ocrkit.metrics.text import (
+    PROFILE_VERSION,
+    graphemes,
+    language_code,
+    normalize,
+    parse_amount,
+    script,
+)
 
 ZWJ, ZWNJ = "\u200d", "\u200c"
 TRICKY = [
@@ -56,11 +63,23 @@ def test_normalize_drops_zwnj_in_lenient_only():
     assert normalize(with_it, "lenient") == normalize(without, "lenient")
 
 
-@pytest.mark.parametrize("language", ["bn", "bn-BD", None])
+@pytest.mark.parametrize("language", ["bn", "bn-BD", "ben", None, "", "und"])
 def test_bangla_spellings_fold_in_lenient(language):
     assert normalize("\u09a4\u09cd\u200d", "lenient", language) == "\u09ce"
     assert normalize("\u0985\u09be", "lenient", language) == "\u0986"
     assert normalize("\u09a4\u09cd\u200d", "strict", language) != "\u09ce"
+
+
+@pytest.mark.parametrize(
+    ("stated", "code"),
+    [
+        *[(None, None), ("", None), ("und", None), ("und-Beng", None)],
+        *[("bn", "bn"), ("BN_bd", "bn"), ("ben", "bn"), ("kor", "ko"), ("zh-Hant-TW", "zh")],
+        *[("zho", "zh"), ("cmn-Hans", "zh"), ("chi_sim", "zh"), ("eng", "en"), ("deu", "deu")],
+    ],
+)
+def test_code_of_a_stated_language(stated, code):
+    assert language_code(stated) == code
 
 
 def test_language_rules_belong_to_their_language():
@@ -108,6 +127,8 @@ def test_squad_drops_case_punctuation_and_articles():
     assert normalize("Theory another", "squad") == "theory another"
     with pytest.raises(ValueError, match="cannot serve language 'bn'"):
         normalize("ক", "squad", "bn")
+    for language in ("und", "en-US", "eng"):
+        assert normalize("the cat", "squad", language) == "cat"
 
 
 def test_unknown_profile_is_one_sentence():

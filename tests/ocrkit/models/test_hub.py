@@ -159,6 +159,14 @@ def test_export_command_passes_the_hub_settings(flags, private, tmp_path, monkey
     assert (options["push_to_hub"], options["hub_private_repo"]) == ("someone/receipts", private)
 
 
+def test_card_names_the_languages_that_the_hub_knows(tmp_path):
+    languages = {"und": 5, "ko-KR": 3, "kor": 1, "sr-Latn": 1, "klingon": 1}
+    (tmp_path / "dataset.json").write_text(json.dumps({"languages": languages}))
+    made_by = {"id": None, "weights": "w"}
+    text = card("x", "adapter", True, "tiny", None, TrainConfig(dataset=str(tmp_path)), "", made_by)
+    assert "language:\n- ko\n- sr\n" in text.split("---\n")[1]
+
+
 def test_card_escapes_markdown_in_names(tmp_path):
     hostile = "a|b [x](javascript:alert(1)) <script>\n# `c` \u202e\x1b"
     data, run = tmp_path / "data", tmp_path / "run"

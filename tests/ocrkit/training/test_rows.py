@@ -119,8 +119,9 @@ def test_a_replay_dataset_of_something_else_is_refused(config, clean, tmp_path):
         changed = data.remove_columns(name).add_column(name, [other] * len(data))
         with pytest.raises(DataError, match=rf"holds rows of {name} .* of {other}: .* same {name}"):
             replay_rows(changed, replace(config, replay=str(clean)))
-    unstated = data.remove_columns("language").add_column("language", ["und"] * len(data))
-    assert len(replay_rows(unstated, replace(config, replay=str(clean))))
+    for same in ("und", "en-US", "eng"):  # und: nobody stated it
+        named = data.remove_columns("language").add_column("language", [same] * len(data))
+        assert len(replay_rows(named, replace(config, replay=str(clean))))
     with pytest.raises(ConfigError, match="is the dataset itself"):
         replace(config, replay=config.dataset)
     with pytest.raises(DataError, match="is no folder"):
