@@ -121,8 +121,8 @@ unaided = evaluate(model, processor, without_knowledge(data["test"]), config, na
 
 # %% [markdown]
 # A *strict* match ignores only whitespace. A *SQuAD* match also ignores case, punctuation and
-# articles: "The Nightwatch." equals "nightwatch". It is for English; answers in other languages take
-# `normalization_profile = "lenient"`, which ignores case, whitespace and ways of writing a character.
+# articles: "The Nightwatch." equals "nightwatch". It is for English; for answers in other languages
+# set `normalization_profile = "lenient"`: it ignores case, whitespace and spellings of a character.
 
 # %%
 from ocrkit import compare
