@@ -179,7 +179,17 @@ def check_options(source: str, module: ModuleType, options: dict) -> dict:
             raise UsageError(
                 f"--{name.replace('_', '-')} is no option of {source}; its own are: {takes}."
             )
+    if "language" in options:
+        check_language(options["language"])
     return module.OPTIONS | options
+
+
+def check_language(code: str) -> None:
+    """Raise a UsageError for a language that is no BCP 47 tag, which metrics go by."""
+    if not re.fullmatch(r"[A-Za-z]{2,3}([-_][A-Za-z0-9]{1,8})*", code):
+        raise UsageError(
+            f"--language is {code!r}, but takes a language's code, such as en, bn, ko or zh-Hans."
+        )
 
 
 def find_items(

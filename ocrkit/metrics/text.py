@@ -72,8 +72,8 @@ _VOWEL_SIGN = re.compile("[\u09be-\u09c4\u09c7-\u09cc\u09d7]")
 def language_code(language: str | None) -> str | None:
     """Code of a stated language without script and region: `ko` of `ko-KR`, `bn` of `ben`.
 
-    None where the language is not stated: None, an empty text and BCP 47's `und`. Codes of three
-    letters (ISO 639-2) are shortened for the languages that have rules of their own here.
+    None where the language is not stated: None, an empty text and `und` (undetermined, BCP 47).
+    Three letters (ISO 639-2 and 639-3) are shortened for languages that have rules of their own.
     """
     code = (language or "").lower().replace("_", "-").split("-")[0]
     return None if code in ("", "und") else _SHORT_CODES.get(code, code)

@@ -1,4 +1,4 @@
-"""Augmentations compared on drawn receipts: what is drawn, and how differences are counted."""
+"""Settings compared on drawn receipts: what is drawn, and how differences are counted."""
 
 import pytest
 from PIL import Image

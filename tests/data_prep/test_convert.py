@@ -404,6 +404,20 @@ def test_a_full_disk_at_any_write_leaves_nothing_and_is_named(tmp_path, full_dis
     assert len(writes) >= 15 and (out / "dataset.json").is_file()
 
 
+@pytest.mark.parametrize("language", ["Korean", "english", "k", "ko KR", "한국어", "\udcff"])
+def test_a_language_that_is_no_code_is_wrong_usage(language, tmp_path, capsys):
+    command = ["table", "labels.csv", "--language", language, "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    error = capsys.readouterr().err
+    assert "takes a language's code, such as en, bn, ko or zh-Hans" in error
+    assert "Traceback" not in error and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("language", ["ko", "ben", "zh-Hans", "chi_sim", "EN-us", "und"])
+def test_a_languages_code_is_taken(language):
+    module.check_language(language)
+
+
 @pytest.mark.parametrize("name", ["--out", "--sheet"])
 def test_empty_out_option_is_wrong_usage(name, tmp_path, monkeypatch, capsys):
     from data_prep import synthesize

@@ -143,7 +143,7 @@ def _minutes(figures: dict) -> str:
 
 
 def augmenting(figures: dict) -> str:
-    """Table of augmentations on drawn receipts, each beside the recipe's own."""
+    """Table of a recipe's settings on drawn receipts, each changed alone, beside the recipe."""
     kinds = figures["tests"]
     rows = [
         [way, *(_beside(result, way == "the recipe") for result in results)]
