@@ -361,10 +361,25 @@ def dump_json(value: object) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+class JsonFloat(float):
+    """A number of JSON whose `str` is as the file writes it: an amount of 12.50 is no 12.5."""
+
+    written: str
+
+    def __new__(cls, written: str) -> "JsonFloat":
+        """The number that JSON's text `written` stands for."""
+        number = super().__new__(cls, written)
+        number.written = str(written)
+        return number
+
+    def __str__(self) -> str:
+        return self.written
+
+
 def parse_json(text: str | bytes) -> Any:
     """Parse JSON strictly (no NaN); every error, also too deep nesting, is a ValueError."""
     try:
-        return json.loads(text, parse_constant=refuse_constant)
+        return json.loads(text, parse_constant=refuse_constant, parse_float=JsonFloat)
     except RecursionError:
         raise ValueError("JSON is nested too deeply") from None
 

@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from typing import Any, BinaryIO
 
 from data_prep.dataset.archive import Tree
-from data_prep.dataset.schema import Reject, refuse_constant
+from data_prep.dataset.schema import JsonFloat, Reject, refuse_constant
 
 CHUNK = 2**20
 MAX_ELEMENT = 16 * 2**20  # characters of one element
 ENDINGS = (*" \t\r\n,]}",)
-_DECODER = json.JSONDecoder(parse_constant=refuse_constant)
+_DECODER = json.JSONDecoder(parse_constant=refuse_constant, parse_float=JsonFloat)
 
 
 class _Text:

@@ -1,4 +1,5 @@
 import json
+import pickle
 import unicodedata
 
 import pytest
@@ -89,6 +90,14 @@ def test_text_that_was_not_utf8_is_detected_and_printable():
 def test_invalid_json_always_raises_value_error(text):
     with pytest.raises(ValueError, match=r".+"):
         parse_json(text)
+
+
+def test_numbers_of_json_are_told_as_the_file_writes_them():
+    total, least = parse_json("[12.50, -1E-3]")
+    assert (str(total), f"{least}") == ("12.50", "-1E-3") and total == 12.5
+    assert json.loads(json.dumps(total)) == 12.5
+    copy = pickle.loads(pickle.dumps(total))
+    assert copy == 12.5 and str(copy) == "12.50"
 
 
 def test_summary_counts_every_item_once():

@@ -50,6 +50,7 @@ def test_jsonl_takes_texts_numbers_and_objects(tmp_path):
     lines = [
         '{"image": "a.png", "text": "한글"}',
         '{"image": "a.png", "text": 12}',
+        '{"image": "a.png", "text": 12.50}',
         '{"image": "a.png", "text": {"a": 1}}',
         '{"image": "a.png", "text": null}',
         '{"image": ["a.png"], "text": "x"}',
@@ -60,14 +61,14 @@ def test_jsonl_takes_texts_numbers_and_objects(tmp_path):
     ]
     (tmp_path / "t.jsonl").write_text("\n".join(lines))
     _, rows, rejects = run("table", tmp_path / "t.jsonl", tmp_path / "a", split="1,0,0")
-    assert texts(rows) == ["한글", "12"]
+    assert texts(rows) == ["한글", "12", "12.50"]
     assert reasons(rejects) == [
         *("malformed line", "empty text", "missing image", "malformed line", "malformed line"),
         *("malformed line", "text is not UTF-8"),
     ]
     table = tmp_path / "t.jsonl"
     _, rows, _ = run("table", table, tmp_path / "b", task="extraction", split="1,0,0")
-    assert texts(rows) == ["12", '{"a": 1}'] and rows[0].task == "extraction"
+    assert texts(rows) == ["12", "12.5", '{"a": 1}'] and rows[0].task == "extraction"
 
 
 def test_splits_and_groups_come_from_their_columns(tmp_path):
