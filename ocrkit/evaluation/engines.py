@@ -6,7 +6,8 @@
 import math
 import os
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache, partial
 from importlib.metadata import version as package_version
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -160,12 +161,11 @@ def tesseract_language(row: Mapping[str, Any]) -> str:
 def _read_with_tesseract(picture: "Image", language: str | None, psm: int | None = None) -> Reading:
     import pytesseract
 
-    # One thread: on a single line several wait for each other, on a busy machine for minutes.
-    os.environ.setdefault("OMP_THREAD_LIMIT", "1")
     mode = psm or (7 if picture.width >= LINE * picture.height else 6)
-    words = pytesseract.image_to_data(
-        picture, language, f"--psm {mode}", output_type=pytesseract.Output.DICT
-    )
+    with _one_thread_in_programs():
+        words = pytesseract.image_to_data(
+            picture, language, f"--psm {mode}", output_type=pytesseract.Output.DICT
+        )
     lines: dict[tuple, list[str]] = {}
     confidences = []
     for text, confidence, *line in zip(
@@ -180,6 +180,22 @@ def _read_with_tesseract(picture: "Image", language: str | None, psm: int | None
     # The geometric mean over words.
     mean = math.exp(sum(map(math.log, confidences)) / len(confidences)) if confidences else None
     return Reading(text, mean)
+
+
+@contextmanager
+def _one_thread_in_programs() -> Generator[None]:
+    """Let programs that are started meanwhile use one thread, unless the user chose a number.
+
+    On a single line several threads wait for each other, on a busy machine for minutes. The limit
+    must not outlast the program: torch, imported later, would train with one thread.
+    """
+    chosen = os.environ.get("OMP_THREAD_LIMIT")
+    os.environ["OMP_THREAD_LIMIT"] = chosen or "1"
+    try:
+        yield
+    finally:
+        if not chosen:
+            del os.environ["OMP_THREAD_LIMIT"]
 
 
 # --- RapidOCR

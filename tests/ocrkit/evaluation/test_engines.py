@@ -1,3 +1,4 @@
+import os
 import shutil
 import subprocess
 import sys
@@ -43,6 +44,26 @@ def test_engine_reads_changed_pictures_again(tmp_path, monkeypatch):
     redrawn[1]["language"] = "ko"
     evaluate_engine("tesseract", redrawn, tmp_path)
     assert asked == ["eng"] * 4 + ["eng", "kor"]
+
+
+@pytest.mark.parametrize("chosen", [None, "3"])
+def test_tesseract_alone_is_limited_to_one_thread(monkeypatch, chosen):
+    """A limit that outlasts Tesseract makes torch, imported later, train with one thread."""
+    limits = []
+
+    def image_to_data(*arguments, **options):
+        limits.append(os.environ["OMP_THREAD_LIMIT"])
+        raise RuntimeError("no such language")
+
+    engine = types.ModuleType("pytesseract")
+    engine.image_to_data, engine.Output = image_to_data, types.SimpleNamespace(DICT="dict")
+    monkeypatch.setitem(sys.modules, "pytesseract", engine)
+    monkeypatch.delenv("OMP_THREAD_LIMIT", raising=False)
+    if chosen:
+        monkeypatch.setenv("OMP_THREAD_LIMIT", chosen)
+    with pytest.raises(RuntimeError, match="no such language"):
+        engines._read_with_tesseract(Image.new("L", (90, 30)), "eng")
+    assert limits == [chosen or "1"] and os.environ.get("OMP_THREAD_LIMIT") == chosen
 
 
 @needs_tesseract
