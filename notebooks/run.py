@@ -17,10 +17,13 @@ ROOT = FOLDER.parent
 NAMES = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 
 
-def run(name: str, out: Path, parameters: dict[str, object] | None = None) -> dict:
+def run(
+    name: str, out: Path, parameters: dict[str, object] | None = None, cores: int | None = None
+) -> dict:
     """Execute a notebook into the folder `out`; returns {notebook, seconds, error, folder}.
 
-    `error` is the last line of what papermill said, or None.
+    `error` is the last line of what papermill said, or None. The notebook takes `cores` CPU
+    threads; None: all.
     """
     out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
@@ -29,11 +32,14 @@ def run(name: str, out: Path, parameters: dict[str, object] | None = None) -> di
         command += ["-p", key, str(value)]
     # The notebook runs the kit that it lies beside, installed or not.
     paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths}
+    if cores:
+        environment["OMP_NUM_THREADS"] = str(cores)
     began = time.perf_counter()
     done = subprocess.run(
         command,
         cwd=ROOT,
-        env={**os.environ, "PYTHONPATH": paths},
+        env=environment,
         capture_output=True,
         text=True,
         check=False,

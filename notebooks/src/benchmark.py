@@ -10,8 +10,11 @@
 # * training, compared with a plain torch loop and TRL's `SFTTrainer`; padding; memory of the loss,
 # * collating, compared with TRL's and Unsloth's collators,
 # * generation for evaluation; metrics, compared with jiwer,
-# * conversion, compared with a simple parser; start-up times; growth up to 100,000 rows,
-# * rounds of labelling; where `OCRKIT_TEST_DATA` names real receipts, five folds of them.
+# * conversion, compared with a simple parser; start-up times; growth up to 100,000 rows.
+#
+# By name only, as they train for many minutes: `losses` (and order of rows), `augmenting` (the
+# settings of the recipe for receipts), `rounds` (of labelling) and, where `OCRKIT_TEST_DATA` names
+# real receipts, `receipts` and `earlier receipts` (five folds of them).
 #
 # `hardware = "gpu"` checks a card in ten minutes, as `make gpu` does: the embedded model through
 # Unsloth and transformers, a model of the size of Qwen2-VL-2B with random weights by the kit, by
@@ -24,7 +27,7 @@
 # %% [markdown]
 # ## Parameters
 #
-# `parts` names parts, separated by commas; empty means all.
+# `parts` names parts, separated by commas; empty means all but those that train for long.
 
 # %% tags=["parameters"]
 hardware = "cpu"  # @param ["cpu", "gpu"]

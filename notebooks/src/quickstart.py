@@ -3,7 +3,7 @@
 #
 # {badges}
 #
-# In five to ten minutes, on two CPU cores and without a download, you get
+# In three to ten minutes, on two CPU cores and without a download, you get
 #
 # * a vision-language model, fine-tuned with LoRA on lines that it could not read before,
 # * a report of its error rates before and after, with confidence intervals, and of what it forgot,

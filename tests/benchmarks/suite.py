@@ -18,12 +18,13 @@ from tests.benchmarks import (
     collating,
     gpu,
     labelling,
+    losses,
     preparing,
     reading,
     receipts,
     training,
 )
-from tests.benchmarks.measure import table
+from tests.benchmarks.measure import model_digest, table
 
 PACKAGES = (
     "torch torchvision transformers trl peft unsloth bitsandbytes datasets pillow numpy rapidfuzz "
@@ -40,12 +41,16 @@ CPU_PARTS = {
     "start": preparing.start,
     "growth": preparing.growth,
     "growth with a model": preparing.growth_with_a_model,
+}
+# Trainings that are compared by what they reach, many minutes each: measured only by name.
+EXPERIMENTS = {
     "rounds": labelling.rounds,
     "augmenting": augmenting.augmenting,
+    "losses": losses.losses,
 }
 if os.environ.get("OCRKIT_TEST_DATA"):
-    CPU_PARTS["receipts"] = receipts.receipts
-    CPU_PARTS["earlier receipts"] = receipts.earlier_receipts
+    EXPERIMENTS["receipts"] = receipts.receipts
+    EXPERIMENTS["earlier receipts"] = receipts.earlier_receipts
 # In this order: what a person with a card for ten minutes has most of.
 GPU_PARTS = {
     "precision": gpu.precision,
@@ -69,7 +74,7 @@ def benchmark(
 
     Args:
         hardware: "cpu", or "gpu" for what a card does with the kit (`python -m tests.tools.gpu`).
-        parts: some of them only; what the file holds of others stays.
+        parts: some only, `EXPERIMENTS` among them; what the file holds of others stays.
         settings: smaller (or larger) counts for a part, as {part: {argument: value}}.
         minutes: no part begins later; with hardware "gpu" a part that fails is recorded, and the
             others go on.
@@ -82,8 +87,10 @@ def benchmark(
     """
     if hardware not in ("cpu", "gpu"):
         raise ConfigError(f"hardware={hardware!r} is not one of cpu, gpu.")
-    every = CPU_PARTS if hardware == "cpu" else GPU_PARTS
-    if unknown := set(parts) - set(every):
+    usual = CPU_PARTS if hardware == "cpu" else GPU_PARTS
+    every = CPU_PARTS | EXPERIMENTS if hardware == "cpu" else GPU_PARTS
+    chosen = set(parts)
+    if unknown := chosen - set(every):
         raise ConfigError(
             f"hardware={hardware} has no part {', '.join(sorted(unknown))}; it has "
             f"{', '.join(every)}."
@@ -92,9 +99,9 @@ def benchmark(
     folder = Path(output_dir)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / ("bench.json" if hardware == "cpu" else "bench-gpu.json")
-    known = json.loads(path.read_text(encoding="utf-8")) if parts and path.is_file() else {}
+    known = json.loads(path.read_text(encoding="utf-8")) if chosen and path.is_file() else {}
     result = {**known, **machine(hardware), "parts": known.get("parts", {})}
-    for name in [name for name in every if not parts or name in parts]:
+    for name in [name for name in every if name in (chosen or usual)]:
         if (spent := (time.perf_counter() - started) / 60) > minutes:
             print(f"{name}: left out after {spent:.0f} of {minutes:g} minutes", flush=True)
             continue
@@ -114,6 +121,7 @@ def benchmark(
             "seconds": round(time.perf_counter() - began, 1),
             # Above the number of cores, others worked too, and figures on the clock are bent.
             "load": round(os.getloadavg()[0], 1),
+            "model": model_digest(),
             "rows": rows,
             **({"error": error} if error else {}),
         }

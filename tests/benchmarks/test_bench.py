@@ -16,7 +16,7 @@ from ocrkit.data.load import load_data
 from ocrkit.data.order import TrainRows
 from ocrkit.data.patches import cut_patches, supports_cut_patches
 from ocrkit.errors import ConfigError
-from tests.benchmarks import collating, gpu, gpu_side, preparing, reading, suite, training
+from tests.benchmarks import collating, gpu, gpu_side, losses, preparing, reading, suite, training
 from tests.benchmarks.drawn import noisy_pairs, street_signs, write_pages
 from tests.benchmarks.measure import in_own_process, in_turns, limit_row, ratio_row, table
 from tests.helpers.architectures import build
@@ -173,6 +173,14 @@ def test_benchmark_part_measured_again_keeps_other_parts(tmp_path, monkeypatch):
     assert [row["ours"] for row in suite.all_rows(result)] == [1, 5]
 
 
+def test_long_trainings_run_by_name_alone(tmp_path, monkeypatch):
+    row = limit_row("x", 1, "s", 2)
+    monkeypatch.setattr(suite, "CPU_PARTS", {"start": lambda folder: [row]})
+    monkeypatch.setattr(suite, "EXPERIMENTS", {"losses": lambda folder: [row]})
+    assert list(suite.benchmark("cpu", tmp_path)["parts"]) == ["start"]
+    assert list(suite.benchmark("cpu", tmp_path, ["losses"])["parts"]) == ["start", "losses"]
+
+
 def test_benchmark_sides_run_in_alternating_order():
     calls = []
     sides = {name: lambda name=name: calls.append(name) for name in "ab"}
@@ -271,6 +279,15 @@ def test_collating_beside_trl(tmp_path):
 def test_collating_beside_unsloth(tmp_path):
     rows = collating.collating(tmp_path, rounds=1, lines=32, photos=4, peers=("unsloth",))
     assert all(row["same ids"] for row in _checked(rows, 3))
+
+
+@pytest.mark.slow
+def test_losses_are_compared_on_the_same_lines(tmp_path, monkeypatch):
+    monkeypatch.delitem(losses.EXPERIMENTS, "documents")
+    (row,) = _checked(losses.losses(tmp_path, steps=1, seeds=(1,), receipts=12), 1)
+    runs = row["figures"]["lines"]["runs"]
+    assert list(runs) == list(losses.CHANGES)
+    assert len({run["1"]["rows"] for run in runs.values()}) == 1
 
 
 def test_generation(tmp_path):

@@ -1,8 +1,9 @@
-"""Benchmark command of `make bench`: measure speed and memory, update the page of figures.
+"""Benchmark command of `make bench`: measure speed, memory and trainings, update their page.
 
 `python -m tests.tools.bench PART...` measures some parts again; with OCRKIT_TEST_DATA there are the
-parts `receipts` and `earlier receipts`, of which `--folds N` trains fewer folds. Exit code 1 if a
-figure misses its aim. A card is measured by `python -m tests.tools.gpu`.
+parts `receipts` and `earlier receipts`, of which `--folds N` trains fewer folds. What is not
+measured keeps its figures. Exit code 1 if a figure misses its aim. A card is measured by
+`python -m tests.tools.gpu`.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from tests.tools.check_readme import (
     FIGURES_PAGE,
     augmenting,
     cross_validation,
+    losses,
     rounds,
     write_marks,
 )
@@ -39,7 +41,7 @@ def update_page(page: Path, results: Path) -> None:
     if "receipts" in figures:
         both = figures["receipts"], figures.get("earlier receipts")
         texts["bench receipts"] = cross_validation(*both)
-    for part, draw in {"rounds": rounds, "augmenting": augmenting}.items():
+    for part, draw in {"rounds": rounds, "augmenting": augmenting, "losses": losses}.items():
         if part in figures:
             texts[f"bench {part}"] = draw(figures[part])
     write_marks(page, texts)
@@ -48,18 +50,18 @@ def update_page(page: Path, results: Path) -> None:
 def main(arguments: list[str]) -> int:
     """Measure; exit code 1 if a figure misses its aim."""
     # Imported here: the worker processes of a conversion import this module when they start.
-    from tests.benchmarks.suite import benchmark, markdown, missed
+    from tests.benchmarks.suite import CPU_PARTS, EXPERIMENTS, benchmark, markdown, missed
 
     parser = argparse.ArgumentParser(prog="python -m tests.tools.bench", description=__doc__)
     parser.add_argument("parts", nargs="*", metavar="PART")
     parser.add_argument("--folds", type=int, choices=range(1, 6), metavar="N")
     args = parser.parse_args(arguments)
     WORK.mkdir(parents=True, exist_ok=True)
-    for earlier in RESULTS.glob("bench*.json") if args.parts else ():
+    for earlier in RESULTS.glob("bench*.json"):
         shutil.copy(earlier, WORK)
     few = {"folds": args.folds}
     settings = {"receipts": few, "earlier receipts": few} if args.folds else None
-    result = benchmark("cpu", WORK, args.parts, settings)
+    result = benchmark("cpu", WORK, args.parts or [*CPU_PARTS, *EXPERIMENTS], settings)
     print(markdown(result))
     shutil.copy(WORK / "bench.json", RESULTS)
     update_page(ROOT / FIGURES_PAGE, RESULTS)

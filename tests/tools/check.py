@@ -4,7 +4,6 @@
 aim.
 """
 
-import hashlib
 import json
 import os
 import platform
@@ -12,17 +11,16 @@ import shutil
 import subprocess
 import sys
 import time
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from data_prep.convert import convert
 from notebooks.run import run as run_notebook
 from ocrkit.environment import package_versions
-from ocrkit.models.base import TINY
+from tests.benchmarks.measure import model_digest
 from tests.benchmarks.preparing import peak_memory
 from tests.helpers.llama_cpp import llama_server
 from tests.tools.check_readme import aims_of, update_pages
@@ -35,24 +33,27 @@ SEEDS = (42, 43, 44)
 PACKAGES = "torch transformers trl peft unsloth datasets rapidfuzz jiwer papermill".split()
 
 
-def quickstart(name: str, cores: int | None = None, **parameters: object) -> dict:
-    """Run the quickstart notebook headless; returns seconds, samples and metrics of its report.
+def notebook(name: str, out: Path, cores: int | None = None, **parameters: object) -> dict:
+    """Run a notebook headless, in an empty folder; returns its seconds and its report.json.
 
     Args:
         cores: number of CPU threads; None takes all.
+
+    Raises:
+        RuntimeError: a cell of the notebook failed.
     """
-    folder = RUNS / name
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar"]
-    command += ["notebooks/quickstart.ipynb", str(folder / "notebook.ipynb")]
-    for key, value in {"output_dir": folder, **parameters}.items():
-        command += ["-p", key, str(value)]
-    environment = os.environ | ({"OMP_NUM_THREADS": str(cores)} if cores else {})
-    started = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
-    seconds = time.perf_counter() - started
-    report = json.loads((folder / "report" / "report.json").read_text(encoding="utf-8"))
+    shutil.rmtree(out, ignore_errors=True)
+    result = run_notebook(name, out, parameters, cores)
+    if result["error"]:
+        raise RuntimeError(f"{name} failed: {result['error']}")
+    report = json.loads((out / "run/report/report.json").read_text(encoding="utf-8"))
+    return {"seconds": result["seconds"], "report": report}
+
+
+def quickstart(seed: int, cores: int | None = None) -> dict:
+    """Run the quickstart notebook; returns seconds, samples and metrics of its report."""
+    result = notebook("quickstart", RUNS / f"demo-{seed}", cores, seed=seed)
+    report = result["report"]
     figures = {
         evaluation["name"]: {
             metric: evaluation["metrics"][metric] for metric in ("cer", "exact_match")
@@ -60,7 +61,8 @@ def quickstart(name: str, cores: int | None = None, **parameters: object) -> dic
         for comparison in (report, *report["other"])
         for evaluation in comparison["evaluations"]
     }
-    return {"seconds": round(seconds, 1), "samples": report["evaluations"][0]["n"], **figures}
+    samples = report["evaluations"][0]["n"]
+    return {"seconds": round(result["seconds"], 1), "samples": samples, **figures}
 
 
 def demo() -> dict:
@@ -69,14 +71,14 @@ def demo() -> dict:
     The first run has the machine to itself and is timed; the others run in parallel.
     """
     first, *others = SEEDS
-    runs = {str(first): quickstart(f"demo-{first}", seed=first)}
+    runs = {str(first): quickstart(first)}
     with ThreadPoolExecutor(len(others)) as pool:
-        futures = [pool.submit(quickstart, f"demo-{seed}", cores=1, seed=seed) for seed in others]
-        runs |= {str(seed): future.result() for seed, future in zip(others, futures)}
+        runs |= zip(map(str, others), pool.map(partial(quickstart, cores=1), others))
     ratios = [run["tuned"]["cer"]["value"] / run["base"]["cer"]["value"] for run in runs.values()]
     apart = [run["tuned"]["cer"]["high"] < run["base"]["cer"]["low"] for run in runs.values()]
     seconds = runs[str(first)]["seconds"]
-    front_picture(RUNS / f"demo-{first}").save(RESULT.with_name("before_after.png"), optimize=True)
+    picture = front_picture(RUNS / f"demo-{first}" / "run")
+    picture.save(RESULT.with_name("before_after.png"), optimize=True)
     return {
         "runs": runs,
         "aims": {
@@ -165,74 +167,6 @@ def memory() -> dict:
     }
 
 
-CHANGES = {
-    "plain": {},
-    "confusion-weighted": {"loss": "confusion_weighted"},
-    "curriculum by length": {"curriculum": "length"},
-}
-# Experiment: recipe, steps and metrics.
-EXPERIMENTS = {
-    "lines": ("quickstart", 40, ("cer",)),
-    "documents": ("tiny", 40, ("numeric_accuracy", "teds")),
-}
-
-
-def training() -> dict:
-    """Compare plain, confusion-weighted and curriculum training, three seeds each.
-
-    On worn receipt lines and on the shipped sample of receipts and tables. The runs use the same
-    rows and differ in one setting; two run in parallel, each on one core.
-    """
-    from data_prep.synthetic.receipts import thermal_receipts
-
-    folder = RUNS / "training"
-    shutil.rmtree(folder, ignore_errors=True)
-    thermal_receipts(folder / "lines", receipts=150, seed=7, progress=False)
-    shutil.copytree(ROOT / "ocrkit" / "assets" / "samples" / "financial", folder / "documents")
-    jobs = [(e, c, seed) for e in EXPERIMENTS for seed in SEEDS for c in CHANGES]
-    figures: dict[str, dict] = {
-        experiment: {"steps": steps, "metrics": metrics, "runs": {change: {} for change in CHANGES}}
-        for experiment, (_, steps, metrics) in EXPERIMENTS.items()
-    }
-    with ProcessPoolExecutor(2, get_context("spawn"), one_core) as pool:
-        for (experiment, change, seed), metrics in zip(jobs, pool.map(trained, jobs)):
-            figures[experiment]["runs"][change][str(seed)] = metrics
-    return figures
-
-
-def one_core() -> None:
-    """Limit a worker process to one thread."""
-    import torch
-
-    torch.set_num_threads(1)
-
-
-def trained(job: tuple[str, str, int]) -> dict:
-    """Train one of `EXPERIMENTS` with one of `CHANGES` and a seed; returns its test metrics."""
-    from ocrkit import TrainConfig, evaluate, load_data, load_model, train
-
-    experiment, change, seed = job
-    recipe, steps, metrics = EXPERIMENTS[experiment]
-    folder = RUNS / "training"
-    config = TrainConfig.from_recipe(
-        recipe,
-        dataset=str(folder / experiment),
-        output_dir=str(folder / f"{experiment}-{change}-{seed}"),
-        seed=seed,
-        max_steps=steps,
-        per_device_train_batch_size=16,
-        eval_steps=20,
-        eval_samples=30,
-        save_steps=40,
-        **CHANGES[change],
-    )
-    data = load_data(config)
-    model, processor = load_model(config)
-    train(model, processor, data, config)
-    evaluation = evaluate(model, processor, data["test"], config, name="tuned")
-    return {"rows": len(data["train"]), **{name: evaluation.metrics[name] for name in metrics}}
-
-
 # Main metric of each notebook.
 STORIES = {
     "bangla_handwriting": "cer",
@@ -244,17 +178,17 @@ STORIES = {
 
 
 def notebooks() -> dict:
-    """Run the notebooks of five domains with their defaults: seconds, metric before and after."""
+    """Run the notebooks of five domains with their defaults: seconds, metric before and after.
+
+    Two run in parallel, each on one core.
+    """
     runs: dict[str, dict] = {}
     aims = {}
-    for name, metric in STORIES.items():
-        folder = RUNS / "notebooks" / name
-        shutil.rmtree(folder, ignore_errors=True)
-        result = run_notebook(name, folder)
-        if result["error"]:
-            raise RuntimeError(f"{name} failed: {result['error']}")
-        report = json.loads((folder / "run/report/report.json").read_text(encoding="utf-8"))
-        before, after = (report["evaluations"][at]["metrics"][metric] for at in (0, -1))
+    with ThreadPoolExecutor(2) as pool:
+        folders = [RUNS / "notebooks" / name for name in STORIES]
+        results = list(pool.map(partial(notebook, cores=1), STORIES, folders))
+    for (name, metric), result in zip(STORIES.items(), results):
+        before, after = (result["report"]["evaluations"][at]["metrics"][metric] for at in (0, -1))
         seconds = result["seconds"]
         runs[name] = {"metric": metric, "before": before, "after": after, "seconds": seconds}
         better = after["high"] < before["low"] if metric == "cer" else after["low"] > before["high"]
@@ -352,11 +286,6 @@ def slow_tests() -> dict:
     return {"aims": {"slow tests, exit code": aim(done.returncode, done.returncode == 0, "0")}}
 
 
-def model_digest() -> str:
-    """Digest of the embedded model's weights; a test compares it with the digest in check.json."""
-    return hashlib.sha256((TINY / "model.safetensors").read_bytes()).hexdigest()[:16]
-
-
 def aim(value: float, met: bool, wanted: str) -> dict:
     """A figure with its aim, and whether it meets the aim."""
     return {"value": round(value, 4), "aim": wanted, "met": bool(met)}
@@ -370,7 +299,7 @@ def main(chosen: list[str]) -> int:
         parts["receipts"] = partial(receipts, Path(data) / "finance_sroie")
     else:
         print("OCRKIT_TEST_DATA is not set: parts on real pictures are left out.")
-    parts |= {"training": training, "notebooks": notebooks}
+    parts["notebooks"] = notebooks
     if data:
         parts["handwriting"] = partial(handwriting, Path(data))
     parts["baselines"] = partial(baselines, Path(data) / "finance_sroie" if data else None)
@@ -396,17 +325,15 @@ def main(chosen: list[str]) -> int:
         "cores": os.cpu_count(),
         "packages": package_versions(PACKAGES),
     }
-    started = time.perf_counter()
     for name in chosen or parts:
         began = time.perf_counter()
         figures = parts[name]()
         minutes = round((time.perf_counter() - began) / 60, 1)
         date = {"date": f"{datetime.now():%Y-%m-%d %H:%M}", "minutes": minutes}
         result[name] = {**date, "model": model_digest(), **figures}
-        if not chosen and name == [*parts][-1]:
-            minutes = (time.perf_counter() - started) / 60
-            whole = {"minutes of all parts": aim(minutes, minutes <= 60, "at most 60")}
-            result["whole run"] = {"aims": whole}
+        minutes = sum(part.get("minutes", 0) for part in result.values() if isinstance(part, dict))
+        whole = {"minutes of all parts": aim(minutes, minutes <= 60, "at most 60")}
+        result["whole run"] = {"aims": whole}
         # Write after every part, so that an interrupted run keeps its figures.
         text = json.dumps(result, indent=1, ensure_ascii=False)
         RESULT.write_text(text + "\n", encoding="utf-8")

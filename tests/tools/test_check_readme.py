@@ -4,9 +4,9 @@ import json
 
 import pytest
 
+from tests.benchmarks.measure import model_digest
 from tests.benchmarks.receipts import TUNED
 from tests.tools import check_readme
-from tests.tools.check import model_digest
 
 
 @pytest.fixture
@@ -15,9 +15,14 @@ def result():
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize("part", ["demo", "receipts", "handwriting", "notebooks", "training"])
+@pytest.mark.parametrize("part", ["demo", "receipts", "handwriting", "notebooks"])
 def test_tables_of_the_readme_were_measured_with_the_model_that_ships(result, part):
     assert result[part]["model"] == model_digest()
+
+
+def test_losses_were_measured_with_the_model_that_ships():
+    path = check_readme.ROOT / "notebooks" / "benchmarks" / "bench.json"
+    assert json.loads(path.read_text("utf-8"))["parts"]["losses"]["model"] == model_digest()
 
 
 def test_pages_show_the_measured_results(result, tmp_path):
@@ -44,10 +49,10 @@ def test_results_apart_from_plain_training_are_counted(result):
     apart = {"value": 0.2, "low": 0.1, "high": 0.3}
     runs = {"plain": {"1": {"rows": 9, "cer": figure}}, "other": {"1": {"cer": apart}}}
     part = {"steps": 3, "metrics": ["cer"], "runs": runs}
-    text = check_readme.training({"training": {"lines": part, "documents": part}})
+    text = check_readme.losses({"lines": part, "documents": part})
     assert "of 1 results 1 lies apart" in text and "CER after 3 steps | seed 1" in text
     runs["other"]["1"]["cer"] = figure
-    text = check_readme.training({"training": {"lines": part, "documents": part}})
+    text = check_readme.losses({"lines": part, "documents": part})
     assert "of 1 results none lies apart" in text
 
 
