@@ -4,8 +4,8 @@
 # {badges}
 #
 # Every figure is measured on this machine, the kit and its peer in alternating rounds after a
-# warm-up round. Figures that miss their aim are marked. `hardware = "cpu"` takes some minutes on
-# two cores:
+# warm-up round. Figures that miss their aim are marked. `hardware = "cpu"` takes a quarter of an
+# hour on two cores:
 #
 # * training, compared with a plain torch loop and TRL's `SFTTrainer`; padding; memory of the loss,
 # * collating, compared with TRL's and Unsloth's collators,
