@@ -36,7 +36,7 @@ test: $(VENV)/.tests  ## ruff, the tests and the notebook gates, with reduced co
 check: $(VENV)/.tests  ## the full counts behind the README's figures, into notebooks/benchmarks
 	$(PY) -m tests.tools.check $(PARTS)
 
-bench: $(VENV)/.tests  ## speed and size beside what people use today, into notebooks/benchmarks
+bench: $(VENV)/.tests  ## speed, size and long trainings beside what people use today, into notebooks/benchmarks
 	$(PY) -m tests.tools.bench $(PARTS)
 
 gpu: $(VENV)/.tests  ## what a GPU does with the kit, ten minutes, into notebooks/benchmarks

@@ -369,6 +369,7 @@ class JsonFloat(float):
     def __new__(cls, written: str) -> "JsonFloat":
         """The number that JSON's text `written` stands for."""
         number = super().__new__(cls, written)
+        # A copy is made of the number and gets its `written` afterwards.
         number.written = str(written)
         return number
 

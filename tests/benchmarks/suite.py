@@ -74,7 +74,8 @@ def benchmark(
 
     Args:
         hardware: "cpu", or "gpu" for what a card does with the kit (`python -m tests.tools.gpu`).
-        parts: some only, `EXPERIMENTS` among them; what the file holds of others stays.
+        parts: names of some; what the file holds of others stays. Without any, all are measured but
+            `EXPERIMENTS`.
         settings: smaller (or larger) counts for a part, as {part: {argument: value}}.
         minutes: no part begins later; with hardware "gpu" a part that fails is recorded, and the
             others go on.

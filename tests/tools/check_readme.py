@@ -363,7 +363,7 @@ def whole_run(result: dict) -> str:
     ]
     figure = result["whole run"]["aims"]["minutes of all parts"]
     text = (
-        f"All parts together took {figure['value']:.0f} minutes on {result['cores']} CPU cores "
+        f"The minutes add up to {figure['value']:.0f} on {result['cores']} CPU cores "
         f"(aim: {figure['aim']}{'' if figure['met'] else ', **missed**'})."
     )
     return f"{table(['part of `make check`', 'measured', 'minutes'], *rows)}\n\n{text}"
