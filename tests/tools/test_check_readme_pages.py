@@ -92,12 +92,35 @@ def help_of(module: str, subcommand: str = "") -> str:
     return printed.getvalue() if end.value.code == 0 else ""
 
 
+def measured_parts(target: str) -> set[str]:
+    """Parts that `make check` or `make bench` has measured, from its file of figures."""
+    figures = json.loads((BENCHMARKS / f"{target}.json").read_text("utf-8"))
+    parts = figures["parts"] if target == "bench" else figures
+    return {name for name, part in parts.items() if isinstance(part, dict) and "date" in part}
+
+
+def unknown_to_make(words: list[str]) -> list[str]:
+    """Words after `make` that are no target, variable of the Makefile or measured part."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    targets = re.findall(r"^([a-z]+):", makefile, re.MULTILINE)
+    unknown = []
+    for word in words:
+        name, is_setting, value = word.partition("=")
+        if not is_setting:
+            unknown += [word] * (word not in targets)
+        elif f"$({name})" not in makefile:
+            unknown.append(name)
+        elif name == "PARTS":
+            target = next(word for word in words if word in ("check", "bench"))
+            unknown += sorted({*shlex.split(value)} - measured_parts(target))
+    return unknown
+
+
 def unknown_words(command: str) -> list[str]:
-    """Words of a command that are no target, subcommand or option (any more)."""
+    """Words of a command that are no target, part, subcommand or option (any more)."""
     words = shlex.split(command)
-    if words[:1] == ["make"]:
-        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE)
-        return [word for word in words[1:] if "=" not in word and word not in targets]
+    if "make" in words:
+        return unknown_to_make(words[words.index("make") + 1 :])
     module, *rest = words[words.index("-m") + 1 :]
     if not module.startswith(("ocrkit", "data_prep", "tests.")):
         return []
@@ -114,7 +137,7 @@ def test_commands_that_a_readme_names_exist(readme):
     commands = [
         command
         for command in commands_of((ROOT / readme).read_text("utf-8"))
-        if command.startswith("make ") or re.search(r"\bpython3? -m ", command)
+        if re.match(r"(\w+=\S+ )*make ", command) or re.search(r"\bpython3? -m ", command)
     ]
     assert commands
     assert {command: words for command in commands if (words := unknown_words(command))} == {}
@@ -125,6 +148,9 @@ def test_commands_that_a_readme_names_exist(readme):
     [
         ("make demo", []),
         ("make demos PYTHON=python3.13", ["demos"]),
+        ("make demo PYTHONS=python3.13", ["PYTHONS"]),
+        ("DIR=x make check PARTS='memory training'", ["training"]),
+        ("make bench PARTS=\"receipts 'earlier receipts'\"", []),
         ("python -m ocrkit find-lr --recipe tiny", []),
         ("python -m ocrkit find-rate", ["find-rate"]),
         ("python -m ocrkit train --recipes tiny", ["--recipes"]),
